@@ -1,0 +1,83 @@
+//! `dev` and `serve`: the life of the gateway's process.
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    accept::{BadTls, load_tls},
+    cli::EXIT_USAGE,
+    config::{Config, Mode, PushAuth},
+    logs,
+    server::{self, Listeners},
+};
+
+/// Why the gateway did not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    /// Found before anything is bound.
+    #[error(transparent)]
+    Tls(#[from] BadTls),
+    #[error("{0}")]
+    Log(Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT.
+#[expect(clippy::print_stderr, reason = "the log may be what failed")]
+pub fn run(config: Config) -> ExitCode {
+    match start(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("{err}");
+            let usage = matches!(err, Failed::Tls(_));
+            if usage { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn start(config: Config) -> Result<(), Failed> {
+    let tls = config.tls.as_ref().map(load_tls).transpose()?;
+    logs::init(config.log_format, &config.log_level).map_err(Failed::Log)?;
+    let listeners = Listeners::bind(&config)?;
+    log_start(&config, &listeners)?;
+    let system = actix_web::rt::System::new();
+    system.block_on(async {
+        let shutdown = shutdown_signal()?;
+        server::run(config, tls, listeners, shutdown).await
+    })?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn log_start(config: &Config, listeners: &Listeners) -> std::io::Result<()> {
+    let listen = listeners.public.local_addr()?.to_string();
+    let ops_listen = listeners.ops.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+    let ops_listen = ops_listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    tracing::info!(listen, ops_listen, workers = config.workers, "listening");
+    if config.mode == Mode::Dev {
+        tracing::info!("open http://{listen}/ or run: curl -N {listen}/events");
+    }
+    if config.mode == Mode::Serve && config.push_auth == PushAuth::None {
+        tracing::warn!("--push-auth none: anyone who can connect can publish");
+    }
+    Ok(())
+}
+
+/// Resolves at the first SIGTERM or SIGINT. A second SIGINT ends the process where it is.
+fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tokio::spawn(async move {
+            interrupt.recv().await;
+            #[expect(clippy::exit, reason = "whoever presses ^C twice does not want to wait")]
+            std::process::exit(130);
+        });
+    })
+}

@@ -1,0 +1,165 @@
+//! The command line.
+
+pub mod gateway;
+pub mod healthcheck;
+pub mod publish;
+
+use std::{collections::HashMap, ffi::OsString, process::ExitCode};
+
+use clap::{Arg, ArgAction, ArgMatches, builder::NonEmptyStringValueParser};
+
+use crate::config::{BadConfig, Config, KNOBS, Knob, Mode, Texts};
+
+/// What to do.
+#[derive(Debug)]
+pub enum Command {
+    Gateway(Box<Config>),
+    Publish(publish::Publish),
+    /// With the URL to ask.
+    Healthcheck(String),
+}
+
+/// Why nothing is done.
+#[derive(Debug)]
+pub enum Stop {
+    /// Help or version was asked for, or the arguments are not understood.
+    Clap(clap::Error),
+    /// Everything that is wrong with the configuration.
+    Config(BadConfig),
+}
+
+/// `EX_USAGE` of sysexits.h: the command line or the configuration is wrong.
+pub const EXIT_USAGE: u8 = 64;
+
+/// The environment variables that configure the gateway.
+pub type Environment = HashMap<String, String>;
+
+/// The only look into the environment. Libraries have looks of their own: proxies of the HTTP client.
+pub fn environment() -> Environment {
+    let ours = |name: &str| name.starts_with("STREAM_EVENTS_") || name == "PORT";
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| ours(name))
+        .collect()
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// See [`Stop`].
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &Environment,
+) -> Result<Command, Stop> {
+    let matches = command().try_get_matches_from(arguments).map_err(Stop::Clap)?;
+    match matches.subcommand() {
+        Some(("dev", given)) => gateway_command(Mode::Dev, given, environment),
+        Some(("serve", given)) => gateway_command(Mode::Serve, given, environment),
+        Some(("publish", given)) => {
+            publish::Publish::read(given).map(Command::Publish).map_err(Stop::Clap)
+        }
+        Some(("healthcheck", given)) => {
+            let url = given.get_one::<String>("url").cloned();
+            Ok(Command::Healthcheck(url.unwrap_or_else(|| healthcheck::url(environment))))
+        }
+        _ => Err(Stop::Clap(command().error(
+            clap::error::ErrorKind::MissingSubcommand,
+            "one of dev, serve, publish and healthcheck is wanted",
+        ))),
+    }
+}
+
+fn gateway_command(
+    mode: Mode,
+    given: &ArgMatches,
+    environment: &Environment,
+) -> Result<Command, Stop> {
+    let mut texts = Texts::new();
+    for knob in KNOBS {
+        let from_flags = given.get_many::<String>(knob.flag).map(|texts| texts.cloned().collect());
+        let from_environment = || {
+            let text = environment.get(&knob.env()).filter(|text| !text.is_empty())?;
+            let many = || text.split(',').map(str::to_owned).collect();
+            Some(if knob.many { many() } else { vec![text.clone()] })
+        };
+        if let Some(given) = from_flags.or_else(from_environment) {
+            texts.insert(knob.flag, given);
+        }
+    }
+    let mut unknown: Vec<_> = environment
+        .keys()
+        .filter(|name| *name != "PORT" && !KNOBS.iter().any(|knob| knob.env() == **name))
+        .map(|name| format!("{name}: no flag has this name in the environment"))
+        .collect();
+    unknown.sort();
+    let port = environment.get("PORT").map(String::as_str);
+    let config = Config::from_texts(mode, &texts, port);
+    match config {
+        Ok(config) if unknown.is_empty() => Ok(Command::Gateway(Box::new(config))),
+        Ok(_) => Err(Stop::Config(BadConfig(unknown))),
+        Err(BadConfig(problems)) => Err(Stop::Config(BadConfig([problems, unknown].concat()))),
+    }
+}
+
+/// The whole command line, for parsing and for the README's table.
+pub fn command() -> clap::Command {
+    let knobs = |mode| KNOBS.iter().map(move |knob| argument(knob, mode));
+    clap::Command::new("stream-events")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Pub/Sub messages in, server-sent events out")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            clap::Command::new("dev")
+                .about("Try it: on loopback, without tokens, with a page at /")
+                .args(knobs(Mode::Dev)),
+        )
+        .subcommand(
+            clap::Command::new("serve")
+                .about("Run it: --push-auth and --read-auth must be chosen")
+                .args(knobs(Mode::Serve)),
+        )
+        .subcommand(publish::command())
+        .subcommand(healthcheck::command())
+}
+
+fn argument(knob: &Knob, mode: Mode) -> Arg {
+    let dev = if mode == Mode::Dev { knob.dev } else { None };
+    let default = match dev.or(knob.default) {
+        None => "must be chosen".to_owned(),
+        Some("") => "none".to_owned(),
+        Some(text) => format!("default: {text}"),
+    };
+    let help = format!("{} [{default}] [env: {}]", knob.help, knob.env());
+    Arg::new(knob.flag)
+        .long(knob.flag)
+        .value_name(knob.value)
+        .help(help)
+        .value_parser(NonEmptyStringValueParser::new())
+        .action(if knob.many { ArgAction::Append } else { ArgAction::Set })
+}
+
+impl Stop {
+    /// Says why, and with which code to exit.
+    #[expect(clippy::print_stderr, reason = "there is no log without a configuration")]
+    pub fn report(self) -> ExitCode {
+        match self {
+            Self::Clap(err) => {
+                let asked_for = err.exit_code() == 0;
+                // Only a closed pipe could fail here, and then nobody reads it.
+                err.print().ok();
+                if asked_for { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) }
+            }
+            Self::Config(problems) => {
+                eprintln!("{problems}");
+                ExitCode::from(EXIT_USAGE)
+            }
+        }
+    }
+}
+
+/// A runtime for a command that makes a request or two.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(future))
+}

@@ -1,0 +1,151 @@
+//! `publish`: posts a message to a gateway exactly as Pub/Sub push would.
+
+use std::{io::Read as _, process::ExitCode, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use clap::{Arg, ArgAction, ArgMatches, Command, error::ErrorKind};
+use serde_json::{Map, json};
+
+use crate::{cli::block_on, clock, message::Topic};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One message, and where it goes.
+#[derive(Debug)]
+pub struct Publish {
+    url: String,
+    topic: Topic,
+    /// From standard input if none is given.
+    data: Option<String>,
+    attributes: Vec<(String, String)>,
+    ordering_key: Option<String>,
+    message_id: Option<String>,
+    unwrapped: bool,
+    token: Option<String>,
+}
+
+/// Its arguments.
+pub fn command() -> Command {
+    let option = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    Command::new("publish")
+        .about("Post a message to a gateway as Pub/Sub push would")
+        .arg(option("topic", "NAME", "The topic").required(true))
+        .arg(Arg::new("data").value_name("DATA").help("The data; standard input if it is left out"))
+        .arg(option("url", "URL", "The gateway").default_value("http://127.0.0.1:8080"))
+        .arg(
+            option("attribute", "KEY=VALUE", "An attribute; event=NAME sets the event's type")
+                .action(ArgAction::Append),
+        )
+        .arg(option("ordering-key", "KEY", "The ordering key"))
+        .arg(option("message-id", "ID", "The message id; a new one if it is left out"))
+        .arg(option("token", "JWT", "A push token, for a gateway with --push-auth oidc"))
+        .arg(
+            Arg::new("unwrapped")
+                .long("unwrapped")
+                .action(ArgAction::SetTrue)
+                .help("As a subscription without a wrapper, with metadata in headers"),
+        )
+}
+
+impl Publish {
+    pub(super) fn read(given: &ArgMatches) -> Result<Self, clap::Error> {
+        let bad = |problem: String| command().error(ErrorKind::ValueValidation, problem);
+        let text = |name: &str| given.get_one::<String>(name).cloned();
+        let topic = text("topic").unwrap_or_default();
+        let topic = topic.parse().map_err(|err| bad(format!("--topic: {err}")))?;
+        let mut attributes = Vec::new();
+        for pair in given.get_many::<String>("attribute").into_iter().flatten() {
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| bad(format!("--attribute: {pair:?} is not KEY=VALUE")))?;
+            attributes.push((key.to_owned(), value.to_owned()));
+        }
+        Ok(Self {
+            url: text("url").unwrap_or_default(),
+            topic,
+            data: text("data"),
+            attributes,
+            ordering_key: text("ordering-key"),
+            message_id: text("message-id"),
+            unwrapped: given.get_flag("unwrapped"),
+            token: text("token"),
+        })
+    }
+
+    async fn post(&self, data: Vec<u8>) -> Result<reqwest::Response, reqwest::Error> {
+        let url = format!("{}/push/{}", self.url.trim_end_matches('/'), self.topic);
+        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+        // Pub/Sub's own are numbers of this size.
+        let message_id =
+            self.message_id.clone().unwrap_or_else(|| rand::random::<u64>().to_string());
+        let subscription = format!("projects/local/subscriptions/{}", self.topic);
+        let time = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
+        let publish_time = jiff::Timestamp::from_millisecond(time).unwrap_or_default().to_string();
+        let mut request = client.post(url);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if self.unwrapped {
+            request = request
+                .header("x-goog-pubsub-subscription-name", subscription)
+                .header("x-goog-pubsub-message-id", message_id)
+                .header("x-goog-pubsub-publish-time", publish_time);
+            if let Some(key) = &self.ordering_key {
+                request = request.header("x-goog-pubsub-ordering-key", key);
+            }
+            for (key, value) in &self.attributes {
+                request = request.header(key, value);
+            }
+            return request.body(data).send().await;
+        }
+        let attributes: Map<_, _> =
+            self.attributes.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+        let mut message = json!({
+            "data": STANDARD.encode(data),
+            "attributes": attributes,
+            "messageId": message_id, "message_id": message_id,
+            "publishTime": publish_time, "publish_time": publish_time,
+        });
+        if let (Some(key), Some(message)) = (&self.ordering_key, message.as_object_mut()) {
+            message.insert("orderingKey".to_owned(), json!(key));
+        }
+        let envelope = json!({ "message": message, "subscription": subscription });
+        let request = request.header(reqwest::header::CONTENT_TYPE, "application/json");
+        request.body(envelope.to_string()).send().await
+    }
+}
+
+/// Posts it and says what became of it.
+#[expect(clippy::print_stderr, reason = "this is a command's answer")]
+pub fn run(publish: &Publish) -> ExitCode {
+    match publish.data.clone().map_or_else(standard_input, |text| Ok(text.into_bytes())) {
+        Ok(data) => match block_on(send(publish, data)) {
+            Ok(Ok(())) => return ExitCode::SUCCESS,
+            Ok(Err(problem)) => eprintln!("{problem}"),
+            Err(err) => eprintln!("{err}"),
+        },
+        Err(err) => eprintln!("standard input: {err}"),
+    }
+    ExitCode::FAILURE
+}
+
+fn standard_input() -> std::io::Result<Vec<u8>> {
+    let mut data = Vec::new();
+    std::io::stdin().read_to_end(&mut data)?;
+    Ok(data)
+}
+
+async fn send(publish: &Publish, data: Vec<u8>) -> Result<(), String> {
+    let response = publish.post(data).await.map_err(|err| {
+        let cause = std::error::Error::source(&err).map_or_else(String::new, |c| format!(": {c}"));
+        format!("{err}{cause}\nIs a gateway running there? Start one with: stream-events dev")
+    })?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(());
+    }
+    let text = response.text().await.unwrap_or_default();
+    Err(format!("the gateway answered {status}: {text}"))
+}

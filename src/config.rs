@@ -1,0 +1,236 @@
+//! Every knob once: flag, environment name, unit, default, limit, help text.
+//!
+//! A knob's value is text until [`Config::from_texts`] reads it, so that all that is wrong with a
+//! configuration is told at once and not one thing at a time.
+
+mod knobs;
+mod values;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+pub use knobs::{KNOBS, Knob};
+
+use crate::message::Topic;
+
+/// The largest body of a push: 10 MB of data, which base64 makes a third longer, and its attributes.
+pub const PUSH_BODY_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// The configuration of a gateway, read and checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub mode: Mode,
+    pub listen: SocketAddr,
+    pub ops_listen: Option<SocketAddr>,
+    pub tls: Option<TlsFiles>,
+    pub push_auth: PushAuth,
+    pub push_jwks_url: String,
+    pub poison: Poison,
+    pub push_bytes_in_flight: usize,
+    /// The only topics served; any if empty.
+    pub topics: Vec<Topic>,
+    pub ring_events: usize,
+    pub ring_bytes: usize,
+    pub ring_age: Duration,
+    pub ring_bytes_total: usize,
+    pub topics_max: usize,
+    pub dedup_age: Duration,
+    pub dedup_ids: usize,
+    pub dedup_ids_total: usize,
+    pub subscribers_max: usize,
+    pub keep_alive: Duration,
+    pub stream_age_max: Duration,
+    pub stall: Duration,
+    pub drain_delay: Duration,
+    pub drain: Duration,
+    pub workers: usize,
+    pub log_format: LogFormat,
+    /// Directives of `tracing-subscriber`'s `EnvFilter`.
+    pub log_level: String,
+}
+
+/// What the gateway was started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// To try it: loopback only, no tokens, the demo page.
+    Dev,
+    /// For production: nothing is open that was not opened explicitly.
+    Serve,
+}
+
+/// Who may push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PushAuth {
+    /// Anyone who can connect.
+    None,
+    /// Pub/Sub, with a token of one of these service accounts for one of these audiences.
+    Oidc { audiences: Vec<String>, service_accounts: Vec<String> },
+}
+
+/// What becomes of a message that can never be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Poison {
+    /// It is acked, counted and logged.
+    Ack,
+    /// It is refused, so that Pub/Sub moves it to the subscription's dead-letter topic.
+    Nack,
+}
+
+/// How the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For Cloud Logging.
+    Json,
+}
+
+/// Where the certificate chain and its key are, in PEM.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// The values given for each flag: more than one only for a repeatable one.
+pub type Texts = BTreeMap<&'static str, Vec<String>>;
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct BadConfig(pub Vec<String>);
+
+impl Config {
+    /// Reads the texts of all knobs; a knob that is not among them has its default.
+    ///
+    /// `port` is Cloud Run's `PORT`: it sets the port of `--listen`'s default, not of an explicit one.
+    ///
+    /// # Errors
+    /// With every problem found.
+    pub fn from_texts(mode: Mode, texts: &Texts, port: Option<&str>) -> Result<Self, BadConfig> {
+        let mut values = values::Values::new(mode, texts);
+        let config = Self {
+            mode,
+            listen: values.listen(port),
+            ops_listen: values.ops_listen(),
+            tls: values.tls(),
+            push_auth: values.push_auth(),
+            push_jwks_url: values.jwks_url(),
+            poison: values.choice("poison", &[("ack", Poison::Ack), ("nack", Poison::Nack)]),
+            push_bytes_in_flight: values.bytes("push-bytes-in-flight"),
+            topics: values.many("topic"),
+            ring_events: values.count("ring-events"),
+            ring_bytes: values.bytes("ring-bytes"),
+            ring_age: values.duration("ring-age"),
+            ring_bytes_total: values.bytes("ring-bytes-total"),
+            topics_max: values.count("topics-max"),
+            dedup_age: values.duration("dedup-age"),
+            dedup_ids: values.count("dedup-ids"),
+            dedup_ids_total: values.count("dedup-ids-total"),
+            subscribers_max: values.count("subscribers-max"),
+            keep_alive: values.duration("keep-alive"),
+            stream_age_max: values.duration("stream-age-max"),
+            stall: values.duration("stall"),
+            drain_delay: values.duration("drain-delay"),
+            drain: values.duration("drain"),
+            workers: values.workers(),
+            log_format: values
+                .choice("log-format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+            log_level: values.log_level(),
+        };
+        // Who may read has one answer so far, but it must be given: an open stream is never a default.
+        values.choice("read-auth", &[("anonymous", ())]);
+        values.check(config.dedup_age >= config.ring_age, || {
+            "--dedup-age must not be below --ring-age: a redelivery would show twice what a replay \
+             still holds"
+                .to_owned()
+        });
+        values.check(config.ring_bytes <= config.ring_bytes_total, || {
+            "--ring-bytes-total must not be below --ring-bytes".to_owned()
+        });
+        values.finish(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(mode: Mode, given: &[(&'static str, &str)]) -> Result<Config, Vec<String>> {
+        let mut texts = Texts::new();
+        for (flag, text) in given {
+            texts.entry(flag).or_default().push((*text).to_owned());
+        }
+        Config::from_texts(mode, &texts, None).map_err(|bad| bad.0)
+    }
+
+    #[test]
+    fn every_default_is_a_value_that_its_knob_takes() {
+        let config = read(Mode::Dev, &[]).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!((config.ring_events, config.ring_bytes), (1024, 32 << 20));
+        assert_eq!(config.stream_age_max, Duration::from_secs(55 * 60));
+        assert!(config.ops_listen.is_none());
+    }
+
+    #[test]
+    fn serve_wants_to_be_told_who_may_push_and_who_may_read() {
+        let problems = read(Mode::Serve, &[]).unwrap_err();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems.iter().any(|problem| problem.starts_with("--push-auth")));
+        assert!(problems.iter().any(|problem| problem.starts_with("--read-auth")));
+        let chosen = [("push-auth", "none"), ("read-auth", "anonymous")];
+        assert!(read(Mode::Serve, &chosen).is_ok());
+    }
+
+    #[test]
+    fn oidc_wants_an_audience_and_a_service_account() {
+        let chosen = [("push-auth", "oidc"), ("read-auth", "anonymous")];
+        let problems = read(Mode::Serve, &chosen).unwrap_err();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once() {
+        let given = [
+            ("listen", "nowhere"),
+            ("ring-events", "0"),
+            ("ring-bytes", "1 MiB"),
+            ("keep-alive", "soon"),
+            ("drain", "3 h"),
+            ("topic", "a/b"),
+            ("poison", "eat"),
+            ("tls-cert", "cert.pem"),
+            ("push-jwks-url", "http://example.com/keys"),
+        ];
+        let problems = read(Mode::Dev, &given).unwrap_err();
+        for (flag, _) in given {
+            assert!(problems.iter().any(|p| p.starts_with(&format!("--{flag}"))), "{flag}");
+        }
+    }
+
+    #[test]
+    fn dev_stays_on_loopback() {
+        let problems = read(Mode::Dev, &[("listen", "0.0.0.0:8080")]).unwrap_err();
+        assert!(problems[0].contains("loopback"), "{problems:?}");
+    }
+
+    #[test]
+    fn the_port_of_the_platform_sets_the_default_only() {
+        let listen = |given: &[(&'static str, &str)]| {
+            let mut texts = Texts::from([
+                ("push-auth", vec!["none".to_owned()]),
+                ("read-auth", vec!["anonymous".to_owned()]),
+            ]);
+            texts.extend(given.iter().map(|(flag, text)| (*flag, vec![(*text).to_owned()])));
+            Config::from_texts(Mode::Serve, &texts, Some("9999")).unwrap().listen.to_string()
+        };
+        assert_eq!(listen(&[]), "0.0.0.0:9999");
+        assert_eq!(listen(&[("listen", "127.0.0.1:1234")]), "127.0.0.1:1234");
+    }
+
+    #[test]
+    fn windows_that_would_show_an_event_twice_are_refused() {
+        let given = [("ring-age", "40 min"), ("dedup-age", "30 min")];
+        assert!(read(Mode::Dev, &given).unwrap_err()[0].starts_with("--dedup-age"));
+    }
+}

@@ -1,0 +1,202 @@
+//! The table of all knobs: the command line, the environment, the README and the checks come from it.
+
+/// One knob.
+#[derive(Debug)]
+pub struct Knob {
+    /// Without the dashes. `STREAM_EVENTS_` and this in capitals is the environment's name.
+    pub flag: &'static str,
+    /// What its value is called in the help.
+    pub value: &'static str,
+    /// None when `serve` must be told.
+    pub default: Option<&'static str>,
+    /// What `dev` has instead.
+    pub dev: Option<&'static str>,
+    /// The smallest and the largest value: a count, a size or a duration as the default is.
+    pub limits: Option<(&'static str, &'static str)>,
+    /// Whether it may be given more than once (with commas in the environment).
+    pub many: bool,
+    pub help: &'static str,
+}
+
+const fn knob(
+    flag: &'static str,
+    value: &'static str,
+    default: Option<&'static str>,
+    help: &'static str,
+) -> Knob {
+    Knob { flag, value, default, dev: None, limits: None, many: false, help }
+}
+
+impl Knob {
+    const fn dev(self, dev: &'static str) -> Self {
+        Self { dev: Some(dev), ..self }
+    }
+
+    const fn from(self, least: &'static str, most: &'static str) -> Self {
+        Self { limits: Some((least, most)), ..self }
+    }
+
+    const fn many(self) -> Self {
+        Self { many: true, ..self }
+    }
+
+    /// Its name in the environment.
+    pub fn env(&self) -> String {
+        format!("STREAM_EVENTS_{}", self.flag.replace('-', "_").to_uppercase())
+    }
+}
+
+/// All knobs, in the order of the help.
+pub const KNOBS: &[Knob] = &[
+    knob(
+        "listen",
+        "ADDR",
+        Some("0.0.0.0:8080"),
+        "Public listener: HTTP/1.1 and, on the same port, HTTP/2 without TLS. PORT in the \
+         environment sets the port of the default",
+    )
+    .dev("127.0.0.1:8080"),
+    knob(
+        "ops-listen",
+        "ADDR|off",
+        Some("0.0.0.0:9090"),
+        "Listener for /metrics, /healthz and /readyz; health is also on the public one",
+    )
+    .dev("off"),
+    knob(
+        "tls-cert",
+        "FILE",
+        Some(""),
+        "Certificate chain (PEM) for the public listener: it then speaks only TLS, with HTTP/2 and \
+         HTTP/1.1 by ALPN. Wants --tls-key. Read once, at the start",
+    ),
+    knob("tls-key", "FILE", Some(""), "Private key (PEM) of --tls-cert"),
+    knob(
+        "push-auth",
+        "oidc|none",
+        None,
+        "Who may push: oidc takes only Pub/Sub's token of your service account, none takes anyone",
+    )
+    .dev("none"),
+    knob(
+        "push-audience",
+        "TEXT",
+        Some(""),
+        "Audience that a push token must be for, to the letter: the subscription's \
+         --push-auth-token-audience, or its endpoint URL when that is not set",
+    )
+    .many(),
+    knob(
+        "push-service-account",
+        "EMAIL",
+        Some(""),
+        "Service account that a push token must be of: the subscription's \
+         --push-auth-service-account",
+    )
+    .many(),
+    knob(
+        "push-jwks-url",
+        "URL",
+        Some("https://www.googleapis.com/oauth2/v3/certs"),
+        "Key set of the push tokens' issuer; https, or http on loopback",
+    ),
+    knob(
+        "poison",
+        "ack|nack",
+        Some("ack"),
+        "A message that can never be used: ack drops it (counted and logged), because nacks slow \
+         the whole subscription; nack is for a subscription with a dead-letter topic",
+    ),
+    knob(
+        "push-bytes-in-flight",
+        "SIZE",
+        Some("256 MiB"),
+        "Bodies being received, over all pushes; beyond it pushes are answered 503",
+    )
+    .from("16 MiB", "1 TiB"),
+    knob("read-auth", "anonymous", None, "Who may open /events. So far: anyone who can connect")
+        .dev("anonymous"),
+    knob("topic", "NAME", Some(""), "The only topics that are served; any if none is given").many(),
+    knob("ring-events", "N", Some("1024"), "Events held for replay, per topic")
+        .from("1", "10000000"),
+    knob("ring-bytes", "SIZE", Some("32 MiB"), "Bytes held for replay, per topic")
+        .from("16 MiB", "1 TiB"),
+    knob("ring-age", "TIME", Some("15 min"), "How long an event is held for replay")
+        .from("1 s", "168 h"),
+    knob(
+        "ring-bytes-total",
+        "SIZE",
+        Some("512 MiB"),
+        "Bytes held over all topics; the oldest events go first",
+    )
+    .from("128 MiB", "1 TiB"),
+    knob(
+        "topics-max",
+        "N",
+        Some("10000"),
+        "Topics held at once; beyond it the one that was quiet for longest is forgotten",
+    )
+    .from("1", "1000000"),
+    knob(
+        "dedup-age",
+        "TIME",
+        Some("30 min"),
+        "How long a message id is remembered, so that a redelivery is not shown twice; not below \
+         --ring-age",
+    )
+    .from("1 s", "168 h"),
+    knob("dedup-ids", "N", Some("100000"), "Message ids remembered, per topic")
+        .from("1", "10000000"),
+    knob("dedup-ids-total", "N", Some("2000000"), "Message ids remembered over all topics")
+        .from("1", "1000000000"),
+    knob(
+        "subscribers-max",
+        "N",
+        Some("20000"),
+        "Streams open at once; beyond it readers are told to come back later",
+    )
+    .from("1", "1000000"),
+    knob(
+        "keep-alive",
+        "TIME",
+        Some("15 s"),
+        "Silence after which a stream is given a comment, so that no proxy takes it for dead",
+    )
+    .from("1 s", "10 min"),
+    knob(
+        "stream-age-max",
+        "TIME",
+        Some("55 min"),
+        "Each stream ends at a random 80 to 100 % of this, before the platform cuts it (Cloud Run: \
+         60 min)",
+    )
+    .from("1 s", "24 h"),
+    knob("stall", "TIME", Some("30 s"), "A reader whose socket takes nothing for so long is ended")
+        .from("1 s", "1 h"),
+    knob(
+        "drain-delay",
+        "TIME",
+        Some("0 s"),
+        "After SIGTERM the gateway is unready at once, but serves for so long: the time a load \
+         balancer takes to notice (Kubernetes: 10 s)",
+    )
+    .from("0 s", "10 min"),
+    knob(
+        "drain",
+        "TIME",
+        Some("8 s"),
+        "Then streams end spread over this, and what is left is closed by force (Cloud Run kills \
+         after 10 s; Kubernetes: 20 s)",
+    )
+    .dev("0 s")
+    .from("0 s", "1 h"),
+    knob("workers", "N", Some("0"), "Threads that serve connections; 0 is one per core")
+        .from("0", "1024"),
+    knob("log-format", "json|text", Some("json"), "json is Cloud Logging's").dev("text"),
+    knob(
+        "log-level",
+        "FILTER",
+        Some("info"),
+        "error, warn, info, debug or trace, also per module: info,stream_events::inlet=debug",
+    ),
+];

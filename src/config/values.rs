@@ -1,0 +1,243 @@
+//! Reads the texts of knobs into values, and collects what is wrong with them.
+
+use std::{
+    fmt::Display,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use jiff::SignedDuration;
+use tracing_subscriber::EnvFilter;
+
+use super::{BadConfig, Config, KNOBS, Knob, Mode, PushAuth, Texts, TlsFiles};
+
+/// The values read so far, and every problem met.
+pub(super) struct Values<'a> {
+    mode: Mode,
+    texts: &'a Texts,
+    problems: Vec<String>,
+}
+
+impl<'a> Values<'a> {
+    pub(super) fn new(mode: Mode, texts: &'a Texts) -> Self {
+        Self { mode, texts, problems: Vec::new() }
+    }
+
+    /// The configuration, if nothing was wrong.
+    pub(super) fn finish(self, config: Config) -> Result<Config, BadConfig> {
+        if self.problems.is_empty() { Ok(config) } else { Err(BadConfig(self.problems)) }
+    }
+
+    /// Adds a problem unless the condition holds. Not after other problems: a value that could not
+    /// be read stands in for its default, and what follows from that would only confuse.
+    pub(super) fn check(&mut self, holds: bool, problem: impl FnOnce() -> String) {
+        if !holds && self.problems.is_empty() {
+            self.problems.push(problem());
+        }
+    }
+
+    fn problem(&mut self, flag: &str, problem: impl Display) {
+        self.problems.push(format!("--{flag}: {problem}"));
+    }
+
+    fn knob(flag: &str) -> Option<&'static Knob> {
+        KNOBS.iter().find(|knob| knob.flag == flag)
+    }
+
+    fn default(&self, flag: &str) -> Option<&'static str> {
+        let knob = Self::knob(flag)?;
+        let dev = if self.mode == Mode::Dev { knob.dev } else { None };
+        dev.or(knob.default)
+    }
+
+    fn given(&self, flag: &str) -> Option<&'a str> {
+        self.texts.get(flag).and_then(|texts| texts.last()).map(String::as_str)
+    }
+
+    /// The given text or the default. None, and a problem, if there is neither.
+    fn text(&mut self, flag: &str) -> Option<&'a str> {
+        let text = self.given(flag).or_else(|| self.default(flag));
+        if text.is_none() {
+            let choices = Self::knob(flag).map_or("a value", |knob| knob.value);
+            self.problem(flag, format!("must be chosen explicitly for serve: {choices}"));
+        }
+        text
+    }
+
+    /// All texts of a repeatable knob, without empty ones.
+    fn texts(&self, flag: &str) -> Vec<&'a str> {
+        let texts = self.texts.get(flag).into_iter().flatten();
+        texts.map(|text| text.trim()).filter(|text| !text.is_empty()).collect()
+    }
+
+    pub(super) fn many<T: FromStr<Err: Display>>(&mut self, flag: &str) -> Vec<T> {
+        let mut values = Vec::new();
+        for text in self.texts(flag) {
+            match text.parse() {
+                Ok(value) => values.push(value),
+                Err(err) => self.problem(flag, err),
+            }
+        }
+        values
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T>(&mut self, flag: &str, choices: &[(&str, T)]) -> T
+    where
+        T: Clone,
+    {
+        let text = self.text(flag);
+        let found = choices.iter().find(|(word, _)| Some(*word) == text);
+        if let (None, Some(text)) = (found, text) {
+            let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+            self.problem(flag, format!("{text:?} is not one of: {}", words.join(", ")));
+        }
+        // The value does not matter when there is a problem: `finish` gives none out then.
+        #[expect(clippy::indexing_slicing, reason = "every list of choices above has an entry")]
+        found.unwrap_or(&choices[0]).1.clone()
+    }
+
+    fn number<T: PartialOrd + Default>(
+        &mut self,
+        flag: &str,
+        form: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> T {
+        let Some(text) = self.text(flag) else { return T::default() };
+        let Some(value) = parse(text) else {
+            self.problem(flag, format!("{text:?} is not {form}"));
+            return self.default(flag).and_then(parse).unwrap_or_default();
+        };
+        if let Some((least, most)) = Self::knob(flag).and_then(|knob| knob.limits) {
+            let below = parse(least).is_some_and(|least| value < least);
+            let above = parse(most).is_some_and(|most| most < value);
+            if below || above {
+                self.problem(flag, format!("{text:?} is not from {least} to {most}"));
+            }
+        }
+        value
+    }
+
+    pub(super) fn count(&mut self, flag: &str) -> usize {
+        self.number(flag, "a whole number", |text| text.trim().parse().ok())
+    }
+
+    pub(super) fn bytes(&mut self, flag: &str) -> usize {
+        self.number(flag, "a size, as in 32 MiB", |text| {
+            usize::try_from(text.parse::<ByteSize>().ok()?.as_u64()).ok()
+        })
+    }
+
+    pub(super) fn duration(&mut self, flag: &str) -> Duration {
+        self.number(flag, "a time, as in 15 s or 10 min", |text| {
+            Duration::try_from(text.parse::<SignedDuration>().ok()?).ok()
+        })
+    }
+
+    fn address(&mut self, flag: &str, text: &str) -> Option<SocketAddr> {
+        let address = text.parse().ok();
+        if address.is_none() {
+            let form = "an address and a port, as in 0.0.0.0:8080 or [::]:8080";
+            self.problem(flag, format!("{text:?} is not {form}"));
+        }
+        address
+    }
+
+    pub(super) fn listen(&mut self, port: Option<&str>) -> SocketAddr {
+        const FLAG: &str = "listen";
+        let fallback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+        let text = self.text(FLAG).unwrap_or_default();
+        let mut address = self.address(FLAG, text).unwrap_or(fallback);
+        if let (None, Some(port)) = (self.given(FLAG), port) {
+            match port.parse() {
+                Ok(port) => address.set_port(port),
+                Err(_) => self.problems.push(format!("PORT: {port:?} is not a port")),
+            }
+        }
+        if self.mode == Mode::Dev && !address.ip().is_loopback() {
+            self.problem(
+                FLAG,
+                format!(
+                    "dev checks no tokens and listens on loopback only, and {address} is not; use \
+                     serve"
+                ),
+            );
+        }
+        address
+    }
+
+    pub(super) fn ops_listen(&mut self) -> Option<SocketAddr> {
+        const FLAG: &str = "ops-listen";
+        match self.text(FLAG)? {
+            "off" => None,
+            text => self.address(FLAG, text),
+        }
+    }
+
+    pub(super) fn tls(&mut self) -> Option<TlsFiles> {
+        let mut file = |flag| self.text(flag).filter(|text| !text.is_empty()).map(PathBuf::from);
+        match (file("tls-cert"), file("tls-key")) {
+            (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+            (None, None) => None,
+            (Some(_), None) => {
+                self.problem("tls-cert", "wants its key: give --tls-key too");
+                None
+            }
+            (None, Some(_)) => {
+                self.problem("tls-key", "wants its certificate: give --tls-cert too");
+                None
+            }
+        }
+    }
+
+    pub(super) fn push_auth(&mut self) -> PushAuth {
+        if !self.choice("push-auth", &[("none", false), ("oidc", true)]) {
+            return PushAuth::None;
+        }
+        let audiences = self.many::<String>("push-audience");
+        let service_accounts = self.many::<String>("push-service-account");
+        if audiences.is_empty() {
+            self.problem("push-audience", "oidc wants at least one");
+        }
+        if service_accounts.is_empty() {
+            // Without it any token that Google issued for our audience would do, of anybody's account.
+            self.problem("push-service-account", "oidc wants at least one");
+        }
+        PushAuth::Oidc { audiences, service_accounts }
+    }
+
+    /// Keys that came in clear text over a network would let anyone on the way sign tokens.
+    pub(super) fn jwks_url(&mut self) -> String {
+        const FLAG: &str = "push-jwks-url";
+        let text = self.text(FLAG).unwrap_or_default();
+        let url = reqwest::Url::parse(text).ok();
+        let host = url.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
+        let loopback = host == "localhost"
+            || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        match url.as_ref().map(reqwest::Url::scheme) {
+            Some("https") => {}
+            Some("http") if loopback => {}
+            _ => self.problem(FLAG, format!("{text:?} is not https, nor http on loopback")),
+        }
+        text.to_owned()
+    }
+
+    pub(super) fn workers(&mut self) -> usize {
+        match self.count("workers") {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
+
+    pub(super) fn log_level(&mut self) -> String {
+        const FLAG: &str = "log-level";
+        let text = self.text(FLAG).unwrap_or_default();
+        if let Err(err) = EnvFilter::try_new(text) {
+            self.problem(FLAG, err);
+        }
+        text.to_owned()
+    }
+}

@@ -1,0 +1,150 @@
+//! Which message ids a topic has stored of late. Pure: no clock, no lock, no I/O.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    hash::{BuildHasher, RandomState},
+};
+
+/// Pub/Sub delivers at least once, and says which deliveries are the same message by its id. The
+/// window remembers ids, not publish times, which two messages can share.
+#[derive(Debug, Default)]
+pub struct DedupWindow {
+    seen: HashSet<u128, Fingerprints>,
+    /// In the order they came: Unix milliseconds, fingerprint.
+    oldest_first: VecDeque<(u64, u128)>,
+}
+
+/// How long and how many ids one topic's window remembers.
+#[derive(Debug, Clone, Copy)]
+pub struct DedupLimits {
+    /// At most so old, in milliseconds.
+    pub age_ms: u64,
+    /// At most so many per topic.
+    pub ids: usize,
+    /// At most so many over all topics.
+    pub ids_total: usize,
+}
+
+/// Two keyed 64-bit hashes: 16 bytes an id, whatever its length. The keys are random in each
+/// process, so nobody can craft an id that passes for another's and makes its message vanish.
+#[derive(Debug, Default)]
+pub struct Fingerprinter(RandomState, RandomState);
+
+impl Fingerprinter {
+    /// The fingerprint of a message id.
+    pub fn of(&self, message_id: &str) -> u128 {
+        u128::from(self.0.hash_one(message_id)) << 64 | u128::from(self.1.hash_one(message_id))
+    }
+}
+
+impl DedupWindow {
+    /// Whether the id was stored within the window.
+    pub fn contains(&self, fingerprint: u128) -> bool {
+        self.seen.contains(&fingerprint)
+    }
+
+    /// Remembers an id.
+    pub fn insert(&mut self, fingerprint: u128, now_ms: u64) {
+        if self.seen.insert(fingerprint) {
+            self.oldest_first.push_back((now_ms, fingerprint));
+        }
+    }
+
+    /// Forgets the ids that are too old or too many, and says how many those were.
+    pub fn trim(&mut self, now_ms: u64, limits: &DedupLimits) -> usize {
+        let before = self.len();
+        while let Some((stored_ms, _)) = self.oldest_first.front() {
+            let old = limits.age_ms < now_ms.saturating_sub(*stored_ms);
+            if !old && self.len() <= limits.ids {
+                break;
+            }
+            self.forget_oldest();
+        }
+        before - self.len()
+    }
+
+    /// Forgets the oldest id, if there is one.
+    pub fn forget_oldest(&mut self) -> bool {
+        let Some((_, fingerprint)) = self.oldest_first.pop_front() else { return false };
+        self.seen.remove(&fingerprint);
+        if self.len() * 4 < self.oldest_first.capacity() && 64 < self.oldest_first.capacity() {
+            self.oldest_first.shrink_to(self.len() * 2);
+            self.seen.shrink_to(self.seen.len() * 2);
+        }
+        true
+    }
+
+    /// How many ids it remembers.
+    pub fn len(&self) -> usize {
+        self.oldest_first.len()
+    }
+
+    /// Whether it remembers none.
+    pub fn is_empty(&self) -> bool {
+        self.oldest_first.is_empty()
+    }
+}
+
+/// A fingerprint is already a keyed hash; hashing it again would buy nothing.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Fingerprints;
+
+/// The low 64 bits of a fingerprint.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct LowBits(u64);
+
+impl BuildHasher for Fingerprints {
+    type Hasher = LowBits;
+
+    fn build_hasher(&self) -> LowBits {
+        LowBits(0)
+    }
+}
+
+impl std::hash::Hasher for LowBits {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
+    fn write_u128(&mut self, fingerprint: u128) {
+        self.0 = fingerprint as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_is_bounded_by_count_and_by_age() {
+        let limits = DedupLimits { age_ms: 100, ids: 3, ids_total: 100 };
+        let mut window = DedupWindow::default();
+        for (now_ms, id) in [(0, 1), (10, 2), (20, 3), (30, 4)] {
+            window.insert(id, now_ms);
+            window.trim(now_ms, &limits);
+        }
+        assert!(!window.contains(1), "the oldest of four goes");
+        assert!(window.contains(2) && window.contains(4));
+        assert_eq!(window.trim(110, &limits), 0, "100 ms is still within");
+        assert_eq!(window.trim(111, &limits), 1);
+        assert!(!window.contains(2) && window.contains(3));
+        window.trim(1_000, &limits);
+        assert!(window.is_empty());
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_forgets_nothing() {
+        let limits = DedupLimits { age_ms: 100, ids: 3, ids_total: 100 };
+        let mut window = DedupWindow::default();
+        window.insert(1, 5_000);
+        window.trim(10, &limits);
+        assert!(window.contains(1));
+    }
+}

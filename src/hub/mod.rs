@@ -1,0 +1,190 @@
+//! The meeting point: messages come in, get an id and a place in their topic's ring, and are read
+//! from there by every subscriber.
+
+mod channel;
+mod dedup;
+mod read;
+mod ring;
+mod rings;
+mod shard;
+mod subscriber;
+mod timeline;
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+pub use dedup::DedupLimits;
+pub use read::{Gap, GapReason, Topics};
+pub use ring::RingLimits;
+pub use rings::{Limits, Published, Stats};
+pub use shard::Shard;
+pub use subscriber::{Start, Subscriber};
+
+use crate::{
+    event::{Draft, Event, EventId},
+    hub::{
+        read::{Cursor, Found},
+        rings::Rings,
+    },
+    message::Message,
+};
+
+/// The hub. A clone is another handle on the same one.
+#[derive(Debug, Clone)]
+pub struct Hub {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// One lock for all topics, since an event's id and its place in the order over all topics are
+    /// one decision. It is never held across I/O, an await or anything that grows with the size of
+    /// an event or the number of subscribers.
+    rings: Mutex<Rings>,
+    /// Counts the events, so that a subscriber can tell without the lock that there is none.
+    changes: AtomicU64,
+    shards: RwLock<Vec<Arc<Shard>>>,
+    subscribers: AtomicUsize,
+    subscribers_max: usize,
+    drain: OnceLock<Drain>,
+}
+
+/// Streams are to end, each at a time of its own within this span.
+#[derive(Debug, Clone, Copy)]
+pub struct Drain {
+    /// When it began.
+    pub from: Instant,
+    /// How long it lasts.
+    pub over: Duration,
+}
+
+/// There are as many subscribers as there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("as many streams are open as this gateway allows (--subscribers-max)")]
+pub struct Full;
+
+impl Hub {
+    /// An empty hub. `history` is a random number of this process, not 0, that its ids will carry.
+    pub fn new(limits: Limits, history: u64, now_ms: u64) -> Self {
+        let origin = EventId::start_of(history, now_ms);
+        let inner = Inner {
+            rings: Mutex::new(Rings::new(limits, origin)),
+            changes: AtomicU64::new(0),
+            shards: RwLock::default(),
+            subscribers: AtomicUsize::new(0),
+            subscribers_max: limits.subscribers,
+            drain: OnceLock::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Puts a message into its topic's ring, unless it was stored before, and rings for its readers.
+    pub fn publish(&self, message: &Message, now_ms: u64) -> Published {
+        let draft = Draft::new(message);
+        let id = message.message_id.as_deref();
+        let published = {
+            let mut rings = lock(&self.inner.rings);
+            let published = rings.publish(&message.topic, id, draft, now_ms);
+            self.inner.changes.fetch_add(1, Ordering::SeqCst);
+            published
+        };
+        if published != Published::Duplicate {
+            for shard in self.shards().iter() {
+                shard.ring(&message.topic);
+            }
+        }
+        published
+    }
+
+    /// Opens a place for a reader on the shard of the thread that will poll it.
+    ///
+    /// # Errors
+    /// When there are as many as there may be.
+    pub fn subscribe(
+        &self,
+        shard: &Arc<Shard>,
+        topics: Topics,
+        start: Start,
+    ) -> Result<Subscriber, Full> {
+        let max = self.inner.subscribers_max;
+        let one_more = |open: usize| (open < max).then_some(open + 1);
+        let counted =
+            self.inner.subscribers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
+        counted.map_err(|_| Full)?;
+        Ok(Subscriber::new(self.clone(), Arc::clone(shard), topics, start))
+    }
+
+    /// A new shard, for one thread. Its [`Shard::run`] has to be polled there.
+    pub fn add_shard(&self) -> Arc<Shard> {
+        let shard = Arc::<Shard>::default();
+        let mut shards = self.inner.shards.write().unwrap_or_else(PoisonError::into_inner);
+        shards.push(Arc::clone(&shard));
+        shard
+    }
+
+    /// Lets go of what is too old, and of idle topics. To be called about once a second.
+    pub fn sweep(&self, now_ms: u64) {
+        while lock(&self.inner.rings).sweep(now_ms) {}
+    }
+
+    /// The newest id of all.
+    pub fn head(&self) -> EventId {
+        self.origin_and_head().1
+    }
+
+    /// Asks every stream to end within the span. Only the first call counts.
+    pub fn drain(&self, over: Duration) {
+        let drain = Drain { from: Instant::now(), over };
+        if self.inner.drain.set(drain).is_ok() {
+            self.shards().iter().for_each(|shard| shard.ring_everyone());
+        }
+    }
+
+    /// Whether streams are to end.
+    pub fn draining(&self) -> Option<Drain> {
+        self.inner.drain.get().copied()
+    }
+
+    /// How many subscribers there are.
+    pub fn subscribers(&self) -> usize {
+        self.inner.subscribers.load(Ordering::SeqCst)
+    }
+
+    /// Numbers for the metrics.
+    pub fn stats(&self) -> Stats {
+        lock(&self.inner.rings).stats()
+    }
+
+    fn origin_and_head(&self) -> (EventId, EventId) {
+        let rings = lock(&self.inner.rings);
+        (rings.origin(), rings.head())
+    }
+
+    fn read(&self, topics: &Topics, cursor: &mut Cursor, out: &mut Vec<Arc<Event>>) -> Found {
+        lock(&self.inner.rings).read(topics, cursor, out)
+    }
+
+    fn changes(&self) -> &AtomicU64 {
+        &self.inner.changes
+    }
+
+    fn release(&self) {
+        self.inner.subscribers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn shards(&self) -> std::sync::RwLockReadGuard<'_, Vec<Arc<Shard>>> {
+        self.inner.shards.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lock whose holder panicked is still taken: nothing under our locks is left half done by what
+/// can panic in them (an allocation that fails aborts), and a hub that answers beats one that is
+/// poisoned for good.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

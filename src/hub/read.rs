@@ -1,0 +1,228 @@
+//! Reading: what comes after a cursor, in the order over all topics, and what is missing of it.
+
+use std::{collections::HashSet, sync::Arc};
+
+use crate::{
+    event::{Event, EventId},
+    hub::{
+        channel::{Channel, Floor},
+        rings::Rings,
+    },
+    message::Topic,
+};
+
+/// Which topics a reader follows.
+#[derive(Debug, Clone)]
+pub enum Topics {
+    /// All there are, those too that appear later.
+    All,
+    /// A few, whose rings are merged.
+    Few(Arc<[Topic]>),
+    /// So many that following the timeline costs less than a look into each ring.
+    Many(Arc<HashSet<Topic>>),
+}
+
+/// Up to so many rings are merged.
+const MERGED_MAX: usize = 16;
+
+impl Topics {
+    /// All topics if none is named.
+    pub fn new(mut names: Vec<Topic>) -> Self {
+        names.sort();
+        names.dedup();
+        match names.len() {
+            0 => Self::All,
+            1..=MERGED_MAX => Self::Few(names.into()),
+            _ => Self::Many(Arc::new(names.into_iter().collect())),
+        }
+    }
+
+    /// The names, none for all.
+    pub fn names(&self) -> Vec<Topic> {
+        match self {
+            Self::All => Vec::new(),
+            Self::Few(names) => names.to_vec(),
+            Self::Many(names) => {
+                let mut names: Vec<_> = names.iter().cloned().collect();
+                names.sort();
+                names
+            }
+        }
+    }
+}
+
+/// A place in the order over all topics.
+#[derive(Debug, Clone, Copy)]
+pub struct Cursor {
+    /// Everything up to here was read, or told as missing.
+    pub after: EventId,
+    /// Of all evictions up to this count its reader was told.
+    pub evictions_seen: u64,
+}
+
+/// Events that a reader wanted are gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    pub reason: GapReason,
+    /// The topics that lost something; empty when it can be any that the reader follows.
+    pub topics: Vec<Topic>,
+    /// The cursor that something is missing after. None when it was not even an id.
+    pub after: Option<EventId>,
+    /// Nothing is missing after this.
+    pub upto: EventId,
+}
+
+/// Why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GapReason {
+    /// The rings are bounded, and they let go of it.
+    Evicted,
+    /// The cursor is from before this history began; all that is held follows.
+    Restart,
+    /// The cursor is no id, or beyond the newest one; reading goes on at the head.
+    UnknownId,
+}
+
+/// What a read found beside events.
+#[derive(Debug)]
+pub struct Found {
+    /// To be told before any of the events.
+    pub gap: Option<Gap>,
+    /// There is more to read at once.
+    pub more: bool,
+}
+
+/// How many events one read hands out, so that a slow reader holds few that their ring has let go of.
+const BATCH_EVENTS: usize = 64;
+/// And how many bytes; at least one event all the same.
+const BATCH_BYTES: usize = 256 * 1024;
+/// How many places of the timeline one read looks at, so that a reader of a quiet topic among busy
+/// ones does not hold the lock for long.
+const LOOKS_MAX: usize = 4_096;
+
+impl Rings {
+    /// Reads what comes after the cursor, and moves it: to the last event read, or to the head when
+    /// there is no more. All under one lock, so the head cannot move on between the look into one
+    /// ring and the look into the next, and ids never decrease from one read to the next.
+    pub fn read(&self, topics: &Topics, cursor: &mut Cursor, out: &mut Vec<Arc<Event>>) -> Found {
+        let gap = self.gap(topics, cursor);
+        cursor.evictions_seen = self.evictions;
+        let mut batch = Batch { out, bytes: 0, last: None };
+        let stopped_at = match topics {
+            Topics::Few(names) => self.read_merged(names, cursor.after, &mut batch),
+            Topics::All => self.read_timeline(None, cursor.after, &mut batch),
+            Topics::Many(names) => self.read_timeline(Some(names), cursor.after, &mut batch),
+        };
+        // A cursor from a `since` in the future of a clock that went back may be beyond the head.
+        cursor.after = stopped_at.unwrap_or(self.head).max(cursor.after);
+        Found { gap, more: stopped_at.is_some() }
+    }
+
+    /// Returns where it stopped short of the head.
+    fn read_merged(
+        &self,
+        names: &[Topic],
+        after: EventId,
+        batch: &mut Batch<'_>,
+    ) -> Option<EventId> {
+        let channel = |name| self.channels.get(*self.by_topic.get(name)?);
+        let mut rings: Vec<_> = names
+            .iter()
+            .filter_map(channel)
+            .map(|channel| channel.ring.after(after).peekable())
+            .collect();
+        loop {
+            let oldest = rings
+                .iter_mut()
+                .filter_map(|ring| Some((ring.peek()?.id, ring)))
+                .min_by_key(|(id, _)| *id);
+            let event = oldest.and_then(|(_, ring)| ring.next())?;
+            if batch.is_full() {
+                return batch.last;
+            }
+            batch.push(event);
+        }
+    }
+
+    /// Returns where it stopped short of the head.
+    fn read_timeline(
+        &self,
+        names: Option<&HashSet<Topic>>,
+        after: EventId,
+        batch: &mut Batch<'_>,
+    ) -> Option<EventId> {
+        let wanted = |channel: usize| match names {
+            None => true,
+            Some(names) => self.channels.get(channel).is_some_and(|c| names.contains(&c.topic)),
+        };
+        let mut stop = after;
+        for (looks, (id, channel, event)) in self.timeline.after(after).enumerate() {
+            if batch.is_full() || LOOKS_MAX <= looks {
+                return Some(stop);
+            }
+            if let Some(event) = event
+                && wanted(channel)
+            {
+                batch.push(event);
+            }
+            stop = id;
+        }
+        None
+    }
+
+    /// What is gone of what comes after the cursor, and was not told yet.
+    fn gap(&self, topics: &Topics, cursor: &Cursor) -> Option<Gap> {
+        if self.floor_max <= cursor.after || self.evictions == cursor.evictions_seen {
+            return None;
+        }
+        let missed =
+            |floor: Floor| cursor.evictions_seen < floor.evicted_at && cursor.after < floor.id;
+        let floor_of = |name: &Topic| {
+            let channel = self.by_topic.get(name).and_then(|at| self.channels.get(*at));
+            channel.map_or(self.forgotten, Channel::floor)
+        };
+        // Only those that lost something since the last look: no scan of all topics.
+        let fresh = || {
+            let since = cursor.evictions_seen.saturating_add(1);
+            let channels = self.evicted.range(since..).filter_map(|(_, at)| self.channels.get(*at));
+            channels.filter(|channel| missed(channel.floor())).map(|channel| &channel.topic)
+        };
+        let any_forgotten = missed(self.forgotten);
+        let mut gone: Vec<Topic> = match topics {
+            Topics::All => fresh().cloned().collect(),
+            Topics::Few(names) => names.iter().filter(|n| missed(floor_of(n))).cloned().collect(),
+            Topics::Many(names) if any_forgotten => {
+                names.iter().filter(|n| missed(floor_of(n))).cloned().collect()
+            }
+            Topics::Many(names) => fresh().filter(|n| names.contains(*n)).cloned().collect(),
+        };
+        let mut upto = gone.iter().map(|name| floor_of(name).id).max();
+        if any_forgotten && matches!(topics, Topics::All) {
+            // Nobody knows the names of forgotten topics: it can be any.
+            upto = upto.max(Some(self.forgotten.id));
+            gone.clear();
+        }
+        gone.sort();
+        let upto = upto?;
+        let reason = if upto <= self.origin { GapReason::Restart } else { GapReason::Evicted };
+        Some(Gap { reason, topics: gone, after: Some(cursor.after), upto })
+    }
+}
+
+struct Batch<'a> {
+    out: &'a mut Vec<Arc<Event>>,
+    bytes: usize,
+    last: Option<EventId>,
+}
+
+impl Batch<'_> {
+    fn is_full(&self) -> bool {
+        self.last.is_some() && (BATCH_EVENTS <= self.out.len() || BATCH_BYTES <= self.bytes)
+    }
+
+    fn push(&mut self, event: &Arc<Event>) {
+        self.bytes += event.frame.len();
+        self.last = Some(event.id);
+        self.out.push(Arc::clone(event));
+    }
+}

@@ -1,0 +1,262 @@
+//! Every topic's ring in one order: what the hub's one lock protects. Pure: no clock, no I/O.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use slab::Slab;
+
+use crate::{
+    event::{Draft, Event, EventId},
+    hub::{
+        channel::{Channel, Floor},
+        dedup::{DedupLimits, Fingerprinter},
+        ring::RingLimits,
+        timeline::Timeline,
+    },
+    message::Topic,
+};
+
+/// What the hub may hold. See the flags of the same names in `config`.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Of each topic's ring.
+    pub ring: RingLimits,
+    /// How old an event may get, in milliseconds.
+    pub ring_age_ms: u64,
+    /// Bytes over all topics; the oldest events go first.
+    pub ring_bytes_total: usize,
+    /// How many topics may have a ring.
+    pub topics: usize,
+    /// Of the windows of message ids.
+    pub dedup: DedupLimits,
+    /// How many subscribers there may be.
+    pub subscribers: usize,
+}
+
+/// The rings of all topics, the order over them, and the floors that say what is missing.
+#[derive(Debug)]
+pub struct Rings {
+    limits: Limits,
+    /// The id before the first: this history begins after it.
+    pub(super) origin: EventId,
+    pub(super) head: EventId,
+    pub(super) channels: Slab<Channel>,
+    pub(super) by_topic: HashMap<Topic, usize>,
+    pub(super) timeline: Timeline,
+    bytes: usize,
+    dedup_ids: usize,
+    fingerprinter: Fingerprinter,
+    pub(super) evictions: u64,
+    /// Which channel lost an event at which count of evictions: each channel once, at its latest.
+    pub(super) evicted: BTreeMap<u64, usize>,
+    /// The highest of all floors. A cursor at or above it has missed nothing anywhere.
+    pub(super) floor_max: EventId,
+    /// Of all topics that have no channel, be it that they were forgotten or never known.
+    pub(super) forgotten: Floor,
+    /// Where the next look for idle topics goes on.
+    reap_next: usize,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// It is in its topic's ring, with this id.
+    Stored(EventId),
+    /// Its message id was stored before, within the window.
+    Duplicate,
+}
+
+/// Numbers for the metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stats {
+    /// Topics that have a ring.
+    pub topics: usize,
+    /// Events held.
+    pub events: usize,
+    /// Bytes they are charged for.
+    pub bytes: usize,
+    /// Events that left their ring since the start.
+    pub evictions: u64,
+    /// Message ids remembered.
+    pub dedup_ids: usize,
+}
+
+/// How much a sweep does before it lets go of the lock.
+const SWEEP_STEP: usize = 256;
+
+impl Rings {
+    /// Empty rings for a history that begins after `origin`.
+    pub fn new(limits: Limits, origin: EventId) -> Self {
+        Self {
+            limits,
+            origin,
+            head: origin,
+            channels: Slab::new(),
+            by_topic: HashMap::new(),
+            timeline: Timeline::default(),
+            bytes: 0,
+            dedup_ids: 0,
+            fingerprinter: Fingerprinter::default(),
+            evictions: 1,
+            evicted: BTreeMap::new(),
+            floor_max: origin,
+            forgotten: Floor { id: origin, evicted_at: 1 },
+            reap_next: 0,
+        }
+    }
+
+    /// Gives a message its id and its place, unless its message id is one of its topic's window.
+    pub fn publish(
+        &mut self,
+        topic: &Topic,
+        message_id: Option<&str>,
+        draft: Draft,
+        now_ms: u64,
+    ) -> Published {
+        let fingerprint = message_id.map(|id| self.fingerprinter.of(id));
+        let at = self.channel_for(topic);
+        let dedup_is_full = self.limits.dedup.ids_total <= self.dedup_ids;
+        let Some(channel) = self.channels.get_mut(at) else { return Published::Duplicate };
+        if let Some(fingerprint) = fingerprint {
+            // Trimmed first: an id that is older than the window is a new message again.
+            self.dedup_ids -= channel.dedup.trim(now_ms, &self.limits.dedup);
+            if channel.dedup.contains(fingerprint) {
+                return Published::Duplicate;
+            }
+            // A full table shortens the windows of those topics that fill it.
+            let full = dedup_is_full || channel.dedup.len() == self.limits.dedup.ids;
+            if full && channel.dedup.forget_oldest() {
+                self.dedup_ids -= 1;
+            }
+            channel.dedup.insert(fingerprint, now_ms);
+            self.dedup_ids += 1;
+        }
+        let id = self.head.next(now_ms);
+        self.append(at, draft.seal(id));
+        Published::Stored(id)
+    }
+
+    fn append(&mut self, at: usize, event: Arc<Event>) {
+        let Some(channel) = self.channels.get_mut(at) else { return };
+        self.head = event.id;
+        self.bytes += event.size();
+        channel.ring.push(Arc::clone(&event));
+        self.timeline.push(at, event);
+        while let Some(oldest) =
+            self.channels.get_mut(at).and_then(|channel| channel.ring.evict_over(&self.limits.ring))
+        {
+            self.evicted(at, &oldest);
+        }
+        while self.limits.ring_bytes_total < self.bytes
+            && let Some((oldest, _)) = self.timeline.oldest()
+        {
+            self.evict(oldest);
+        }
+    }
+
+    /// The channel of a topic, made if need be.
+    fn channel_for(&mut self, topic: &Topic) -> usize {
+        if let Some(at) = self.by_topic.get(topic) {
+            return *at;
+        }
+        if self.limits.topics <= self.channels.len() {
+            self.forget_one();
+        }
+        let at = self.channels.insert(Channel::new(topic.clone(), self.forgotten));
+        self.by_topic.insert(topic.clone(), at);
+        at
+    }
+
+    /// Makes room for a topic. An idle one goes, if there is one; else the one whose newest event is
+    /// the oldest, since the oldest events go first. Only a push beyond `topics` pays for the search.
+    fn forget_one(&mut self) {
+        let idle_first = |channel: &Channel| (!channel.is_idle(), channel.ring.newest());
+        let victim = self.channels.iter().min_by_key(|(_, channel)| idle_first(channel));
+        if let Some((at, _)) = victim {
+            self.forget(at);
+        }
+    }
+
+    /// Forgets a topic. What it has lost, every topic without a channel may have lost.
+    fn forget(&mut self, at: usize) {
+        while self.evict(at) {}
+        let Some(channel) = self.channels.try_remove(at) else { return };
+        self.by_topic.remove(&channel.topic);
+        self.dedup_ids -= channel.dedup.len();
+        self.evicted.remove(&channel.evicted_at);
+        self.evictions += 1;
+        self.forgotten =
+            Floor { id: self.forgotten.id.max(channel.ring.floor()), evicted_at: self.evictions };
+    }
+
+    fn evict(&mut self, at: usize) -> bool {
+        let Some(oldest) = self.channels.get_mut(at).and_then(|channel| channel.ring.evict())
+        else {
+            return false;
+        };
+        self.evicted(at, &oldest);
+        true
+    }
+
+    fn evicted(&mut self, at: usize, event: &Event) {
+        self.timeline.forget(event.id);
+        self.bytes -= event.size();
+        self.evictions += 1;
+        self.floor_max = self.floor_max.max(event.id);
+        if let Some(channel) = self.channels.get_mut(at) {
+            self.evicted.remove(&channel.evicted_at);
+            channel.evicted_at = self.evictions;
+            self.evicted.insert(self.evictions, at);
+        }
+    }
+
+    /// Lets go of what is too old and of idle topics, a bounded step at a time. Returns whether
+    /// there is more to do at once.
+    pub fn sweep(&mut self, now_ms: u64) -> bool {
+        let oldest_kept = EventId::start_of(0, now_ms.saturating_sub(self.limits.ring_age_ms));
+        for _ in 0..SWEEP_STEP {
+            match self.timeline.oldest() {
+                Some((at, event)) if event.id < oldest_kept => self.evict(at),
+                _ => return self.reap(now_ms),
+            };
+        }
+        true
+    }
+
+    fn reap(&mut self, now_ms: u64) -> bool {
+        let end = (self.reap_next + SWEEP_STEP).min(self.channels.capacity());
+        for at in self.reap_next..end {
+            let Some(channel) = self.channels.get_mut(at) else { continue };
+            self.dedup_ids -= channel.dedup.trim(now_ms, &self.limits.dedup);
+            if channel.is_idle() {
+                self.forget(at);
+            }
+        }
+        let more = end < self.channels.capacity();
+        self.reap_next = if more { end } else { 0 };
+        more
+    }
+
+    /// The newest id of all.
+    pub fn head(&self) -> EventId {
+        self.head
+    }
+
+    /// See [`Rings::new`].
+    pub fn origin(&self) -> EventId {
+        self.origin
+    }
+
+    /// Numbers for the metrics.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            topics: self.channels.len(),
+            events: self.timeline.len(),
+            bytes: self.bytes,
+            evictions: self.evictions - 1,
+            dedup_ids: self.dedup_ids,
+        }
+    }
+}

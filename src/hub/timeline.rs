@@ -1,0 +1,75 @@
+//! All events of all topics in their one order. Pure: no clock, no lock, no I/O.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::event::{Event, EventId};
+
+/// What readers of very many topics follow, so that an event costs them one look and not one per
+/// topic, and what tells which event is the oldest of all.
+#[derive(Debug, Default)]
+pub struct Timeline {
+    slots: VecDeque<Slot>,
+    live: usize,
+}
+
+/// A place in the timeline. Its event is gone when its ring has let go of it.
+#[derive(Debug)]
+struct Slot {
+    id: EventId,
+    channel: usize,
+    event: Option<Arc<Event>>,
+}
+
+/// So many empty slots are not worth a compaction.
+const EMPTY_SLACK: usize = 64;
+
+impl Timeline {
+    /// Adds an event that is newer than all before it.
+    pub fn push(&mut self, channel: usize, event: Arc<Event>) {
+        self.slots.push_back(Slot { id: event.id, channel, event: Some(event) });
+        self.live += 1;
+    }
+
+    /// Lets go of an event that left its ring.
+    pub fn forget(&mut self, id: EventId) {
+        let at = self.slots.partition_point(|slot| slot.id < id);
+        if let Some(slot) = self.slots.get_mut(at)
+            && slot.id == id
+            && slot.event.take().is_some()
+        {
+            self.live -= 1;
+        }
+        while self.slots.front().is_some_and(|slot| slot.event.is_none()) {
+            self.slots.pop_front();
+        }
+        // Amortised over the forgetting that made them: never more empty slots than live ones.
+        if self.live * 2 + EMPTY_SLACK < self.slots.len() {
+            self.slots.retain(|slot| slot.event.is_some());
+            self.slots.shrink_to(self.slots.len() * 2);
+        }
+    }
+
+    /// The oldest event and the channel that holds it.
+    pub fn oldest(&self) -> Option<(usize, &Arc<Event>)> {
+        let slot = self.slots.front()?;
+        Some((slot.channel, slot.event.as_ref()?))
+    }
+
+    /// The slots after `cursor`, oldest first: id, channel, and the event if it is still held.
+    pub fn after(
+        &self,
+        cursor: EventId,
+    ) -> impl Iterator<Item = (EventId, usize, Option<&Arc<Event>>)> {
+        let start = if self.slots.back().is_none_or(|newest| newest.id <= cursor) {
+            self.slots.len()
+        } else {
+            self.slots.partition_point(|slot| slot.id <= cursor)
+        };
+        self.slots.range(start..).map(|slot| (slot.id, slot.channel, slot.event.as_ref()))
+    }
+
+    /// How many events it holds.
+    pub fn len(&self) -> usize {
+        self.live
+    }
+}

@@ -1,0 +1,291 @@
+//! `POST /push` and `POST /push/{topic}`. The status is the ack: Pub/Sub keeps a message until it
+//! gets a 204, and pushes it again after anything else.
+#![expect(clippy::result_large_err, reason = "the error is the answer, made once a request")]
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header},
+    web,
+};
+
+use crate::{
+    backplane::Backplane,
+    clock,
+    config::{PUSH_BODY_MAX_BYTES, Poison as OnPoison},
+    hub::Published,
+    inlet::{
+        body::{self, Body, InFlight, Unreceived},
+        burst::Burst,
+        envelope::{self, Poison, PoisonReason, Refused},
+        oidc::{Denied, Verifier},
+        unwrapped,
+    },
+    message::{Message, Topic},
+    metrics::Metrics,
+    problem::{come_back_later, problem, problem_with},
+};
+
+/// What the push routes need.
+#[derive(Debug)]
+pub struct Inlet {
+    pub backplane: Backplane,
+    /// None when anyone may push.
+    pub verifier: Option<Arc<Verifier>>,
+    /// The only topics served; any if empty.
+    pub topics: Vec<Topic>,
+    pub on_poison: OnPoison,
+    pub in_flight: Arc<InFlight>,
+    pub metrics: Metrics,
+    pub bursts: Bursts,
+}
+
+/// One for each kind of failure that a subscription can have with every message.
+#[derive(Debug, Default)]
+pub struct Bursts {
+    denied: Burst,
+    misconfigured: Burst,
+    poison: Burst,
+}
+
+/// Each answered push is counted under one of these.
+#[derive(Debug, Clone, Copy)]
+enum Outcome {
+    Stored,
+    Duplicate,
+    Poison,
+    NotAnEnvelope,
+    NoTopic,
+    NotServed,
+    Denied,
+    KeysUnavailable,
+    Encoded,
+    Unreceived,
+    Busy,
+    Unconfirmed,
+}
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Duplicate => "duplicate",
+            Self::Poison => "poison",
+            Self::NotAnEnvelope => "not-an-envelope",
+            Self::NoTopic => "no-topic",
+            Self::NotServed => "not-served",
+            Self::Denied => "denied",
+            Self::KeysUnavailable => "keys-unavailable",
+            Self::Encoded => "encoded",
+            Self::Unreceived => "unreceived",
+            Self::Busy => "busy",
+            Self::Unconfirmed => "unconfirmed",
+        }
+    }
+}
+
+type Answer = (Outcome, HttpResponse);
+
+/// When Pub/Sub should try again what failed for now. It has its own back-off and may not heed this.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The handler of both routes.
+pub async fn push(
+    request: HttpRequest,
+    payload: web::Payload,
+    inlet: web::Data<Inlet>,
+) -> HttpResponse {
+    let _push = inlet.in_flight.begin();
+    let answered = inlet.receive(&request, payload).await;
+    let (outcome, response) = answered.unwrap_or_else(|refusal| refusal);
+    inlet.metrics.pushes.with_label_values(&[outcome.as_str()]).inc();
+    response
+}
+
+impl Inlet {
+    /// Who, then what, then where to: a body is not read for anyone who may not push, nor for a
+    /// topic that is not served.
+    async fn receive(
+        &self,
+        request: &HttpRequest,
+        payload: web::Payload,
+    ) -> Result<Answer, Answer> {
+        self.authenticate(request).await?;
+        refuse_encoded(request)?;
+        let topic = self.topic_of_path(request)?;
+        let body = match body::receive(payload, PUSH_BODY_MAX_BYTES, &self.in_flight).await {
+            Ok(body) => body,
+            Err(err) => return Err(self.unreceived(err)),
+        };
+        let message = decode(request, &body, topic).map_err(|refused| self.refuse(refused))?;
+        self.serves(&message.topic)?;
+        match self.backplane.publish(&message).await {
+            Ok(Published::Stored(id)) => {
+                tracing::debug!(topic = %message.topic, %id, "stored");
+                Ok((Outcome::Stored, HttpResponse::NoContent().finish()))
+            }
+            Ok(Published::Duplicate) => {
+                tracing::debug!(topic = %message.topic, "duplicate");
+                Ok((Outcome::Duplicate, HttpResponse::NoContent().finish()))
+            }
+            Err(err) => Err(unavailable(Outcome::Unconfirmed, &err.to_string())),
+        }
+    }
+
+    async fn authenticate(&self, request: &HttpRequest) -> Result<(), Answer> {
+        let Some(verifier) = &self.verifier else { return Ok(()) };
+        let authorization = request.headers().get(header::AUTHORIZATION);
+        let authorization = authorization.and_then(|value| value.to_str().ok());
+        let Err(denied) = verifier.verify(authorization, clock::now_ms()).await else {
+            self.metrics.push_tokens.with_label_values(&["ok"]).inc();
+            return Ok(());
+        };
+        let text = denied.to_string();
+        if let Some(more) = self.bursts.denied.log(Instant::now()) {
+            tracing::warn!(path = request.path(), reason = text, more, "push denied");
+        }
+        let (result, answer) = match denied {
+            Denied::NoToken => ("none", unauthorized("Bearer", &text)),
+            Denied::Invalid(_) => {
+                ("invalid", unauthorized("Bearer error=\"invalid_token\"", &text))
+            }
+            Denied::Forbidden(_) => {
+                ("forbidden", (Outcome::Denied, problem(StatusCode::FORBIDDEN, &text)))
+            }
+            Denied::Unavailable => ("no-keys", unavailable(Outcome::KeysUnavailable, &text)),
+        };
+        self.metrics.push_tokens.with_label_values(&[result]).inc();
+        Err(answer)
+    }
+
+    fn topic_of_path(&self, request: &HttpRequest) -> Result<Option<Topic>, Answer> {
+        let Some(name) = request.match_info().get("topic") else { return Ok(None) };
+        let topic: Topic = name.parse().map_err(|err: crate::message::BadTopic| {
+            (Outcome::NoTopic, problem(StatusCode::BAD_REQUEST, err.to_string()))
+        })?;
+        self.serves(&topic)?;
+        Ok(Some(topic))
+    }
+
+    fn serves(&self, topic: &Topic) -> Result<(), Answer> {
+        if self.topics.is_empty() || self.topics.contains(topic) {
+            return Ok(());
+        }
+        let text = format!("the topic {topic} is not served here: it is none of --topic");
+        self.log_misconfigured(&text);
+        Err((Outcome::NotServed, problem(StatusCode::NOT_FOUND, text)))
+    }
+
+    fn unreceived(&self, err: Unreceived) -> Answer {
+        match err {
+            Unreceived::TooLarge => self.refuse(Refused::Poison(Poison {
+                reason: PoisonReason::TooLarge,
+                message_id: None,
+                detail: format!("the body is larger than {PUSH_BODY_MAX_BYTES} bytes"),
+            })),
+            Unreceived::Busy => {
+                unavailable(Outcome::Busy, "too many bytes in flight (--push-bytes-in-flight)")
+            }
+            Unreceived::TooSlow => {
+                let text = "the body did not come in time";
+                (Outcome::Unreceived, problem(StatusCode::REQUEST_TIMEOUT, text))
+            }
+            Unreceived::Broken => {
+                let text = "the body was cut off or is malformed";
+                (Outcome::Unreceived, problem(StatusCode::BAD_REQUEST, text))
+            }
+        }
+    }
+
+    fn refuse(&self, refused: Refused) -> Answer {
+        match refused {
+            Refused::Poison(poison) => self.poison(&poison),
+            Refused::NoTopic(text) => {
+                self.log_misconfigured(&text);
+                (Outcome::NoTopic, problem(StatusCode::BAD_REQUEST, text))
+            }
+            Refused::NotAnEnvelope(text) => {
+                let text = format!(
+                    "{text}. For a subscription without a wrapper, set \
+                     --push-no-wrapper-write-metadata on it, or add ?payload=raw to its endpoint"
+                );
+                self.log_misconfigured(&text);
+                (Outcome::NotAnEnvelope, problem(StatusCode::BAD_REQUEST, text))
+            }
+        }
+    }
+
+    /// A message that no redelivery will mend. A nack slows down the whole subscription (Pub/Sub
+    /// backs off up to a minute), so by default it is acked.
+    fn poison(&self, poison: &Poison) -> Answer {
+        let reason = poison.reason.as_str();
+        self.metrics.poison.with_label_values(&[reason]).inc();
+        if let Some(more) = self.bursts.poison.log(Instant::now()) {
+            let message_id = poison.message_id.as_deref().unwrap_or("unknown");
+            tracing::error!(message_id, reason, detail = poison.detail, more, "poison message");
+        }
+        let response = match (self.on_poison, poison.reason) {
+            (OnPoison::Ack, _) => HttpResponse::NoContent().finish(),
+            (OnPoison::Nack, PoisonReason::TooLarge) => {
+                problem(StatusCode::PAYLOAD_TOO_LARGE, &poison.detail)
+            }
+            (OnPoison::Nack, _) => problem(StatusCode::BAD_REQUEST, &poison.detail),
+        };
+        (Outcome::Poison, response)
+    }
+
+    fn log_misconfigured(&self, text: &str) {
+        if let Some(more) = self.bursts.misconfigured.log(Instant::now()) {
+            tracing::warn!(
+                reason = text,
+                more,
+                "push refused: is its subscription set up for this?"
+            );
+        }
+    }
+}
+
+/// Compressed bodies are refused: nothing sends them, and a small one can unfold to any size.
+fn refuse_encoded(request: &HttpRequest) -> Result<(), Answer> {
+    let encoding = request.headers().get(header::CONTENT_ENCODING);
+    if encoding.is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    let text = "the body is encoded (Content-Encoding); only plain bodies are taken";
+    let response = problem_with(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        (header::ACCEPT_ENCODING, "identity"),
+        text,
+    );
+    Err((Outcome::Encoded, response))
+}
+
+fn decode(request: &HttpRequest, body: &Body, topic: Option<Topic>) -> Result<Message, Refused> {
+    let raw = || {
+        let query = request.query_string();
+        query.split('&').any(|pair| pair == "payload=raw")
+    };
+    if unwrapped::has_metadata(request.headers()) || raw() {
+        return unwrapped::decode(request.headers(), body.bytes.clone(), topic);
+    }
+    envelope::decode(&body.bytes, topic)
+}
+
+fn unauthorized(challenge: &'static str, text: &str) -> Answer {
+    let challenge = (header::WWW_AUTHENTICATE, challenge);
+    (Outcome::Denied, problem_with(StatusCode::UNAUTHORIZED, challenge, text))
+}
+
+fn unavailable(outcome: Outcome, text: &str) -> Answer {
+    (outcome, come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, RETRY))
+}
+
+/// The answer to any other method.
+pub async fn only_post() -> HttpResponse {
+    let allow = (header::ALLOW, "POST");
+    problem_with(StatusCode::METHOD_NOT_ALLOWED, allow, "messages are pushed with POST")
+}

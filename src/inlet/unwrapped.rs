@@ -1,0 +1,106 @@
+//! A push without a wrapper: the body is the data, the headers are the rest
+//! (<https://cloud.google.com/pubsub/docs/payload-unwrapping>).
+
+use std::collections::BTreeMap;
+
+use actix_web::http::header::HeaderMap;
+use bytes::Bytes;
+
+use crate::{
+    inlet::envelope::{Refused, parse_time, topic_of},
+    message::{Message, Topic},
+};
+
+/// Pub/Sub's own headers, in a subscription with `--push-no-wrapper-write-metadata`.
+const METADATA: &str = "x-goog-pubsub-";
+const MESSAGE_ID: &str = "x-goog-pubsub-message-id";
+const PUBLISH_TIME: &str = "x-goog-pubsub-publish-time";
+const SUBSCRIPTION: &str = "x-goog-pubsub-subscription-name";
+/// The documentation names the first, the emulator (0.8.20) sends the second.
+const ORDERING_KEY: [&str; 2] = ["x-goog-pubsub-ordering-key", "x-goog-ordering-key"];
+
+/// Headers of the transport. An attribute of one of these names is lost, since it cannot be told
+/// from the header; and none of them may pass for an attribute.
+const TRANSPORT: &[&str] = &[
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "date",
+    "expect",
+    "forwarded",
+    "from",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "origin",
+    "pragma",
+    "proxy-authorization",
+    "proxy-connection",
+    "referer",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "via",
+    "x-cloud-trace-context",
+    "x-real-ip",
+    "x-request-id",
+];
+
+/// Families of headers of the transport: Google's, and those of proxies and meshes.
+const TRANSPORT_PREFIXES: &[&str] =
+    &["x-goog-", "x-forwarded-", "x-envoy-", "x-b3-", "x-appengine-", "x-serverless-", "sec-"];
+
+/// Whether the request carries a message's metadata in its headers.
+pub fn has_metadata(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with(METADATA))
+}
+
+/// Reads a message from an unwrapped push. Names of attributes come in lower case: HTTP does not
+/// tell `Type` from `type`. Values that are not UTF-8 are left out.
+///
+/// # Errors
+/// When nothing names a topic.
+pub fn decode(headers: &HeaderMap, body: Bytes, topic: Option<Topic>) -> Result<Message, Refused> {
+    let text =
+        |name: &str| headers.get(name).and_then(|value| str::from_utf8(value.as_bytes()).ok());
+    let topic = match topic {
+        Some(topic) => topic,
+        None => topic_of(text(SUBSCRIPTION))?,
+    };
+    let attributes = if has_metadata(headers) { attributes(headers) } else { BTreeMap::new() };
+    Ok(Message {
+        topic,
+        data: body,
+        attributes,
+        ordering_key: ORDERING_KEY.into_iter().find_map(text).map(str::to_owned),
+        message_id: text(MESSAGE_ID).filter(|id| !id.is_empty()).map(str::to_owned),
+        publish_time_ms: text(PUBLISH_TIME).and_then(parse_time),
+    })
+}
+
+fn attributes(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let is_transport = |name: &str| {
+        TRANSPORT.contains(&name)
+            || TRANSPORT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    };
+    headers
+        .iter()
+        .filter(|(name, _)| !is_transport(name.as_str()))
+        .filter_map(|(name, value)| {
+            let value = str::from_utf8(value.as_bytes()).ok()?;
+            Some((name.as_str().to_owned(), value.to_owned()))
+        })
+        .collect()
+}

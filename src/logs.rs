@@ -1,0 +1,121 @@
+//! How the log looks: for people, or for Cloud Logging.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal as _},
+};
+
+use serde_json::{Map, Value, json};
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    registry::LookupSpan,
+};
+
+use crate::{clock, config::LogFormat};
+
+/// Two libraries log as warnings what is daily business here: peers that leave.
+const QUIET: [&str; 2] = ["actix_http=error", "actix_server=warn"];
+
+/// Writes all that is logged from now on to standard error.
+///
+/// # Errors
+/// When a log was set up before, or `level` is not a filter.
+pub fn init(
+    format: LogFormat,
+    level: &str,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut filter = EnvFilter::try_new(level)?;
+    for directive in QUIET.iter().filter(|_| !level.contains("actix")) {
+        filter = filter.add_directive(directive.parse()?);
+    }
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = log.with_ansi(io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.event_format(CloudLogging).try_init(),
+    }
+}
+
+/// One JSON object a line, with the field names of Cloud Logging's
+/// [structured logs](https://cloud.google.com/logging/docs/structured-logging).
+#[derive(Debug)]
+struct CloudLogging;
+
+impl<S, N> FormatEvent<S, N> for CloudLogging
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut fields = Fields(Map::new());
+        event.record(&mut fields);
+        let metadata = event.metadata();
+        let mut line = fields.0;
+        line.insert("severity".to_owned(), severity(*metadata.level()).into());
+        line.insert("time".to_owned(), rfc3339(clock::now_ms()).into());
+        line.insert("target".to_owned(), metadata.target().into());
+        if let (Some(file), Some(at)) = (metadata.file(), metadata.line()) {
+            let location = json!({ "file": file, "line": at.to_string() });
+            line.insert("logging.googleapis.com/sourceLocation".to_owned(), location);
+        }
+        writeln!(writer, "{}", Value::Object(line))
+    }
+}
+
+fn severity(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "ERROR",
+        Level::WARN => "WARNING",
+        Level::INFO => "INFO",
+        Level::DEBUG | Level::TRACE => "DEBUG",
+    }
+}
+
+fn rfc3339(unix_ms: u64) -> String {
+    let millis = i64::try_from(unix_ms).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| String::new(), |t| t.to_string())
+}
+
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn insert(&mut self, field: &Field, value: impl Into<Value>) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.insert(field, format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.insert(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.insert(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.insert(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.insert(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.insert(field, value);
+    }
+}

@@ -1,0 +1,111 @@
+//! What arrives, in Pub/Sub's words.
+
+use std::{borrow::Borrow, collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+
+use bytes::Bytes;
+
+/// One Pub/Sub message, decoded.
+///
+/// The fields are those of [`PubsubMessage`](https://cloud.google.com/pubsub/docs/reference/rest/v1/PubsubMessage).
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The topic whose channel it goes into.
+    pub topic: Topic,
+    /// The payload, already out of its base64. At most 10 MB when it comes from Pub/Sub.
+    pub data: Bytes,
+    /// At most 100 of them, says Pub/Sub; here the limit is the body's.
+    pub attributes: BTreeMap<String, String>,
+    /// Messages of one key arrive in the order in which they were published.
+    pub ordering_key: Option<String>,
+    /// Unique within a Pub/Sub topic. Without it a redelivery cannot be recognised.
+    pub message_id: Option<String>,
+    /// When Pub/Sub took the message, Unix milliseconds.
+    pub publish_time_ms: Option<u64>,
+}
+
+/// A topic's name: Pub/Sub's resource id, so that any of its topics has a channel of its name.
+///
+/// 3 to 255 characters, the first a letter, of letters, digits and `- . _ ~ + %`, not beginning with
+/// `goog` (<https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names>). So a name can hold
+/// neither a line end nor a slash nor `..` as a whole, and needs no escaping in a stream or a log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Topic(Arc<str>);
+
+/// Why a name is no topic's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a topic name: 3 to 255 characters, a letter first, then letters, digits and \
+     - . _ ~ + %, and not beginning with goog"
+)]
+pub struct BadTopic(String);
+
+/// The longest name, in bytes.
+const TOPIC_LEN_MAX: usize = 255;
+/// The shortest name, in bytes.
+const TOPIC_LEN_MIN: usize = 3;
+
+impl Topic {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The topic that the last segment of a resource name gives, as in
+    /// `projects/p/subscriptions/orders`.
+    ///
+    /// # Errors
+    /// When that segment is not a resource id.
+    pub fn of_resource(name: &str) -> Result<Self, BadTopic> {
+        name.rsplit('/').next().unwrap_or(name).parse()
+    }
+}
+
+impl FromStr for Topic {
+    type Err = BadTopic;
+
+    fn from_str(name: &str) -> Result<Self, BadTopic> {
+        let length_fits = (TOPIC_LEN_MIN..=TOPIC_LEN_MAX).contains(&name.len());
+        let letter_first = name.starts_with(|first: char| first.is_ascii_alphabetic());
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+%".contains(&byte);
+        if length_fits && letter_first && name.bytes().all(allowed) && !name.starts_with("goog") {
+            return Ok(Self(name.into()));
+        }
+        // What is shown is cut, so that a hostile name cannot fill a log or an answer.
+        Err(BadTopic(name.chars().take(64).collect()))
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Borrow<str> for Topic {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topic_names_follow_the_resource_id_grammar() {
+        for good in ["abc", "a1-._~+%", &"x".repeat(255), "Orders"] {
+            assert!(good.parse::<Topic>().is_ok(), "{good}");
+        }
+        for bad in ["", "ab", "1abc", "-abc", "goog-x", "a b", "a/b", "..", "aé", "a\nb", "a\0b"] {
+            assert!(bad.parse::<Topic>().is_err(), "{bad:?}");
+        }
+        assert!("x".repeat(256).parse::<Topic>().is_err());
+    }
+
+    #[test]
+    fn a_resource_name_gives_its_last_segment() {
+        let topic = Topic::of_resource("projects/p/subscriptions/orders").map(|t| t.to_string());
+        assert_eq!(topic.as_deref(), Ok("orders"));
+        assert!(Topic::of_resource("projects/p/subscriptions/").is_err());
+    }
+}

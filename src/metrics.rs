@@ -1,0 +1,102 @@
+//! What is counted, by name. Every label has a closed set of values: none comes from outside.
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, core::Collector,
+};
+
+/// The gateway's counters. Gauges of the hub are read from it when they are asked for (`ops`).
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Where they are gathered from.
+    pub registry: Registry,
+    /// `stream_events_pushes_total{outcome}`: every answered push once.
+    pub pushes: IntCounterVec,
+    /// `stream_events_poison_total{reason}`: acked and dropped, or refused with `--poison nack`.
+    pub poison: IntCounterVec,
+    /// `stream_events_push_tokens_total{result}`: `ok`, or why a token was refused.
+    pub push_tokens: IntCounterVec,
+    /// `stream_events_push_keys_fetches_total{result}`: fetches of the issuer's key set.
+    pub key_fetches: IntCounterVec,
+    /// `stream_events_events_delivered_total`: events handed to a stream's socket, per stream.
+    pub delivered: IntCounter,
+    /// `stream_events_streams_opened_total`.
+    pub streams_opened: IntCounter,
+    /// `stream_events_streams_refused_total{reason}`.
+    pub streams_refused: IntCounterVec,
+    /// `stream_events_streams_ended_total{reason}`: why a stream ended; `client` when its reader left.
+    pub streams_ended: IntCounterVec,
+    /// `stream_events_gaps_total{reason}`: gaps told to readers.
+    pub gaps: IntCounterVec,
+    /// `stream_events_latency_seconds`: from Pub/Sub's publish time to a stream's socket. One
+    /// observation for each batch that a stream is given, of the newest event in it.
+    pub latency: Histogram,
+}
+
+/// Seconds, from a push inside one machine to a backlog of a quarter of an hour.
+const LATENCY_BUCKETS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 900.0];
+
+impl Metrics {
+    /// A registry of its own, so that two gateways in one process do not share their numbers.
+    ///
+    /// # Errors
+    /// Never for the names below: prometheus checks them when it runs.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let metrics = Self {
+            pushes: counters(&registry, "pushes_total", "Pushes by outcome.", "outcome")?,
+            poison: counters(&registry, "poison_total", "Poison messages.", "reason")?,
+            push_tokens: counters(&registry, "push_tokens_total", "Push tokens.", "result")?,
+            key_fetches: counters(
+                &registry,
+                "push_keys_fetches_total",
+                "Fetches of the push token issuer's keys.",
+                "result",
+            )?,
+            delivered: counter(&registry, "events_delivered_total", "Events given to streams.")?,
+            streams_opened: counter(&registry, "streams_opened_total", "Streams opened.")?,
+            streams_refused: counters(
+                &registry,
+                "streams_refused_total",
+                "Streams refused for now.",
+                "reason",
+            )?,
+            streams_ended: counters(&registry, "streams_ended_total", "Streams ended.", "reason")?,
+            gaps: counters(&registry, "gaps_total", "Gaps told to readers.", "reason")?,
+            latency: register(
+                &registry,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "stream_events_latency_seconds",
+                        "From Pub/Sub's publish time to a stream's socket.",
+                    )
+                    .buckets(LATENCY_BUCKETS.to_vec()),
+                )?,
+            )?,
+            registry,
+        };
+        Ok(metrics)
+    }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    register(registry, IntCounter::new(format!("stream_events_{name}"), help)?)
+}
+
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    label: &str,
+) -> prometheus::Result<IntCounterVec> {
+    let opts = Opts::new(format!("stream_events_{name}"), help);
+    register(registry, IntCounterVec::new(opts, &[label])?)
+}
+
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> prometheus::Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}

@@ -1,0 +1,145 @@
+//! What a reader asks for: the query and the headers of `GET /events`, read once into what cannot
+//! be wrong.
+
+use actix_web::{
+    HttpRequest,
+    http::header::{self, Header as _},
+};
+use actix_web_lab::extract::Query;
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+
+use crate::{
+    event::EventId,
+    hub::{Start, Topics},
+    message::Topic,
+};
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct Asked {
+    pub topics: Topics,
+    pub start: Start,
+    /// The id that the reader brought, if it is one.
+    pub id: Option<EventId>,
+    /// Whether its `Accept` names `text/event-stream`, as `EventSource` does: such a reader gives up
+    /// for good on any status but 200.
+    pub is_event_source: bool,
+}
+
+/// Why it cannot be answered.
+#[derive(Debug, PartialEq, Eq)]
+pub enum BadRequest {
+    /// 400, with the parameter and what is wrong with it.
+    Parameter(String),
+    /// 406.
+    NotAcceptable,
+}
+
+/// Parameters that are not here are refused: a misspelt `topics=` would otherwise stream everything.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters {
+    #[serde(default)]
+    topic: Vec<String>,
+    last_event_id: Option<String>,
+    since: Option<String>,
+    format: Option<String>,
+}
+
+/// More topics than this are asked for by leaving them out.
+const TOPICS_MAX: usize = 1_000;
+
+impl Asked {
+    /// Reads a request that came at `now_ms`.
+    ///
+    /// # Errors
+    /// See [`BadRequest`].
+    pub fn read(request: &HttpRequest, now_ms: u64) -> Result<Self, BadRequest> {
+        let is_event_source = accepts_event_stream(request)?;
+        let Query(parameters) = Query::<Parameters>::from_query(request.query_string())
+            .map_err(|err| BadRequest::Parameter(format!("{err}: {}", err.source())))?;
+        if let Some(format) = parameters.format.filter(|format| format != "data") {
+            return bad("format", &format, "is not data, the only format so far");
+        }
+        let (start, id) = match (header_id(request), parameters.last_event_id.as_deref()) {
+            (Some(Ok(id)), _) => (Start::After(id), Some(id)),
+            // Never a refusal: a browser would give up, and it is not the page's fault.
+            (Some(Err(())), _) => (Start::Unknown, None),
+            (None, Some(text)) if !text.is_empty() => match text.parse() {
+                Ok(id) => (Start::After(id), Some(id)),
+                Err(err) => return bad("last_event_id", text, &format!("is {err}")),
+            },
+            (None, _) => (start_since(parameters.since.as_deref(), now_ms)?, None),
+        };
+        Ok(Self { topics: topics(&parameters.topic)?, start, id, is_event_source })
+    }
+}
+
+fn bad<T>(parameter: &str, text: &str, problem: &str) -> Result<T, BadRequest> {
+    let shown: String = text.chars().take(64).collect();
+    Err(BadRequest::Parameter(format!("{parameter}: {shown:?} {problem}")))
+}
+
+/// The header that `EventSource` resends its last id in. An empty one is none.
+fn header_id(request: &HttpRequest) -> Option<Result<EventId, ()>> {
+    let value = request.headers().get("last-event-id")?;
+    let text = value.to_str().map(str::trim);
+    if text.as_ref().is_ok_and(|text| text.is_empty()) {
+        return None;
+    }
+    Some(text.map_err(|_| ()).and_then(|text| text.parse().map_err(|_| ())))
+}
+
+fn topics(lists: &[String]) -> Result<Topics, BadRequest> {
+    let mut names = Vec::new();
+    for name in lists.iter().flat_map(|list| list.split(',')) {
+        let name = name.trim();
+        match name.parse::<Topic>() {
+            Ok(topic) => names.push(topic),
+            Err(err) => return Err(BadRequest::Parameter(format!("topic: {err}"))),
+        }
+    }
+    if TOPICS_MAX < names.len() {
+        let problem = format!("topic: more than {TOPICS_MAX}; leave it out to get all topics");
+        return Err(BadRequest::Parameter(problem));
+    }
+    Ok(Topics::new(names))
+}
+
+/// A time span before now, or an RFC 3339 time.
+fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, BadRequest> {
+    let Some(text) = since.filter(|text| !text.is_empty()) else { return Ok(Start::Live) };
+    if let Ok(span) = text.parse::<SignedDuration>()
+        && let Ok(span_ms) = u64::try_from(span.as_millis())
+    {
+        return Ok(Start::Since(now_ms.saturating_sub(span_ms)));
+    }
+    // A plus in a query is a space once decoded, and many forget to write %2B.
+    let time = text.replace(' ', "+").parse::<Timestamp>();
+    if let Ok(time) = time
+        && let Ok(time_ms) = u64::try_from(time.as_millisecond())
+    {
+        return Ok(Start::Since(time_ms));
+    }
+    bad("since", text, "is neither a time span, as in 10m, nor an RFC 3339 time")
+}
+
+/// Whether `Accept` names event streams; an error if it rules them out.
+fn accepts_event_stream(request: &HttpRequest) -> Result<bool, BadRequest> {
+    if !request.headers().contains_key(header::ACCEPT) {
+        return Ok(false);
+    }
+    // One that cannot be read rules nothing out.
+    let Ok(accept) = header::Accept::parse(request) else { return Ok(false) };
+    let wanted = || accept.iter().filter(|item| item.quality > header::Quality::ZERO);
+    if wanted().any(|item| item.item.essence_str() == "text/event-stream") {
+        return Ok(true);
+    }
+    if accept.is_empty()
+        || wanted().any(|item| ["*/*", "text/*"].contains(&item.item.essence_str()))
+    {
+        return Ok(false);
+    }
+    Err(BadRequest::NotAcceptable)
+}

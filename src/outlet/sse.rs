@@ -1,0 +1,135 @@
+//! `GET /events`: server-sent events.
+
+use std::{rc::Rc, time::Duration};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    body::BoxBody,
+    http::{Method, StatusCode, header},
+    web,
+};
+use rand::RngExt as _;
+use tokio::time::Instant;
+
+use crate::{
+    clock,
+    connection::{Connection, StallWatch},
+    hub::{Hub, Shard, Start},
+    metrics::Metrics,
+    outlet::{
+        access::{Access, NotServed},
+        blocks::{self, End},
+        query::{Asked, BadRequest},
+        stream::{EventStream, StreamTimes},
+    },
+    problem::{come_back_later, problem, problem_with},
+};
+
+/// What the route needs.
+#[derive(Debug, Clone)]
+pub struct Outlet {
+    pub hub: Hub,
+    pub access: Access,
+    pub metrics: Metrics,
+    pub keep_alive: Duration,
+    pub stream_age_max: Duration,
+}
+
+/// What the route needs of the worker it runs on.
+#[derive(Debug)]
+pub struct Worker {
+    pub shard: std::sync::Arc<Shard>,
+    pub stall_watch: Rc<StallWatch>,
+}
+
+/// The handler of `GET` and `HEAD`.
+pub async fn events(
+    request: HttpRequest,
+    outlet: web::Data<Outlet>,
+    worker: web::Data<Worker>,
+) -> HttpResponse {
+    let asked = match Asked::read(&request, clock::now_ms()) {
+        Ok(asked) => asked,
+        Err(BadRequest::Parameter(text)) => return problem(StatusCode::BAD_REQUEST, text),
+        Err(BadRequest::NotAcceptable) => {
+            let text = "this is text/event-stream, which Accept rules out";
+            return problem(StatusCode::NOT_ACCEPTABLE, text);
+        }
+    };
+    if let Err(NotServed(topic)) = outlet.access.check(&asked.topics) {
+        let text = format!("the topic {topic} is not served here");
+        return problem(StatusCode::NOT_FOUND, text);
+    }
+    if request.method() == Method::HEAD {
+        return response().message_body(actix_web::body::None::new()).map_or_else(
+            |_| HttpResponse::InternalServerError().finish(),
+            HttpResponse::map_into_boxed_body,
+        );
+    }
+    outlet.open(&request, &asked, &worker)
+}
+
+/// The answer to any other method.
+pub async fn only_get() -> HttpResponse {
+    let allow = (header::ALLOW, "GET, HEAD, OPTIONS");
+    problem_with(StatusCode::METHOD_NOT_ALLOWED, allow, "/events is read with GET")
+}
+
+impl Outlet {
+    fn open(&self, request: &HttpRequest, asked: &Asked, worker: &Worker) -> HttpResponse {
+        if self.hub.draining().is_some() {
+            return self.refuse(asked, End::Draining);
+        }
+        let Some(connection) = request.conn_data::<Rc<Connection>>() else {
+            let text = "this connection did not come through the gateway's listener";
+            return problem(StatusCode::INTERNAL_SERVER_ERROR, text);
+        };
+        let topics = asked.topics.clone();
+        let Ok(subscriber) = self.hub.subscribe(&worker.shard, topics, asked.start) else {
+            return self.refuse(asked, End::Busy);
+        };
+        // Spread, so that streams that were opened together do not end together.
+        let age = self.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
+        let end_at = Instant::now() + age;
+        let watch = worker.stall_watch.watch(connection, end_at.into_std());
+        let name = format!("{:032x}", rand::rng().random::<u128>());
+        let resumed = matches!(asked.start, Start::After(_)) && !subscriber.is_unknown();
+        let open = blocks::open(subscriber.opened_at(), &name, &asked.topics.names(), resumed);
+        let peer = request.peer_addr();
+        tracing::debug!(stream = name, ?peer, start = ?asked.start, "stream opened");
+        let times = StreamTimes { keep_alive: self.keep_alive, end_at };
+        let stream = EventStream::new(
+            (self.hub.clone(), subscriber),
+            open,
+            times,
+            watch,
+            self.metrics.clone(),
+        );
+        response().body(BoxBody::new(stream))
+    }
+
+    /// A refusal that passes. `EventSource` gives up for good on any status but 200, so it gets one
+    /// that ends at once and says when to come back.
+    fn refuse(&self, asked: &Asked, reason: End) -> HttpResponse {
+        self.metrics.streams_refused.with_label_values(&[reason.as_str()]).inc();
+        if asked.is_event_source {
+            return response().body(blocks::refusal(asked.id, reason));
+        }
+        let text = match reason {
+            End::Draining => "this gateway is shutting down",
+            _ => "as many streams are open as this gateway allows (--subscribers-max)",
+        };
+        come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, blocks::refusal_wait())
+    }
+}
+
+/// The head of every stream. `no-transform` keeps proxies from compressing it, which would hold
+/// events back; `X-Accel-Buffering` keeps nginx from buffering it.
+fn response() -> actix_web::HttpResponseBuilder {
+    let mut response = HttpResponse::Ok();
+    response
+        .insert_header((header::CONTENT_TYPE, "text/event-stream"))
+        .insert_header((header::CACHE_CONTROL, "no-store, no-transform"))
+        .insert_header(("X-Accel-Buffering", "no"));
+    response
+}

@@ -1,0 +1,368 @@
+//! Runs the gateway: every route in one list, the order of shutdown in one place.
+
+use std::{
+    io,
+    net::TcpListener,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actix_cors::Cors;
+use actix_http::HttpService;
+use actix_service::{IntoServiceFactory as _, ServiceFactoryExt as _, fn_service, map_config};
+use actix_web::{
+    App, HttpResponse, HttpServer,
+    body::{BoxBody, MessageBody},
+    dev::{AppConfig, Server, ServiceRequest, ServiceResponse},
+    http::{KeepAlive, Method, StatusCode, header},
+    middleware::{Next, from_fn},
+    web,
+};
+use actix_web_lab::middleware::CatchPanic;
+use rand::RngExt as _;
+use rustls::ServerConfig;
+
+use crate::{
+    accept::Acceptor,
+    backplane::Backplane,
+    clock,
+    config::{Config, Mode, PushAuth},
+    connection::{Connection, Socket, StallWatch},
+    event::HISTORY_MAX,
+    hub::{DedupLimits, Hub, Limits, RingLimits},
+    inlet::{
+        body::InFlight,
+        keys::{KeyTimes, Keys},
+        oidc::Verifier,
+        push::{self, Bursts, Inlet},
+    },
+    metrics::Metrics,
+    ops::{self, Gauges, Readiness},
+    outlet::{
+        access::Access,
+        page,
+        sse::{self, Outlet, Worker},
+    },
+    problem::problem,
+};
+
+/// Sockets that listen already, so that nothing can fail between being told the port and using it.
+#[derive(Debug)]
+pub struct Listeners {
+    pub public: TcpListener,
+    pub ops: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Listens where the configuration says.
+    ///
+    /// # Errors
+    /// With the address that cannot be had.
+    pub fn bind(config: &Config) -> io::Result<Self> {
+        let bind = |address: std::net::SocketAddr| {
+            TcpListener::bind(address).map_err(|err| {
+                io::Error::new(err.kind(), format!("cannot listen on {address}: {err}"))
+            })
+        };
+        Ok(Self { public: bind(config.listen)?, ops: config.ops_listen.map(bind).transpose()? })
+    }
+}
+
+/// Connections beside streams: pushes, probes, and streams that are just being opened.
+const CONNECTIONS_BESIDE_STREAMS: usize = 4_096;
+/// A load balancer of Google keeps idle connections for 600 s. Whoever closes first risks that the
+/// other has just sent a request, so it has to be the other.
+const IDLE_MAX: Duration = Duration::from_secs(620);
+/// A request's head must be in within this time (slow-loris).
+const REQUEST_HEAD_MAX: Duration = Duration::from_secs(5);
+/// After the drain, for the last blocks to leave and for what is left to be closed by force.
+const FLUSH: Duration = Duration::from_millis(400);
+/// How often shutdown looks whether everyone has left.
+const LEAVING_TICK: Duration = Duration::from_millis(20);
+
+/// Runs until `shutdown`, then leaves in order: unready at once; served as before for
+/// `--drain-delay`; streams end over `--drain`; what is left is closed.
+///
+/// # Errors
+/// When it cannot be started.
+pub async fn run(
+    config: Config,
+    tls: Option<Arc<ServerConfig>>,
+    listeners: Listeners,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let parts = Parts::new(&config).map_err(io::Error::other)?;
+    let public = public_server(&config, tls, listeners.public, &parts)?;
+    let ops = listeners.ops.map(|listener| ops_server(listener, &parts)).transpose()?;
+    let handles: Vec<_> = ops.iter().chain([&public]).map(Server::handle).collect();
+    let servers: Vec<_> = ops.into_iter().chain([public]).map(tokio::spawn).collect();
+    let sweep = tokio::spawn(sweep(parts.hub.clone()));
+
+    shutdown.await;
+    leave(&config, &parts).await;
+    let stopped = async {
+        for handle in handles {
+            handle.stop(false).await;
+        }
+        for server in servers {
+            if let Ok(Err(err)) = server.await {
+                tracing::error!(error = %err, "server");
+            }
+        }
+    };
+    if tokio::time::timeout(FLUSH, stopped).await.is_err() {
+        tracing::warn!("workers did not stop in time");
+    }
+    sweep.abort();
+    Ok(())
+}
+
+async fn leave(config: &Config, parts: &Parts) {
+    let streams = parts.hub.subscribers();
+    tracing::info!(streams, delay = ?config.drain_delay, drain = ?config.drain, "leaving");
+    parts.readiness.leave();
+    tokio::time::sleep(config.drain_delay).await;
+    parts.hub.drain(config.drain);
+    let end = Instant::now() + config.drain + FLUSH / 2;
+    let busy = || 0 < parts.hub.subscribers() || 0 < parts.in_flight.pushes();
+    while busy() && Instant::now() < end {
+        tokio::time::sleep(LEAVING_TICK).await;
+    }
+    // The last answers are on their way from another thread.
+    tokio::time::sleep(LEAVING_TICK).await;
+    tracing::info!(streams_cut = parts.hub.subscribers(), "left");
+}
+
+async fn sweep(hub: Hub) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        ticks.tick().await;
+        hub.sweep(clock::now_ms());
+    }
+}
+
+/// What all workers share.
+struct Parts {
+    hub: Hub,
+    inlet: web::Data<Inlet>,
+    outlet: web::Data<Outlet>,
+    readiness: web::Data<Readiness>,
+    gauges: web::Data<Gauges>,
+    in_flight: Arc<InFlight>,
+}
+
+impl Parts {
+    fn new(config: &Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let metrics = Metrics::new()?;
+        let history = rand::rng().random_range(1..=HISTORY_MAX);
+        let hub = Hub::new(limits(config), history, clock::now_ms());
+        let verifier = match &config.push_auth {
+            PushAuth::None => None,
+            PushAuth::Oidc { audiences, service_accounts } => {
+                let url = config.push_jwks_url.clone();
+                let keys = Keys::start(url, KeyTimes::default(), metrics.clone())?;
+                Some(Arc::new(Verifier::new(keys, audiences, service_accounts)))
+            }
+        };
+        let in_flight = InFlight::new(config.push_bytes_in_flight);
+        let inlet = Inlet {
+            backplane: Backplane::Local(hub.clone()),
+            verifier: verifier.clone(),
+            topics: config.topics.clone(),
+            on_poison: config.poison,
+            in_flight: Arc::clone(&in_flight),
+            metrics: metrics.clone(),
+            bursts: Bursts::default(),
+        };
+        let outlet = Outlet {
+            hub: hub.clone(),
+            access: Access::Anonymous { served: config.topics.clone() },
+            metrics: metrics.clone(),
+            keep_alive: config.keep_alive,
+            stream_age_max: config.stream_age_max,
+        };
+        let gauges = Gauges::new(metrics.registry, hub.clone(), Arc::clone(&in_flight))?;
+        Ok(Self {
+            hub,
+            inlet: web::Data::new(inlet),
+            outlet: web::Data::new(outlet),
+            readiness: web::Data::new(Readiness::new(verifier)),
+            gauges: web::Data::new(gauges),
+            in_flight,
+        })
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Limits {
+        ring: RingLimits { events: config.ring_events, bytes: config.ring_bytes },
+        ring_age_ms: millis(config.ring_age),
+        ring_bytes_total: config.ring_bytes_total,
+        topics: config.topics_max,
+        dedup: DedupLimits {
+            age_ms: millis(config.dedup_age),
+            ids: config.dedup_ids,
+            ids_total: config.dedup_ids_total,
+        },
+        subscribers: config.subscribers_max,
+    }
+}
+
+/// Every route.
+fn public_routes(mode: Mode) -> impl FnOnce(&mut web::ServiceConfig) {
+    move |routes| {
+        let events = web::resource("/events")
+            .wrap(cors())
+            .route(web::get().to(sse::events))
+            .route(web::head().to(sse::events))
+            .default_service(web::to(sse::only_get));
+        let push = |path| {
+            web::resource(path)
+                .route(web::post().to(push::push))
+                .default_service(web::to(push::only_post))
+        };
+        routes
+            .service(events)
+            .service(push("/push"))
+            .service(push("/push/{topic}"))
+            .configure(health_routes)
+            .default_service(web::to(not_found));
+        if mode == Mode::Dev {
+            routes
+                .route("/", web::get().to(page::html))
+                .route("/page.js", web::get().to(page::script))
+                .route("/page.css", web::get().to(page::style));
+        }
+    }
+}
+
+fn ops_routes(routes: &mut web::ServiceConfig) {
+    routes
+        .route("/metrics", web::get().to(ops::metrics))
+        .configure(health_routes)
+        .default_service(web::to(not_found));
+}
+
+/// Cloud Run keeps some paths that end in z for itself, hence the second names.
+fn health_routes(routes: &mut web::ServiceConfig) {
+    routes
+        .route("/healthz", web::get().to(ops::health))
+        .route("/health", web::get().to(ops::health))
+        .route("/readyz", web::get().to(ops::ready))
+        .route("/ready", web::get().to(ops::ready));
+}
+
+async fn not_found() -> HttpResponse {
+    problem(StatusCode::NOT_FOUND, "there is POST /push/{topic} and GET /events")
+}
+
+/// Streams that anyone may read may be read from any page. No credentials are involved.
+fn cors() -> Cors {
+    Cors::default()
+        .allow_any_origin()
+        .send_wildcard()
+        .allowed_methods([Method::GET, Method::HEAD])
+        .allowed_headers([header::ACCEPT, header::AUTHORIZATION, header::CACHE_CONTROL])
+        .allowed_header("last-event-id")
+        .expose_headers([header::RETRY_AFTER])
+        .max_age(24 * 3600)
+}
+
+fn public_server(
+    config: &Config,
+    tls: Option<Arc<ServerConfig>>,
+    listener: TcpListener,
+    parts: &Parts,
+) -> io::Result<Server> {
+    let address = listener.local_addr()?;
+    let acceptor = Acceptor::new(tls, config.stall);
+    let (mode, stall) = (config.mode, config.stall);
+    let (hub, inlet, outlet) = (parts.hub.clone(), parts.inlet.clone(), parts.outlet.clone());
+    let readiness = parts.readiness.clone();
+    // Called once on each worker's thread.
+    let service = move || {
+        let worker = Worker { shard: hub.add_shard(), stall_watch: Rc::new(StallWatch::default()) };
+        actix_web::rt::spawn(Arc::clone(&worker.shard).run());
+        actix_web::rt::spawn(Rc::clone(&worker.stall_watch).run(stall));
+        let app = App::new()
+            .app_data(inlet.clone())
+            .app_data(outlet.clone())
+            .app_data(readiness.clone())
+            .app_data(web::Data::new(worker))
+            .wrap(from_fn(move |request, next| guard_host(mode, request, next)))
+            .wrap(CatchPanic::default())
+            .configure(public_routes(mode));
+        let app = app.into_factory().map_err(|err: actix_web::Error| err.error_response());
+        let http = HttpService::build()
+            .keep_alive(KeepAlive::Timeout(IDLE_MAX))
+            .client_request_timeout(REQUEST_HEAD_MAX)
+            // A reader's FIN must end its stream at once: it is how a closed tab looks.
+            .h1_allow_half_closed(false)
+            .local_addr(address)
+            .on_connect_ext(|socket: &Socket, data: &mut actix_http::Extensions| {
+                data.insert::<Rc<Connection>>(Rc::clone(socket.connection()));
+            })
+            .finish(map_config(app, |()| AppConfig::default()));
+        let acceptor = acceptor.clone();
+        fn_service(move |io| acceptor.clone().accept(io))
+            .map_err(|err| tracing::debug!(error = %err, "connection not accepted"))
+            .and_then(http.map_err(|err| tracing::debug!(error = %err, "connection failed")))
+    };
+    let server = Server::build()
+        .workers(config.workers)
+        .max_concurrent_connections(config.subscribers_max + CONNECTIONS_BESIDE_STREAMS)
+        .disable_signals()
+        .listen("public", listener, service)?
+        .run();
+    Ok(server)
+}
+
+/// On a worker of its own, so that probes and metrics are answered however busy the others are.
+fn ops_server(listener: TcpListener, parts: &Parts) -> io::Result<Server> {
+    let (gauges, readiness) = (parts.gauges.clone(), parts.readiness.clone());
+    let app = move || {
+        App::new().app_data(gauges.clone()).app_data(readiness.clone()).configure(ops_routes)
+    };
+    let server = HttpServer::new(app)
+        .workers(1)
+        .client_request_timeout(REQUEST_HEAD_MAX)
+        .disable_signals()
+        .listen(listener)?
+        .run();
+    Ok(server)
+}
+
+/// `dev` checks no tokens, so a page on the web must not reach it by a name of its own that points
+/// to loopback (DNS rebinding).
+async fn guard_host<B: MessageBody + 'static>(
+    mode: Mode,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    if mode == Mode::Dev && !is_loopback(host_of(&request)) {
+        let text = "dev answers only to localhost and loopback addresses";
+        let response = problem(StatusCode::MISDIRECTED_REQUEST, text);
+        return Ok(request.into_response(response));
+    }
+    next.call(request).await.map(ServiceResponse::map_into_boxed_body)
+}
+
+/// What the peer says it speaks to: HTTP/2's authority or HTTP/1's `Host`. Not what a `Forwarded`
+/// header says, since a page can set that one.
+fn host_of(request: &ServiceRequest) -> &str {
+    let authority = request.uri().authority().map(actix_http::uri::Authority::as_str);
+    let host = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    authority.or_else(host).unwrap_or_default()
+}
+
+fn is_loopback(host: &str) -> bool {
+    // The port follows the last colon, unless that is one of a bare IPv6 address in brackets.
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
+    };
+    let address = name.trim_matches(['[', ']']).parse();
+    name == "localhost" || address.is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
