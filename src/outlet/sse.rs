@@ -113,7 +113,7 @@ impl Outlet {
     fn refuse(&self, asked: &Asked, reason: End) -> HttpResponse {
         self.metrics.streams_refused.with_label_values(&[reason.as_str()]).inc();
         if asked.is_event_source {
-            return response().body(blocks::refusal(asked.id, reason));
+            return response().force_close().body(blocks::refusal(asked.id, reason));
         }
         let text = match reason {
             End::Draining => "this gateway is shutting down",

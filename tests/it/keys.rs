@@ -1,0 +1,171 @@
+//! The cache of the issuer's keys, against a server that behaves and misbehaves.
+
+use std::time::Duration;
+
+use stream_events::{
+    inlet::keys::{KeyTimes, Keys, Lookup},
+    metrics::Metrics,
+};
+
+use crate::support::jwks::{ANOTHER, Behaviour, ISSUERS, KID, KeyServer};
+
+const MILLIS: Duration = Duration::from_millis(1);
+
+/// So quick that a test need not wait, and a fetch is never due but for the reason under test.
+fn times() -> KeyTimes {
+    KeyTimes {
+        age_min: 20 * MILLIS,
+        age_max: Duration::from_secs(3600),
+        cool_down: Duration::from_secs(3600),
+        retry: 5 * MILLIS,
+        stale_max: Duration::from_secs(3600),
+        fetch_max: 300 * MILLIS,
+    }
+}
+
+fn start(server: &KeyServer, times: KeyTimes) -> Keys {
+    Keys::start(server.url(), times, Metrics::new().unwrap()).unwrap()
+}
+
+fn known(lookup: &Lookup) -> bool {
+    matches!(lookup, Lookup::Known(_))
+}
+
+/// Waits for requests without blocking the runtime that the cache's task is on.
+async fn until_requests(server: &KeyServer, count: usize) {
+    while server.requests() < count {
+        tokio::time::sleep(MILLIS).await;
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_pushes_cause_one_fetch() {
+    let server = KeyServer::start();
+    let keys = start(&server, times());
+    let mut lookups = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let keys = keys.clone();
+        lookups.spawn(async move { known(&keys.find(KID).await) });
+    }
+    assert!(lookups.join_all().await.into_iter().all(|known| known));
+    assert_eq!(server.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_key_set_is_refreshed_before_it_is_too_old() {
+    let server = KeyServer::with(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=1"));
+    let keys = start(&server, times());
+    assert!(known(&keys.find(KID).await));
+    assert_eq!(server.requests(), 1);
+    let start = tokio::time::Instant::now();
+    until_requests(&server, 2).await;
+    assert!(start.elapsed() < Duration::from_secs(1), "ahead of the second's end");
+    assert!(700 * MILLIS <= start.elapsed() + 100 * MILLIS, "and not at once");
+}
+
+#[tokio::test]
+async fn a_long_max_age_is_honoured_and_age_counts() {
+    let server = KeyServer::with(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=1\r\nAge: 1"));
+    let keys = start(&server, times());
+    assert!(known(&keys.find(KID).await));
+    until_requests(&server, 3).await;
+    server.set(Behaviour::keys(&[ISSUERS.jwk(KID)], "public, max-age=3000, must-revalidate"));
+    // One fetch sees the long age, and then there is no other.
+    let before = server.requests();
+    until_requests(&server, before + 1).await;
+    tokio::time::sleep(100 * MILLIS).await;
+    assert_eq!(server.requests(), before + 1);
+}
+
+#[tokio::test]
+async fn an_unknown_kid_causes_one_fetch_and_then_the_cool_down_holds() {
+    let server = KeyServer::start();
+    let cool_down = 300 * MILLIS;
+    let keys = start(&server, KeyTimes { cool_down, ..times() });
+    assert!(known(&keys.find(KID).await));
+    for _ in 0..100 {
+        assert!(matches!(keys.find("invented").await, Lookup::Unknown));
+    }
+    assert_eq!(server.requests(), 1, "within the cool-down");
+    // The issuer rotates. After the cool-down the new key is found at the first asking.
+    server.set(Behaviour::keys(&[ISSUERS.jwk(KID), ANOTHER.jwk("key-2")], "max-age=3600"));
+    tokio::time::sleep(cool_down + 20 * MILLIS).await;
+    assert!(known(&keys.find("key-2").await));
+    assert_eq!(server.requests(), 2);
+    for _ in 0..100 {
+        assert!(matches!(keys.find("invented").await, Lookup::Unknown));
+    }
+    assert_eq!(server.requests(), 2);
+}
+
+#[tokio::test]
+async fn known_keys_serve_while_a_fetch_hangs() {
+    let server = KeyServer::with(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=0"));
+    let keys = start(&server, KeyTimes { fetch_max: Duration::from_secs(60), ..times() });
+    assert!(known(&keys.find(KID).await));
+    server.set(Behaviour::Hang);
+    let before = server.requests();
+    until_requests(&server, before + 1).await;
+    let find = tokio::time::timeout(Duration::from_secs(5), keys.find(KID)).await;
+    assert!(find.is_ok_and(|lookup| known(&lookup)), "it waited for the fetch");
+}
+
+#[tokio::test]
+async fn known_keys_serve_while_the_issuer_is_down_but_not_for_ever() {
+    let server = KeyServer::with(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=0"));
+    let keys = start(&server, KeyTimes { stale_max: 500 * MILLIS, ..times() });
+    assert!(known(&keys.find(KID).await));
+    server.set(Behaviour::Answer("HTTP/1.1 500 Oops\r\n\r\n".to_owned()));
+    let before = server.requests();
+    until_requests(&server, before + 3).await;
+    assert!(known(&keys.find(KID).await));
+    tokio::time::sleep(600 * MILLIS).await;
+    assert!(matches!(keys.find(KID).await, Lookup::Unavailable));
+    assert!(!keys.available());
+}
+
+#[tokio::test]
+async fn an_issuer_that_misbehaves_gives_no_keys() {
+    let weak = r#"{"keys":[{"kty":"RSA","kid":"weak","n":"AQAB","e":"AQAB"}]}"#;
+    let other = r#"{"keys":[{"kty":"oct","kid":"key-1","k":"c2VjcmV0"}]}"#;
+    let ok = |body: &str| {
+        Behaviour::Answer(format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}"))
+    };
+    let metadata =
+        "HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n";
+    for (name, behaviour) in [
+        ("hangs", Behaviour::Hang),
+        ("never ends", Behaviour::Endless),
+        ("answers garbage", ok("garbage")),
+        ("answers an empty set", ok("{\"keys\":[]}")),
+        ("answers a weak key", ok(weak)),
+        ("answers a shared secret", ok(other)),
+        ("answers 500", Behaviour::Answer("HTTP/1.1 500 Oops\r\n\r\n".to_owned())),
+        ("redirects to the metadata server", Behaviour::Answer(metadata.to_owned())),
+    ] {
+        let server = KeyServer::with(behaviour);
+        let keys = start(&server, times());
+        assert!(matches!(keys.find(KID).await, Lookup::Unavailable), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_another_kind_does_not_spoil_the_set() {
+    let strange = serde_json::json!({ "kty": "PQC", "kid": "new", "alg": "ML-DSA-44" });
+    let server = KeyServer::with(Behaviour::keys(&[strange, ISSUERS.jwk(KID)], "max-age=60"));
+    let keys = start(&server, times());
+    assert!(known(&keys.find(KID).await));
+    assert!(matches!(keys.find("new").await, Lookup::Unknown));
+}
+
+#[tokio::test]
+async fn nothing_is_fetched_after_the_last_handle_is_gone() {
+    let server = KeyServer::with(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=0"));
+    let keys = start(&server, times());
+    until_requests(&server, 2).await;
+    drop(keys);
+    tokio::time::sleep(50 * MILLIS).await;
+    let after = server.requests();
+    tokio::time::sleep(150 * MILLIS).await;
+    assert_eq!(server.requests(), after);
+}

@@ -1,0 +1,45 @@
+//! The gateway over real sockets: one crate for all integration tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::large_futures,
+    clippy::disallowed_methods,
+    reason = "a test may stop the test, and says what it does"
+)]
+
+mod support;
+
+mod push;
+
+mod oidc;
+
+mod keys;
+
+mod hub;
+
+mod stream;
+
+mod round_trip;
+
+mod resume;
+
+mod leaving;
+
+mod http2;
+
+mod ops;
+
+mod cli;
+
+mod emulator;
+
+mod examples;
+
+mod browser;
+
+mod docs;
+
+mod tidy;

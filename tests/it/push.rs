@@ -1,0 +1,217 @@
+//! `POST /push`: what is taken, what is refused, and with which status.
+
+use std::io::{Read as _, Write as _};
+
+use serde_json::json;
+
+use crate::support::{
+    gateway::{Gateway, message},
+    http1,
+};
+
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+#[test]
+fn a_wrapped_message_arrives() {
+    let gateway = Gateway::dev(&[]);
+    let mut events = gateway.events("?topic=orders");
+    let body = r#"{"message":{"data":"eyJpZCI6MX0=","messageId":"1","message_id":"1",
+        "publishTime":"2021-02-26T19:13:55.749Z","attributes":{"event":"made"}},
+        "subscription":"projects/p/subscriptions/s","deliveryAttempt":5}"#;
+    assert_eq!(gateway.post("/push/orders", &[JSON], body.as_bytes()).status, 204);
+    let event = events.next();
+    assert_eq!((event.event.as_str(), event.data.as_str()), ("made", "{\"id\":1}"));
+    gateway.until_metric("stream_events_pushes_total{outcome=\"stored\"}", 1.0);
+}
+
+#[test]
+fn an_unwrapped_message_arrives_with_its_metadata() {
+    let gateway = Gateway::dev(&[]);
+    let mut events = gateway.events("");
+    let headers = [
+        ("x-goog-pubsub-subscription-name", "projects/p/subscriptions/clicks"),
+        ("x-goog-pubsub-message-id", "7"),
+        ("x-goog-pubsub-publish-time", "2021-02-26T19:13:55.749Z"),
+        ("x-goog-pubsub-ordering-key", "k"),
+        ("Content-Type", "application/octet-stream"),
+        ("event", "click"),
+    ];
+    assert_eq!(gateway.post("/push", &headers, b"plain \"text\"").status, 204);
+    let event = events.next();
+    assert_eq!((event.event.as_str(), event.data.as_str()), ("click", "plain \"text\""));
+    // The same message again, and the subscription named the topic.
+    assert_eq!(gateway.post("/push", &headers, b"plain \"text\"").status, 204);
+    gateway.until_metric("stream_events_pushes_total{outcome=\"duplicate\"}", 1.0);
+    assert_eq!(gateway.events("?topic=clicks&since=1m").next().data, "plain \"text\"");
+}
+
+#[test]
+fn a_raw_body_is_data_when_the_endpoint_says_so() {
+    let gateway = Gateway::dev(&[]);
+    let mut events = gateway.events("?topic=orders");
+    // Without an id there is nothing to tell a redelivery by.
+    for _ in 0..2 {
+        assert_eq!(gateway.post("/push/orders?payload=raw", &[], b"{\"message\":1}").status, 204);
+    }
+    assert_eq!(events.take(2), ["{\"message\":1}", "{\"message\":1}"]);
+}
+
+#[test]
+fn data_may_be_absent_or_empty() {
+    let gateway = Gateway::dev(&[]);
+    let mut events = gateway.events("");
+    for (id, message) in [
+        json!({ "attributes": { "event": "only-attributes" }, "messageId": "1" }),
+        json!({ "data": "", "messageId": "2" }),
+        json!({ "data": null, "message_id": "3" }),
+    ]
+    .iter()
+    .enumerate()
+    {
+        assert_eq!(gateway.push("orders", message).status, 204, "{id}");
+    }
+    assert_eq!(events.next().event, "only-attributes");
+    assert_eq!(events.take(2), ["", ""]);
+}
+
+#[test]
+fn ten_megabytes_arrive_whole() {
+    let gateway = Gateway::dev(&[]);
+    let mut events = gateway.events("");
+    let data: String = (0..10_000_000_u32).map(|at| char::from(b'a' + (at % 26) as u8)).collect();
+    gateway.publish("orders", &data);
+    assert!(events.next().data == data, "10 MB are not what was published");
+}
+
+#[test]
+fn a_message_id_is_shown_once_and_a_publish_time_is_no_id() {
+    let gateway = Gateway::dev(&[]);
+    let mut events = gateway.events("");
+    let mut first = message("first", "1");
+    first["publishTime"] = "2021-02-26T19:13:55.749Z".into();
+    let mut second = message("second", "2");
+    second["publishTime"] = first["publishTime"].clone();
+    for message in [&first, &first, &second, &first] {
+        assert_eq!(gateway.push("orders", message).status, 204);
+    }
+    // Ids are unique within a topic only.
+    assert_eq!(gateway.push("parcels", &first).status, 204);
+    assert_eq!(events.take(3), ["first", "second", "first"]);
+    gateway.until_metric("stream_events_pushes_total{outcome=\"duplicate\"}", 2.0);
+}
+
+#[test]
+fn the_window_of_message_ids_is_bounded_by_count() {
+    let gateway = Gateway::dev(&[("dedup-ids", "3")]);
+    let mut events = gateway.events("");
+    for id in ["1", "2", "3", "4", "2", "1"] {
+        assert_eq!(gateway.push("orders", &message(id, id)).status, 204);
+    }
+    assert_eq!(events.take(5), ["1", "2", "3", "4", "1"]);
+}
+
+#[test]
+fn poison_is_acked_and_counted() {
+    let gateway = Gateway::dev(&[]);
+    for (body, reason) in [
+        (r#"{"message":{"data":"!","messageId":"1"}}"#.to_owned(), "bad-base64"),
+        (r#"{"message":{"data":["x"],"messageId":"1"}}"#.to_owned(), "bad-type"),
+        (format!(r#"{{"message":{{"data":"{}"}}}}"#, "A".repeat(17 << 20)), "too-large"),
+    ] {
+        let answer = gateway.post("/push/orders", &[JSON], body.as_bytes());
+        assert_eq!(answer.status, 204, "{reason}");
+        let count = format!("stream_events_poison_total{{reason=\"{reason}\"}}");
+        gateway.until_metric(&count, 1.0);
+    }
+    gateway.until_metric("stream_events_pushes_total{outcome=\"poison\"}", 3.0);
+}
+
+#[test]
+fn poison_is_refused_for_a_dead_letter_topic() {
+    let gateway = Gateway::dev(&[("poison", "nack")]);
+    let bad = br#"{"message":{"data":"!","messageId":"1"}}"#;
+    assert_eq!(gateway.post("/push/orders", &[JSON], bad).status, 400);
+    let large = format!(r#"{{"message":{{"data":"{}"}}}}"#, "A".repeat(17 << 20));
+    assert_eq!(gateway.post("/push/orders", &[JSON], large.as_bytes()).status, 413);
+}
+
+/// Acking what is no envelope would destroy the good messages of a subscription without a wrapper.
+#[test]
+fn what_is_no_envelope_is_kept_by_pubsub_and_the_answer_names_the_remedy() {
+    let gateway = Gateway::dev(&[]);
+    for body in ["plain text", "{\"id\":1}", "[]", ""] {
+        let answer = gateway.post("/push/orders", &[JSON], body.as_bytes());
+        assert_eq!(answer.status, 400, "{body}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        assert!(answer.text().contains("payload=raw"), "{}", answer.text());
+        assert!(answer.text().contains("--push-no-wrapper-write-metadata"));
+    }
+}
+
+#[test]
+fn a_topic_must_be_named_and_be_a_name() {
+    let gateway = Gateway::dev(&[]);
+    let push = |path: &str, body: &str| gateway.post(path, &[JSON], body.as_bytes()).status;
+    let good = r#"{"message":{"data":"eA=="},"subscription":"projects/p/subscriptions/orders"}"#;
+    assert_eq!(push("/push", good), 204);
+    assert_eq!(push("/push/a%2Bb%25c", good), 204, "escaped letters of the grammar");
+    assert_eq!(push("/push", r#"{"message":{"data":"eA=="}}"#), 400);
+    for name in ["ab", "1abc", "google", "a%20b", "a%0Ab", "a%00b", "..%2f..%2fetc", "%2e%2e"] {
+        assert_eq!(push(&format!("/push/{name}"), good), 400, "{name}");
+    }
+    assert_eq!(push("/push/a/b", good), 404);
+}
+
+#[test]
+fn a_topic_that_is_not_served_is_404() {
+    let gateway = Gateway::dev(&[("topic", "orders"), ("topic", "parcels")]);
+    gateway.publish("orders", "x");
+    gateway.publish("parcels", "x");
+    assert_eq!(gateway.push("clicks", &message("x", "1")).status, 404);
+    let body = r#"{"message":{"data":"eA=="},"subscription":"projects/p/subscriptions/clicks"}"#;
+    assert_eq!(gateway.post("/push", &[JSON], body.as_bytes()).status, 404);
+}
+
+#[test]
+fn encoded_bodies_and_other_methods_are_refused() {
+    let gateway = Gateway::dev(&[]);
+    let answer = gateway.post("/push/orders", &[JSON, ("Content-Encoding", "gzip")], b"\x1f\x8b");
+    assert_eq!(answer.status, 415);
+    let answer = gateway.get("/push/orders", &[]);
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
+}
+
+/// Bodies that are being received take bounded memory together: here two of 9 MiB where 16 may be.
+#[test]
+fn bytes_in_flight_are_bounded() {
+    let gateway = Gateway::dev(&[("push-bytes-in-flight", "16 MiB")]);
+    let body = format!(r#"{{"message":{{"data":"{}"}}}}"#, "A".repeat(9 << 20));
+    let length = body.len().to_string();
+    let mut first = http1::connect(gateway.address);
+    let headers = [JSON, ("Content-Length", &length), ("Connection", "close")];
+    http1::write_head(&mut first, "POST", "/push/orders", &headers);
+    let (most, rest) = body.as_bytes().split_at(body.len() - 1);
+    first.write_all(most).unwrap();
+    gateway.until_metric("stream_events_push_bytes_in_flight", most.len() as f64);
+
+    let answer = gateway.post("/push/orders", &[JSON], body.as_bytes());
+    assert_eq!(answer.status, 503);
+    assert!(answer.header("retry-after").is_some());
+
+    first.write_all(rest).unwrap();
+    assert_eq!(http1::read_answer(first, "POST").status, 204, "what was begun is finished");
+    gateway.until_metric("stream_events_push_bytes_in_flight", 0.0);
+    assert_eq!(gateway.post("/push/orders", &[JSON], body.as_bytes()).status, 204);
+}
+
+#[test]
+fn a_body_that_is_cut_off_is_not_stored() {
+    let gateway = Gateway::dev(&[]);
+    let mut socket = http1::connect(gateway.address);
+    http1::write_head(&mut socket, "POST", "/push/orders", &[("Content-Length", "1000")]);
+    socket.write_all(br#"{"message":{"data":"eA=="}}"#).unwrap();
+    socket.shutdown(std::net::Shutdown::Write).unwrap();
+    socket.read_to_end(&mut Vec::new()).ok();
+    gateway.until_metric("stream_events_pushes_total{outcome=\"unreceived\"}", 1.0);
+    gateway.until_metric("stream_events_ring_events", 0.0);
+}

@@ -1,0 +1,149 @@
+//! A gateway in this process, on ports of its own.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::json;
+use stream_events::{
+    accept::load_tls,
+    config::{Config, Mode, Texts},
+    server::{self, Listeners},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    eventually,
+    http1::{self, Answer, EventSource},
+};
+
+pub struct Gateway {
+    pub address: SocketAddr,
+    pub ops: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// As `dev`, with these flags.
+    pub fn dev(flags: &[(&'static str, &str)]) -> Self {
+        Self::start(Mode::Dev, flags)
+    }
+
+    /// As `serve`, with these flags.
+    pub fn serve(flags: &[(&'static str, &str)]) -> Self {
+        Self::start(Mode::Serve, flags)
+    }
+
+    fn start(mode: Mode, flags: &[(&'static str, &str)]) -> Self {
+        let mut texts = Texts::new();
+        texts.insert("listen", vec!["127.0.0.1:0".to_owned()]);
+        texts.insert("drain", vec!["0 s".to_owned()]);
+        for (flag, text) in flags {
+            if ["topic", "push-audience", "push-service-account"].contains(flag) {
+                texts.entry(flag).or_default().push((*text).to_owned());
+            } else {
+                texts.insert(flag, vec![(*text).to_owned()]);
+            }
+        }
+        let config = Config::from_texts(mode, &texts, None).unwrap();
+        let public = TcpListener::bind(config.listen).unwrap();
+        let ops = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = public.local_addr().unwrap();
+        let ops_address = ops.local_addr().unwrap();
+        let listeners = Listeners { public, ops: Some(ops) };
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let tls = config.tls.as_ref().map(|files| load_tls(files).unwrap());
+            let shutdown = async { drop(stopped.await) };
+            actix_web::rt::System::new()
+                .block_on(server::run(config, tls, listeners, shutdown))
+                .unwrap();
+        });
+        Self { address, ops: ops_address, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// A stream, once its first block is there.
+    pub fn events(&self, query: &str) -> EventSource {
+        self.events_with(query, &[])
+    }
+
+    /// A stream of a request with these headers.
+    pub fn events_with(&self, query: &str, headers: &[(&str, &str)]) -> EventSource {
+        EventSource::open(self.address, &format!("/events{query}"), headers)
+    }
+
+    /// A stream that resumes after an id.
+    pub fn resume(&self, query: &str, id: &str) -> EventSource {
+        self.events_with(query, &[("Last-Event-ID", id)])
+    }
+
+    pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        http1::request(self.address, "GET", path, headers, b"")
+    }
+
+    pub fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        http1::request(self.address, "POST", path, headers, body)
+    }
+
+    /// Pushes data, wrapped, with a message id of its own, and expects it to be acked.
+    pub fn publish(&self, topic: &str, data: impl AsRef<[u8]>) {
+        let id = rand::random::<u64>().to_string();
+        let answer = self.push(topic, &message(data, &id));
+        assert_eq!(answer.status, 204, "{}", answer.text());
+    }
+
+    /// Pushes a message, wrapped as Pub/Sub does.
+    pub fn push(&self, topic: &str, message: &serde_json::Value) -> Answer {
+        let envelope = json!({ "message": message, "subscription": "projects/p/subscriptions/s" });
+        let headers = [("Content-Type", "application/json")];
+        self.post(&format!("/push/{topic}"), &headers, envelope.to_string().as_bytes())
+    }
+
+    /// The value of a metric, 0 if it is not there yet: `name` or `name{label="value"}`.
+    pub fn metric(&self, name: &str) -> f64 {
+        let answer = http1::request(self.ops, "GET", "/metrics", &[], b"");
+        let text = answer.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Waits until a metric has a value.
+    pub fn until_metric(&self, name: &str, value: f64) {
+        let same = |seen: f64| (seen - value).abs() < 0.5;
+        eventually(&format!("{name} = {value}"), || same(self.metric(name)).then_some(()));
+    }
+
+    /// Asks it to shut down, and returns while it is at it.
+    pub fn begin_stop(&mut self) {
+        drop(self.stop.take());
+    }
+
+    /// Shuts it down and waits until it is.
+    pub fn stop(&mut self) {
+        self.begin_stop();
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the gateway panicked");
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A message as in a wrapped push.
+pub fn message(data: impl AsRef<[u8]>, id: &str) -> serde_json::Value {
+    json!({ "data": STANDARD.encode(data), "messageId": id, "message_id": id })
+}
+
+/// A flag's value.
+pub fn secs(duration: Duration) -> String {
+    format!("{} ms", duration.as_millis())
+}

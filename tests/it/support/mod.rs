@@ -1,0 +1,33 @@
+//! What the tests share: a gateway, clients of our own making, and independent oracles.
+
+pub mod gateway;
+pub mod http1;
+pub mod jwks;
+pub mod parser;
+pub mod process;
+
+use std::time::{Duration, Instant};
+
+/// No wait in a test is longer. It is never how long a test takes, only how long it may hang.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Looks again and again until there is something, and fails with `what` if there never is.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "never came to be: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The seed of a test that draws random numbers: `SEED` in the environment, or a new one. Printed,
+/// so that a failure can be had again.
+pub fn seed(test: &str) -> u64 {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(rand::random);
+    eprintln!("{test}: SEED={seed}");
+    seed
+}
