@@ -36,6 +36,10 @@ pub type Accepted = (Socket, Protocol, Option<SocketAddr>);
 const HELLO_MAX: Duration = Duration::from_secs(5);
 /// How an HTTP/2 connection begins ([RFC 9113, section 3.4](https://www.rfc-editor.org/rfc/rfc9113#section-3.4)).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The kernel takes no more bytes than this beyond what is on its way. Without it a stalled reader
+/// pins up to 4 MB (`tcp_wmem`), and a slow one's socket takes nothing for a megabyte at a time, which
+/// would look stalled. What is on its way is not bounded by it, so a fast far reader loses nothing.
+const UNSENT_MAX_BYTES: u32 = 64 * 1024;
 /// An idle peer that is gone without a word (its network was cut) is noticed after about this.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -68,6 +72,7 @@ impl Acceptor {
         let socket = SockRef::from(io);
         // A peer that acknowledges nothing, or keeps its window shut, is dropped by the kernel.
         socket.set_tcp_user_timeout(Some(self.stall))?;
+        socket.set_tcp_notsent_lowat(UNSENT_MAX_BYTES)?;
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))
     }
 }

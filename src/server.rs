@@ -70,7 +70,7 @@ impl Listeners {
 }
 
 /// Connections beside streams: pushes, probes, and streams that are just being opened.
-const CONNECTIONS_BESIDE_STREAMS: usize = 4_096;
+pub const CONNECTIONS_BESIDE_STREAMS: usize = 4_096;
 /// A load balancer of Google keeps idle connections for 600 s. Whoever closes first risks that the
 /// other has just sent a request, so it has to be the other.
 const IDLE_MAX: Duration = Duration::from_secs(620);

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -42,6 +43,7 @@ fn start(config: Config) -> Result<(), Failed> {
     logs::init(config.log_format, &config.log_level).map_err(Failed::Log)?;
     let listeners = Listeners::bind(&config)?;
     log_start(&config, &listeners)?;
+    raise_file_limit(config.subscribers_max + server::CONNECTIONS_BESIDE_STREAMS);
     let system = actix_web::rt::System::new();
     system.block_on(async {
         let shutdown = shutdown_signal()?;
@@ -63,6 +65,24 @@ fn log_start(config: &Config, listeners: &Listeners) -> std::io::Result<()> {
         tracing::warn!("--push-auth none: anyone who can connect can publish");
     }
     Ok(())
+}
+
+/// Each connection is a file. Many systems let a process have 1,024 unless it asks for more, and a
+/// gateway that runs out of files cannot even answer its probes.
+fn raise_file_limit(wanted: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let all = Rlimit { current: limit.maximum, ..limit };
+    if let Err(err) = setrlimit(Resource::Nofile, all) {
+        tracing::warn!(error = %err, "the limit of open files could not be raised");
+    }
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if allowed < wanted as u64 {
+        tracing::warn!(
+            allowed,
+            wanted,
+            "fewer files may be open than --subscribers-max needs: raise ulimit -n or lower the flag"
+        );
+    }
 }
 
 /// Resolves at the first SIGTERM or SIGINT. A second SIGINT ends the process where it is.

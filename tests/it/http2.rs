@@ -1,1 +1,204 @@
-//! To come.
+//! The same over HTTP/2: in clear text on the same port, and over TLS by ALPN.
+
+use std::{
+    io::Write as _,
+    net::SocketAddr,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use h2::{RecvStream, client::SendRequest};
+use tokio::net::TcpStream;
+
+use crate::support::{
+    gateway::{Gateway, message},
+    http1,
+    process::output,
+};
+
+/// A connection, and the streams that are open on it.
+pub struct Connection {
+    pub send: SendRequest<Bytes>,
+    pub streams: Vec<RecvStream>,
+    _driver: tokio::task::JoinHandle<()>,
+}
+
+/// Opens streams on one connection, up to their first block.
+pub async fn open_streams(address: SocketAddr, count: usize) -> Connection {
+    let socket = TcpStream::connect(address).await.unwrap();
+    let (mut send, connection) = h2::client::handshake(socket).await.unwrap();
+    let driver = tokio::spawn(async move { drop(connection.await) });
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        streams.push(open(&mut send).await);
+    }
+    Connection { send, streams, _driver: driver }
+}
+
+async fn open(send: &mut SendRequest<Bytes>) -> RecvStream {
+    let request = http::Request::get("http://localhost/events").body(()).unwrap();
+    *send = send.clone().ready().await.unwrap();
+    let (response, _) = send.send_request(request, true).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(response.headers().get("transfer-encoding").is_none());
+    let mut stream = response.into_body();
+    let block = next(&mut stream).await;
+    assert!(block.contains("event: stream-open\n"), "{block}");
+    stream
+}
+
+/// What comes next, without giving the peer more to send than that.
+async fn next(stream: &mut RecvStream) -> String {
+    let data = stream.data().await.expect("the stream has ended").unwrap();
+    stream.flow_control().release_capacity(data.len()).unwrap();
+    String::from_utf8(data.to_vec()).unwrap()
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let limited = async { tokio::time::timeout(crate::support::PATIENCE, future).await };
+    runtime.block_on(limited).expect("it took too long")
+}
+
+#[test]
+fn streams_share_a_connection() {
+    let gateway = Gateway::dev(&[]);
+    block_on(async {
+        let mut connection = open_streams(gateway.address, 20).await;
+        gateway.publish("orders", "hello");
+        for stream in &mut connection.streams {
+            assert!(next(stream).await.ends_with("data: hello\n\n"));
+        }
+    });
+    assert_eq!(gateway.get("/healthz", &[]).status, 200, "and HTTP/1.1 on the same port");
+}
+
+/// actix does not watch for a reset while a stream is idle; the keep-alive finds out.
+#[test]
+fn a_reset_stream_is_gone_by_the_next_keep_alive() {
+    let gateway = std::sync::Arc::new(Gateway::dev(&[("keep-alive", "1 s")]));
+    block_on(async {
+        let mut connection = open_streams(gateway.address, 3).await;
+        connection.streams.truncate(1);
+        // The connection's driver must run while the metrics are asked for.
+        let asked = std::sync::Arc::clone(&gateway);
+        let until = move || asked.until_metric("stream_events_streams", 1.0);
+        tokio::task::spawn_blocking(until).await.unwrap();
+    });
+    gateway.until_metric("stream_events_streams", 0.0);
+}
+
+/// A stream whose window is full takes nothing, and its connection is closed if it has no other;
+/// if it has, those go on.
+#[test]
+fn a_stalled_stream_is_ended_with_its_connection_unless_others_use_it() {
+    let gateway = Gateway::dev(&[("stall", "1 s"), ("keep-alive", "1 s")]);
+    block_on(async {
+        let mut shared = open_streams(gateway.address, 2).await;
+        let alone = open_streams(gateway.address, 1).await;
+        let start = Instant::now();
+        for n in 0..3 {
+            gateway.push("orders", &message("x".repeat(60_000), &n.to_string()));
+        }
+        // One stream of the shared connection reads on, the other two do not.
+        let (reads, stalls) = shared.streams.split_at_mut(1);
+        while start.elapsed() < Duration::from_secs(4) {
+            next(&mut reads[0]).await;
+        }
+        let mut alone = alone;
+        let cut = read_to_end(&mut alone.streams[0]).await;
+        assert!(cut.is_err(), "a stalled stream alone on its connection is cut");
+        gateway.publish("orders", "still there");
+        while !next(&mut reads[0]).await.ends_with("data: still there\n\n") {}
+        // The stalled one gets what it has room for, and lost nothing.
+        let mut rest = String::new();
+        while !rest.ends_with("data: still there\n\n") {
+            rest.push_str(&next(&mut stalls[0]).await);
+        }
+        assert_eq!(rest.matches("\ndata: x").count(), 3);
+    });
+}
+
+async fn read_to_end(stream: &mut RecvStream) -> Result<(), h2::Error> {
+    while let Some(data) = stream.data().await {
+        stream.flow_control().release_capacity(data?.len())?;
+    }
+    Ok(())
+}
+
+/// However the preface is cut into segments, and a peer that says nothing is not waited for long.
+#[test]
+fn the_preface_may_come_in_parts() {
+    let gateway = Gateway::dev(&[]);
+    let mut socket = http1::connect(gateway.address);
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    for part in preface.chunks(5) {
+        socket.write_all(part).unwrap();
+        // Each in a segment of its own: the socket sends at once.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut head = [0; 9];
+    std::io::Read::read_exact(&mut socket, &mut head).unwrap();
+    assert_eq!(head[3], 4, "a SETTINGS frame");
+    // What only begins like it is HTTP/1.
+    let answer = http1::request(gateway.address, "PRIX", "/events", &[], b"");
+    assert_eq!(answer.status, 405);
+}
+
+#[test]
+fn a_peer_that_says_nothing_is_let_go() {
+    let gateway = Gateway::dev(&[]);
+    let mut silent = http1::connect(gateway.address);
+    let start = Instant::now();
+    assert_eq!(std::io::Read::read(&mut silent, &mut [0]).unwrap(), 0);
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+/// A certificate for localhost, made for this run.
+fn certificate() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    (folder, cert, key)
+}
+
+/// curl is the client: it negotiates by ALPN as browsers do.
+#[test]
+fn tls_offers_both_by_alpn() {
+    let (_folder, cert, key) = certificate();
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let gateway = Gateway::dev(&[("tls-cert", cert), ("tls-key", key), ("stream-age-max", "1 s")]);
+    let url = format!("https://localhost:{}/events", gateway.address.port());
+    for (option, version) in [("--http2", "2"), ("--http1.1", "1.1")] {
+        let mut curl = Command::new("curl");
+        curl.args(["-sSN", option, "--cacert", cert, "-w", "version %{http_version}", &url]);
+        let (ok, text) = output(&mut curl);
+        assert!(ok, "{text}");
+        assert!(text.contains("event: stream-open\n"), "{text}");
+        assert!(text.contains("event: stream-end\n"), "{text}");
+        assert!(text.ends_with(&format!("version {version}")), "{text}");
+    }
+    let plain = output(Command::new("curl").args(["-sS", &url.replace("https", "http")]));
+    assert!(!plain.0, "no clear text on a TLS port");
+}
+
+/// The stall watch and the drain work through TLS, too.
+#[test]
+fn a_tls_stream_ends_with_the_gateway() {
+    let (_folder, cert, key) = certificate();
+    let flags = [("tls-cert", cert.to_str().unwrap()), ("tls-key", key.to_str().unwrap())];
+    let mut gateway = Gateway::dev(&flags);
+    let url = format!("https://localhost:{}/events", gateway.address.port());
+    let mut curl = Command::new("curl");
+    curl.args(["-sSN", "--cacert", cert.to_str().unwrap(), &url]);
+    let reader = std::thread::spawn(move || output(&mut curl));
+    gateway.until_metric("stream_events_streams", 1.0);
+    gateway.stop();
+    let (_, text) = reader.join().unwrap();
+    assert!(text.contains("event: stream-end\ndata: {\"reason\":\"draining\"}\n\n"), "{text}");
+}

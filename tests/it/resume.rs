@@ -1,1 +1,241 @@
-//! To come.
+//! Nothing is lost or doubled over a reconnect, or the reader is told.
+
+use std::collections::{BTreeSet, HashMap};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde_json::Value;
+
+use crate::support::{
+    gateway::{Gateway, message},
+    http1::EventSource,
+    parser::Dispatched,
+    seed,
+};
+
+fn gap(event: &Dispatched) -> Value {
+    assert_eq!(event.event, "stream-gap", "{event:?}");
+    serde_json::from_str(&event.data).unwrap()
+}
+
+/// Many writers, and many readers of topic sets of their own that disconnect at random and resume by
+/// `Last-Event-ID`: each sees every event of its topics once, in one order, each writer's in its own.
+#[test]
+fn readers_that_come_and_go_lose_and_double_nothing() {
+    const WRITERS: usize = 4;
+    const EACH: usize = 400;
+    const TOPICS: [&str; 6] = ["topic-a", "topic-b", "topic-c", "topic-d", "topic-e", "topic-f"];
+    let seed = seed("readers_that_come_and_go_lose_and_double_nothing");
+    let gateway = Gateway::dev(&[("ring-events", "100000")]);
+    let begin = gateway.events("").last_event_id().to_owned();
+    std::thread::scope(|scope| {
+        let gateway = &gateway;
+        let readers: Vec<_> = (0..16)
+            .map(|reader| {
+                let begin = begin.clone();
+                scope.spawn(move || {
+                    let mut random = StdRng::seed_from_u64(seed ^ reader);
+                    let asked: BTreeSet<&str> =
+                        (0..reader % 4).map(|_| TOPICS[random.random_range(0..6_usize)]).collect();
+                    let seen = follow(gateway, &asked, begin, &mut random);
+                    check(&seen, &asked, WRITERS * EACH);
+                })
+            })
+            .collect();
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                scope.spawn(move || {
+                    let mut random = StdRng::seed_from_u64(seed ^ (1 << 32) ^ writer as u64);
+                    for n in 0..EACH {
+                        let topic = TOPICS[random.random_range(0..6_usize)];
+                        gateway.publish(topic, format!("{topic} {writer} {n}"));
+                    }
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        TOPICS.iter().for_each(|topic| gateway.publish(topic, format!("{topic} end")));
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}
+
+/// Reads to the end of all its topics, over many connections.
+fn follow(
+    gateway: &Gateway,
+    asked: &BTreeSet<&str>,
+    mut id: String,
+    random: &mut StdRng,
+) -> Vec<Dispatched> {
+    let names: Vec<_> = asked.iter().copied().collect();
+    let query =
+        if names.is_empty() { String::new() } else { format!("?topic={}", names.join(",")) };
+    let mut ends = if names.is_empty() { 6 } else { names.len() };
+    let mut seen = Vec::new();
+    loop {
+        let mut source = gateway.resume(&query, &id);
+        for _ in 0..random.random_range(0..60) {
+            let event = source.next_raw().expect("the stream has ended");
+            assert_ne!(event.event, "stream-gap", "{event:?}");
+            ends -= usize::from(event.data.ends_with(" end"));
+            seen.push(event);
+            if ends == 0 {
+                return seen;
+            }
+        }
+        source.last_event_id().clone_into(&mut id);
+    }
+}
+
+fn check(seen: &[Dispatched], asked: &BTreeSet<&str>, published: usize) {
+    let number = |id: &str| -> (u64, u64) {
+        let (time, sequence) = id.split_once('-').unwrap();
+        (time.parse().unwrap(), sequence.parse().unwrap())
+    };
+    assert!(
+        seen.is_sorted_by(|a, b| number(&a.id) < number(&b.id)),
+        "ids decrease or repeat on a stream"
+    );
+    let mut last: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut counted = 0;
+    for event in seen.iter().filter(|event| !event.data.ends_with(" end")) {
+        let parts: Vec<_> = event.data.split(' ').collect();
+        assert!(asked.is_empty() || asked.contains(parts[0]), "{} was not asked for", parts[0]);
+        let n = parts[2].parse().unwrap();
+        if let Some(before) = last.insert((parts[0], parts[1]), n) {
+            assert!(before < n, "{} came after {before}", event.data);
+        }
+        counted += 1;
+    }
+    if asked.is_empty() {
+        assert_eq!(counted, published, "of all topics");
+    }
+}
+
+/// The ids of readers of one topic and of all: what the one got is what the other got of it.
+#[test]
+fn every_reader_sees_the_same_events_with_the_same_ids() {
+    let gateway = Gateway::dev(&[]);
+    let (mut all, mut one) = (gateway.events(""), gateway.events("?topic=orders"));
+    for n in 0..50 {
+        gateway.publish(["orders", "parcels"][n % 2], n.to_string());
+    }
+    let all: Vec<_> = (0..50).map(|_| all.next()).collect();
+    let one: Vec<_> = (0..25).map(|_| one.next()).collect();
+    let of_all: Vec<_> = all.into_iter().step_by(2).collect();
+    assert_eq!(one, of_all);
+}
+
+#[test]
+fn a_gap_is_told_again_until_the_reader_is_past_it() {
+    let gateway = Gateway::dev(&[("ring-events", "2")]);
+    let mut live = gateway.events("");
+    for n in 0..10 {
+        gateway.publish("orders", n.to_string());
+    }
+    let ids: Vec<_> = (0..10).map(|_| live.next().id).collect();
+
+    // Cut after the first block, before the gap.
+    let cut = gateway.resume("", &ids[0]);
+    assert_eq!(cut.last_event_id(), ids[0]);
+    drop(cut);
+    // Cut after the gap, before the first event: its block has no id.
+    let mut cut = gateway.resume("", &ids[0]);
+    let block = cut.next_block().unwrap();
+    assert_eq!(
+        block,
+        format!(
+            "event: stream-gap\ndata: {{\"reason\":\"evicted\",\"topics\":[\"orders\"],\
+             \"after\":\"{}\",\"upto\":\"{}\"}}\n\n",
+            ids[0], ids[7]
+        )
+    );
+    cut.parser.feed(block.as_bytes());
+    assert_eq!(cut.last_event_id(), ids[0]);
+    drop(cut);
+    let mut told = gateway.resume("", &ids[0]);
+    gap(&told.next_raw().unwrap());
+    assert_eq!(told.next().id, ids[8]);
+    let past = told.last_event_id().to_owned();
+    drop(told);
+    // Past it, it is told no more.
+    assert_eq!(gateway.resume("", &past).next_raw().unwrap().data, "9");
+    let told = gateway.metric("stream_events_gaps_total{reason=\"evicted\"}");
+    assert!(
+        (2.0..4.0).contains(&told),
+        "the readers that were cut may have been written it: {told}"
+    );
+}
+
+/// A reader that has everything but what is gone gets an id beyond the gap at once, without an event.
+#[test]
+fn an_id_follows_a_gap_at_once_when_no_event_does() {
+    let gateway = Gateway::dev(&[("topics-max", "1")]);
+    let begin = gateway.events("").last_event_id().to_owned();
+    gateway.publish("orders", "gone");
+    gateway.publish("parcels", "held");
+    let mut source = gateway.resume("?topic=orders", &begin);
+    let told = gap(&source.next_raw().unwrap());
+    assert_eq!((told["reason"].as_str(), &told["topics"][0]), (Some("evicted"), &"orders".into()));
+    let block = source.next_block().unwrap();
+    let id = block.strip_prefix("id: ").unwrap().trim_end();
+    assert_eq!(block, format!("id: {id}\n\n"));
+    let mut resumed = gateway.resume("?topic=orders", id);
+    gateway.publish("orders", "new");
+    assert_eq!(resumed.next_raw().unwrap().data, "new", "the gap is behind it");
+}
+
+#[test]
+fn an_id_of_another_process_is_a_gap_and_everything_held_follows() {
+    let first = Gateway::dev(&[]);
+    let second = Gateway::dev(&[]);
+    let (mut of_first, mut of_second) = (first.events(""), second.events(""));
+    for n in 0..3 {
+        first.push("orders", &message(format!("first {n}"), &n.to_string()));
+        second.push("orders", &message(format!("second {n}"), &n.to_string()));
+    }
+    // Two pods of a rolling update: their clocks are the same, their ids interleave.
+    for (source, other, name) in
+        [(&mut of_first, &second, "second"), (&mut of_second, &first, "first")]
+    {
+        let id = source.next().id;
+        let mut moved = other.resume("?topic=orders", &id);
+        assert_eq!(moved.last_event_id(), id);
+        let told = gap(&moved.next_raw().unwrap());
+        assert_eq!((&told["reason"], &told["after"]), (&"restart".into(), &id.clone().into()));
+        assert_eq!(told["topics"][0], "orders");
+        assert_eq!(moved.take(3), [0, 1, 2].map(|n| format!("{name} {n}")));
+        // From here on its ids are the other's.
+        let id = moved.last_event_id().to_owned();
+        other.publish("orders", "next");
+        assert_eq!(other.resume("", &id).next_raw().unwrap().data, "next");
+    }
+}
+
+#[test]
+fn a_header_that_is_no_id_is_told_and_never_refused() {
+    let gateway = Gateway::dev(&[]);
+    let mut live = gateway.events("");
+    gateway.publish("orders", "1");
+    let newest = live.next().id;
+    let (time, sequence) = newest.split_once('-').unwrap();
+    let later = format!("{}-{sequence}", time.parse::<u64>().unwrap() + 1);
+    let long = "9".repeat(5_000);
+    for id in ["abc", "1", "1-", "-1", "1-2-3", "1-x", "0x1-2", "é", "1-2\u{a0}", &long, &later] {
+        let mut source = gateway.resume("", id);
+        let opened = source.opened.clone().unwrap();
+        let told = gap(&source.next_raw().unwrap());
+        assert_eq!(
+            (&told["reason"], &told["upto"]),
+            (&"unknown-id".into(), &newest.clone().into())
+        );
+        let well_formed = id == later;
+        assert_eq!(told["after"], if well_formed { id.into() } else { Value::Null });
+        assert_eq!(opened.id, if well_formed { id } else { &newest });
+        assert_eq!(source.next_block().unwrap(), format!("id: {newest}\n\n"));
+        let open: Value = serde_json::from_str(&opened.data).unwrap();
+        assert_eq!(open["resumed"], false);
+    }
+    // An empty one is none.
+    let mut source = EventSource::open(gateway.address, "/events", &[("Last-Event-ID", "")]);
+    gateway.publish("orders", "2");
+    assert_eq!(source.next_raw().unwrap().data, "2");
+}
