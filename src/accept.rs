@@ -34,11 +34,13 @@ pub type Accepted = (Socket, Protocol, Option<SocketAddr>);
 
 /// A peer has so long for its TLS handshake, and so long again for its first bytes.
 const HELLO_MAX: Duration = Duration::from_secs(5);
-/// How an HTTP/2 connection begins ([RFC 9113, section 3.4](https://www.rfc-editor.org/rfc/rfc9113#section-3.4)).
+/// How an HTTP/2 connection begins ([RFC 9113, section
+/// 3.4](https://www.rfc-editor.org/rfc/rfc9113#section-3.4)).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The kernel takes no more bytes than this beyond what is on its way. Without it a stalled reader
-/// pins up to 4 MB (`tcp_wmem`), and a slow one's socket takes nothing for a megabyte at a time, which
-/// would look stalled. What is on its way is not bounded by it, so a fast far reader loses nothing.
+/// pins up to 4 MB (`tcp_wmem`), and a slow one's socket takes nothing for a megabyte at a time,
+/// which would look stalled. What is on its way is not bounded by it, so a fast far reader loses
+/// nothing.
 const UNSENT_MAX_BYTES: u32 = 64 * 1024;
 /// An idle peer that is gone without a word (its network was cut) is noticed after about this.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);

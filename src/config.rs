@@ -12,7 +12,8 @@ pub use knobs::{KNOBS, Knob};
 
 use crate::message::Topic;
 
-/// The largest body of a push: 10 MB of data, which base64 makes a third longer, and its attributes.
+/// The largest body of a push: 10 MB of data, which base64 makes a third longer, and its
+/// attributes.
 pub const PUSH_BODY_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// The configuration of a gateway, read and checked.
@@ -102,7 +103,8 @@ pub struct BadConfig(pub Vec<String>);
 impl Config {
     /// Reads the texts of all knobs; a knob that is not among them has its default.
     ///
-    /// `port` is Cloud Run's `PORT`: it sets the port of `--listen`'s default, not of an explicit one.
+    /// `port` is Cloud Run's `PORT`: it sets the port of `--listen`'s default, not of an explicit
+    /// one.
     ///
     /// # Errors
     /// With every problem found.
@@ -137,7 +139,8 @@ impl Config {
                 .choice("log-format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
             log_level: values.log_level(),
         };
-        // Who may read has one answer so far, but it must be given: an open stream is never a default.
+        // Who may read has one answer so far, but it must be given: an open stream is never a
+        // default.
         values.choice("read-auth", &[("anonymous", ())]);
         values.check(config.dedup_age >= config.ring_age, || {
             "--dedup-age must not be below --ring-age: a redelivery would show twice what a replay \

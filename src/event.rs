@@ -9,9 +9,10 @@ use crate::message::Message;
 
 /// The place of an event in the one order over all topics: `<unix ms>-<sequence>`.
 ///
-/// It has the shape of a [Redis stream's id](https://redis.io/docs/latest/develop/data-types/streams/#entry-ids)
-/// and is compared as a pair of integers. Ids that a process hands out by itself carry a random
-/// number of that process above the sequence's 32nd bit, so that an id names its history.
+/// It has the shape of a [Redis stream's
+/// id](https://redis.io/docs/latest/develop/data-types/streams/#entry-ids) and is compared as a
+/// pair of integers. Ids that a process hands out by itself carry a random number of that process
+/// above the sequence's 32nd bit, so that an id names its history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
     /// Unix time in milliseconds; never goes back within a history.
@@ -43,8 +44,8 @@ impl EventId {
         Self { time_ms, sequence: (history & HISTORY_MAX) << HISTORY_SHIFT }
     }
 
-    /// Below every id that the history hands out from `time_ms` on, and above those before. It is an
-    /// id of that history itself, so that a reader can bring it back.
+    /// Below every id that the history hands out from `time_ms` on, and above those before. It is
+    /// an id of that history itself, so that a reader can bring it back.
     pub fn before(time_ms: u64, history: u64) -> Self {
         match time_ms.checked_sub(1) {
             Some(time_ms) => {
@@ -133,10 +134,9 @@ const ID_FIELD: &[u8] = b"id: ";
 const HEADROOM: usize = ID_FIELD.len() + ID_LEN_MAX + 1;
 
 impl Draft {
-    /// Encodes a message as the HTML standard's
-    /// [event stream](https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream)
-    /// wants it: an `event:` line when the message names a type, a `data:` line for each line of its
-    /// data. Data that is not UTF-8 cannot be in a stream, and goes out as base64.
+    /// Encodes a message as a block of an event stream
+    /// (<https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>): an `event:` line when the message names a type, a `data:` line for each line of
+    /// its data. Data that is not UTF-8 cannot be in a stream, and goes out as base64.
     pub fn new(message: &Message) -> Self {
         let event_type = message.attributes.get("event").filter(|name| is_event_type(name));
         let encoded;

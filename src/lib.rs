@@ -5,9 +5,10 @@
 //! POST /push ─▶ oidc ─▶ envelope ─▶ Hub ─▶ ring ─▶ cursor ─▶ GET /events
 //! ```
 //!
-//! A push is authenticated and decoded ([`inlet`]), stored in a log ([`backplane`]), gets an id and a
-//! place in its topic's ring ([`hub`]), and is read from there by every subscriber ([`outlet`]).
-//! The ring is the only queue: a subscriber is a cursor, and one that falls off the ring is told so.
+//! A push is authenticated and decoded ([`inlet`]), stored in a log ([`backplane`]), gets an id and
+//! a place in its topic's ring ([`hub`]), and is read from there by every subscriber ([`outlet`]).
+//! The ring is the only queue: a subscriber is a cursor, and one that falls off the ring is told
+//! so.
 
 // How it is set up.
 pub mod config;

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 /// One Pub/Sub message, decoded.
 ///
-/// The fields are those of [`PubsubMessage`](https://cloud.google.com/pubsub/docs/reference/rest/v1/PubsubMessage).
+/// The fields are those of Pub/Sub's `PubsubMessage`
+/// (<https://cloud.google.com/pubsub/docs/reference/rest/v1/PubsubMessage>).
 #[derive(Debug, Clone)]
 pub struct Message {
     /// The topic whose channel it goes into.
@@ -25,9 +26,10 @@ pub struct Message {
 
 /// A topic's name: Pub/Sub's resource id, so that any of its topics has a channel of its name.
 ///
-/// 3 to 255 characters, the first a letter, of letters, digits and `- . _ ~ + %`, not beginning with
-/// `goog` (<https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names>). So a name can hold
-/// neither a line end nor a slash nor `..` as a whole, and needs no escaping in a stream or a log.
+/// 3 to 255 characters, the first a letter, of letters, digits and `- . _ ~ + %`, not beginning
+/// with `goog` (<https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names>). So a name can
+/// hold neither a line end nor a slash nor `..` as a whole, and needs no escaping in a stream or a
+/// log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Topic(Arc<str>);
 

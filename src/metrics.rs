@@ -23,7 +23,8 @@ pub struct Metrics {
     pub streams_opened: IntCounter,
     /// `stream_events_streams_refused_total{reason}`.
     pub streams_refused: IntCounterVec,
-    /// `stream_events_streams_ended_total{reason}`: why a stream ended; `client` when its reader left.
+    /// `stream_events_streams_ended_total{reason}`: why a stream ended; `client` when its reader
+    /// left.
     pub streams_ended: IntCounterVec,
     /// `stream_events_gaps_total{reason}`: gaps told to readers.
     pub gaps: IntCounterVec,

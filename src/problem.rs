@@ -1,4 +1,5 @@
-//! An error answer: `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)).
+//! An error answer: `application/problem+json` ([RFC
+//! 9457](https://www.rfc-editor.org/rfc/rfc9457)).
 
 use std::time::Duration;
 

@@ -34,7 +34,8 @@ pub const EXIT_USAGE: u8 = 64;
 /// The environment variables that configure the gateway.
 pub type Environment = HashMap<String, String>;
 
-/// The only look into the environment. Libraries have looks of their own: proxies of the HTTP client.
+/// The only look into the environment. Libraries have looks of their own: proxies of the HTTP
+/// client.
 pub fn environment() -> Environment {
     let ours = |name: &str| name.starts_with("STREAM_EVENTS_") || name == "PORT";
     std::env::vars_os()

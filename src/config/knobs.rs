@@ -1,4 +1,4 @@
-//! The table of all knobs: the command line, the environment, the README and the checks come from it.
+//! The table of all knobs: the command line, the environment and the checks come from it.
 
 /// One knob.
 #[derive(Debug)]

@@ -203,7 +203,7 @@ impl<'a> Values<'a> {
             self.problem("push-audience", "oidc wants at least one");
         }
         if service_accounts.is_empty() {
-            // Without it any token that Google issued for our audience would do, of anybody's account.
+            // Without it any token that Google issued for our audience would do.
             self.problem("push-service-account", "oidc wants at least one");
         }
         PushAuth::Oidc { audiences, service_accounts }

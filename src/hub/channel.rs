@@ -27,7 +27,8 @@ pub struct Floor {
 }
 
 impl Channel {
-    /// A channel for a topic that has none. `floor` is what the hub knows of topics it has forgotten.
+    /// A channel for a topic that has none. `floor` is what the hub knows of topics it has
+    /// forgotten.
     pub fn new(topic: Topic, floor: Floor) -> Self {
         Self {
             topic,

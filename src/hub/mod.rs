@@ -83,7 +83,8 @@ impl Hub {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Puts a message into its topic's ring, unless it was stored before, and rings for its readers.
+    /// Puts a message into its topic's ring, unless it was stored before, and rings for its
+    /// readers.
     pub fn publish(&self, message: &Message, now_ms: u64) -> Published {
         let draft = Draft::new(message);
         let id = message.message_id.as_deref();

@@ -92,7 +92,8 @@ pub struct Found {
     pub more: bool,
 }
 
-/// How many events one read hands out, so that a slow reader holds few that their ring has let go of.
+/// How many events one read hands out, so that a slow reader holds few that their ring has let go
+/// of.
 const BATCH_EVENTS: usize = 64;
 /// And how many bytes; at least one event all the same.
 const BATCH_BYTES: usize = 256 * 1024;

@@ -169,8 +169,9 @@ impl Rings {
         at
     }
 
-    /// Makes room for a topic. An idle one goes, if there is one; else the one whose newest event is
-    /// the oldest, since the oldest events go first. Only a push beyond `topics` pays for the search.
+    /// Makes room for a topic. An idle one goes, if there is one; else the one whose newest event
+    /// is the oldest, since the oldest events go first. Only a push beyond `topics` pays for the
+    /// search.
     fn forget_one(&mut self) {
         let idle_first = |channel: &Channel| (!channel.is_idle(), channel.ring.newest());
         let victim = self.channels.iter().min_by_key(|(_, channel)| idle_first(channel));

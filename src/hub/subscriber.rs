@@ -65,7 +65,8 @@ impl Subscriber {
     }
 
     /// The id with which the reader is sent off: if it is cut before it was given anything else, it
-    /// comes back with this one and has missed nothing. It is the id that it brought, if that is one.
+    /// comes back with this one and has missed nothing. It is the id that it brought, if that is
+    /// one.
     pub fn opened_at(&self) -> EventId {
         self.opened_at
     }

@@ -16,7 +16,8 @@ use crate::message::{Message, Topic};
 /// Why a body is not a message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// It is no envelope at all: the subscription is configured wrongly, and the message may be fine.
+    /// It is no envelope at all: the subscription is configured wrongly, and the message may be
+    /// fine.
     NotAnEnvelope(String),
     /// Neither the path nor the envelope names a topic.
     NoTopic(String),

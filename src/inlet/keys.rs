@@ -120,7 +120,8 @@ impl Keys {
         Ok(Self { state, unknown_kid, _task: Arc::new(AbortOnDrop(task)) })
     }
 
-    /// Finds a key. For a `kid` that is not known it waits for one fetch, unless there was one just now.
+    /// Finds a key. For a `kid` that is not known it waits for one fetch, unless there was one just
+    /// now.
     pub async fn find(&self, kid: &str) -> Lookup {
         let state = self.state.borrow().clone();
         if let Some(key) = state.key(kid) {

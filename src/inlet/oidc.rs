@@ -11,7 +11,8 @@ use serde::Deserialize;
 
 use crate::inlet::keys::{Keys, Lookup};
 
-/// Lets in Pub/Sub's tokens of the given service accounts for the given audiences, and nothing else.
+/// Lets in Pub/Sub's tokens of the given service accounts for the given audiences, and nothing
+/// else.
 #[derive(Debug)]
 pub struct Verifier {
     keys: Keys,

@@ -90,7 +90,8 @@ impl Outcome {
 
 type Answer = (Outcome, HttpResponse);
 
-/// When Pub/Sub should try again what failed for now. It has its own back-off and may not heed this.
+/// When Pub/Sub should try again what failed for now. It has its own back-off and may not heed
+/// this.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The handler of both routes.

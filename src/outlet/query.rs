@@ -22,8 +22,8 @@ pub struct Asked {
     pub start: Start,
     /// The id that the reader brought, if it is one.
     pub id: Option<EventId>,
-    /// Whether its `Accept` names `text/event-stream`, as `EventSource` does: such a reader gives up
-    /// for good on any status but 200.
+    /// Whether its `Accept` names `text/event-stream`, as `EventSource` does: such a reader gives
+    /// up for good on any status but 200.
     pub is_event_source: bool,
 }
 
@@ -36,7 +36,8 @@ pub enum BadRequest {
     NotAcceptable,
 }
 
-/// Parameters that are not here are refused: a misspelt `topics=` would otherwise stream everything.
+/// Parameters that are not here are refused: a misspelt `topics=` would otherwise stream
+/// everything.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parameters {

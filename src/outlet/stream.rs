@@ -56,7 +56,8 @@ pub struct StreamTimes {
 }
 
 /// What is given to the socket at a time: a reader that stops reading pins no more than this of its
-/// own. It is a frame's size in HTTP/2, so the chunk that a stalled stream waits with is not larger.
+/// own. It is a frame's size in HTTP/2, so the chunk that a stalled stream waits with is not
+/// larger.
 const SLICE_MAX_BYTES: usize = 16 * 1024;
 
 impl EventStream {
@@ -109,7 +110,8 @@ impl EventStream {
                 }
                 Poll::Pending if self.id_due => self.put_id(),
                 Poll::Pending => {
-                    // Looked at after the wait has begun, or a drain in between would ring for nobody.
+                    // Looked at after the wait has begun, or a drain in between would ring for
+                    // nobody.
                     self.heed_drain();
                     if self.poll_timer(cx).is_pending() {
                         return Poll::Pending;

@@ -1,1 +1,163 @@
-//! To come.
+//! A real browser: the demo page and `examples/browser.html` in Chromium, driven over `WebDriver`.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    eventually,
+    gateway::{Gateway, message},
+    http1,
+    process::installed,
+};
+
+struct Browser {
+    driver: Child,
+    address: SocketAddr,
+    session: String,
+    profile: tempfile::TempDir,
+}
+
+impl Browser {
+    /// Chromium without a window, and without a look at the network beyond this machine.
+    fn start() -> Self {
+        assert!(installed("chromedriver"), "chromium-driver is not installed: run scripts/test");
+        let mut driver = Command::new("chromedriver");
+        let mut driver =
+            driver.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let port = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let port = line.split("successfully on port ").nth(1)?;
+            port.trim_end_matches('.').parse::<u16>().ok()
+        });
+        // Its further output must be read, or it would stand still some day.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        let address = SocketAddr::from(([127, 0, 0, 1], port.expect("chromedriver's port")));
+        let profile = tempfile::tempdir().unwrap();
+        let mut browser = Self { driver, address, session: String::new(), profile };
+        let folder = format!("--user-data-dir={}", browser.profile.path().display());
+        let options = json!({ "args": [
+            "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            "--disable-dev-shm-usage", folder,
+        ]});
+        let wanted =
+            json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });
+        let session = browser.call("POST", "/session", &wanted);
+        browser.session = format!("/session/{}", session["sessionId"].as_str().unwrap());
+        browser
+    }
+
+    fn call(&self, method: &str, path: &str, body: &Value) -> Value {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let headers = [("Content-Type", "application/json")];
+        let answer = http1::request(self.address, method, path, &headers, body.as_bytes());
+        let value = answer.json()["value"].clone();
+        assert_eq!(answer.status, 200, "{path}: {value}");
+        value
+    }
+
+    fn open(&self, url: &str) {
+        self.call("POST", &format!("{}/url", self.session), &json!({ "url": url }));
+    }
+
+    /// Runs a function's body and returns what it returns.
+    fn run(&self, script: &str) -> Value {
+        let body = json!({ "script": script, "args": [] });
+        self.call("POST", &format!("{}/execute/sync", self.session), &body)
+    }
+
+    fn until(&self, what: &str, script: &str) -> Value {
+        eventually(what, || {
+            Some(self.run(script)).filter(|value| *value == true || value.is_array())
+        })
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        if !self.session.is_empty() && !std::thread::panicking() {
+            self.call("DELETE", &self.session, &Value::Null);
+        }
+        self.driver.kill().ok();
+        self.driver.wait().ok();
+    }
+}
+
+#[test]
+fn the_demo_page_shows_what_arrives() {
+    let gateway = Gateway::dev(&[]);
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", gateway.address));
+    browser.until("it is open", "return document.getElementById('state').textContent === 'open'");
+    let attack = "<img src=x onerror=\"document.title='hacked'\">";
+    gateway.publish("orders", attack);
+    let mut typed = message("typed", "1");
+    typed["attributes"] = json!({ "event": "stream-end" });
+    gateway.push("orders", &typed);
+    let rows = browser.until(
+        "both events are there",
+        "const rows = [...document.querySelectorAll('#events tr:not(.control)')];
+         return rows.length === 2 && rows.map(row => row.cells[3].textContent);",
+    );
+    assert_eq!(rows, json!(["typed", attack]));
+    assert_eq!(browser.run("return document.title"), "Stream Events", "nothing of the data ran");
+    let policy = browser.run(
+        "const e = document.createElement('script'); e.textContent = 'window.ran = true';
+         document.head.append(e); return window.ran === undefined;",
+    );
+    assert_eq!(policy, true, "the page's policy lets no inline script run");
+}
+
+/// The browser's own `EventSource`, through streams that end every second and a gateway that turns it
+/// away at first: every event once, in order, and never `CLOSED`.
+#[test]
+fn event_source_resumes_by_itself() {
+    let gateway = Gateway::dev(&[("stream-age-max", "1 s"), ("subscribers-max", "1")]);
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/healthz", gateway.address));
+    let taken = gateway.events("");
+    browser.run(
+        "window.seen = []; window.ends = [];
+         window.source = new EventSource('/events');
+         source.onmessage = event => seen.push(event.data);
+         source.addEventListener('stream-end', event => ends.push(JSON.parse(event.data).reason));
+         source.addEventListener('stream-gap', event => seen.push('gap'));",
+    );
+    browser.until("it is told to come back", "return ends.length > 0 && ends");
+    drop(taken);
+    browser.until("it came back", "return ends.includes('max-age')");
+    for n in 0..20 {
+        gateway.publish("orders", n.to_string());
+        if n % 5 == 0 {
+            let ends = browser.run("return ends.length");
+            browser.until("its stream ends", &format!("return ends.length > {ends}"));
+        }
+    }
+    let seen = browser.until("all of it", "return seen.length >= 20 && seen");
+    assert_eq!(seen, json!((0..20).map(|n| n.to_string()).collect::<Vec<_>>()));
+    assert_eq!(browser.run("return source.readyState !== EventSource.CLOSED"), true);
+}
+
+#[test]
+fn the_example_page_follows_a_gateway_of_another_origin() {
+    let gateway = Gateway::dev(&[]);
+    let browser = Browser::start();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/browser.html");
+    let gateway_url = format!("http://{}", gateway.address);
+    browser.open(&format!("file://{}?gateway={gateway_url}&topic=orders", page.display()));
+    browser.until("it is open", "return document.getElementById('state').textContent === 'open'");
+    gateway.publish("parcels", "not asked for");
+    gateway.publish("orders", "<b>asked for</b>");
+    let items = browser.until(
+        "the event is there",
+        "const items = [...document.querySelectorAll('#events li')];
+         return items.length > 0 && items.map(item => item.textContent);",
+    );
+    assert_eq!(items, json!(["<b>asked for</b>"]));
+}

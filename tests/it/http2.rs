@@ -20,7 +20,7 @@ use crate::support::{
 
 /// A connection, and the streams that are open on it.
 pub struct Connection {
-    pub send: SendRequest<Bytes>,
+    _send: SendRequest<Bytes>,
     pub streams: Vec<RecvStream>,
     _driver: tokio::task::JoinHandle<()>,
 }
@@ -34,7 +34,7 @@ pub async fn open_streams(address: SocketAddr, count: usize) -> Connection {
     for _ in 0..count {
         streams.push(open(&mut send).await);
     }
-    Connection { send, streams, _driver: driver }
+    Connection { _send: send, streams, _driver: driver }
 }
 
 async fn open(send: &mut SendRequest<Bytes>) -> RecvStream {

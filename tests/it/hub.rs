@@ -2,16 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use stream_events::{
     event::{Event, EventId},
     hub::{
@@ -21,13 +16,11 @@ use stream_events::{
     message::{Message, Topic},
 };
 
-use crate::support::seed;
-
-const MINUTE_MS: u64 = 60_000;
+pub const MINUTE_MS: u64 = 60_000;
 /// When the hub begins.
-const T0: u64 = 1_000_000_000;
+pub const T0: u64 = 1_000_000_000;
 
-fn limits() -> Limits {
+pub fn limits() -> Limits {
     Limits {
         ring: RingLimits { events: 1024, bytes: 1 << 20 },
         ring_age_ms: 15 * MINUTE_MS,
@@ -38,21 +31,21 @@ fn limits() -> Limits {
     }
 }
 
-fn hub(limits: Limits) -> (Hub, Arc<Shard>) {
+pub fn hub(limits: Limits) -> (Hub, Arc<Shard>) {
     let hub = Hub::new(limits, 7, T0);
     let shard = hub.add_shard();
     (hub, shard)
 }
 
-fn topic(name: &str) -> Topic {
+pub fn topic(name: &str) -> Topic {
     name.parse().unwrap()
 }
 
-fn topics(names: &[&str]) -> Topics {
+pub fn topics(names: &[&str]) -> Topics {
     Topics::new(names.iter().map(|name| topic(name)).collect())
 }
 
-fn message(name: &str, data: &str) -> Message {
+pub fn message(name: &str, data: &str) -> Message {
     Message {
         topic: topic(name),
         data: Bytes::copy_from_slice(data.as_bytes()),
@@ -63,7 +56,7 @@ fn message(name: &str, data: &str) -> Message {
     }
 }
 
-fn publish(hub: &Hub, name: &str, data: &str, now_ms: u64) -> EventId {
+pub fn publish(hub: &Hub, name: &str, data: &str, now_ms: u64) -> EventId {
     match hub.publish(&message(name, data), now_ms) {
         Published::Stored(id) => id,
         Published::Duplicate => panic!("a message without an id is no duplicate"),
@@ -71,7 +64,7 @@ fn publish(hub: &Hub, name: &str, data: &str, now_ms: u64) -> EventId {
 }
 
 /// One read: what is missing, and the data of what is there. None when there is nothing.
-fn read(subscriber: &mut Subscriber) -> Option<(Option<Gap>, Vec<String>)> {
+pub fn read(subscriber: &mut Subscriber) -> Option<(Option<Gap>, Vec<String>)> {
     let mut events = Vec::new();
     match subscriber.poll_read(&Context::from_waker(Waker::noop()), &mut events) {
         Poll::Ready(gap) => Some((gap, events.iter().map(data).collect())),
@@ -80,7 +73,7 @@ fn read(subscriber: &mut Subscriber) -> Option<(Option<Gap>, Vec<String>)> {
 }
 
 /// All that there is to read.
-fn read_all(subscriber: &mut Subscriber) -> (Vec<Gap>, Vec<String>) {
+pub fn read_all(subscriber: &mut Subscriber) -> (Vec<Gap>, Vec<String>) {
     let (mut gaps, mut all) = (Vec::new(), Vec::new());
     while let Some((gap, data)) = read(subscriber) {
         gaps.extend(gap);
@@ -319,227 +312,4 @@ fn a_reader_that_never_reads_holds_nothing() {
         (gaps.len(), events),
         (1, ["9996", "9997", "9998", "9999"].map(str::to_owned).to_vec())
     );
-}
-
-/// A model: the hub must agree with a plain list of all that was published, whatever the order of
-/// publishing, reading, ageing and forgetting. What a reader does not get, it must have been told of.
-#[test]
-fn every_event_is_read_or_told_as_missing() {
-    let seed = seed("every_event_is_read_or_told_as_missing");
-    let mut random = StdRng::seed_from_u64(seed);
-    for round in 0..60 {
-        let ring = RingLimits { events: random.random_range(1..20), bytes: 4_000 };
-        let (hub, shard) = hub(Limits {
-            ring,
-            ring_bytes_total: 20_000,
-            ring_age_ms: 50,
-            topics: random.random_range(2..30),
-            dedup: DedupLimits { age_ms: 60, ids: 10, ids_total: 50 },
-            ..limits()
-        });
-        let names: Vec<_> = (0..30).map(|n| format!("topic-{n:02}")).collect();
-        let mut published: Vec<(EventId, usize)> = Vec::new();
-        let mut readers: Vec<Reader> = Vec::new();
-        let mut now_ms = T0;
-        for _ in 0..1_500 {
-            match random.random_range(0..100) {
-                0..60 => {
-                    // Some topics are busy, most are quiet.
-                    let at = random.random_range(0..30_usize).min(random.random_range(0..30));
-                    let data = published.len().to_string();
-                    published.push((publish(&hub, &names[at], &data, now_ms), at));
-                }
-                60..75 => now_ms += random.random_range(0..5),
-                75..80 => hub.sweep(now_ms),
-                80..84 => {
-                    let after = published
-                        .iter()
-                        .map(|(id, _)| *id)
-                        .nth(random.random_range(0..published.len().max(1)));
-                    let count = [1, 3, 20, 0][random.random_range(0..4_usize)];
-                    let first = random.random_range(0..10);
-                    let asked: Vec<usize> = (first..first + count).collect();
-                    readers.push(Reader::new(&hub, &shard, &names, asked, after));
-                }
-                _ => {
-                    if !readers.is_empty() {
-                        let at = random.random_range(0..readers.len());
-                        readers[at].read();
-                    }
-                }
-            }
-        }
-        for reader in &mut readers {
-            while reader.read() {}
-            reader.check(&published, &format!("SEED={seed} round {round}"));
-        }
-    }
-}
-
-struct Reader {
-    subscriber: Subscriber,
-    asked: Vec<usize>,
-    from: EventId,
-    got: Vec<EventId>,
-    gaps: Vec<Gap>,
-    names: Vec<String>,
-}
-
-impl Reader {
-    fn new(
-        hub: &Hub,
-        shard: &Arc<Shard>,
-        names: &[String],
-        asked: Vec<usize>,
-        after: Option<EventId>,
-    ) -> Self {
-        let topics = Topics::new(asked.iter().map(|at| topic(&names[*at])).collect());
-        let start = after.map_or(Start::Live, Start::After);
-        let subscriber = hub.subscribe(shard, topics, start).unwrap();
-        let from = subscriber.opened_at();
-        let names = names.to_vec();
-        Self { subscriber, asked, from, got: Vec::new(), gaps: Vec::new(), names }
-    }
-
-    fn read(&mut self) -> bool {
-        let mut events = Vec::new();
-        let context = Context::from_waker(Waker::noop());
-        let Poll::Ready(gap) = self.subscriber.poll_read(&context, &mut events) else {
-            return false;
-        };
-        if let Some(gap) = &gap {
-            let beyond = self.got.last().copied().unwrap_or(self.from);
-            assert!(beyond <= gap.after.unwrap(), "a gap behind what was read");
-            assert!(gap.after.unwrap() < gap.upto);
-        }
-        self.gaps.extend(gap);
-        self.got.extend(events.iter().map(|event| event.id));
-        true
-    }
-
-    fn check(&self, published: &[(EventId, usize)], at: &str) {
-        assert!(self.got.is_sorted_by(|a, b| a < b), "{at}: ids decrease or repeat");
-        let wanted = |topic: usize| self.asked.is_empty() || self.asked.contains(&topic);
-        for (id, topic) in published.iter().filter(|(id, topic)| self.from < *id && wanted(*topic))
-        {
-            let told = || {
-                self.gaps.iter().any(|gap| {
-                    let name = &self.names[*topic];
-                    let named = gap.topics.is_empty()
-                        || gap.topics.iter().any(|gone| gone.as_str() == name);
-                    named && gap.after.unwrap() < *id && *id <= gap.upto
-                })
-            };
-            assert!(self.got.contains(id) || told(), "{at}: {id} was lost in silence");
-        }
-        let all: Vec<_> = published.iter().map(|(id, topic)| (*id, *topic)).collect();
-        for id in &self.got {
-            assert!(all.iter().any(|(known, topic)| known == id && wanted(*topic)), "{at}: {id}");
-        }
-    }
-}
-
-/// Ids are handed out and put into the rings in one critical section, and a read takes all its rings
-/// under the same lock: otherwise a reader sees 11 before 10 shows up in another ring.
-#[test]
-fn ids_never_decrease_and_nothing_is_lost_with_many_writers() {
-    const WRITERS: usize = 4;
-    const EACH: usize = 20_000;
-    let limits = Limits { ring: RingLimits { events: 200_000, bytes: 1 << 30 }, ..limits() };
-    let (hub, shard) = hub(Limits { ring_bytes_total: 1 << 30, ..limits });
-    let all: Vec<_> = (0..20).map(|n| format!("topic-{n}")).collect();
-    let named = |count: usize| Topics::new(all[..count].iter().map(|name| topic(name)).collect());
-    let mut readers = [Topics::All, named(20), named(4)]
-        .map(|asked| (asked.names().len(), hub.subscribe(&shard, asked, Start::Live).unwrap()));
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|writer| {
-                let (hub, all) = (&hub, &all);
-                scope.spawn(move || {
-                    for n in 0..EACH {
-                        publish(hub, &all[(n + writer) % 20], "x", T0 + n as u64 / 100);
-                    }
-                })
-            })
-            .collect();
-        for (names, reader) in &mut readers {
-            let done = &done;
-            scope.spawn(move || {
-                let share = if *names == 4 { 5 } else { 1 };
-                let (mut last, mut seen, mut events) = (EventId::ZERO, 0, Vec::new());
-                let start = Instant::now();
-                while seen < WRITERS * EACH / share {
-                    let context = Context::from_waker(Waker::noop());
-                    if let Poll::Ready(gap) = reader.poll_read(&context, &mut events) {
-                        assert_eq!(gap, None);
-                        for event in events.drain(..) {
-                            assert!(last < event.id, "{} came after {last}", event.id);
-                            last = event.id;
-                            seen += 1;
-                        }
-                    } else if done.load(Ordering::SeqCst) {
-                        assert!(start.elapsed() < Duration::from_secs(60), "only {seen} came");
-                    }
-                }
-            });
-        }
-        for writer in writers {
-            writer.join().unwrap();
-        }
-        done.store(true, Ordering::SeqCst);
-    });
-}
-
-/// The bell: a reader that waits is woken by the event, not by a timer, whatever the timing.
-#[tokio::test]
-async fn no_wake_up_is_missed() {
-    let (hub, shard) = hub(limits());
-    let shard_task = tokio::spawn(Arc::clone(&shard).run());
-    for asked in [Topics::All, topics(&["orders"])] {
-        let mut reader = hub.subscribe(&shard, asked, Start::Live).unwrap();
-        let publisher = hub.clone();
-        let writer = std::thread::spawn(move || {
-            for n in 0..20_000_u64 {
-                publish(&publisher, "orders", "x", T0 + n);
-                if n % 64 == 0 {
-                    std::thread::yield_now();
-                }
-            }
-        });
-        let (mut seen, mut events) = (0, Vec::new());
-        let all = async {
-            while seen < 20_000 {
-                let gap = std::future::poll_fn(|cx| reader.poll_read(cx, &mut events)).await;
-                // The ring holds a thousand: one that is told of a gap has been woken too.
-                seen = if gap.is_some() { 20_000 } else { seen + events.len() };
-                events.clear();
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), all).await.expect("a wake-up was missed");
-        writer.join().unwrap();
-    }
-    shard_task.abort();
-}
-
-/// A reader of all of 10,000 topics costs no scan of them per event.
-#[test]
-fn following_ten_thousand_topics_is_no_scan() {
-    let time = |count: usize| {
-        let (hub, shard) = hub(Limits { topics: 20_000, ..limits() });
-        for n in 0..count {
-            publish(&hub, &format!("topic-{n}"), "x", T0);
-        }
-        let mut reader = hub.subscribe(&shard, Topics::All, Start::Live).unwrap();
-        let start = Instant::now();
-        for n in 0..2_000 {
-            publish(&hub, &format!("topic-{}", n % count), "x", T0 + 1);
-            assert_eq!(read(&mut reader).unwrap().1.len(), 1);
-        }
-        start.elapsed()
-    };
-    // Side by side, the best of five: a scan would make it a thousand times slower, not a few.
-    let best = |count| (0..5).map(|_| time(count)).min().unwrap();
-    let (few, many) = (best(10), best(10_000));
-    assert!(many < few * 10, "10 topics: {few:?}, 10,000 topics: {many:?}");
 }

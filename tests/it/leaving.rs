@@ -128,17 +128,13 @@ fn sigterm_drains() {
     let block = late.next_block().unwrap();
     assert!(block.contains("id: 17-4\nevent: stream-end\ndata: {\"reason\":\"draining\"}\n\n"));
 
-    let ends: Vec<_> = streams
+    let readers: Vec<_> = streams
         .into_iter()
         .map(|stream| std::thread::spawn(move || end_of(stream, start)))
-        .map(|thread| thread.join().unwrap())
         .collect();
+    let ends: Vec<_> = readers.into_iter().map(|thread| thread.join().unwrap()).collect();
     let (status, _) = process.wait();
-    assert!(
-        start.elapsed() < Duration::from_millis(1_000 + 3_000 + 1_000),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(1 + 3 + 1), "{:?}", start.elapsed());
     exited_well(status);
     // Spread: not all within a second, with a `retry:` of each one's own.
     let spread = |of: &dyn Fn(&(Duration, u64)) -> u128| {
@@ -181,13 +177,13 @@ fn a_thousand_streams_do_not_hold_up_the_exit() {
     process.signal(Signal::TERM);
     let start = Instant::now();
     let ends = std::thread::spawn(move || {
-        over_http1.into_iter().map(|stream| end_of(stream, start)).count()
+        over_http1.into_iter().map(|stream| end_of(stream, start)).collect::<Vec<_>>()
     });
     let (status, _) = process.wait();
     let took = start.elapsed();
     exited_well(status);
-    assert!(took < Duration::from_millis(2_000 + 1_000), "{took:?}");
-    assert_eq!(ends.join().unwrap(), 500);
+    assert!(took < Duration::from_secs(2 + 1), "{took:?}");
+    assert_eq!(ends.join().unwrap().len(), 500);
     drop(over_http2);
     drop(runtime);
 }

@@ -20,6 +20,10 @@ mod keys;
 
 mod hub;
 
+mod hub_model;
+
+mod hub_threads;
+
 mod stream;
 
 mod round_trip;

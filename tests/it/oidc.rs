@@ -68,6 +68,7 @@ fn googles_tokens_are_let_in() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_other_token_is_refused() {
     let keys = KeyServer::start();
     let gateway = gateway(&keys);

@@ -192,7 +192,10 @@ fn bytes_in_flight_are_bounded() {
     http1::write_head(&mut first, "POST", "/push/orders", &headers);
     let (most, rest) = body.as_bytes().split_at(body.len() - 1);
     first.write_all(most).unwrap();
-    gateway.until_metric("stream_events_push_bytes_in_flight", most.len() as f64);
+    gateway.until_metric(
+        "stream_events_push_bytes_in_flight",
+        f64::from(u32::try_from(most.len()).unwrap()),
+    );
 
     let answer = gateway.post("/push/orders", &[JSON], body.as_bytes());
     assert_eq!(answer.status, 503);

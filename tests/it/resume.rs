@@ -36,8 +36,8 @@ fn readers_that_come_and_go_lose_and_double_nothing() {
                     let mut random = StdRng::seed_from_u64(seed ^ reader);
                     let asked: BTreeSet<&str> =
                         (0..reader % 4).map(|_| TOPICS[random.random_range(0..6_usize)]).collect();
-                    let seen = follow(gateway, &asked, begin, &mut random);
-                    check(&seen, &asked, WRITERS * EACH);
+                    let got = follow(gateway, &asked, begin, &mut random);
+                    check(&got, &asked, WRITERS * EACH);
                 })
             })
             .collect();
@@ -52,9 +52,15 @@ fn readers_that_come_and_go_lose_and_double_nothing() {
                 })
             })
             .collect();
-        writers.into_iter().for_each(|writer| writer.join().unwrap());
-        TOPICS.iter().for_each(|topic| gateway.publish(topic, format!("{topic} end")));
-        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        for topic in TOPICS {
+            gateway.publish(topic, format!("{topic} end"));
+        }
+        for reader in readers {
+            reader.join().unwrap();
+        }
     });
 }
 

@@ -3,7 +3,6 @@
 use std::{
     net::{SocketAddr, TcpListener},
     thread::JoinHandle,
-    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -141,9 +140,4 @@ impl Drop for Gateway {
 /// A message as in a wrapped push.
 pub fn message(data: impl AsRef<[u8]>, id: &str) -> serde_json::Value {
     json!({ "data": STANDARD.encode(data), "messageId": id, "message_id": id })
-}
-
-/// A flag's value.
-pub fn secs(duration: Duration) -> String {
-    format!("{} ms", duration.as_millis())
 }

@@ -1,6 +1,7 @@
 //! An HTTP/1.1 client that shows every byte, and an `EventSource` on top of it.
 
 use std::{
+    fmt::Write as _,
     io::{self, BufRead as _, BufReader, Read, Write as _},
     net::{SocketAddr, TcpStream},
 };
@@ -66,7 +67,7 @@ pub fn request(
 pub fn write_head(socket: &mut TcpStream, method: &str, path: &str, headers: &[(&str, &str)]) {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
     for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        write!(head, "{name}: {value}\r\n").unwrap();
     }
     head.push_str("\r\n");
     socket.write_all(head.as_bytes()).unwrap();
@@ -204,7 +205,7 @@ impl EventSource {
                 return Some(String::from_utf8(block).unwrap());
             }
             self.searched = self.text.len().saturating_sub(1);
-            let mut part = [0; 65_536];
+            let mut part = vec![0; 65_536];
             match self.body.read(&mut part) {
                 Ok(0) => return None,
                 Ok(read) => self.text.extend_from_slice(&part[..read]),

@@ -148,12 +148,12 @@ fn answer(mut socket: TcpStream, behaviour: Behaviour) {
         Behaviour::Answer(text) => text,
         Behaviour::Hang => {
             // Until the peer gives up.
-            socket.read(&mut byte).ok();
+            socket.read_to_end(&mut Vec::new()).ok();
             return;
         }
         Behaviour::Endless => {
             socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"keys\":[").ok();
-            while socket.write_all(&[b' '; 65_536]).is_ok() {}
+            while socket.write_all(&vec![b' '; 65_536]).is_ok() {}
             return;
         }
     };

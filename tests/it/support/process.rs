@@ -51,9 +51,8 @@ impl Process {
         eventually("the gateway listens", || {
             let log = self.log();
             let lines = log.iter().filter_map(|line| serde_json::from_str(line).ok());
-            lines
-                .filter_map(|line: serde_json::Value| line.get("listen")?.as_str()?.parse().ok())
-                .next()
+            let mut lines = lines;
+            lines.find_map(|line: serde_json::Value| line.get("listen")?.as_str()?.parse().ok())
         })
     }
 
