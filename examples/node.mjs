@@ -1,4 +1,4 @@
-// Follows a stream of events. Node 18 or newer, no packages: Node has fetch, but no EventSource yet.
+// Follows a stream of events. Node 18.3 or newer, no packages: Node has fetch, but no EventSource yet.
 //
 //   node examples/node.mjs [URL] [--count N]
 //
