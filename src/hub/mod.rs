@@ -13,7 +13,7 @@ mod timeline;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -46,8 +46,6 @@ struct Inner {
     /// one decision. It is never held across I/O, an await or anything that grows with the size of
     /// an event or the number of subscribers.
     rings: Mutex<Rings>,
-    /// Counts the events, so that a subscriber can tell without the lock that there is none.
-    changes: AtomicU64,
     shards: RwLock<Vec<Arc<Shard>>>,
     subscribers: AtomicUsize,
     subscribers_max: usize,
@@ -74,7 +72,6 @@ impl Hub {
         let origin = EventId::start_of(history, now_ms);
         let inner = Inner {
             rings: Mutex::new(Rings::new(limits, origin)),
-            changes: AtomicU64::new(0),
             shards: RwLock::default(),
             subscribers: AtomicUsize::new(0),
             subscribers_max: limits.subscribers,
@@ -88,12 +85,7 @@ impl Hub {
     pub fn publish(&self, message: &Message, now_ms: u64) -> Published {
         let draft = Draft::new(message);
         let id = message.message_id.as_deref();
-        let published = {
-            let mut rings = lock(&self.inner.rings);
-            let published = rings.publish(&message.topic, id, draft, now_ms);
-            self.inner.changes.fetch_add(1, Ordering::SeqCst);
-            published
-        };
+        let published = lock(&self.inner.rings).publish(&message.topic, id, draft, now_ms);
         if published != Published::Duplicate {
             for shard in self.shards().iter() {
                 shard.ring(&message.topic);
@@ -102,7 +94,7 @@ impl Hub {
         published
     }
 
-    /// Opens a place for a reader on the shard of the thread that will poll it.
+    /// Opens a place for a reader on the shard of this thread, which it cannot leave.
     ///
     /// # Errors
     /// When there are as many as there may be.
@@ -168,10 +160,6 @@ impl Hub {
 
     fn read(&self, topics: &Topics, cursor: &mut Cursor, out: &mut Vec<Arc<Event>>) -> Found {
         lock(&self.inner.rings).read(topics, cursor, out)
-    }
-
-    fn changes(&self) -> &AtomicU64 {
-        &self.inner.changes
     }
 
     fn release(&self) {

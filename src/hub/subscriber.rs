@@ -1,7 +1,9 @@
 //! One reader: a cursor. It owns no queue, so a slow one costs nobody anything.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    marker::PhantomData,
+    rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -38,6 +40,8 @@ pub struct Subscriber {
     /// What was wrong with the cursor that the reader brought.
     untold: Option<Gap>,
     opened_at: EventId,
+    /// Not `Send`: see [`Subscriber::poll_read`].
+    _of_shards_thread: PhantomData<Rc<()>>,
 }
 
 impl Subscriber {
@@ -61,7 +65,7 @@ impl Subscriber {
             }
         };
         let cursor = Cursor { after, evictions_seen: 0 };
-        Self { hub, shard, slot, topics, cursor, untold, opened_at }
+        Self { hub, shard, slot, topics, cursor, untold, opened_at, _of_shards_thread: PhantomData }
     }
 
     /// The id with which the reader is sent off: if it is cut before it was given anything else, it
@@ -86,35 +90,25 @@ impl Subscriber {
         &self.topics
     }
 
-    /// Reads the next events into `out`, and tells what is missing before them. Ready with neither
+    /// To be called on the thread that runs the shard. Reads the next events into `out`, and tells what is missing before them. Ready with neither
     /// is never returned; while there is nothing, the task is woken when its topics ring.
     pub fn poll_read(&mut self, cx: &Context<'_>, out: &mut Vec<Arc<Event>>) -> Poll<Option<Gap>> {
         if let Some(gap) = self.untold.take() {
             return Poll::Ready(Some(gap));
         }
-        let mut waits = false;
-        loop {
-            // Taken before the read: whatever comes after it changes the count.
-            let changes = self.hub.changes().load(Ordering::SeqCst);
-            let found = self.hub.read(&self.topics, &mut self.cursor, out);
-            if found.gap.is_some() || !out.is_empty() {
-                return Poll::Ready(found.gap);
-            }
-            if found.more {
-                // A long walk past other topics' events. The others on this thread come first.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            if waits {
-                return Poll::Pending;
-            }
-            self.shard.wait(self.slot, cx.waker());
-            // An event between the read and the wait rang for nobody: look again if there was one.
-            if self.hub.changes().load(Ordering::SeqCst) == changes {
-                return Poll::Pending;
-            }
-            waits = true;
+        let found = self.hub.read(&self.topics, &mut self.cursor, out);
+        if found.gap.is_some() || !out.is_empty() {
+            return Poll::Ready(found.gap);
         }
+        if found.more {
+            // A long walk past other topics' events. The others on this thread come first.
+            cx.waker().wake_by_ref();
+        } else {
+            // What was published since the read has rung already. The shard's task, which answers
+            // the bell, is on this thread, so it comes after this and finds the waker.
+            self.shard.wait(self.slot, cx.waker());
+        }
+        Poll::Pending
     }
 }
 

@@ -109,14 +109,8 @@ impl EventStream {
                     self.put(gap);
                 }
                 Poll::Pending if self.id_due => self.put_id(),
-                Poll::Pending => {
-                    // Looked at after the wait has begun, or a drain in between would ring for
-                    // nobody.
-                    self.heed_drain();
-                    if self.poll_timer(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                }
+                Poll::Pending if self.poll_timer(cx).is_pending() => return Poll::Pending,
+                Poll::Pending => {}
             }
         }
     }
