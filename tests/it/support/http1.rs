@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     io::{self, BufRead as _, BufReader, Read, Write as _},
     net::{SocketAddr, TcpStream},
+    time::Instant,
 };
 
 use super::{
@@ -219,7 +220,10 @@ impl EventSource {
 
     /// The next event that a parser dispatches, the gateway's own included.
     pub fn next_raw(&mut self) -> Option<Dispatched> {
+        let start = Instant::now();
         loop {
+            // Keep-alives come for ever.
+            assert!(start.elapsed() < PATIENCE, "no event came");
             let block = self.next_block()?;
             let mut dispatched = self.parser.feed(block.as_bytes());
             if let Some(event) = dispatched.pop() {
