@@ -131,8 +131,10 @@ async fn an_issuer_that_misbehaves_gives_no_keys() {
     let ok = |body: &str| {
         Behaviour::Answer(format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}"))
     };
-    let metadata =
-        "HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n";
+    // As the metadata server's address would be: another server that answers, with good keys even.
+    let elsewhere = KeyServer::start();
+    let redirect =
+        format!("HTTP/1.1 302 Found\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", elsewhere.url());
     for (name, behaviour) in [
         ("hangs", Behaviour::Hang),
         ("never ends", Behaviour::Endless),
@@ -141,12 +143,13 @@ async fn an_issuer_that_misbehaves_gives_no_keys() {
         ("answers a weak key", ok(weak)),
         ("answers a shared secret", ok(other)),
         ("answers 500", Behaviour::Answer("HTTP/1.1 500 Oops\r\n\r\n".to_owned())),
-        ("redirects to the metadata server", Behaviour::Answer(metadata.to_owned())),
+        ("redirects", Behaviour::Answer(redirect)),
     ] {
         let server = KeyServer::with(behaviour);
         let keys = start(&server, times());
         assert!(matches!(keys.find(KID).await, Lookup::Unavailable), "{name}");
     }
+    assert_eq!(elsewhere.requests(), 0);
 }
 
 #[tokio::test]
