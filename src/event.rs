@@ -135,8 +135,9 @@ const HEADROOM: usize = ID_FIELD.len() + ID_LEN_MAX + 1;
 
 impl Draft {
     /// Encodes a message as a block of an event stream
-    /// (<https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>): an `event:` line when the message names a type, a `data:` line for each line of
-    /// its data. Data that is not UTF-8 cannot be in a stream, and goes out as base64.
+    /// (<https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>):
+    /// an `event:` line when the message names a type, a `data:` line for each line of its data.
+    /// Data that is not UTF-8 cannot be in a stream, and goes out as base64.
     pub fn new(message: &Message) -> Self {
         let event_type = message.attributes.get("event").filter(|name| is_event_type(name));
         let encoded;

@@ -90,8 +90,9 @@ impl Subscriber {
         &self.topics
     }
 
-    /// To be called on the thread that runs the shard. Reads the next events into `out`, and tells what is missing before them. Ready with neither
-    /// is never returned; while there is nothing, the task is woken when its topics ring.
+    /// To be called on the thread that runs the shard. Reads the next events into `out`, and tells
+    /// what is missing before them. Ready with neither is never returned; while there is nothing,
+    /// the task is woken when its topics ring.
     pub fn poll_read(&mut self, cx: &Context<'_>, out: &mut Vec<Arc<Event>>) -> Poll<Option<Gap>> {
         if let Some(gap) = self.untold.take() {
             return Poll::Ready(Some(gap));

@@ -73,3 +73,35 @@ impl Timeline {
         self.live
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// One event of a quiet topic is held before very many of a busy one that come and go.
+    #[test]
+    fn what_was_forgotten_takes_no_room() {
+        let event = |time_ms| {
+            let id = EventId { time_ms, sequence: 0 };
+            Arc::new(Event { id, frame: Bytes::new(), publish_time_ms: None })
+        };
+        let mut timeline = Timeline::default();
+        timeline.push(0, event(0));
+        for at in 1..10_000 {
+            timeline.push(1, event(at));
+            if 10 < at {
+                timeline.forget(event(at - 10).id);
+            }
+            assert!(timeline.slots.len() <= timeline.live * 2 + EMPTY_SLACK);
+        }
+        assert_eq!(timeline.len(), 11);
+        assert_eq!(
+            timeline.oldest().map(|(channel, event)| (channel, event.id.time_ms)),
+            Some((0, 0))
+        );
+        let held = timeline.after(EventId::ZERO).filter(|(_, _, event)| event.is_some()).count();
+        assert_eq!(held, 10);
+    }
+}

@@ -2,12 +2,13 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Shutdown, SocketAddr},
+    net::{Shutdown, SocketAddr, TcpStream},
     process::ExitStatus,
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 
 use crate::support::{
     PATIENCE, eventually,
@@ -56,6 +57,21 @@ fn a_stalled_socket_is_ended_and_slows_nobody() {
     gateway.publish("orders", "still there");
     assert_eq!(healthy.next().data, "still there");
     drop(stalled);
+}
+
+/// What little a stalled reader did not take can all be in the kernel. Then nothing in the gateway
+/// waits for the socket, and it is the kernel that gives up.
+#[test]
+fn a_socket_that_is_stalled_in_the_kernel_is_ended_too() {
+    let gateway = Gateway::dev(&[("stall", "1 s"), ("keep-alive", "10 min")]);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect(&gateway.address.into()).unwrap();
+    let mut stalled: TcpStream = socket.into();
+    http1::write_head(&mut stalled, "GET", "/events", &[]);
+    gateway.until_metric(STREAMS, 1.0);
+    gateway.publish("orders", "x".repeat(20_000));
+    gateway.until_metric(STREAMS, 0.0);
 }
 
 /// A reader that takes little, but something, is slow and not stalled.
