@@ -59,7 +59,7 @@ impl Asked {
     pub fn read(request: &HttpRequest, now_ms: u64) -> Result<Self, BadRequest> {
         let is_event_source = accepts_event_stream(request)?;
         let Query(parameters) = Query::<Parameters>::from_query(request.query_string())
-            .map_err(|err| BadRequest::Parameter(format!("{err}: {}", err.source())))?;
+            .map_err(|err| BadRequest::Parameter(format!("query: {}", err.source())))?;
         if let Some(format) = parameters.format.filter(|format| format != "data") {
             return bad("format", &format, "is not data, the only format so far");
         }
