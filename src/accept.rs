@@ -110,6 +110,8 @@ fn protocol(is_http2: bool) -> Protocol {
 pub enum BadTls {
     #[error("--tls-cert: {0}: {1}")]
     Cert(String, #[source] rustls::pki_types::pem::Error),
+    #[error("--tls-cert: {0}: there is no certificate in it (PEM, BEGIN CERTIFICATE)")]
+    NoCertificate(String),
     #[error("--tls-key: {0}: {1}")]
     Key(String, #[source] rustls::pki_types::pem::Error),
     #[error("--tls-cert, --tls-key: {0}")]
@@ -124,7 +126,10 @@ pub fn load_tls(files: &TlsFiles) -> Result<Arc<ServerConfig>, BadTls> {
     let (cert, key) = (files.cert.display().to_string(), files.key.display().to_string());
     let chain: Vec<_> = CertificateDer::pem_file_iter(&files.cert)
         .and_then(Iterator::collect)
-        .map_err(|err| BadTls::Cert(cert, err))?;
+        .map_err(|err| BadTls::Cert(cert.clone(), err))?;
+    if chain.is_empty() {
+        return Err(BadTls::NoCertificate(cert));
+    }
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|err| BadTls::Key(key, err))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)

@@ -5,7 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     io::{self, IoSlice},
     pin::Pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -41,10 +41,29 @@ pub struct Connection {
     pub is_http2: bool,
     /// How many event streams are on it.
     pub streams: Cell<usize>,
+    /// How many requests are being answered.
+    requests: Cell<usize>,
     wrote: Cell<bool>,
     closed: Cell<bool>,
+    /// Whether the kernel gave up, because the peer took nothing for too long.
+    timed_out: Cell<bool>,
+    /// Since when the head of a request has been coming in.
+    head_since: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
 }
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub struct Request(Rc<Connection>);
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.0.requests.set(self.0.requests.get().saturating_sub(1));
+    }
+}
+
+/// A request's head has to be in within this time.
+pub const HEAD_MAX: Duration = Duration::from_secs(5);
 
 impl Socket {
     /// `ahead` is given to the reader before anything else.
@@ -52,8 +71,12 @@ impl Socket {
         let connection = Connection {
             is_http2,
             streams: Cell::new(0),
+            requests: Cell::new(0),
             wrote: Cell::new(false),
             closed: Cell::new(false),
+            timed_out: Cell::new(false),
+            // The first one begins with the connection.
+            head_since: Cell::new(Some(Instant::now())),
             waker: RefCell::new(None),
         };
         Self { transport, ahead, connection: Rc::new(connection) }
@@ -74,6 +97,11 @@ impl Socket {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let polled = io(self, cx);
+        if let Poll::Ready(Err(err)) = &polled
+            && err.kind() == io::ErrorKind::TimedOut
+        {
+            self.connection.timed_out.set(true);
+        }
         if polled.is_pending() {
             let mut waker = self.connection.waker.borrow_mut();
             if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -93,9 +121,35 @@ impl Connection {
         }
     }
 
-    /// Whether it was closed from here.
-    pub fn is_closed(&self) -> bool {
-        self.closed.get()
+    /// To be told of each request, when its head is in. What it returns is kept while the request
+    /// is answered.
+    pub fn request(self: &Rc<Self>) -> Request {
+        self.head_since.set(None);
+        self.requests.set(self.requests.get() + 1);
+        Request(Rc::clone(self))
+    }
+
+    fn is_busy(&self) -> bool {
+        0 < self.streams.get() || 0 < self.requests.get()
+    }
+
+    /// Whether a request's head has been coming in for too long (slow-loris). actix watches only
+    /// the first head of HTTP/1. Of HTTP/2 this sees only the first, since what a peer sends later
+    /// may be anything; of HTTP/1 also those that follow on the same connection.
+    fn is_slow(&self, now: Instant) -> bool {
+        let since = self.head_since.get();
+        !self.is_busy() && since.is_some_and(|since| HEAD_MAX <= now.duration_since(since))
+    }
+
+    fn was_read(&self) {
+        if !self.is_http2 && !self.is_busy() && self.head_since.get().is_none() {
+            self.head_since.set(Some(Instant::now()));
+        }
+    }
+
+    /// Whether it ended because its peer took nothing.
+    fn is_stalled(&self) -> bool {
+        self.closed.get() || self.timed_out.get()
     }
 }
 
@@ -111,10 +165,14 @@ impl AsyncRead for Socket {
             buffer.put_slice(&part);
             return Poll::Ready(Ok(()));
         }
-        this.poll(cx, |this, cx| match &mut this.transport {
+        let polled = this.poll(cx, |this, cx| match &mut this.transport {
             Transport::Plain(io) => Pin::new(io).poll_read(cx, buffer),
             Transport::Tls(io) => Pin::new(io.as_mut()).poll_read(cx, buffer),
-        })
+        });
+        if polled.is_ready() {
+            this.connection.was_read();
+        }
+        polled
     }
 }
 
@@ -177,9 +235,11 @@ impl Socket {
     }
 }
 
-/// Watches the event streams of one worker for readers that take nothing.
+/// Watches the connections of one worker for peers that take nothing, or that take all day to say
+/// what they want.
 #[derive(Debug, Default)]
 pub struct StallWatch {
+    connections: RefCell<slab::Slab<Weak<Connection>>>,
     streams: RefCell<slab::Slab<Rc<Watched>>>,
 }
 
@@ -206,6 +266,11 @@ pub struct Watch {
 }
 
 impl StallWatch {
+    /// Watches a connection for as long as it lives.
+    pub fn add(&self, connection: &Rc<Connection>) {
+        self.connections.borrow_mut().insert(Rc::downgrade(connection));
+    }
+
     /// Watches a stream from now on. It should end by itself at `over_at`.
     pub fn watch(self: &Rc<Self>, connection: &Rc<Connection>, over_at: Instant) -> Watch {
         connection.streams.set(connection.streams.get() + 1);
@@ -226,7 +291,18 @@ impl StallWatch {
         loop {
             ticks.tick().await;
             self.close_stalled(Instant::now(), stall);
+            self.close_slow(Instant::now());
         }
+    }
+
+    fn close_slow(&self, now: Instant) {
+        self.connections.borrow_mut().retain(|_, connection| {
+            let Some(connection) = connection.upgrade() else { return false };
+            if connection.is_slow(now) {
+                connection.close();
+            }
+            true
+        });
     }
 
     /// An HTTP/1 stream is cut when its socket took nothing for too long. An HTTP/2 stream has only
@@ -276,9 +352,9 @@ impl Watch {
         self.watched.asked.set(true);
     }
 
-    /// Whether its connection was closed over it.
-    pub fn was_closed(&self) -> bool {
-        self.watched.connection.is_closed()
+    /// Whether its connection ended because its reader took nothing.
+    pub fn was_stalled(&self) -> bool {
+        self.watched.connection.is_stalled()
     }
 }
 

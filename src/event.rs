@@ -63,8 +63,8 @@ impl EventId {
 
     /// The id after `self` when the wall clock says `now_ms`, even if the clock went back.
     pub fn next(self, now_ms: u64) -> Self {
-        // The counter may never run into the bits of the history. 2^32 events within one
-        // millisecond of a clock that stands still are out of reach, but must not be wrong.
+        // The counter goes on over milliseconds, so a busy gateway fills it in some days. It may
+        // never run into the bits of the history: it begins anew in the next millisecond.
         let counter_full = self.sequence & u64::from(u32::MAX) == u64::from(u32::MAX);
         if counter_full {
             return Self::start_of(self.history(), now_ms.max(self.time_ms + 1));
@@ -148,8 +148,10 @@ impl Draft {
             &encoded
         };
         let type_len = event_type.map_or(0, |name| name.len() + "event: \n".len());
-        let mut buffer =
-            BytesMut::with_capacity(HEADROOM + type_len + text.len() + "data: \n\n".len());
+        // Exactly what it takes, or the buffer would double and the ring hold what nobody counts.
+        let line_ends = text.matches(['\r', '\n']).count() - text.matches("\r\n").count();
+        let text_len = text.len() + "data: \n".len() * (line_ends + 1) + 1;
+        let mut buffer = BytesMut::with_capacity(HEADROOM + type_len + text_len);
         buffer.resize(HEADROOM, 0);
         if let Some(name) = event_type {
             for part in ["event: ", name, "\n"] {

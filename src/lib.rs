@@ -33,6 +33,7 @@ pub mod outlet;
 pub mod accept;
 pub mod clock;
 pub mod connection;
+pub mod guard;
 pub mod metrics;
 pub mod ops;
 pub mod problem;

@@ -18,8 +18,8 @@ use tracing_subscriber::{
 
 use crate::{clock, config::LogFormat};
 
-/// Two libraries log as warnings what is daily business here: peers that leave.
-const QUIET: [&str; 2] = ["actix_http=error", "actix_server=warn"];
+/// What anyone can cause by leaving, or by sending what is no HTTP, is not worth a line each.
+const QUIET: [&str; 2] = ["actix_http=off", "actix_server=warn"];
 
 /// Writes all that is logged from now on to standard error.
 ///
@@ -30,7 +30,9 @@ pub fn init(
     level: &str,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut filter = EnvFilter::try_new(level)?;
-    for directive in QUIET.iter().filter(|_| !level.contains("actix")) {
+    // Not for a log that is quieter than that anyway, or that says itself what it wants of actix.
+    let quiet_enough = ["off", "error"].contains(&level) || level.contains("actix");
+    for directive in QUIET.iter().filter(|_| !quiet_enough) {
         filter = filter.add_directive(directive.parse()?);
     }
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);

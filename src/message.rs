@@ -1,6 +1,6 @@
 //! What arrives, in Pub/Sub's words.
 
-use std::{borrow::Borrow, collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
 
@@ -80,12 +80,6 @@ impl FromStr for Topic {
 impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-impl Borrow<str> for Topic {
-    fn borrow(&self) -> &str {
-        &self.0
     }
 }
 

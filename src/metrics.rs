@@ -13,7 +13,8 @@ pub struct Metrics {
     pub pushes: IntCounterVec,
     /// `stream_events_poison_total{reason}`: acked and dropped, or refused with `--poison nack`.
     pub poison: IntCounterVec,
-    /// `stream_events_push_tokens_total{result}`: `ok`, or why a token was refused.
+    /// `stream_events_push_tokens_total{result}`: `verified`, `remembered`, or why
+    /// a token was refused.
     pub push_tokens: IntCounterVec,
     /// `stream_events_push_keys_fetches_total{result}`: fetches of the issuer's key set.
     pub key_fetches: IntCounterVec,
@@ -23,8 +24,8 @@ pub struct Metrics {
     pub streams_opened: IntCounter,
     /// `stream_events_streams_refused_total{reason}`.
     pub streams_refused: IntCounterVec,
-    /// `stream_events_streams_ended_total{reason}`: why a stream ended; `client` when its reader
-    /// left.
+    /// `stream_events_streams_ended_total{reason}`: why a stream ended: `max-age`, `draining`,
+    /// `client` when its reader left, `stalled`, `fell-behind`.
     pub streams_ended: IntCounterVec,
     /// `stream_events_gaps_total{reason}`: gaps told to readers.
     pub gaps: IntCounterVec,

@@ -44,3 +44,9 @@ fn with(response: &mut HttpResponseBuilder, status: StatusCode, detail: &str) ->
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .body(body.to_string())
 }
+
+/// An HTTP client's error says what went wrong only in its causes.
+pub fn error_chain(err: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(err.source(), |cause| cause.source());
+    causes.fold(err.to_string(), |text, cause| format!("{text}: {cause}"))
+}

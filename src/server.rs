@@ -8,28 +8,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix_cors::Cors;
 use actix_http::HttpService;
 use actix_service::{IntoServiceFactory as _, ServiceFactoryExt as _, fn_service, map_config};
 use actix_web::{
     App, HttpResponse, HttpServer,
-    body::{BoxBody, MessageBody},
-    dev::{AppConfig, Server, ServiceRequest, ServiceResponse},
-    http::{KeepAlive, Method, StatusCode, header},
-    middleware::{Next, from_fn},
+    dev::{AppConfig, Server},
+    guard::{Any, Get, Head},
+    http::{KeepAlive, StatusCode, header},
+    middleware::from_fn,
     web,
 };
 use actix_web_lab::middleware::CatchPanic;
 use rand::RngExt as _;
 use rustls::ServerConfig;
+use socket2::{Domain, Socket as Socket2, Type};
 
 use crate::{
     accept::Acceptor,
     backplane::Backplane,
     clock,
     config::{Config, Mode, PushAuth},
-    connection::{Connection, Socket, StallWatch},
+    connection::{Connection, HEAD_MAX, Socket, StallWatch},
     event::HISTORY_MAX,
+    guard::{cors, watch_and_guard},
     hub::{DedupLimits, Hub, Limits, RingLimits},
     inlet::{
         body::InFlight,
@@ -44,7 +45,7 @@ use crate::{
         page,
         sse::{self, Outlet, Worker},
     },
-    problem::problem,
+    problem::{problem, problem_with},
 };
 
 /// Sockets that listen already, so that nothing can fail between being told the port and using it.
@@ -61,7 +62,7 @@ impl Listeners {
     /// With the address that cannot be had.
     pub fn bind(config: &Config) -> io::Result<Self> {
         let bind = |address: std::net::SocketAddr| {
-            TcpListener::bind(address).map_err(|err| {
+            listen(address).map_err(|err| {
                 io::Error::new(err.kind(), format!("cannot listen on {address}: {err}"))
             })
         };
@@ -69,13 +70,24 @@ impl Listeners {
     }
 }
 
+fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A restart must not wait until the old connections are forgotten.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Connections that wait to be accepted. When a proxy dies, all of its readers come at once; the
+/// standard library's 128 would make most of them wait for a retry of a second or more. (The kernel
+/// cuts it to `somaxconn`, 4,096 by default.)
+const BACKLOG: i32 = 4_096;
 /// Connections beside streams: pushes, probes, and streams that are just being opened.
 pub const CONNECTIONS_BESIDE_STREAMS: usize = 4_096;
 /// A load balancer of Google keeps idle connections for 600 s. Whoever closes first risks that the
 /// other has just sent a request, so it has to be the other.
 const IDLE_MAX: Duration = Duration::from_secs(620);
-/// A request's head must be in within this time (slow-loris).
-const REQUEST_HEAD_MAX: Duration = Duration::from_secs(5);
 /// After the drain, for the last blocks to leave and for what is left to be closed by force.
 const FLUSH: Duration = Duration::from_millis(400);
 /// How often shutdown looks whether everyone has left.
@@ -97,10 +109,12 @@ pub async fn run(
     let ops = listeners.ops.map(|listener| ops_server(listener, &parts)).transpose()?;
     let handles: Vec<_> = ops.iter().chain([&public]).map(Server::handle).collect();
     let servers: Vec<_> = ops.into_iter().chain([public]).map(tokio::spawn).collect();
-    let sweep = tokio::spawn(sweep(parts.hub.clone()));
+    let mut sweep = tokio::spawn(sweep(parts.hub.clone()));
 
-    shutdown.await;
-    leave(&config, &parts).await;
+    tokio::select! {
+        () = shutdown => leave(&config, &parts).await,
+        ended = &mut sweep => return Err(io::Error::other(format!("the sweep ended: {ended:?}"))),
+    }
     let stopped = async {
         for handle in handles {
             handle.stop(false).await;
@@ -214,9 +228,8 @@ fn limits(config: &Config) -> Limits {
 fn public_routes(mode: Mode) -> impl FnOnce(&mut web::ServiceConfig) {
     move |routes| {
         let events = web::resource("/events")
-            .wrap(cors())
-            .route(web::get().to(sse::events))
-            .route(web::head().to(sse::events))
+            .wrap(cors(mode))
+            .route(read().to(sse::events))
             .default_service(web::to(sse::only_get));
         let push = |path| {
             web::resource(path)
@@ -231,43 +244,47 @@ fn public_routes(mode: Mode) -> impl FnOnce(&mut web::ServiceConfig) {
             .default_service(web::to(not_found));
         if mode == Mode::Dev {
             routes
-                .route("/", web::get().to(page::html))
-                .route("/page.js", web::get().to(page::script))
-                .route("/page.css", web::get().to(page::style));
+                .route("/", read().to(page::html))
+                .route("/page.js", read().to(page::script))
+                .route("/page.css", read().to(page::style));
         }
     }
 }
 
 fn ops_routes(routes: &mut web::ServiceConfig) {
     routes
-        .route("/metrics", web::get().to(ops::metrics))
+        .route("/metrics", read().to(ops::metrics))
         .configure(health_routes)
         .default_service(web::to(not_found));
 }
 
 /// Cloud Run keeps some paths that end in z for itself, hence the second names.
 fn health_routes(routes: &mut web::ServiceConfig) {
-    routes
-        .route("/healthz", web::get().to(ops::health))
-        .route("/health", web::get().to(ops::health))
-        .route("/readyz", web::get().to(ops::ready))
-        .route("/ready", web::get().to(ops::ready));
+    for path in ["/healthz", "/health"] {
+        routes.service(
+            web::resource(path).route(read().to(ops::health)).default_service(only_read()),
+        );
+    }
+    for path in ["/readyz", "/ready"] {
+        routes
+            .service(web::resource(path).route(read().to(ops::ready)).default_service(only_read()));
+    }
+}
+
+/// GET, and HEAD without the body.
+fn read() -> actix_web::Route {
+    web::route().guard(Any(Get()).or(Head()))
+}
+
+fn only_read() -> actix_web::Route {
+    web::to(async || {
+        let allow = (header::ALLOW, "GET, HEAD");
+        problem_with(StatusCode::METHOD_NOT_ALLOWED, allow, "this is read with GET")
+    })
 }
 
 async fn not_found() -> HttpResponse {
-    problem(StatusCode::NOT_FOUND, "there is POST /push/{topic} and GET /events")
-}
-
-/// Streams that anyone may read may be read from any page. No credentials are involved.
-fn cors() -> Cors {
-    Cors::default()
-        .allow_any_origin()
-        .send_wildcard()
-        .allowed_methods([Method::GET, Method::HEAD])
-        .allowed_headers([header::ACCEPT, header::AUTHORIZATION, header::CACHE_CONTROL])
-        .allowed_header("last-event-id")
-        .expose_headers([header::RETRY_AFTER])
-        .max_age(24 * 3600)
+    problem(StatusCode::NOT_FOUND, "there is nothing at this path")
 }
 
 fn public_server(
@@ -283,7 +300,8 @@ fn public_server(
     let readiness = parts.readiness.clone();
     // Called once on each worker's thread.
     let service = move || {
-        let worker = Worker { shard: hub.add_shard(), stall_watch: Rc::new(StallWatch::default()) };
+        let stall_watch = Rc::new(StallWatch::default());
+        let worker = Worker { shard: hub.add_shard(), stall_watch: Rc::clone(&stall_watch) };
         actix_web::rt::spawn(Arc::clone(&worker.shard).run());
         actix_web::rt::spawn(Rc::clone(&worker.stall_watch).run(stall));
         let app = App::new()
@@ -291,17 +309,18 @@ fn public_server(
             .app_data(outlet.clone())
             .app_data(readiness.clone())
             .app_data(web::Data::new(worker))
-            .wrap(from_fn(move |request, next| guard_host(mode, request, next)))
+            .wrap(from_fn(move |request, next| watch_and_guard(mode, request, next)))
             .wrap(CatchPanic::default())
             .configure(public_routes(mode));
         let app = app.into_factory().map_err(|err: actix_web::Error| err.error_response());
         let http = HttpService::build()
             .keep_alive(KeepAlive::Timeout(IDLE_MAX))
-            .client_request_timeout(REQUEST_HEAD_MAX)
+            .client_request_timeout(HEAD_MAX)
             // A reader's FIN must end its stream at once: it is how a closed tab looks.
             .h1_allow_half_closed(false)
             .local_addr(address)
-            .on_connect_ext(|socket: &Socket, data: &mut actix_http::Extensions| {
+            .on_connect_ext(move |socket: &Socket, data: &mut actix_http::Extensions| {
+                stall_watch.add(socket.connection());
                 data.insert::<Rc<Connection>>(Rc::clone(socket.connection()));
             })
             .finish(map_config(app, |()| AppConfig::default()));
@@ -312,7 +331,10 @@ fn public_server(
     };
     let server = Server::build()
         .workers(config.workers)
-        .max_concurrent_connections(config.subscribers_max + CONNECTIONS_BESIDE_STREAMS)
+        .max_concurrent_connections(
+            // Of each worker; connections are spread over them in turn.
+            config.subscribers_max.div_ceil(config.workers) + CONNECTIONS_BESIDE_STREAMS,
+        )
         .disable_signals()
         .listen("public", listener, service)?
         .run();
@@ -327,42 +349,9 @@ fn ops_server(listener: TcpListener, parts: &Parts) -> io::Result<Server> {
     };
     let server = HttpServer::new(app)
         .workers(1)
-        .client_request_timeout(REQUEST_HEAD_MAX)
+        .client_request_timeout(HEAD_MAX)
         .disable_signals()
         .listen(listener)?
         .run();
     Ok(server)
-}
-
-/// `dev` checks no tokens, so a page on the web must not reach it by a name of its own that points
-/// to loopback (DNS rebinding).
-async fn guard_host<B: MessageBody + 'static>(
-    mode: Mode,
-    request: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    if mode == Mode::Dev && !is_loopback(host_of(&request)) {
-        let text = "dev answers only to localhost and loopback addresses";
-        let response = problem(StatusCode::MISDIRECTED_REQUEST, text);
-        return Ok(request.into_response(response));
-    }
-    next.call(request).await.map(ServiceResponse::map_into_boxed_body)
-}
-
-/// What the peer says it speaks to: HTTP/2's authority or HTTP/1's `Host`. Not what a `Forwarded`
-/// header says, since a page can set that one.
-fn host_of(request: &ServiceRequest) -> &str {
-    let authority = request.uri().authority().map(actix_http::uri::Authority::as_str);
-    let host = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    authority.or_else(host).unwrap_or_default()
-}
-
-fn is_loopback(host: &str) -> bool {
-    // The port follows the last colon, unless that is one of a bare IPv6 address in brackets.
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => name,
-        _ => host,
-    };
-    let address = name.trim_matches(['[', ']']).parse();
-    name == "localhost" || address.is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     clock,
+    event::EventId,
     hub::{Hub, Published},
     message::Message,
 };
@@ -11,6 +12,15 @@ use crate::{
 pub enum Backplane {
     /// The rings of this process. One replica only: another one has other rings.
     Local(Hub),
+}
+
+/// The log has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirmed {
+    /// As an event with this id.
+    Stored(EventId),
+    /// Its message id was there before, within the window.
+    Duplicate,
 }
 
 /// The log did not confirm. Pub/Sub keeps the message and pushes it again.
@@ -27,10 +37,13 @@ impl Backplane {
     /// # Errors
     /// When the log did not confirm.
     #[expect(clippy::unused_async, reason = "a log on another machine is awaited here")]
-    pub async fn publish(&self, message: &Message) -> Result<Published, Unconfirmed> {
+    pub async fn publish(&self, message: &Message) -> Result<Confirmed, Unconfirmed> {
         match self {
-            Self::Local(hub) if hub.draining().is_some() => Err(Unconfirmed::Draining),
-            Self::Local(hub) => Ok(hub.publish(message, clock::now_ms())),
+            Self::Local(hub) => match hub.publish(message, clock::now_ms()) {
+                Published::Stored(id) => Ok(Confirmed::Stored(id)),
+                Published::Duplicate => Ok(Confirmed::Duplicate),
+                Published::Closed => Err(Unconfirmed::Draining),
+            },
         }
     }
 }

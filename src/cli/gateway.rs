@@ -43,7 +43,7 @@ fn start(config: Config) -> Result<(), Failed> {
     logs::init(config.log_format, &config.log_level).map_err(Failed::Log)?;
     let listeners = Listeners::bind(&config)?;
     log_start(&config, &listeners)?;
-    raise_file_limit(config.subscribers_max + server::CONNECTIONS_BESIDE_STREAMS);
+    raise_file_limit(&config);
     let system = actix_web::rt::System::new();
     system.block_on(async {
         let shutdown = shutdown_signal()?;
@@ -69,14 +69,15 @@ fn log_start(config: &Config, listeners: &Listeners) -> std::io::Result<()> {
 
 /// Each connection is a file. Many systems let a process have 1,024 unless it asks for more, and a
 /// gateway that runs out of files cannot even answer its probes.
-fn raise_file_limit(wanted: usize) {
+fn raise_file_limit(config: &Config) {
+    let wanted = config.subscribers_max + server::CONNECTIONS_BESIDE_STREAMS;
     let limit = getrlimit(Resource::Nofile);
     let all = Rlimit { current: limit.maximum, ..limit };
     if let Err(err) = setrlimit(Resource::Nofile, all) {
         tracing::warn!(error = %err, "the limit of open files could not be raised");
     }
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    if allowed < wanted as u64 {
+    if allowed < wanted as u64 && config.mode == Mode::Serve {
         tracing::warn!(
             allowed,
             wanted,

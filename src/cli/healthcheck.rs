@@ -1,10 +1,17 @@
 //! `healthcheck`: for a container that has no shell and no curl.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Arg, Command};
 
-use crate::cli::{Environment, block_on};
+use crate::{
+    cli::{Environment, block_on},
+    problem::error_chain,
+};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -14,24 +21,40 @@ pub fn command() -> Command {
         Arg::new("url")
             .long("url")
             .value_name("URL")
-            .help("What to ask [default: /readyz of the ops listener, as the environment has it]"),
+            .help("What to ask, as in http://127.0.0.1:8080/readyz for dev [default: /readyz of the ops listener, \
+             or of the public one if that is off, as the environment has them]"),
     )
 }
 
 /// `/readyz` of the gateway that has this environment too: of its ops listener, which never speaks
 /// TLS, or of the public one if that is off.
 pub fn url(environment: &Environment) -> String {
-    let port = |name: &str| {
-        let text = environment.get(name).filter(|text| !text.is_empty())?;
-        text.rsplit(':').next()?.parse::<u16>().ok()
-    };
-    let ops_is_off = environment.get("STREAM_EVENTS_OPS_LISTEN").is_some_and(|text| text == "off");
-    let port = if ops_is_off {
-        port("STREAM_EVENTS_LISTEN").or_else(|| port("PORT")).unwrap_or(8080)
-    } else {
-        port("STREAM_EVENTS_OPS_LISTEN").unwrap_or(9090)
-    };
-    format!("http://127.0.0.1:{port}/readyz")
+    let given = |name: &str| environment.get(name).filter(|text| !text.is_empty());
+    let address = |name: &str| given(name)?.parse::<SocketAddr>().ok();
+    let ops_is_off = given("STREAM_EVENTS_OPS_LISTEN").is_some_and(|text| text == "off");
+    if !ops_is_off {
+        let ops = address("STREAM_EVENTS_OPS_LISTEN").unwrap_or(loopback(9090));
+        return format!("http://{}/readyz", reachable(ops));
+    }
+    let port = given("PORT").and_then(|port| port.parse().ok()).unwrap_or(8080);
+    let public = address("STREAM_EVENTS_LISTEN").unwrap_or(loopback(port));
+    let scheme = if given("STREAM_EVENTS_TLS_CERT").is_some() { "https" } else { "http" };
+    format!("{scheme}://{}/readyz", reachable(public))
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Who listens on all addresses is asked on loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => loopback(address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            SocketAddr::from((Ipv6Addr::LOCALHOST, address.port()))
+        }
+        _ => address,
+    }
 }
 
 /// Asks once.
@@ -51,9 +74,15 @@ pub fn run(url: &str) -> ExitCode {
 }
 
 async fn ask(url: &str) -> Result<(), String> {
-    let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build();
-    let response = client.map_err(|err| err.to_string())?.get(url).send().await;
-    let response = response.map_err(|err| err.to_string())?;
+    // The certificate is for the name that clients use, and not for this address. What is asked is
+    // whether the gateway is ready, which is no secret.
+    let client = reqwest::Client::builder()
+        .timeout(TIMEOUT)
+        .no_proxy()
+        .tls_danger_accept_invalid_certs(true)
+        .build();
+    let response = client.map_err(|err| error_chain(&err))?.get(url).send().await;
+    let response = response.map_err(|err| error_chain(&err))?;
     let status = response.status();
     if status.is_success() {
         return Ok(());
@@ -77,5 +106,9 @@ mod tests {
         assert_eq!(url_of(&ops), "http://127.0.0.1:9999/readyz");
         let off = [("STREAM_EVENTS_OPS_LISTEN", "off"), ("PORT", "7777")];
         assert_eq!(url_of(&off), "http://127.0.0.1:7777/readyz");
+        let tls = [off[0], ("STREAM_EVENTS_LISTEN", "[::]:8443"), ("STREAM_EVENTS_TLS_CERT", "x")];
+        assert_eq!(url_of(&tls), "https://[::1]:8443/readyz");
+        let one = [("STREAM_EVENTS_OPS_LISTEN", "10.0.0.7:9999")];
+        assert_eq!(url_of(&one), "http://10.0.0.7:9999/readyz");
     }
 }

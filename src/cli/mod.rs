@@ -39,7 +39,10 @@ pub type Environment = HashMap<String, String>;
 pub fn environment() -> Environment {
     let ours = |name: &str| name.starts_with("STREAM_EVENTS_") || name == "PORT";
     std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        // A value that is not UTF-8 is no setting's, and says so when it is read.
+        .filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+        })
         .filter(|(name, _)| ours(name))
         .collect()
 }
@@ -93,7 +96,7 @@ fn gateway_command(
         .map(|name| format!("{name}: no flag has this name in the environment"))
         .collect();
     unknown.sort();
-    let port = environment.get("PORT").map(String::as_str);
+    let port = environment.get("PORT").map(String::as_str).filter(|port| !port.is_empty());
     let config = Config::from_texts(mode, &texts, port);
     match config {
         Ok(config) if unknown.is_empty() => Ok(Command::Gateway(Box::new(config))),

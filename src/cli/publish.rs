@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::{Arg, ArgAction, ArgMatches, Command, error::ErrorKind};
 use serde_json::{Map, json};
 
-use crate::{cli::block_on, clock, message::Topic};
+use crate::{cli::block_on, clock, message::Topic, problem::error_chain};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -75,8 +75,15 @@ impl Publish {
     }
 
     async fn post(&self, data: Vec<u8>) -> Result<reqwest::Response, reqwest::Error> {
-        let url = format!("{}/push/{}", self.url.trim_end_matches('/'), self.topic);
-        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+        // Of a topic's letters only this one means something in a path.
+        let topic = self.topic.as_str().replace('%', "%25");
+        let url = format!("{}/push/{topic}", self.url.trim_end_matches('/'));
+        let mut client = reqwest::Client::builder().timeout(TIMEOUT);
+        // A proxy of the environment is not asked for a gateway on this machine.
+        if ["127.0.0.1", "localhost", "[::1]"].iter().any(|host| self.url.contains(host)) {
+            client = client.no_proxy();
+        }
+        let client = client.build()?;
         // Pub/Sub's own are numbers of this size.
         let message_id =
             self.message_id.clone().unwrap_or_else(|| rand::random::<u64>().to_string());
@@ -139,8 +146,8 @@ fn standard_input() -> std::io::Result<Vec<u8>> {
 
 async fn send(publish: &Publish, data: Vec<u8>) -> Result<(), String> {
     let response = publish.post(data).await.map_err(|err| {
-        let cause = std::error::Error::source(&err).map_or_else(String::new, |c| format!(": {c}"));
-        format!("{err}{cause}\nIs a gateway running there? Start one with: stream-events dev")
+        let hint = "\nIs a gateway running there? Start one with: stream-events dev";
+        format!("{}{}", error_chain(&err), if err.is_connect() { hint } else { "" })
     })?;
     let status = response.status();
     if status.is_success() {

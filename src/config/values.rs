@@ -75,6 +75,9 @@ impl<'a> Values<'a> {
 
     pub(super) fn many<T: FromStr<Err: Display>>(&mut self, flag: &str) -> Vec<T> {
         let mut values = Vec::new();
+        if self.texts.contains_key(flag) && self.texts(flag).is_empty() {
+            self.problem(flag, "is empty; leave it out if it is not meant to say anything");
+        }
         for text in self.texts(flag) {
             match text.parse() {
                 Ok(value) => values.push(value),

@@ -12,18 +12,18 @@ pub struct Channel {
     pub topic: Topic,
     pub ring: Ring,
     pub dedup: DedupWindow,
-    /// The hub's count of evictions at this channel's latest one.
-    pub evicted_at: u64,
+    /// The hub's count of losses at this channel's latest one.
+    pub lost_at: u64,
 }
 
 /// Up to where something is missing, and since when. A reader that was told of all losses up to a
-/// count of evictions has to be told again only of those with a higher count.
+/// count of losses has to be told again only of those with a higher count.
 #[derive(Debug, Clone, Copy)]
 pub struct Floor {
     /// The newest id that is no longer held.
     pub id: EventId,
-    /// The hub's count of evictions when it rose to that.
-    pub evicted_at: u64,
+    /// The hub's count of losses when it rose to that.
+    pub lost_at: u64,
 }
 
 impl Channel {
@@ -34,13 +34,13 @@ impl Channel {
             topic,
             ring: Ring::new(floor.id),
             dedup: DedupWindow::default(),
-            evicted_at: floor.evicted_at,
+            lost_at: floor.lost_at,
         }
     }
 
     /// See [`Floor`].
     pub fn floor(&self) -> Floor {
-        Floor { id: self.ring.floor(), evicted_at: self.evicted_at }
+        Floor { id: self.ring.floor(), lost_at: self.lost_at }
     }
 
     /// Whether nothing would be lost with it but its floor.

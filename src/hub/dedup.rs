@@ -38,21 +38,17 @@ impl Fingerprinter {
 }
 
 impl DedupWindow {
-    /// Whether the id was stored within the window.
-    pub fn contains(&self, fingerprint: u128) -> bool {
-        self.seen.contains(&fingerprint)
-    }
-
-    /// Remembers an id.
-    pub fn insert(&mut self, fingerprint: u128, now_ms: u64) {
-        if self.seen.insert(fingerprint) {
+    /// Remembers an id. Returns whether it was not there.
+    pub fn insert(&mut self, fingerprint: u128, now_ms: u64) -> bool {
+        let is_new = self.seen.insert(fingerprint);
+        if is_new {
             self.oldest_first.push_back((now_ms, fingerprint));
         }
+        is_new
     }
 
-    /// Forgets the ids that are too old or too many, and says how many those were.
-    pub fn trim(&mut self, now_ms: u64, limits: &DedupLimits) -> usize {
-        let before = self.len();
+    /// Forgets the ids that are too old or too many.
+    pub fn trim(&mut self, now_ms: u64, limits: &DedupLimits) {
         while let Some((stored_ms, _)) = self.oldest_first.front() {
             let old = limits.age_ms < now_ms.saturating_sub(*stored_ms);
             if !old && self.len() <= limits.ids {
@@ -60,18 +56,21 @@ impl DedupWindow {
             }
             self.forget_oldest();
         }
-        before - self.len()
     }
 
     /// Forgets the oldest id, if there is one.
-    pub fn forget_oldest(&mut self) -> bool {
-        let Some((_, fingerprint)) = self.oldest_first.pop_front() else { return false };
+    pub fn forget_oldest(&mut self) {
+        let Some((_, fingerprint)) = self.oldest_first.pop_front() else { return };
         self.seen.remove(&fingerprint);
         if self.len() * 4 < self.oldest_first.capacity() && 64 < self.oldest_first.capacity() {
             self.oldest_first.shrink_to(self.len() * 2);
             self.seen.shrink_to(self.seen.len() * 2);
         }
-        true
+    }
+
+    /// When the oldest id was stored.
+    pub fn oldest_ms(&self) -> Option<u64> {
+        self.oldest_first.front().map(|(stored_ms, _)| *stored_ms)
     }
 
     /// How many ids it remembers.
@@ -127,14 +126,19 @@ mod tests {
         let limits = DedupLimits { age_ms: 100, ids: 3, ids_total: 100 };
         let mut window = DedupWindow::default();
         for (now_ms, id) in [(0, 1), (10, 2), (20, 3), (30, 4)] {
-            window.insert(id, now_ms);
+            assert!(window.insert(id, now_ms));
             window.trim(now_ms, &limits);
         }
-        assert!(!window.contains(1), "the oldest of four goes");
-        assert!(window.contains(2) && window.contains(4));
-        assert_eq!(window.trim(110, &limits), 0, "100 ms is still within");
-        assert_eq!(window.trim(111, &limits), 1);
-        assert!(!window.contains(2) && window.contains(3));
+        let known = |window: &DedupWindow| (1..5).filter(|id| window.seen.contains(id)).collect();
+        let of: Vec<u128> = known(&window);
+        assert_eq!(of, [2, 3, 4], "the oldest of four goes");
+        window.trim(110, &limits);
+        let of: Vec<u128> = known(&window);
+        assert_eq!(of, [2, 3, 4], "100 ms is still within");
+        window.trim(111, &limits);
+        let of: Vec<u128> = known(&window);
+        assert_eq!(of, [3, 4]);
+        assert_eq!(window.oldest_ms(), Some(20));
         window.trim(1_000, &limits);
         assert!(window.is_empty());
     }
@@ -145,6 +149,6 @@ mod tests {
         let mut window = DedupWindow::default();
         window.insert(1, 5_000);
         window.trim(10, &limits);
-        assert!(window.contains(1));
+        assert!(!window.insert(1, 20));
     }
 }

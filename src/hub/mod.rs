@@ -86,7 +86,7 @@ impl Hub {
         let draft = Draft::new(message);
         let id = message.message_id.as_deref();
         let published = lock(&self.inner.rings).publish(&message.topic, id, draft, now_ms);
-        if published != Published::Duplicate {
+        if matches!(published, Published::Stored(_)) {
             for shard in self.shards().iter() {
                 shard.ring(&message.topic);
             }
@@ -130,8 +130,10 @@ impl Hub {
         self.origin_and_head().1
     }
 
-    /// Asks every stream to end within the span. Only the first call counts.
+    /// Takes no more messages, and asks every stream to end within the span, when it has given all
+    /// there is. Only the first call counts.
     pub fn drain(&self, over: Duration) {
+        lock(&self.inner.rings).close();
         let drain = Drain { from: Instant::now(), over };
         if self.inner.drain.set(drain).is_ok() {
             self.shards().iter().for_each(|shard| shard.ring_everyone());

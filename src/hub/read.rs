@@ -56,8 +56,8 @@ impl Topics {
 pub struct Cursor {
     /// Everything up to here was read, or told as missing.
     pub after: EventId,
-    /// Of all evictions up to this count its reader was told.
-    pub evictions_seen: u64,
+    /// Of all losses up to this count its reader was told.
+    pub losses_seen: u64,
 }
 
 /// Events that a reader wanted are gone.
@@ -96,7 +96,7 @@ pub struct Found {
 /// of.
 const BATCH_EVENTS: usize = 64;
 /// And how many bytes; at least one event all the same.
-const BATCH_BYTES: usize = 256 * 1024;
+const BATCH_BYTES: usize = 64 * 1024;
 /// How many places of the timeline one read looks at, so that a reader of a quiet topic among busy
 /// ones does not hold the lock for long.
 const LOOKS_MAX: usize = 4_096;
@@ -107,15 +107,14 @@ impl Rings {
     /// ring and the look into the next, and ids never decrease from one read to the next.
     pub fn read(&self, topics: &Topics, cursor: &mut Cursor, out: &mut Vec<Arc<Event>>) -> Found {
         let gap = self.gap(topics, cursor);
-        cursor.evictions_seen = self.evictions;
+        cursor.losses_seen = self.losses;
         let mut batch = Batch { out, bytes: 0, last: None };
         let stopped_at = match topics {
             Topics::Few(names) => self.read_merged(names, cursor.after, &mut batch),
             Topics::All => self.read_timeline(None, cursor.after, &mut batch),
             Topics::Many(names) => self.read_timeline(Some(names), cursor.after, &mut batch),
         };
-        // A cursor from a `since` in the future of a clock that went back may be beyond the head.
-        cursor.after = stopped_at.unwrap_or(self.head).max(cursor.after);
+        cursor.after = stopped_at.unwrap_or(self.head);
         Found { gap, more: stopped_at.is_some() }
     }
 
@@ -173,19 +172,18 @@ impl Rings {
 
     /// What is gone of what comes after the cursor, and was not told yet.
     fn gap(&self, topics: &Topics, cursor: &Cursor) -> Option<Gap> {
-        if self.floor_max <= cursor.after || self.evictions == cursor.evictions_seen {
+        if self.floor_max <= cursor.after || self.losses == cursor.losses_seen {
             return None;
         }
-        let missed =
-            |floor: Floor| cursor.evictions_seen < floor.evicted_at && cursor.after < floor.id;
+        let missed = |floor: Floor| cursor.losses_seen < floor.lost_at && cursor.after < floor.id;
         let floor_of = |name: &Topic| {
             let channel = self.by_topic.get(name).and_then(|at| self.channels.get(*at));
             channel.map_or(self.forgotten, Channel::floor)
         };
         // Only those that lost something since the last look: no scan of all topics.
         let fresh = || {
-            let since = cursor.evictions_seen.saturating_add(1);
-            let channels = self.evicted.range(since..).filter_map(|(_, at)| self.channels.get(*at));
+            let since = cursor.losses_seen.saturating_add(1);
+            let channels = self.lost.range(since..).filter_map(|(_, at)| self.channels.get(*at));
             channels.filter(|channel| missed(channel.floor())).map(|channel| &channel.topic)
         };
         let any_forgotten = missed(self.forgotten);

@@ -1,7 +1,7 @@
 //! Every topic's ring in one order: what the hub's one lock protects. Pure: no clock, no I/O.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -11,7 +11,7 @@ use crate::{
     event::{Draft, Event, EventId},
     hub::{
         channel::{Channel, Floor},
-        dedup::{DedupLimits, Fingerprinter},
+        dedup::{DedupLimits, DedupWindow, Fingerprinter},
         ring::RingLimits,
         timeline::Timeline,
     },
@@ -47,16 +47,22 @@ pub struct Rings {
     pub(super) timeline: Timeline,
     bytes: usize,
     dedup_ids: usize,
+    /// When each channel's oldest message id was stored, and the channel.
+    dedup_oldest: BTreeSet<(u64, usize)>,
     fingerprinter: Fingerprinter,
-    pub(super) evictions: u64,
-    /// Which channel lost an event at which count of evictions: each channel once, at its latest.
-    pub(super) evicted: BTreeMap<u64, usize>,
+    /// Counts what readers have to be told of: events that left their ring, topics that were
+    /// forgotten.
+    pub(super) losses: u64,
+    evictions: u64,
+    /// Which channel lost an event at which count of losses: each channel once, at its latest.
+    pub(super) lost: BTreeMap<u64, usize>,
     /// The highest of all floors. A cursor at or above it has missed nothing anywhere.
     pub(super) floor_max: EventId,
     /// Of all topics that have no channel, be it that they were forgotten or never known.
     pub(super) forgotten: Floor,
     /// Where the next look for idle topics goes on.
     reap_next: usize,
+    closed: bool,
 }
 
 /// What became of a message.
@@ -66,6 +72,8 @@ pub enum Published {
     Stored(EventId),
     /// Its message id was stored before, within the window.
     Duplicate,
+    /// It is not stored: the rings are closed, because their process is about to end.
+    Closed,
 }
 
 /// Numbers for the metrics.
@@ -98,12 +106,15 @@ impl Rings {
             timeline: Timeline::default(),
             bytes: 0,
             dedup_ids: 0,
+            dedup_oldest: BTreeSet::new(),
             fingerprinter: Fingerprinter::default(),
-            evictions: 1,
-            evicted: BTreeMap::new(),
+            losses: 1,
+            evictions: 0,
+            lost: BTreeMap::new(),
             floor_max: origin,
-            forgotten: Floor { id: origin, evicted_at: 1 },
+            forgotten: Floor { id: origin, lost_at: 1 },
             reap_next: 0,
+            closed: false,
         }
     }
 
@@ -115,27 +126,54 @@ impl Rings {
         draft: Draft,
         now_ms: u64,
     ) -> Published {
-        let fingerprint = message_id.map(|id| self.fingerprinter.of(id));
+        if self.closed {
+            return Published::Closed;
+        }
         let at = self.channel_for(topic);
-        let dedup_is_full = self.limits.dedup.ids_total <= self.dedup_ids;
-        let Some(channel) = self.channels.get_mut(at) else { return Published::Duplicate };
-        if let Some(fingerprint) = fingerprint {
-            // Trimmed first: an id that is older than the window is a new message again.
-            self.dedup_ids -= channel.dedup.trim(now_ms, &self.limits.dedup);
-            if channel.dedup.contains(fingerprint) {
-                return Published::Duplicate;
-            }
-            // A full table shortens the windows of those topics that fill it.
-            let full = dedup_is_full || channel.dedup.len() == self.limits.dedup.ids;
-            if full && channel.dedup.forget_oldest() {
-                self.dedup_ids -= 1;
-            }
-            channel.dedup.insert(fingerprint, now_ms);
-            self.dedup_ids += 1;
+        if let Some(id) = message_id
+            && self.was_stored(at, id, now_ms)
+        {
+            return Published::Duplicate;
         }
         let id = self.head.next(now_ms);
         self.append(at, draft.seal(id));
         Published::Stored(id)
+    }
+
+    /// Looks whether a message id is one of its topic's window, and remembers it if not.
+    fn was_stored(&mut self, at: usize, message_id: &str, now_ms: u64) -> bool {
+        let fingerprint = self.fingerprinter.of(message_id);
+        // Trimmed first: an id that is older than the window is a new message again.
+        let is_new = self.dedup(at, |dedup, limits| {
+            dedup.trim(now_ms, limits);
+            let is_new = dedup.insert(fingerprint, now_ms);
+            dedup.trim(now_ms, limits);
+            is_new
+        });
+        // Over all topics the oldest ids go first.
+        while self.limits.dedup.ids_total < self.dedup_ids
+            && let Some((_, oldest)) = self.dedup_oldest.first().copied()
+        {
+            self.dedup(oldest, |dedup, _| dedup.forget_oldest());
+        }
+        is_new == Some(false)
+    }
+
+    /// Changes a topic's window of message ids, and keeps count of it.
+    fn dedup<T>(
+        &mut self,
+        at: usize,
+        change: impl FnOnce(&mut DedupWindow, &DedupLimits) -> T,
+    ) -> Option<T> {
+        let dedup = &mut self.channels.get_mut(at)?.dedup;
+        let (ids, oldest) = (dedup.len(), dedup.oldest_ms());
+        let changed = change(dedup, &self.limits.dedup);
+        self.dedup_ids = self.dedup_ids + dedup.len() - ids;
+        if dedup.oldest_ms() != oldest {
+            oldest.map(|oldest_ms| self.dedup_oldest.remove(&(oldest_ms, at)));
+            dedup.oldest_ms().map(|oldest_ms| self.dedup_oldest.insert((oldest_ms, at)));
+        }
+        Some(changed)
     }
 
     fn append(&mut self, at: usize, event: Arc<Event>) {
@@ -183,13 +221,13 @@ impl Rings {
     /// Forgets a topic. What it has lost, every topic without a channel may have lost.
     fn forget(&mut self, at: usize) {
         while self.evict(at) {}
+        self.dedup(at, |dedup, _| *dedup = DedupWindow::default());
         let Some(channel) = self.channels.try_remove(at) else { return };
         self.by_topic.remove(&channel.topic);
-        self.dedup_ids -= channel.dedup.len();
-        self.evicted.remove(&channel.evicted_at);
-        self.evictions += 1;
+        self.lost.remove(&channel.lost_at);
+        self.losses += 1;
         self.forgotten =
-            Floor { id: self.forgotten.id.max(channel.ring.floor()), evicted_at: self.evictions };
+            Floor { id: self.forgotten.id.max(channel.ring.floor()), lost_at: self.losses };
     }
 
     fn evict(&mut self, at: usize) -> bool {
@@ -205,11 +243,12 @@ impl Rings {
         self.timeline.forget(event.id);
         self.bytes -= event.size();
         self.evictions += 1;
+        self.losses += 1;
         self.floor_max = self.floor_max.max(event.id);
         if let Some(channel) = self.channels.get_mut(at) {
-            self.evicted.remove(&channel.evicted_at);
-            channel.evicted_at = self.evictions;
-            self.evicted.insert(self.evictions, at);
+            self.lost.remove(&channel.lost_at);
+            channel.lost_at = self.losses;
+            self.lost.insert(self.losses, at);
         }
     }
 
@@ -229,15 +268,19 @@ impl Rings {
     fn reap(&mut self, now_ms: u64) -> bool {
         let end = (self.reap_next + SWEEP_STEP).min(self.channels.capacity());
         for at in self.reap_next..end {
-            let Some(channel) = self.channels.get_mut(at) else { continue };
-            self.dedup_ids -= channel.dedup.trim(now_ms, &self.limits.dedup);
-            if channel.is_idle() {
+            self.dedup(at, |dedup, limits| dedup.trim(now_ms, limits));
+            if self.channels.get(at).is_some_and(Channel::is_idle) {
                 self.forget(at);
             }
         }
         let more = end < self.channels.capacity();
         self.reap_next = if more { end } else { 0 };
         more
+    }
+
+    /// Takes nothing more, so that what readers are given up to the head is all there will be.
+    pub fn close(&mut self) {
+        self.closed = true;
     }
 
     /// The newest id of all.
@@ -256,7 +299,7 @@ impl Rings {
             topics: self.channels.len(),
             events: self.timeline.len(),
             bytes: self.bytes,
-            evictions: self.evictions - 1,
+            evictions: self.evictions,
             dedup_ids: self.dedup_ids,
         }
     }

@@ -38,7 +38,7 @@ struct Rung {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// A waker while its subscriber has nothing to read; none while it is busy.
+    /// A waker when its subscriber had nothing to read, until it is woken.
     slots: Slab<Option<Waker>>,
     by_topic: HashMap<Topic, HashSet<usize>>,
     all_topics: HashSet<usize>,

@@ -64,7 +64,7 @@ impl Subscriber {
                 (after, after, None)
             }
         };
-        let cursor = Cursor { after, evictions_seen: 0 };
+        let cursor = Cursor { after, losses_seen: 0 };
         Self { hub, shard, slot, topics, cursor, untold, opened_at, _of_shards_thread: PhantomData }
     }
 
@@ -80,14 +80,15 @@ impl Subscriber {
         self.untold.as_ref().is_some_and(|gap| gap.reason == GapReason::UnknownId)
     }
 
-    /// Everything up to here was read, or is nothing that this reader follows.
+    /// Everything up to here was read, or is nothing that this reader follows. Before its gap was
+    /// told, this is where it came from.
     pub fn cursor(&self) -> EventId {
-        self.cursor.after
+        if self.untold.is_some() { self.opened_at } else { self.cursor.after }
     }
 
-    /// The topics it follows.
-    pub fn topics(&self) -> &Topics {
-        &self.topics
+    /// Goes back to an event that was read, because what was read after it was not given out.
+    pub fn rewind(&mut self, after: EventId) {
+        self.cursor.after = after;
     }
 
     /// To be called on the thread that runs the shard. Reads the next events into `out`, and tells

@@ -42,10 +42,13 @@ impl Timeline {
         while self.slots.front().is_some_and(|slot| slot.event.is_none()) {
             self.slots.pop_front();
         }
+        // After a burst of small events the room for them is given back.
+        if self.slots.len() * 4 < self.slots.capacity() && EMPTY_SLACK * 4 < self.slots.capacity() {
+            self.slots.shrink_to(self.slots.len() * 2);
+        }
         // Amortised over the forgetting that made them: never more empty slots than live ones.
         if self.live * 2 + EMPTY_SLACK < self.slots.len() {
             self.slots.retain(|slot| slot.event.is_some());
-            self.slots.shrink_to(self.slots.len() * 2);
         }
     }
 

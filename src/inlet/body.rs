@@ -93,11 +93,16 @@ impl Claim {
         let before = self.in_flight.bytes.fetch_add(by, Ordering::Relaxed);
         before + by <= self.in_flight.max
     }
+
+    fn release(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.in_flight.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.in_flight.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.release();
     }
 }
 
@@ -131,6 +136,7 @@ async fn collect(
                 return Err(Unreceived::TooLarge);
             }
             (first, all) = (Bytes::new(), BytesMut::new());
+            claim.release();
             continue;
         }
         if !claim.grow(chunk.len()) {

@@ -9,7 +9,7 @@ use base64::{
 };
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::message::{Message, Topic};
 
@@ -142,21 +142,33 @@ pub fn parse_time(text: &str) -> Option<u64> {
 /// A body that did not decode is poison only if it is an envelope: what is not one may be a good
 /// message of a subscription without a wrapper, and acking it would destroy it.
 fn classify(body: &[u8], err: &serde_json::Error) -> Refused {
-    match serde_json::from_slice::<Value>(body) {
-        Ok(Value::Object(envelope)) => match envelope.get("message") {
-            Some(Value::Object(message)) => {
-                let id = message.get("messageId").or_else(|| message.get("message_id"));
-                Refused::Poison(Poison {
-                    reason: PoisonReason::BadType,
-                    message_id: id.and_then(Value::as_str).map(str::to_owned),
-                    detail: err.to_string(),
-                })
-            }
-            _ => Refused::NotAnEnvelope("the body has no object `message`".to_owned()),
-        },
-        Ok(_) => Refused::NotAnEnvelope("the body is JSON, but not an object".to_owned()),
-        Err(err) => Refused::NotAnEnvelope(format!("the body is not JSON: {err}")),
+    match serde_json::from_slice::<Probe<'_>>(body) {
+        Ok(Probe { message }) => Refused::Poison(Poison {
+            reason: PoisonReason::BadType,
+            message_id: message
+                .message_id
+                .or(message.message_id_snake)
+                .and_then(|id| serde_json::from_str(id.get()).ok()),
+            detail: err.to_string(),
+        }),
+        Err(err) => Refused::NotAnEnvelope(format!("the body is no object with a message: {err}")),
     }
+}
+
+/// The least that makes an envelope. Nothing else of the body is kept, since a large one of nested
+/// lists would take many times its size as a tree.
+#[derive(Deserialize)]
+struct Probe<'a> {
+    #[serde(borrow)]
+    message: ProbedMessage<'a>,
+}
+
+#[derive(Deserialize)]
+struct ProbedMessage<'a> {
+    #[serde(borrow, rename = "messageId")]
+    message_id: Option<&'a RawValue>,
+    #[serde(borrow, rename = "message_id")]
+    message_id_snake: Option<&'a RawValue>,
 }
 
 /// Either alphabet, with or without padding, as the

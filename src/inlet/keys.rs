@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, problem::error_chain};
 
 /// The key set of an issuer. A clone shares it; the task ends with the last one.
 #[derive(Debug, Clone)]
@@ -223,14 +223,13 @@ impl Issuer {
                 state.fetches += 1;
                 state.cool_until = Some(Instant::now() + cool_down);
             });
+            // Those who asked while the fetch was on have had their answer. Whoever asks from now
+            // on sees the cool-down, and asks for a fetch only after it: that must not be thrown
+            // away.
+            std::pin::pin!(unknown_kid.notified()).as_mut().enable();
             let asked = async {
                 tokio::time::sleep(cool_down).await;
-                // Those who asked while the fetch was on have had their answer.
-                let mut notified = std::pin::pin!(unknown_kid.notified());
-                if notified.as_mut().enable() {
-                    notified.set(unknown_kid.notified());
-                }
-                notified.await;
+                unknown_kid.notified().await;
             };
             tokio::select! {
                 () = tokio::time::sleep(next) => {}
@@ -277,7 +276,7 @@ fn usable_key(value: serde_json::Value) -> Option<(String, Arc<DecodingKey>)> {
     Some((jwk.common.key_id?, Arc::new(key)))
 }
 
-/// For how long a shared cache may keep the answer
+/// For how long the answer may be kept
 /// ([RFC 9111, section 4.2](https://www.rfc-editor.org/rfc/rfc9111#section-4.2)).
 fn max_age(headers: &header::HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
@@ -288,10 +287,4 @@ fn max_age(headers: &header::HeaderMap) -> Option<Duration> {
         .find_map(|seconds| seconds.trim_matches('"').parse().ok())?;
     let age: u64 = text(header::AGE).and_then(|age| age.parse().ok()).unwrap_or(0);
     Some(Duration::from_secs(seconds.saturating_sub(age)))
-}
-
-/// An HTTP client's error says what went wrong only in its causes.
-fn error_chain(err: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(err.source(), |cause| cause.source());
-    causes.fold(err.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -29,6 +29,15 @@ struct Verified {
     kid: String,
 }
 
+/// How a token was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    /// Its signature and claims were checked.
+    Verified,
+    /// They were before, its key is still the issuer's, and it has not expired.
+    Remembered,
+}
+
 /// Why a push is not let in. The texts tell its sender no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
@@ -93,19 +102,27 @@ impl Verifier {
     ///
     /// # Errors
     /// See [`Denied`].
-    pub async fn verify(&self, authorization: Option<&str>, now_ms: u64) -> Result<(), Denied> {
+    pub async fn verify(
+        &self,
+        authorization: Option<&str>,
+        now_ms: u64,
+    ) -> Result<Admitted, Denied> {
         let token = authorization.and_then(bearer).ok_or(Denied::NoToken)?;
         if TOKEN_MAX_BYTES < token.len() {
             return Err(Denied::Invalid("it is too long"));
         }
         if self.was_verified(token, now_ms) {
-            return Ok(());
+            return Ok(Admitted::Remembered);
         }
         let header = decode_header(token).map_err(|_| Denied::Invalid("it is no JWT"))?;
         // Never by what the token says: `none`, and HS256 with our public key as the secret, are
         // the classic forgeries. So are `jku` and `x5u`, which nothing here follows.
         if header.alg != Algorithm::RS256 {
             return Err(Denied::Invalid("its alg is not RS256"));
+        }
+        // An extension that must be understood, and is not (RFC 7515, section 4.1.11).
+        if header.crit.is_some() {
+            return Err(Denied::Invalid("it has a crit header"));
         }
         let kid = header.kid.ok_or(Denied::Invalid("it has no kid"))?;
         let key = match self.keys.find(&kid).await {
@@ -128,7 +145,7 @@ impl Verifier {
             return Err(Denied::Forbidden("not of an allowed service account"));
         }
         self.remember(token, kid, claims.exp.saturating_mul(1000), now_ms);
-        Ok(())
+        Ok(Admitted::Verified)
     }
 
     fn was_verified(&self, token: &str, now_ms: u64) -> bool {

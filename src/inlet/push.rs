@@ -8,24 +8,23 @@ use std::{
 };
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    FromRequest as _, HttpRequest, HttpResponse,
     http::{StatusCode, header},
     web,
 };
 
 use crate::{
-    backplane::Backplane,
+    backplane::{Backplane, Confirmed},
     clock,
     config::{PUSH_BODY_MAX_BYTES, Poison as OnPoison},
-    hub::Published,
     inlet::{
         body::{self, Body, InFlight, Unreceived},
         burst::Burst,
         envelope::{self, Poison, PoisonReason, Refused},
-        oidc::{Denied, Verifier},
+        oidc::{Admitted, Denied, Verifier},
         unwrapped,
     },
-    message::{Message, Topic},
+    message::{BadTopic, Message, Topic},
     metrics::Metrics,
     problem::{come_back_later, problem, problem_with},
 };
@@ -88,6 +87,9 @@ impl Outcome {
     }
 }
 
+/// What is shown of a text from outside.
+const TEXT_CHARS_MAX: usize = 200;
+
 type Answer = (Outcome, HttpResponse);
 
 /// When Pub/Sub should try again what failed for now. It has its own back-off and may not heed
@@ -116,7 +118,7 @@ impl Inlet {
         payload: web::Payload,
     ) -> Result<Answer, Answer> {
         self.authenticate(request).await?;
-        refuse_encoded(request)?;
+        self.refuse_encoded(request)?;
         let topic = self.topic_of_path(request)?;
         let body = match body::receive(payload, PUSH_BODY_MAX_BYTES, &self.in_flight).await {
             Ok(body) => body,
@@ -125,11 +127,11 @@ impl Inlet {
         let message = decode(request, &body, topic).map_err(|refused| self.refuse(refused))?;
         self.serves(&message.topic)?;
         match self.backplane.publish(&message).await {
-            Ok(Published::Stored(id)) => {
+            Ok(Confirmed::Stored(id)) => {
                 tracing::debug!(topic = %message.topic, %id, "stored");
                 Ok((Outcome::Stored, HttpResponse::NoContent().finish()))
             }
-            Ok(Published::Duplicate) => {
+            Ok(Confirmed::Duplicate) => {
                 tracing::debug!(topic = %message.topic, "duplicate");
                 Ok((Outcome::Duplicate, HttpResponse::NoContent().finish()))
             }
@@ -141,9 +143,16 @@ impl Inlet {
         let Some(verifier) = &self.verifier else { return Ok(()) };
         let authorization = request.headers().get(header::AUTHORIZATION);
         let authorization = authorization.and_then(|value| value.to_str().ok());
-        let Err(denied) = verifier.verify(authorization, clock::now_ms()).await else {
-            self.metrics.push_tokens.with_label_values(&["ok"]).inc();
-            return Ok(());
+        let denied = match verifier.verify(authorization, clock::now_ms()).await {
+            Ok(admitted) => {
+                let result = match admitted {
+                    Admitted::Verified => "verified",
+                    Admitted::Remembered => "remembered",
+                };
+                self.metrics.push_tokens.with_label_values(&[result]).inc();
+                return Ok(());
+            }
+            Err(denied) => denied,
         };
         let text = denied.to_string();
         if let Some(more) = self.bursts.denied.log(Instant::now()) {
@@ -163,11 +172,29 @@ impl Inlet {
         Err(answer)
     }
 
+    /// Compressed bodies are refused: nothing sends them, and a small one can unfold to any size.
+    fn refuse_encoded(&self, request: &HttpRequest) -> Result<(), Answer> {
+        let encoding = request.headers().get(header::CONTENT_ENCODING);
+        if encoding.is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Ok(());
+        }
+        let text = "the body is encoded (Content-Encoding); only plain bodies are taken";
+        self.log_misconfigured(text);
+        let response = problem_with(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            (header::ACCEPT_ENCODING, "identity"),
+            text,
+        );
+        Err((Outcome::Encoded, response))
+    }
+
     fn topic_of_path(&self, request: &HttpRequest) -> Result<Option<Topic>, Answer> {
-        let Some(name) = request.match_info().get("topic") else { return Ok(None) };
-        let topic: Topic = name.parse().map_err(|err: crate::message::BadTopic| {
-            (Outcome::NoTopic, problem(StatusCode::BAD_REQUEST, err.to_string()))
-        })?;
+        // The extractor decodes what the router leaves encoded: %25, %2B and %2F.
+        let Ok(name) = web::Path::<String>::extract(request).into_inner() else {
+            return Ok(None);
+        };
+        let topic: Topic =
+            name.parse().map_err(|err: BadTopic| self.refuse(Refused::NoTopic(err.to_string())))?;
         self.serves(&topic)?;
         Ok(Some(topic))
     }
@@ -210,6 +237,7 @@ impl Inlet {
                 (Outcome::NoTopic, problem(StatusCode::BAD_REQUEST, text))
             }
             Refused::NotAnEnvelope(text) => {
+                let text = shortened(&text);
                 let text = format!(
                     "{text}. For a subscription without a wrapper, set \
                      --push-no-wrapper-write-metadata on it, or add ?payload=raw to its endpoint"
@@ -226,15 +254,21 @@ impl Inlet {
         let reason = poison.reason.as_str();
         self.metrics.poison.with_label_values(&[reason]).inc();
         if let Some(more) = self.bursts.poison.log(Instant::now()) {
-            let message_id = poison.message_id.as_deref().unwrap_or("unknown");
-            tracing::error!(message_id, reason, detail = poison.detail, more, "poison message");
+            let message_id = poison.message_id.as_deref().map_or("unknown".into(), shortened);
+            tracing::error!(
+                message_id,
+                reason,
+                detail = shortened(&poison.detail),
+                more,
+                "poison message"
+            );
         }
         let response = match (self.on_poison, poison.reason) {
             (OnPoison::Ack, _) => HttpResponse::NoContent().finish(),
             (OnPoison::Nack, PoisonReason::TooLarge) => {
                 problem(StatusCode::PAYLOAD_TOO_LARGE, &poison.detail)
             }
-            (OnPoison::Nack, _) => problem(StatusCode::BAD_REQUEST, &poison.detail),
+            (OnPoison::Nack, _) => problem(StatusCode::BAD_REQUEST, shortened(&poison.detail)),
         };
         (Outcome::Poison, response)
     }
@@ -248,21 +282,6 @@ impl Inlet {
             );
         }
     }
-}
-
-/// Compressed bodies are refused: nothing sends them, and a small one can unfold to any size.
-fn refuse_encoded(request: &HttpRequest) -> Result<(), Answer> {
-    let encoding = request.headers().get(header::CONTENT_ENCODING);
-    if encoding.is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Ok(());
-    }
-    let text = "the body is encoded (Content-Encoding); only plain bodies are taken";
-    let response = problem_with(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        (header::ACCEPT_ENCODING, "identity"),
-        text,
-    );
-    Err((Outcome::Encoded, response))
 }
 
 fn decode(request: &HttpRequest, body: &Body, topic: Option<Topic>) -> Result<Message, Refused> {
@@ -283,6 +302,12 @@ fn unauthorized(challenge: &'static str, text: &str) -> Answer {
 
 fn unavailable(outcome: Outcome, text: &str) -> Answer {
     (outcome, come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, RETRY))
+}
+
+/// What comes from outside is cut before it goes into a log line or an answer, or one message could
+/// fill them.
+fn shortened(text: &str) -> String {
+    text.chars().take(TEXT_CHARS_MAX).collect()
 }
 
 /// The answer to any other method.

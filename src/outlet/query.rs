@@ -6,7 +6,7 @@ use actix_web::{
     http::header::{self, Header as _},
 };
 use actix_web_lab::extract::Query;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{Span, SpanRelativeTo, Timestamp};
 use serde::Deserialize;
 
 use crate::{
@@ -59,7 +59,7 @@ impl Asked {
     pub fn read(request: &HttpRequest, now_ms: u64) -> Result<Self, BadRequest> {
         let is_event_source = accepts_event_stream(request)?;
         let Query(parameters) = Query::<Parameters>::from_query(request.query_string())
-            .map_err(|err| BadRequest::Parameter(format!("query: {}", err.source())))?;
+            .map_err(|err| BadRequest::Parameter(format!("{}: {}", err.path(), err.source())))?;
         if let Some(format) = parameters.format.filter(|format| format != "data") {
             return bad("format", &format, "is not data, the only format so far");
         }
@@ -111,7 +111,9 @@ fn topics(lists: &[String]) -> Result<Topics, BadRequest> {
 /// A time span before now, or an RFC 3339 time.
 fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, BadRequest> {
     let Some(text) = since.filter(|text| !text.is_empty()) else { return Ok(Start::Live) };
-    if let Ok(span) = text.parse::<SignedDuration>()
+    let span =
+        text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
+    if let Ok(span) = span
         && let Ok(span_ms) = u64::try_from(span.as_millis())
     {
         return Ok(Start::Since(now_ms.saturating_sub(span_ms)));

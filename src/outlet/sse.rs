@@ -5,7 +5,7 @@ use std::{rc::Rc, time::Duration};
 use actix_web::{
     HttpRequest, HttpResponse,
     body::BoxBody,
-    http::{Method, StatusCode, header},
+    http::{ConnectionType, Method, StatusCode, Version, header},
     web,
 };
 use rand::RngExt as _;
@@ -105,7 +105,15 @@ impl Outlet {
             watch,
             self.metrics.clone(),
         );
-        response().body(BoxBody::new(stream))
+        let mut response = response().body(BoxBody::new(stream));
+        let head = request.head();
+        if head.version < Version::HTTP_11 || head.upgrade() {
+            // HTTP/1.0 knows no chunks, and actix writes none to whoever asks for an upgrade,
+            // though the head says so. The end of the connection is the end of the stream.
+            response.head_mut().no_chunking(true);
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
+        response
     }
 
     /// A refusal that passes. `EventSource` gives up for good on any status but 200, so it gets one

@@ -2,9 +2,8 @@
 
 use std::{
     collections::VecDeque,
-    convert::Infallible,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
 };
@@ -29,11 +28,21 @@ use crate::{
 pub struct EventStream {
     hub: Hub,
     subscriber: Subscriber,
-    /// What was read and not yet given out. Empty between batches.
+    /// What is read into. Empty between reads.
     events: Vec<Arc<Event>>,
+    /// What was read and not yet given out. Their rings own them: a reader that stops reading holds
+    /// none of them, and goes back to its cursor if one is gone when its turn comes.
+    batch: VecDeque<Weak<Event>>,
+    /// The event that is being given out in slices, and how far.
+    sliced: Option<(Weak<Event>, usize)>,
+    /// The gateway's own blocks, which come before the batch.
     blocks: VecDeque<Bytes>,
     /// The last id that the reader was given.
     told: EventId,
+    /// Where reading goes on if the rest of the batch has left its rings.
+    given_upto: EventId,
+    /// Events after this were published while the stream was open.
+    opened_at_head: EventId,
     /// A gap was told and nothing with an id after it.
     id_due: bool,
     keep_alive: Duration,
@@ -55,10 +64,15 @@ pub struct StreamTimes {
     pub end_at: Instant,
 }
 
-/// What is given to the socket at a time: a reader that stops reading pins no more than this of its
-/// own. It is a frame's size in HTTP/2, so the chunk that a stalled stream waits with is not
-/// larger.
+/// What is given to the socket at a time, and all that a reader that stops reading pins. It is a
+/// frame's size in HTTP/2. A slice of a larger event is a copy, or it would pin all of it.
 const SLICE_MAX_BYTES: usize = 16 * 1024;
+
+/// The reader is so slow that the event it was in the middle of has left its ring. Its connection
+/// is cut: its parser drops the part that it has, and it comes back with the id before, to be told.
+#[derive(Debug, thiserror::Error)]
+#[error("an event left its ring while it was being written to a slow reader")]
+pub struct FellBehind;
 
 impl EventStream {
     /// A stream that begins with the block `open`.
@@ -72,10 +86,14 @@ impl EventStream {
         metrics.streams_opened.inc();
         let now = Instant::now();
         Self {
-            hub,
             told: subscriber.opened_at(),
+            given_upto: subscriber.opened_at(),
+            opened_at_head: hub.head(),
+            hub,
             subscriber,
             events: Vec::new(),
+            batch: VecDeque::new(),
+            sliced: None,
             blocks: VecDeque::from([open]),
             id_due: false,
             keep_alive: times.keep_alive,
@@ -89,63 +107,100 @@ impl EventStream {
         }
     }
 
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FellBehind>>> {
         loop {
-            if let Some(slice) = self.next_slice() {
-                return Poll::Ready(Some(slice));
+            if let Some(next) = self.next_slice() {
+                return Poll::Ready(Some(next));
             }
             if self.ended {
                 return Poll::Ready(None);
             }
             let now = Instant::now();
             self.heed_drain();
-            if self.end_at <= now {
+            // At its age a stream ends where it is, and its reader resumes. When the gateway
+            // leaves, what is in its rings goes with it: the stream ends when it has given all of
+            // that.
+            if self.end_at <= now && self.end_reason == End::MaxAge {
                 self.end();
                 continue;
             }
+            let before = self.subscriber.cursor();
             match self.subscriber.poll_read(cx, &mut self.events) {
                 Poll::Ready(gap) => {
-                    self.written_at = now;
+                    (self.written_at, self.given_upto) = (now, before);
                     self.put(gap);
                 }
                 Poll::Pending if self.id_due => self.put_id(),
+                Poll::Pending if self.end_at <= now => self.end(),
                 Poll::Pending if self.poll_timer(cx).is_pending() => return Poll::Pending,
                 Poll::Pending => {}
             }
         }
     }
 
-    /// The next bytes of the blocks, if there are any.
-    fn next_slice(&mut self) -> Option<Bytes> {
-        let block = self.blocks.front_mut()?;
-        if SLICE_MAX_BYTES < block.len() {
-            return Some(block.split_to(SLICE_MAX_BYTES));
+    /// The next bytes of what was read, if there are any.
+    fn next_slice(&mut self) -> Option<Result<Bytes, FellBehind>> {
+        if let Some(block) = self.blocks.pop_front() {
+            return Some(Ok(block));
         }
-        let last = self.blocks.pop_front();
-        if self.blocks.is_empty() {
-            // Most streams are idle most of the time, and keep no buffer then.
-            self.blocks = VecDeque::new();
-            self.events = Vec::new();
+        if let Some((event, from)) = self.sliced.take() {
+            return Some(
+                event.upgrade().map_or(Err(FellBehind), |event| Ok(self.slice(&event, from))),
+            );
         }
-        last
+        match self.batch.pop_front()?.upgrade() {
+            Some(event) => Some(Ok(self.slice(&event, 0))),
+            None => {
+                // It left its ring before its turn came. A new read tells the gap.
+                self.batch = VecDeque::new();
+                self.subscriber.rewind(self.given_upto);
+                None
+            }
+        }
     }
 
-    /// What was read, as blocks: first what is missing, then what is there.
+    fn slice(&mut self, event: &Arc<Event>, from: usize) -> Bytes {
+        let upto = event.frame.len().min(from + SLICE_MAX_BYTES);
+        if upto < event.frame.len() {
+            self.sliced = Some((Arc::downgrade(event), upto));
+        } else {
+            self.given(event);
+        }
+        if event.frame.len() <= SLICE_MAX_BYTES {
+            return event.frame.clone();
+        }
+        Bytes::copy_from_slice(event.frame.get(from..upto).unwrap_or_default())
+    }
+
+    /// An event was given out whole.
+    fn given(&mut self, event: &Event) {
+        (self.told, self.given_upto) = (event.id, event.id);
+        self.metrics.delivered.inc();
+        if !self.batch.is_empty() {
+            return;
+        }
+        // Most streams are idle most of the time, and keep no buffer then.
+        self.batch = VecDeque::new();
+        if let Some(published_ms) = event.publish_time_ms
+            && self.opened_at_head < event.id
+        {
+            let millis = clock::now_ms().saturating_sub(published_ms);
+            self.metrics.latency.observe(Duration::from_millis(millis).as_secs_f64());
+        }
+    }
+
+    /// What was read: first what is missing, then what is there.
     fn put(&mut self, gap: Option<Gap>) {
         if let Some(gap) = gap {
             self.metrics.gaps.with_label_values(&[gap.reason.as_str()]).inc();
             self.blocks.push_back(blocks::gap(&gap));
             self.id_due = true;
         }
-        let Some(newest) = self.events.last() else { return };
-        self.told = newest.id;
-        self.id_due = false;
-        if let Some(published_ms) = newest.publish_time_ms {
-            let millis = clock::now_ms().saturating_sub(published_ms);
-            self.metrics.latency.observe(Duration::from_millis(millis).as_secs_f64());
+        if !self.events.is_empty() {
+            self.id_due = false;
+            self.batch.extend(self.events.iter().map(Arc::downgrade));
+            self.events = Vec::new();
         }
-        self.metrics.delivered.inc_by(self.events.len() as u64);
-        self.blocks.extend(self.events.drain(..).map(|event| event.frame.clone()));
     }
 
     fn put_id(&mut self) {
@@ -156,6 +211,7 @@ impl EventStream {
 
     fn end(&mut self) {
         self.ended = true;
+        // Not past a gap that was not told: then the cursor is what the reader brought.
         if self.told != self.subscriber.cursor() && !self.id_due {
             self.put_id();
         }
@@ -207,7 +263,7 @@ impl EventStream {
 }
 
 impl MessageBody for EventStream {
-    type Error = Infallible;
+    type Error = FellBehind;
 
     fn size(&self) -> BodySize {
         BodySize::Stream
@@ -216,18 +272,22 @@ impl MessageBody for EventStream {
     fn poll_next(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Infallible>>> {
+    ) -> Poll<Option<Result<Bytes, FellBehind>>> {
         let this = self.get_mut();
         let chunk = this.poll_chunk(cx);
         this.watch.asked(chunk.is_ready());
-        chunk.map(|chunk| chunk.map(Ok))
+        if let Poll::Ready(Some(Err(FellBehind))) = chunk {
+            this.ended = true;
+            this.metrics.streams_ended.with_label_values(&["fell-behind"]).inc();
+        }
+        chunk
     }
 }
 
 impl Drop for EventStream {
     fn drop(&mut self) {
         if !self.ended {
-            let reason = if self.watch.was_closed() { "stalled" } else { "client" };
+            let reason = if self.watch.was_stalled() { "stalled" } else { "client" };
             self.metrics.streams_ended.with_label_values(&[reason]).inc();
         }
     }

@@ -122,6 +122,43 @@ fn a_stalled_stream_is_ended_with_its_connection_unless_others_use_it() {
     });
 }
 
+/// A stream that could not send anything before its age was over has told no gap, so it must not give
+/// an id beyond it.
+#[test]
+fn an_untold_gap_is_not_skipped_at_the_end() {
+    let gateway = Gateway::dev(&[("stream-age-max", "1 s"), ("stall", "1 h")]);
+    gateway.publish("orders", "held");
+    let id = "1763690177349-5648324730880001";
+    let text = block_on(async {
+        let socket = TcpStream::connect(gateway.address).await.unwrap();
+        let mut builder = h2::client::Builder::new();
+        let (mut send, mut connection) =
+            builder.initial_window_size(0).handshake::<_, Bytes>(socket).await.unwrap();
+        let request = http::Request::get("http://localhost/events").header("last-event-id", id);
+        let (response, _) = send.send_request(request.body(()).unwrap(), true).unwrap();
+        let mut response = std::pin::pin!(response);
+        let aged = tokio::time::sleep(Duration::from_millis(1_500));
+        tokio::select! {
+            () = aged => {}
+            ended = &mut connection => panic!("{ended:?}"),
+        }
+        connection.set_initial_window_size(65_535).unwrap();
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        let mut stream = response.as_mut().await.unwrap().into_body();
+        let mut text = String::new();
+        while let Some(data) = stream.data().await {
+            text.push_str(str::from_utf8(&data.unwrap()).unwrap());
+        }
+        driver.abort();
+        text
+    });
+    assert!(text.ends_with("event: stream-end\ndata: {\"reason\":\"max-age\"}\n\n"), "{text}");
+    let mut parser = crate::support::parser::Parser::default();
+    parser.feed(text.as_bytes());
+    let told = text.contains("stream-gap");
+    assert!(told || parser.last_event_id == id, "{text}");
+}
+
 async fn read_to_end(stream: &mut RecvStream) -> Result<(), h2::Error> {
     while let Some(data) = stream.data().await {
         stream.flow_control().release_capacity(data?.len())?;

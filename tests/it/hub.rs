@@ -6,9 +6,9 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use stream_events::{
-    event::{Event, EventId},
+    event::{Draft, Event, EventId},
     hub::{
         DedupLimits, Gap, GapReason, Hub, Limits, Published, RingLimits, Shard, Start, Subscriber,
         Topics,
@@ -59,7 +59,7 @@ pub fn message(name: &str, data: &str) -> Message {
 pub fn publish(hub: &Hub, name: &str, data: &str, now_ms: u64) -> EventId {
     match hub.publish(&message(name, data), now_ms) {
         Published::Stored(id) => id,
-        Published::Duplicate => panic!("a message without an id is no duplicate"),
+        other => panic!("a message without an id is {other:?}"),
     }
 }
 
@@ -313,4 +313,52 @@ fn a_reader_that_never_reads_holds_nothing() {
         (gaps.len(), events),
         (1, ["9996", "9997", "9998", "9999"].map(str::to_owned).to_vec())
     );
+}
+
+#[test]
+fn message_ids_are_bounded_over_all_topics_and_the_oldest_go_first() {
+    let dedup = DedupLimits { age_ms: 30 * MINUTE_MS, ids: 100, ids_total: 10 };
+    let (hub, _) = hub(Limits { dedup, ..limits() });
+    let push = |name: &str, id: u64, now_ms| {
+        let mut with_id = message(name, "x");
+        with_id.message_id = Some(id.to_string());
+        hub.publish(&with_id, now_ms)
+    };
+    let mut now_ms = T0;
+    for id in 0..50 {
+        now_ms += 1;
+        assert!(matches!(push(["aaa", "bbb"][id as usize % 2], id, now_ms), Published::Stored(_)));
+        assert!(hub.stats().dedup_ids <= 10);
+    }
+    // A newcomer's ids are remembered as long as anyone's.
+    for id in 0..5 {
+        assert!(matches!(push("newcomer", id, now_ms + id), Published::Stored(_)));
+    }
+    for id in 0..5 {
+        assert_eq!(push("newcomer", id, now_ms + 5 + id), Published::Duplicate);
+    }
+    assert_eq!(push("bbb", 49, now_ms + 10), Published::Duplicate, "among the newest ten");
+    assert!(matches!(push("aaa", 40, now_ms + 11), Published::Stored(_)), "not any more");
+}
+
+#[test]
+fn a_hub_that_drains_takes_nothing_more() {
+    let (hub, shard) = hub(limits());
+    let mut reader = hub.subscribe(&shard, Topics::All, Start::Live).unwrap();
+    publish(&hub, "orders", "1", T0);
+    hub.drain(std::time::Duration::ZERO);
+    assert_eq!(hub.publish(&message("orders", "2"), T0), Published::Closed);
+    assert_eq!(read_all(&mut reader).1, ["1"], "and gives what it has");
+}
+
+/// The ring's limits count what an event takes, so its buffer must not be larger than its bytes.
+#[test]
+fn an_event_takes_no_more_memory_than_it_is_charged_for() {
+    for data in ["x".repeat(100), "line\n".repeat(1_000), "\n".repeat(1_000), "a\r\nb".repeat(500)]
+    {
+        let event = Draft::new(&message("orders", &data)).seal(EventId::ZERO);
+        let frame = Arc::try_unwrap(event).unwrap().frame;
+        let (len, capacity) = (frame.len(), BytesMut::from(frame).capacity());
+        assert!(capacity <= len + len / 3 + 64, "{len} bytes in {capacity}");
+    }
 }

@@ -7,7 +7,10 @@ use stream_events::{
     metrics::Metrics,
 };
 
-use crate::support::jwks::{ANOTHER, Behaviour, ISSUERS, KID, KeyServer};
+use crate::support::{
+    PATIENCE,
+    jwks::{ANOTHER, Behaviour, ISSUERS, KID, KeyServer},
+};
 
 const MILLIS: Duration = Duration::from_millis(1);
 
@@ -33,9 +36,12 @@ fn known(lookup: &Lookup) -> bool {
 
 /// Waits for requests without blocking the runtime that the cache's task is on.
 async fn until_requests(server: &KeyServer, count: usize) {
-    while server.requests() < count {
-        tokio::time::sleep(MILLIS).await;
-    }
+    let asked = async {
+        while server.requests() < count {
+            tokio::time::sleep(MILLIS).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.expect("the requests never came");
 }
 
 #[tokio::test]
@@ -53,14 +59,14 @@ async fn a_hundred_pushes_cause_one_fetch() {
 
 #[tokio::test]
 async fn a_key_set_is_refreshed_before_it_is_too_old() {
-    let server = KeyServer::with(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=1"));
+    let server = KeyServer::with(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=4"));
+    let begin = tokio::time::Instant::now();
     let keys = start(&server, times());
     assert!(known(&keys.find(KID).await));
     assert_eq!(server.requests(), 1);
-    let start = tokio::time::Instant::now();
     until_requests(&server, 2).await;
-    assert!(start.elapsed() < Duration::from_secs(1), "ahead of the second's end");
-    assert!(700 * MILLIS <= start.elapsed() + 100 * MILLIS, "and not at once");
+    assert!(begin.elapsed() < Duration::from_secs(4), "ahead of its end");
+    assert!(Duration::from_millis(2_800) <= begin.elapsed(), "and not at once");
 }
 
 #[tokio::test]
@@ -71,10 +77,9 @@ async fn a_long_max_age_is_honoured_and_age_counts() {
     until_requests(&server, 3).await;
     server.set(Behaviour::keys(&[ISSUERS.jwk(KID)], "public, max-age=3000, must-revalidate"));
     // One fetch sees the long age, and then there is no other.
-    let before = server.requests();
-    until_requests(&server, before + 1).await;
+    until_requests(&server, 1).await;
     tokio::time::sleep(100 * MILLIS).await;
-    assert_eq!(server.requests(), before + 1);
+    assert_eq!(server.requests(), 1);
 }
 
 #[tokio::test]
@@ -91,11 +96,26 @@ async fn an_unknown_kid_causes_one_fetch_and_then_the_cool_down_holds() {
     server.set(Behaviour::keys(&[ISSUERS.jwk(KID), ANOTHER.jwk("key-2")], "max-age=3600"));
     tokio::time::sleep(cool_down + 20 * MILLIS).await;
     assert!(known(&keys.find("key-2").await));
-    assert_eq!(server.requests(), 2);
+    assert_eq!(server.requests(), 1);
     for _ in 0..100 {
         assert!(matches!(keys.find("invented").await, Lookup::Unknown));
     }
-    assert_eq!(server.requests(), 2);
+    assert_eq!(server.requests(), 1);
+}
+
+/// Whoever asks at the very end of the cool-down, before the cache's task has noticed that it is over,
+/// is not forgotten.
+#[tokio::test]
+async fn a_kid_that_is_asked_for_as_the_cool_down_ends_is_fetched() {
+    let server = KeyServer::start();
+    let cool_down = 100 * MILLIS;
+    let keys = start(&server, KeyTimes { cool_down, ..times() });
+    assert!(known(&keys.find(KID).await));
+    server.set(Behaviour::keys(&[ANOTHER.jwk("key-2")], "max-age=3600"));
+    // The runtime's only thread is kept busy, so that the task's timer is late.
+    std::thread::sleep(cool_down + 5 * MILLIS);
+    let found = tokio::time::timeout(Duration::from_secs(10), keys.find("key-2")).await;
+    assert!(found.is_ok_and(|lookup| known(&lookup)));
 }
 
 #[tokio::test]
@@ -104,8 +124,7 @@ async fn known_keys_serve_while_a_fetch_hangs() {
     let keys = start(&server, KeyTimes { fetch_max: Duration::from_secs(60), ..times() });
     assert!(known(&keys.find(KID).await));
     server.set(Behaviour::Hang);
-    let before = server.requests();
-    until_requests(&server, before + 1).await;
+    until_requests(&server, 1).await;
     let find = tokio::time::timeout(Duration::from_secs(5), keys.find(KID)).await;
     assert!(find.is_ok_and(|lookup| known(&lookup)), "it waited for the fetch");
 }
@@ -116,8 +135,7 @@ async fn known_keys_serve_while_the_issuer_is_down_but_not_for_ever() {
     let keys = start(&server, KeyTimes { stale_max: 500 * MILLIS, ..times() });
     assert!(known(&keys.find(KID).await));
     server.set(Behaviour::Answer("HTTP/1.1 500 Oops\r\n\r\n".to_owned()));
-    let before = server.requests();
-    until_requests(&server, before + 3).await;
+    until_requests(&server, 3).await;
     assert!(known(&keys.find(KID).await));
     tokio::time::sleep(600 * MILLIS).await;
     assert!(matches!(keys.find(KID).await, Lookup::Unavailable));

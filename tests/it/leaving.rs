@@ -77,16 +77,15 @@ fn a_socket_that_is_stalled_in_the_kernel_is_ended_too() {
 /// A reader that takes little, but something, is slow and not stalled.
 #[test]
 fn a_slow_reader_is_not_a_stalled_one() {
-    let gateway = Gateway::dev(&[("stall", "1 s"), ("keep-alive", "10 min")]);
-    let mut slow = http1::connect(gateway.address);
-    http1::write_head(&mut slow, "GET", "/events", &[]);
-    gateway.until_metric(STREAMS, 1.0);
+    let gateway = Gateway::dev(&[("stall", "2 s"), ("keep-alive", "10 min")]);
     for n in 0..16 {
         gateway.push("orders", &message("x".repeat(1 << 20), &n.to_string()));
     }
+    let mut slow = http1::connect(gateway.address);
+    http1::write_head(&mut slow, "GET", "/events?since=1h", &[]);
     let mut part = vec![0; 256 * 1024];
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(4) {
+    while start.elapsed() < Duration::from_secs(6) {
         slow.read_exact(&mut part).unwrap();
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -119,14 +118,14 @@ fn exited_well(status: ExitStatus) {
 /// drain, each with its own `retry:`; the process exits 0.
 #[test]
 fn sigterm_drains() {
-    let (mut process, address) = serve(&["--drain-delay", "1 s", "--drain", "3 s"]);
+    let (mut process, address) = serve(&["--drain-delay", "3 s", "--drain", "3 s"]);
     let get = |path: &str| http1::request(address, "GET", path, &[], b"");
     let mut streams: Vec<_> = (0..40).map(|_| EventSource::open(address, "/events", &[])).collect();
     assert_eq!(get("/readyz").status, 200);
     process.signal(Signal::TERM);
     let start = Instant::now();
     eventually("unready", || (get("/readyz").status == 503).then_some(()));
-    assert!(start.elapsed() < Duration::from_millis(900), "before the delay is over");
+    assert!(start.elapsed() < Duration::from_secs(2), "before the delay is over");
     // During the delay everything is still served.
     streams.push(EventSource::open(address, "/events", &[]));
     let body = br#"{"message":{"data":"eA=="}}"#;
@@ -150,7 +149,7 @@ fn sigterm_drains() {
         .collect();
     let ends: Vec<_> = readers.into_iter().map(|thread| thread.join().unwrap()).collect();
     let (status, _) = process.wait();
-    assert!(start.elapsed() < Duration::from_secs(1 + 3 + 1), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(3 + 3 + 1), "{:?}", start.elapsed());
     exited_well(status);
     // Spread: not all within a second, with a `retry:` of each one's own.
     let spread = |of: &dyn Fn(&(Duration, u64)) -> u128| {

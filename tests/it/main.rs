@@ -32,6 +32,8 @@ mod resume;
 
 mod leaving;
 
+mod slow;
+
 mod http2;
 
 mod ops;

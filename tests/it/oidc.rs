@@ -1,13 +1,21 @@
 //! Push tokens: which are let in, and that all others are not.
 
-use std::io::Write as _;
+use std::{io::Write as _, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
-use stream_events::clock;
+use stream_events::{
+    clock,
+    inlet::{
+        keys::{KeyTimes, Keys},
+        oidc::{Admitted, Denied, Verifier},
+    },
+    metrics::Metrics,
+};
 
 use crate::support::{
+    PATIENCE,
     gateway::Gateway,
     http1::{self, Answer},
     jwks::{
@@ -102,6 +110,7 @@ fn every_other_token_is_refused() {
         ("HS256 with an empty secret", hs256(b""), 401),
         ("RS512", forged(&json!({ "alg": "RS512", "kid": KID }), "c2ln"), 401),
         ("another kid", sign_with(&ISSUERS, "key-9", &claims()), 401),
+        ("crit", forged(&json!({ "alg": "RS256", "kid": KID, "crit": ["exp"] }), "c2ln"), 401),
         ("no kid", encode(&no_kid, &claims(), &ISSUERS.private).unwrap(), 401),
         ("another key", sign_with(&ANOTHER, KID, &claims()), 401),
         ("jku that points elsewhere", elsewhere("jku"), 401),
@@ -157,7 +166,7 @@ fn the_answer_comes_before_the_body() {
 }
 
 #[test]
-fn a_verified_token_is_remembered_until_its_key_is_gone() {
+fn a_verified_token_is_remembered_while_the_issuer_is_gone() {
     let keys = KeyServer::start();
     let gateway = gateway(&keys);
     let token = sign(&claims());
@@ -166,7 +175,11 @@ fn a_verified_token_is_remembered_until_its_key_is_gone() {
     keys.set(Behaviour::Hang);
     assert_eq!(push(&gateway, &token).status, 204);
     assert_eq!(push(&gateway, &sign(&with(|c| c["sub"] = "2".into()))).status, 204);
-    assert_eq!(keys.requests(), 1);
+    assert_eq!(keys.requests(), 0);
+    let count = |result: &str| {
+        gateway.metric(&format!("stream_events_push_tokens_total{{result=\"{result}\"}}"))
+    };
+    assert_eq!((count("verified"), count("remembered")), (2.0, 1.0));
     // A change to a remembered token is another token.
     assert_eq!(push(&gateway, &format!("{token}x")).status, 401);
 }
@@ -189,4 +202,29 @@ fn without_keys_nobody_is_let_in_and_pubsub_keeps_the_message() {
         (gateway.get("/readyz", &[]).status == 200).then_some(())
     });
     assert_eq!(push(&gateway, &sign(&claims())).status, 204);
+}
+
+/// What is remembered is forgotten when the token expires, and when the issuer takes its key back.
+#[tokio::test]
+async fn a_remembered_token_expires_and_goes_with_its_key() {
+    let server = KeyServer::with(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=0"));
+    let times = KeyTimes { age_min: Duration::from_millis(20), ..KeyTimes::default() };
+    let keys = Keys::start(server.url(), times, Metrics::new().unwrap()).unwrap();
+    let verifier = Verifier::new(keys.clone(), &[AUDIENCE.to_owned()], &[ACCOUNT.to_owned()]);
+    let claims = claims();
+    let token = format!("Bearer {}", sign(&claims));
+    let verify = |now_ms| verifier.verify(Some(&token), now_ms);
+    let now_ms = clock::now_ms();
+    assert_eq!(verify(now_ms).await, Ok(Admitted::Verified));
+    assert_eq!(verify(now_ms).await, Ok(Admitted::Remembered));
+    let expired_ms = claims["exp"].as_u64().unwrap() * 1000;
+    assert_eq!(verify(expired_ms).await, Ok(Admitted::Verified), "looked at anew");
+    server.set(Behaviour::keys(&[ANOTHER.jwk("key-2")], "max-age=3600"));
+    let gone = async {
+        while keys.has(KID) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    assert!(matches!(verify(now_ms).await, Err(Denied::Invalid(_))));
 }

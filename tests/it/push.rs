@@ -154,7 +154,9 @@ fn a_topic_must_be_named_and_be_a_name() {
     let push = |path: &str, body: &str| gateway.post(path, &[JSON], body.as_bytes()).status;
     let good = r#"{"message":{"data":"eA=="},"subscription":"projects/p/subscriptions/orders"}"#;
     assert_eq!(push("/push", good), 204);
+    let mut escaped = gateway.events("?topic=a%2Bb%25c");
     assert_eq!(push("/push/a%2Bb%25c", good), 204, "escaped letters of the grammar");
+    assert_eq!(escaped.next().data, "x", "and the reader's are the same");
     assert_eq!(push("/push", r#"{"message":{"data":"eA=="}}"#), 400);
     for name in ["ab", "1abc", "google", "a%20b", "a%0Ab", "a%00b", "..%2f..%2fetc", "%2e%2e"] {
         assert_eq!(push(&format!("/push/{name}"), good), 400, "{name}");

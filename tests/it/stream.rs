@@ -116,6 +116,7 @@ fn since_replays_from_a_time() {
     }
     let first = live.next().id;
     assert_eq!(gateway.events("?since=1h").take(2), ["1", "2"]);
+    assert_eq!(gateway.events("?since=1d").take(2), ["1", "2"]);
     // The time of the first event includes it.
     let millis: i64 = first.split_once('-').unwrap().0.parse().unwrap();
     let time = jiff::Timestamp::from_millisecond(millis).unwrap();
@@ -148,8 +149,8 @@ fn a_cut_before_the_first_replayed_event_loses_nothing() {
 #[test]
 fn silence_is_kept_alive() {
     let gateway = Gateway::dev(&[("keep-alive", "1 s")]);
-    let mut source = gateway.events("?topic=orders");
     let start = Instant::now();
+    let mut source = gateway.events("?topic=orders");
     assert_eq!(source.next_block().unwrap(), ":\n\n");
     assert!(Duration::from_millis(900) <= start.elapsed());
     // The cursor moved without anything to show.
@@ -164,10 +165,10 @@ fn silence_is_kept_alive() {
 #[test]
 fn a_stream_that_is_old_enough_ends_and_says_so() {
     let gateway = Gateway::dev(&[("stream-age-max", "1 s")]);
-    let mut source = gateway.events("");
     let start = Instant::now();
+    let mut source = gateway.events("");
     let block = source.next_block().unwrap();
-    assert!(Duration::from_millis(700) <= start.elapsed());
+    assert!(Duration::from_millis(800) <= start.elapsed());
     let (retry, rest) = block.split_once('\n').unwrap();
     let retry: u64 = retry.strip_prefix("retry: ").unwrap().parse().unwrap();
     assert!((200..1_500).contains(&retry));
@@ -215,6 +216,7 @@ fn what_is_wrong_with_a_request_is_named() {
         ("last_event_id=1-2&last_event_id=1-2", "last_event_id"),
         ("since=yesterday", "since"),
         ("since=-5m", "since"),
+        ("since=1mo", "since"),
         ("format=message", "format"),
         ("filter=x", "filter"),
     ] {
@@ -245,19 +247,60 @@ fn head_answers_the_head() {
 /// Fetch-based clients send a preflight, because of `Last-Event-ID`.
 #[test]
 fn cors_answers_preflights() {
-    let gateway = Gateway::dev(&[]);
-    let headers = [
-        ("Origin", "https://app.example"),
-        ("Access-Control-Request-Method", "GET"),
-        ("Access-Control-Request-Headers", "last-event-id,authorization"),
-    ];
-    let answer = http1::request(gateway.address, "OPTIONS", "/events", &headers, b"");
+    let preflight = |gateway: &Gateway, origin: &str| {
+        let headers = [
+            ("Origin", origin),
+            ("Access-Control-Request-Method", "GET"),
+            ("Access-Control-Request-Headers", "last-event-id,authorization"),
+        ];
+        http1::request(gateway.address, "OPTIONS", "/events", &headers, b"")
+    };
+    let allowed = |gateway: &Gateway, origin: &str| {
+        let source = gateway.events_with("", &[("Origin", origin)]);
+        source.header("access-control-allow-origin").map(str::to_owned)
+    };
+    let serve = Gateway::serve(&[("push-auth", "none"), ("read-auth", "anonymous")]);
+    let answer = preflight(&serve, "https://app.example");
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
-    let allowed = answer.header("access-control-allow-headers").unwrap().to_lowercase();
-    assert!(allowed.contains("last-event-id") && allowed.contains("authorization"), "{allowed}");
-    let source = gateway.events_with("", &[("Origin", "https://app.example")]);
-    assert_eq!(source.header("access-control-allow-origin"), Some("*"));
+    let headers = answer.header("access-control-allow-headers").unwrap().to_lowercase();
+    assert!(headers.contains("last-event-id") && headers.contains("authorization"), "{headers}");
+    assert_eq!(allowed(&serve, "https://app.example").as_deref(), Some("*"));
+
+    // What is in a developer's gateway is not for every page that the developer visits.
+    let dev = Gateway::dev(&[]);
+    for origin in ["http://localhost:3000", "http://127.0.0.1:5173", "null"] {
+        assert_eq!(preflight(&dev, origin).status, 200, "{origin}");
+        assert_eq!(allowed(&dev, origin).as_deref(), Some(origin));
+    }
+    for origin in ["https://evil.example", "http://localhost.evil.example"] {
+        assert_eq!(preflight(&dev, origin).header("access-control-allow-origin"), None);
+        let answer = http1::request(dev.address, "HEAD", "/events", &[("Origin", origin)], b"");
+        assert_eq!(answer.header("access-control-allow-origin"), None, "{origin}");
+        // A page may send this without a preflight.
+        let body = br#"{"message":{"data":"eA=="}}"#;
+        let headers = [("Origin", origin), ("Content-Type", "text/plain")];
+        assert_eq!(dev.post("/push/orders", &headers, body).status, 421, "{origin}");
+    }
+}
+
+/// HTTP/1.0 knows no chunks, and a response to an upgrade that is not made has none either.
+#[test]
+fn a_stream_without_chunks_ends_with_its_connection() {
+    use std::io::{Read as _, Write as _};
+    let gateway = Gateway::dev(&[("stream-age-max", "1 s")]);
+    for request in [
+        "GET /events HTTP/1.0\r\nHost: localhost\r\n\r\n",
+        "GET /events HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ] {
+        let mut socket = http1::connect(gateway.address);
+        socket.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(!head.contains("transfer-encoding"), "{head}");
+        assert!(body.starts_with("retry: ") && body.ends_with("\"max-age\"}\n\n"), "{body}");
+    }
 }
 
 /// A page on the web that resolves its own name to loopback must not reach `dev`.
@@ -272,7 +315,7 @@ fn dev_answers_only_to_loopback_names() {
         socket.write_all(request.as_bytes()).unwrap();
         http1::read_answer(socket, "GET").status
     };
-    for host in ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:8080", "[::1]"] {
+    for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]:8080", "[::1]"] {
         assert_eq!(ask(host, ""), 200, "{host}");
     }
     for host in ["evil.example", "localhost.evil.example:8080", "10.0.0.1", ""] {

@@ -18,6 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("connection", &[]),
     ("logs", &["clock", "config"]),
     ("accept", &["config", "connection"]),
+    ("guard", &["config", "connection", "problem"]),
     ("hub", &["hub", "event", "message"]),
     ("backplane", &["hub", "event", "message", "clock"]),
     ("inlet", &["inlet", "backplane", "hub", "message", "clock", "config", "metrics", "problem"]),

@@ -184,6 +184,11 @@ impl EventSource {
         let mut all = vec![("Accept", "text/event-stream")];
         all.extend_from_slice(headers);
         write_head(&mut socket, "GET", path, &all);
+        Self::from_socket(socket)
+    }
+
+    /// A stream that was asked for on this socket.
+    pub fn from_socket(socket: TcpStream) -> Self {
         let mut reader = BufReader::new(socket);
         let (status, headers) = read_head(&mut reader).unwrap();
         let body = Body::new(reader, &headers);

@@ -106,8 +106,9 @@ impl KeyServer {
         let (of_server, counted) = (Arc::clone(&behaviour), Arc::clone(&requests));
         std::thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
+                let behaviour = of_server.lock().unwrap();
                 counted.fetch_add(1, Ordering::SeqCst);
-                let behaviour = of_server.lock().unwrap().clone();
+                let behaviour = behaviour.clone();
                 std::thread::spawn(move || answer(socket, behaviour));
             }
         });
@@ -118,10 +119,14 @@ impl KeyServer {
         format!("http://{}/certs", self.address)
     }
 
+    /// From now on it behaves like this, and its requests are counted anew.
     pub fn set(&self, behaviour: Behaviour) {
-        *self.behaviour.lock().unwrap() = behaviour;
+        let mut current = self.behaviour.lock().unwrap();
+        self.requests.store(0, Ordering::SeqCst);
+        *current = behaviour;
     }
 
+    /// How many requests were made of its present behaviour.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }

@@ -1,0 +1,72 @@
+//! Which pages may ask: CORS, and what keeps pages of the web away from `dev`.
+
+use std::rc::Rc;
+
+use actix_cors::Cors;
+use actix_web::{
+    Error,
+    body::{BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{Method, StatusCode, header},
+    middleware::Next,
+};
+
+use crate::{config::Mode, connection::Connection, problem::problem};
+
+/// Streams that anyone may read may be read from any page. No credentials are involved. Those of
+/// `dev` are for pages on this machine: of a local server, or a file (whose origin is `null`).
+pub fn cors(mode: Mode) -> Cors {
+    let cors = match mode {
+        Mode::Serve => Cors::default().allow_any_origin().send_wildcard(),
+        Mode::Dev => {
+            Cors::default().allowed_origin_fn(|origin, _| is_local_origin(origin.to_str().ok()))
+        }
+    };
+    cors.allowed_methods([Method::GET, Method::HEAD])
+        .allowed_headers([header::ACCEPT, header::AUTHORIZATION, header::CACHE_CONTROL])
+        .allowed_header("last-event-id")
+        .expose_headers([header::RETRY_AFTER])
+        .max_age(24 * 3600)
+}
+
+/// `dev` checks no tokens, so a page on the web must not publish to it, nor reach it by a name of
+/// its own that points to loopback (DNS rebinding).
+pub async fn watch_and_guard<B: MessageBody + 'static>(
+    mode: Mode,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let _answering = request.conn_data::<Rc<Connection>>().map(Connection::request);
+    let origin = request.headers().get(header::ORIGIN).map(|origin| origin.to_str().ok());
+    let foreign = request.method() == Method::POST && origin.is_some_and(|o| !is_local_origin(o));
+    if mode == Mode::Dev && (foreign || !is_loopback(host_of(&request))) {
+        let text = "dev answers only to localhost and loopback addresses, and to pages from there";
+        let response = problem(StatusCode::MISDIRECTED_REQUEST, text);
+        return Ok(request.into_response(response));
+    }
+    next.call(request).await.map(ServiceResponse::map_into_boxed_body)
+}
+
+fn is_local_origin(origin: Option<&str>) -> bool {
+    let host = origin.and_then(|origin| Some(origin.split_once("://")?.1));
+    origin == Some("null") || host.is_some_and(is_loopback)
+}
+
+/// What the peer says it speaks to: HTTP/2's authority or HTTP/1's `Host`. Not what a `Forwarded`
+/// header says, since a page can set that one.
+fn host_of(request: &ServiceRequest) -> &str {
+    let authority = request.uri().authority().map(actix_http::uri::Authority::as_str);
+    let host = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    authority.or_else(host).unwrap_or_default()
+}
+
+fn is_loopback(host: &str) -> bool {
+    // The port follows the last colon, unless that is one of a bare IPv6 address in brackets.
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
+    };
+    let address = name.trim_matches(['[', ']']).parse();
+    name.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
