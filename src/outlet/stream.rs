@@ -148,15 +148,13 @@ impl EventStream {
                 event.upgrade().map_or(Err(FellBehind), |event| Ok(self.slice(&event, from))),
             );
         }
-        match self.batch.pop_front()?.upgrade() {
-            Some(event) => Some(Ok(self.slice(&event, 0))),
-            None => {
-                // It left its ring before its turn came. A new read tells the gap.
-                self.batch = VecDeque::new();
-                self.subscriber.rewind(self.given_upto);
-                None
-            }
+        if let Some(event) = self.batch.pop_front()?.upgrade() {
+            return Some(Ok(self.slice(&event, 0)));
         }
+        // It left its ring before its turn came. A new read tells the gap.
+        self.batch = VecDeque::new();
+        self.subscriber.rewind(self.given_upto);
+        None
     }
 
     fn slice(&mut self, event: &Arc<Event>, from: usize) -> Bytes {
