@@ -100,12 +100,15 @@ fn the_demo_page_shows_what_arrives() {
     let mut typed = message("typed", "1");
     typed["attributes"] = json!({ "event": "stream-end" });
     gateway.push("orders", &typed);
+    let mut named = message("two\n lines", "2");
+    named["attributes"] = json!({ "event": "order-updated" });
+    gateway.push("orders", &named);
     let rows = browser.until(
-        "both events are there",
+        "the events are there, and those with a type too",
         "const rows = [...document.querySelectorAll('#events tr:not(.control)')];
-         return rows.length === 2 && rows.map(row => row.cells[3].textContent);",
+         return rows.length === 3 && rows.map(row => row.cells[3].textContent);",
     );
-    assert_eq!(rows, json!(["typed", attack]));
+    assert_eq!(rows, json!(["two\n lines", "typed", attack]));
     assert_eq!(browser.run("return document.title"), "Stream Events", "nothing of the data ran");
     let policy = browser.run(
         "const e = document.createElement('script'); e.textContent = 'window.ran = true';
