@@ -5,7 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     io::{self, IoSlice},
     pin::Pin,
-    rc::{Rc, Weak},
+    rc::Rc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -43,7 +43,8 @@ pub struct Connection {
     pub streams: Cell<usize>,
     /// How many requests are being answered.
     requests: Cell<usize>,
-    wrote: Cell<bool>,
+    /// Whether its socket has taken anything since the last look.
+    pub wrote: Cell<bool>,
     closed: Cell<bool>,
     /// Whether the kernel gave up, because the peer took nothing for too long.
     timed_out: Cell<bool>,
@@ -64,22 +65,13 @@ impl Drop for Request {
 
 /// A request's head has to be in within this time.
 pub const HEAD_MAX: Duration = Duration::from_secs(5);
+/// The first request of an HTTP/2 connection, which browsers and proxies open ahead of need.
+const HTTP2_FIRST_MAX: Duration = Duration::from_secs(60);
 
 impl Socket {
     /// `ahead` is given to the reader before anything else.
     pub fn new(transport: Transport, ahead: Bytes, is_http2: bool) -> Self {
-        let connection = Connection {
-            is_http2,
-            streams: Cell::new(0),
-            requests: Cell::new(0),
-            wrote: Cell::new(false),
-            closed: Cell::new(false),
-            timed_out: Cell::new(false),
-            // The first one begins with the connection.
-            head_since: Cell::new(Some(Instant::now())),
-            waker: RefCell::new(None),
-        };
-        Self { transport, ahead, connection: Rc::new(connection) }
+        Self { transport, ahead, connection: Rc::new(Connection::new(is_http2)) }
     }
 
     /// See [`Connection`].
@@ -113,6 +105,20 @@ impl Socket {
 }
 
 impl Connection {
+    fn new(is_http2: bool) -> Self {
+        Self {
+            is_http2,
+            streams: Cell::new(0),
+            requests: Cell::new(0),
+            wrote: Cell::new(false),
+            closed: Cell::new(false),
+            timed_out: Cell::new(false),
+            // The first one begins with the connection.
+            head_since: Cell::new(Some(Instant::now())),
+            waker: RefCell::new(None),
+        }
+    }
+
     /// Ends it: its next read or write fails, and its owner is woken to do one.
     pub fn close(&self) {
         self.closed.set(true);
@@ -136,19 +142,20 @@ impl Connection {
     /// Whether a request's head has been coming in for too long (slow-loris). actix watches only
     /// the first head of HTTP/1. Of HTTP/2 this sees only the first, since what a peer sends later
     /// may be anything; of HTTP/1 also those that follow on the same connection.
-    fn is_slow(&self, now: Instant) -> bool {
+    pub fn is_slow(&self, now: Instant) -> bool {
         let since = self.head_since.get();
-        !self.is_busy() && since.is_some_and(|since| HEAD_MAX <= now.duration_since(since))
+        let max = if self.is_http2 { HTTP2_FIRST_MAX } else { HEAD_MAX };
+        !self.is_busy() && since.is_some_and(|since| max <= now.duration_since(since))
     }
 
-    fn was_read(&self) {
+    fn head_begins(&self) {
         if !self.is_http2 && !self.is_busy() && self.head_since.get().is_none() {
             self.head_since.set(Some(Instant::now()));
         }
     }
 
     /// Whether it ended because its peer took nothing.
-    fn is_stalled(&self) -> bool {
+    pub fn is_stalled(&self) -> bool {
         self.closed.get() || self.timed_out.get()
     }
 }
@@ -165,12 +172,15 @@ impl AsyncRead for Socket {
             buffer.put_slice(&part);
             return Poll::Ready(Ok(()));
         }
+        let before = buffer.filled().len();
         let polled = this.poll(cx, |this, cx| match &mut this.transport {
             Transport::Plain(io) => Pin::new(io).poll_read(cx, buffer),
             Transport::Tls(io) => Pin::new(io.as_mut()).poll_read(cx, buffer),
         });
-        if polled.is_ready() {
-            this.connection.was_read();
+        // Empty lines between requests are to be ignored (RFC 9112, section 2.2).
+        let read = buffer.filled().get(before..).unwrap_or_default();
+        if read.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+            this.connection.head_begins();
         }
         polled
     }
@@ -235,133 +245,25 @@ impl Socket {
     }
 }
 
-/// Watches the connections of one worker for peers that take nothing, or that take all day to say
-/// what they want.
-#[derive(Debug, Default)]
-pub struct StallWatch {
-    connections: RefCell<slab::Slab<Weak<Connection>>>,
-    streams: RefCell<slab::Slab<Rc<Watched>>>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// One event stream under watch.
-#[derive(Debug)]
-pub struct Watched {
-    connection: Rc<Connection>,
-    /// Whether it had nothing to give when it was last asked. If it had, its socket may be full.
-    idle: Cell<bool>,
-    /// Whether it was asked for more since the last look: then what it gave before was taken.
-    asked: Cell<bool>,
-    /// The last look at which it was not waiting for its socket.
-    since: Cell<Instant>,
-    /// When it must be over at the latest.
-    over_at: Instant,
-}
-
-/// Keeps a stream under watch until it is dropped.
-#[derive(Debug)]
-pub struct Watch {
-    watched: Rc<Watched>,
-    by: Rc<StallWatch>,
-    key: usize,
-}
-
-impl StallWatch {
-    /// Watches a connection for as long as it lives.
-    pub fn add(&self, connection: &Rc<Connection>) {
-        self.connections.borrow_mut().insert(Rc::downgrade(connection));
-    }
-
-    /// Watches a stream from now on. It should end by itself at `over_at`.
-    pub fn watch(self: &Rc<Self>, connection: &Rc<Connection>, over_at: Instant) -> Watch {
-        connection.streams.set(connection.streams.get() + 1);
-        let watched = Rc::new(Watched {
-            connection: Rc::clone(connection),
-            idle: Cell::new(true),
-            asked: Cell::new(true),
-            since: Cell::new(Instant::now()),
-            over_at,
-        });
-        let key = self.streams.borrow_mut().insert(Rc::clone(&watched));
-        Watch { watched, by: Rc::clone(self), key }
-    }
-
-    /// Looks after the streams for as long as it is polled.
-    pub async fn run(self: Rc<Self>, stall: Duration) {
-        let mut ticks = tokio::time::interval((stall / 4).min(Duration::from_secs(1)));
-        loop {
-            ticks.tick().await;
-            self.close_stalled(Instant::now(), stall);
-            self.close_slow(Instant::now());
+    #[test]
+    fn heads_have_a_time_limit_and_answers_have_none() {
+        for (is_http2, max) in [(false, HEAD_MAX), (true, HTTP2_FIRST_MAX)] {
+            let connection = Rc::new(Connection::new(is_http2));
+            let after = |time: Duration| Instant::now() + time;
+            assert!(!connection.is_slow(after(max / 2)));
+            assert!(connection.is_slow(after(max)));
+            let request = connection.request();
+            connection.head_begins();
+            assert!(!connection.is_slow(after(max * 9)), "a body is coming in");
+            drop(request);
+            assert!(!connection.is_slow(after(max * 9)), "nothing is coming in");
+            connection.head_begins();
+            // What comes later over HTTP/2 may be anything: a ping, a window.
+            assert_eq!(connection.is_slow(after(max * 2)), !is_http2);
         }
-    }
-
-    fn close_slow(&self, now: Instant) {
-        self.connections.borrow_mut().retain(|_, connection| {
-            let Some(connection) = connection.upgrade() else { return false };
-            if connection.is_slow(now) {
-                connection.close();
-            }
-            true
-        });
-    }
-
-    /// An HTTP/1 stream is cut when its socket took nothing for too long. An HTTP/2 stream has only
-    /// its window to go by, and its connection carries others too: it is closed when all of its
-    /// event streams are stalled, or when a stalled one is past its age.
-    fn close_stalled(&self, now: Instant, stall: Duration) {
-        let streams = self.streams.borrow();
-        let mut stalled: Vec<(&Rc<Connection>, usize)> = Vec::new();
-        let mut close: Vec<Rc<Connection>> = Vec::new();
-        let mut wrote: Vec<&Rc<Connection>> = Vec::new();
-        for (_, stream) in streams.iter() {
-            let connection = &stream.connection;
-            let progress = !connection.is_http2 && connection.wrote.get();
-            if connection.wrote.get() {
-                wrote.push(connection);
-            }
-            if stream.asked.replace(false) || stream.idle.get() || progress {
-                stream.since.set(now);
-            } else if stall <= now.duration_since(stream.since.get()) {
-                if !connection.is_http2 || stream.over_at + stall <= now {
-                    close.push(Rc::clone(connection));
-                } else if let Some((_, count)) =
-                    stalled.iter_mut().find(|(other, _)| Rc::ptr_eq(other, connection))
-                {
-                    *count += 1;
-                } else {
-                    stalled.push((connection, 1));
-                }
-            }
-        }
-        for connection in wrote {
-            connection.wrote.set(false);
-        }
-        let all_stalled = stalled.into_iter().filter(|(c, count)| c.streams.get() <= *count);
-        close.extend(all_stalled.map(|(connection, _)| Rc::clone(connection)));
-        drop(streams);
-        for connection in close {
-            connection.close();
-        }
-    }
-}
-
-impl Watch {
-    /// To be told after each time that the stream was asked for more.
-    pub fn asked(&self, had_something: bool) {
-        self.watched.idle.set(!had_something);
-        self.watched.asked.set(true);
-    }
-
-    /// Whether its connection ended because its reader took nothing.
-    pub fn was_stalled(&self) -> bool {
-        self.watched.connection.is_stalled()
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let connection = &self.watched.connection;
-        connection.streams.set(connection.streams.get().saturating_sub(1));
-        self.by.streams.borrow_mut().try_remove(self.key);
     }
 }

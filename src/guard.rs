@@ -7,14 +7,16 @@ use actix_web::{
     Error,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::{Method, StatusCode, header},
+    http::{ConnectionType, Method, StatusCode, header},
     middleware::Next,
 };
 
 use crate::{config::Mode, connection::Connection, problem::problem};
 
 /// Streams that anyone may read may be read from any page. No credentials are involved. Those of
-/// `dev` are for pages on this machine: of a local server, or a file (whose origin is `null`).
+/// `dev` are for pages on this machine: of a local server, or a file. A file's origin is `null`,
+/// and so is that of a sandboxed frame in any page, so this keeps honest pages away and not a
+/// determined one.
 pub fn cors(mode: Mode) -> Cors {
     let cors = match mode {
         Mode::Serve => Cors::default().allow_any_origin().send_wildcard(),
@@ -38,13 +40,21 @@ pub async fn watch_and_guard<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let _answering = request.conn_data::<Rc<Connection>>().map(Connection::request);
     let origin = request.headers().get(header::ORIGIN).map(|origin| origin.to_str().ok());
-    let foreign = request.method() == Method::POST && origin.is_some_and(|o| !is_local_origin(o));
+    let is_local = |origin: Option<&str>| origin != Some("null") && is_local_origin(origin);
+    let foreign = request.method() == Method::POST && origin.is_some_and(|o| !is_local(o));
     if mode == Mode::Dev && (foreign || !is_loopback(host_of(&request))) {
         let text = "dev answers only to localhost and loopback addresses, and to pages from there";
         let response = problem(StatusCode::MISDIRECTED_REQUEST, text);
         return Ok(request.into_response(response));
     }
-    next.call(request).await.map(ServiceResponse::map_into_boxed_body)
+    let has_body = request.headers().contains_key(header::TRANSFER_ENCODING)
+        || request.headers().contains_key(header::CONTENT_LENGTH);
+    let mut response = next.call(request).await?.map_into_boxed_body();
+    // Whoever is refused was perhaps not read to the end, and what still comes is no next head.
+    if has_body && response.status().as_u16() >= 400 {
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
+    Ok(response)
 }
 
 fn is_local_origin(origin: Option<&str>) -> bool {

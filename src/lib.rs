@@ -31,12 +31,14 @@ pub mod outlet;
 
 // Beside the data's way.
 pub mod accept;
+pub mod budget;
 pub mod clock;
 pub mod connection;
 pub mod guard;
 pub mod metrics;
 pub mod ops;
 pub mod problem;
+pub mod watch;
 
 pub mod server;
 

@@ -26,9 +26,10 @@ use socket2::{Domain, Socket as Socket2, Type};
 use crate::{
     accept::Acceptor,
     backplane::Backplane,
+    budget::Budget,
     clock,
     config::{Config, Mode, PushAuth},
-    connection::{Connection, HEAD_MAX, Socket, StallWatch},
+    connection::{Connection, HEAD_MAX, Socket},
     event::HISTORY_MAX,
     guard::{cors, watch_and_guard},
     hub::{DedupLimits, Hub, Limits, RingLimits},
@@ -44,8 +45,10 @@ use crate::{
         access::Access,
         page,
         sse::{self, Outlet, Worker},
+        stream::SLOW_MAX_BYTES,
     },
     problem::{problem, problem_with},
+    watch::StallWatch,
 };
 
 /// Sockets that listen already, so that nothing can fail between being told the port and using it.
@@ -193,6 +196,7 @@ impl Parts {
             hub: hub.clone(),
             access: Access::Anonymous { served: config.topics.clone() },
             metrics: metrics.clone(),
+            slow: Budget::new(SLOW_MAX_BYTES),
             keep_alive: config.keep_alive,
             stream_age_max: config.stream_age_max,
         };

@@ -40,6 +40,7 @@ pub struct Subscriber {
     /// What was wrong with the cursor that the reader brought.
     untold: Option<Gap>,
     opened_at: EventId,
+    has_more: bool,
     /// Not `Send`: see [`Subscriber::poll_read`].
     _of_shards_thread: PhantomData<Rc<()>>,
 }
@@ -65,7 +66,17 @@ impl Subscriber {
             }
         };
         let cursor = Cursor { after, losses_seen: 0 };
-        Self { hub, shard, slot, topics, cursor, untold, opened_at, _of_shards_thread: PhantomData }
+        Self {
+            hub,
+            shard,
+            slot,
+            topics,
+            cursor,
+            untold,
+            opened_at,
+            has_more: false,
+            _of_shards_thread: PhantomData,
+        }
     }
 
     /// The id with which the reader is sent off: if it is cut before it was given anything else, it
@@ -86,6 +97,11 @@ impl Subscriber {
         if self.untold.is_some() { self.opened_at } else { self.cursor.after }
     }
 
+    /// Whether the last read found nothing only because it stopped short of the head.
+    pub fn has_more(&self) -> bool {
+        self.has_more
+    }
+
     /// Goes back to an event that was read, because what was read after it was not given out.
     pub fn rewind(&mut self, after: EventId) {
         self.cursor.after = after;
@@ -102,6 +118,7 @@ impl Subscriber {
         if found.gap.is_some() || !out.is_empty() {
             return Poll::Ready(found.gap);
         }
+        self.has_more = found.more;
         if found.more {
             // A long walk past other topics' events. The others on this thread come first.
             cx.waker().wake_by_ref();

@@ -12,6 +12,8 @@ use actix_web::web;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 
+use crate::budget::{Budget, Claim};
+
 /// Why a body was not received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreceived {
@@ -35,8 +37,7 @@ const DISCARD_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of bodies in memory, over all pushes.
 #[derive(Debug)]
 pub struct InFlight {
-    bytes: AtomicUsize,
-    max: usize,
+    budget: Arc<Budget>,
     pushes: AtomicUsize,
 }
 
@@ -53,7 +54,7 @@ impl Drop for Push {
 impl InFlight {
     /// None yet, and at most so many.
     pub fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { bytes: AtomicUsize::new(0), max, pushes: AtomicUsize::new(0) })
+        Arc::new(Self { budget: Budget::new(max), pushes: AtomicUsize::new(0) })
     }
 
     /// Counts one more push until what it returns is dropped.
@@ -69,7 +70,7 @@ impl InFlight {
 
     /// How many bytes there are now.
     pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.budget.bytes()
     }
 }
 
@@ -78,32 +79,6 @@ impl InFlight {
 pub struct Body {
     pub bytes: Bytes,
     _claim: Claim,
-}
-
-#[derive(Debug)]
-struct Claim {
-    in_flight: Arc<InFlight>,
-    bytes: usize,
-}
-
-impl Claim {
-    /// Only bytes that came are claimed: a large `Content-Length` alone reserves nothing.
-    fn grow(&mut self, by: usize) -> bool {
-        self.bytes += by;
-        let before = self.in_flight.bytes.fetch_add(by, Ordering::Relaxed);
-        before + by <= self.in_flight.max
-    }
-
-    fn release(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        self.in_flight.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.release();
-    }
 }
 
 /// Receives a body of at most `max` bytes.
@@ -124,13 +99,14 @@ async fn collect(
     max: usize,
     in_flight: &Arc<InFlight>,
 ) -> Result<Body, Unreceived> {
-    let mut claim = Claim { in_flight: Arc::clone(in_flight), bytes: 0 };
+    // Only bytes that came are claimed: a large `Content-Length` alone reserves nothing.
+    let mut claim = in_flight.budget.claim();
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     let mut too_large = 0;
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| Unreceived::Broken)?;
-        if 0 < too_large || max < claim.bytes + chunk.len() {
+        if 0 < too_large || max < claim.bytes() + chunk.len() {
             too_large += chunk.len();
             if DISCARD_MAX_BYTES < too_large {
                 return Err(Unreceived::TooLarge);

@@ -1,14 +1,17 @@
 //! The JSON that Pub/Sub wraps a pushed message in
 //! (<https://cloud.google.com/pubsub/docs/push#receive_push>).
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData};
 
 use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_json::value::RawValue;
 
 use crate::message::{Message, Topic};
@@ -58,7 +61,7 @@ impl PoisonReason {
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
-    message: Wire<'a>,
+    message: Object<Wire<'a>>,
     subscription: Option<String>,
 }
 
@@ -82,6 +85,31 @@ struct Wire<'a> {
     ordering_key_snake: Option<String>,
 }
 
+/// A JSON object and nothing else. A derived struct would also be read from a list of its fields,
+/// and a good message of a subscription without a wrapper, such as `[{"id":1}]`, be taken for an
+/// envelope.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}
+
 /// Borrows from the body unless it holds an escape.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -91,9 +119,9 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 /// # Errors
 /// See [`Refused`].
 pub fn decode(body: &[u8], topic: Option<Topic>) -> Result<Message, Refused> {
-    let envelope: Envelope<'_> =
+    let Object::<Envelope<'_>>(envelope) =
         serde_json::from_slice(body).map_err(|err| classify(body, &err))?;
-    let wire = envelope.message;
+    let Object(wire) = envelope.message;
     let topic = match topic {
         Some(topic) => topic,
         None => topic_of(envelope.subscription.as_deref())?,
@@ -142,8 +170,8 @@ pub fn parse_time(text: &str) -> Option<u64> {
 /// A body that did not decode is poison only if it is an envelope: what is not one may be a good
 /// message of a subscription without a wrapper, and acking it would destroy it.
 fn classify(body: &[u8], err: &serde_json::Error) -> Refused {
-    match serde_json::from_slice::<Probe<'_>>(body) {
-        Ok(Probe { message }) => Refused::Poison(Poison {
+    match serde_json::from_slice::<Object<Probe<'_>>>(body) {
+        Ok(Object(Probe { message: Object(message) })) => Refused::Poison(Poison {
             reason: PoisonReason::BadType,
             message_id: message
                 .message_id
@@ -160,7 +188,7 @@ fn classify(body: &[u8], err: &serde_json::Error) -> Refused {
 #[derive(Deserialize)]
 struct Probe<'a> {
     #[serde(borrow)]
-    message: ProbedMessage<'a>,
+    message: Object<ProbedMessage<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -250,9 +278,23 @@ mod tests {
 
     #[test]
     fn what_is_no_envelope_is_not_poison() {
-        for body in
-            ["", "{", "[]", "7", "{}", r#"{"message":"hello"}"#, r#"{"id":1}"#, "\u{feff}{}"]
-        {
+        // A struct is also read from a list, if one lets it: these are good messages of somebody.
+        for body in [
+            "",
+            "{",
+            "[]",
+            "7",
+            "{}",
+            r#"{"message":"hello"}"#,
+            r#"{"id":1}"#,
+            "\u{feff}{}",
+            r#"[{"id":1}]"#,
+            r#"[{"id":1},null]"#,
+            r#"[{"id":2},"x"]"#,
+            r#"{"message":["a","b"]}"#,
+            r#"{"message":[null,null],"k":1}"#,
+            r#"{"message":[]}"#,
+        ] {
             let refused = decode(body.as_bytes(), topic()).unwrap_err();
             assert!(matches!(refused, Refused::NotAnEnvelope(_)), "{body:?}: {refused:?}");
         }

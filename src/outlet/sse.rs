@@ -1,6 +1,6 @@
 //! `GET /events`: server-sent events.
 
-use std::{rc::Rc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -12,8 +12,9 @@ use rand::RngExt as _;
 use tokio::time::Instant;
 
 use crate::{
+    budget::Budget,
     clock,
-    connection::{Connection, StallWatch},
+    connection::Connection,
     hub::{Hub, Shard, Start},
     metrics::Metrics,
     outlet::{
@@ -23,6 +24,7 @@ use crate::{
         stream::{EventStream, StreamTimes},
     },
     problem::{come_back_later, problem, problem_with},
+    watch::StallWatch,
 };
 
 /// What the route needs.
@@ -31,6 +33,8 @@ pub struct Outlet {
     pub hub: Hub,
     pub access: Access,
     pub metrics: Metrics,
+    /// For events that slow readers are in the middle of.
+    pub slow: Arc<Budget>,
     pub keep_alive: Duration,
     pub stream_age_max: Duration,
 }
@@ -38,7 +42,7 @@ pub struct Outlet {
 /// What the route needs of the worker it runs on.
 #[derive(Debug)]
 pub struct Worker {
-    pub shard: std::sync::Arc<Shard>,
+    pub shard: Arc<Shard>,
     pub stall_watch: Rc<StallWatch>,
 }
 
@@ -103,7 +107,7 @@ impl Outlet {
             open,
             times,
             watch,
-            self.metrics.clone(),
+            (self.metrics.clone(), Arc::clone(&self.slow)),
         );
         let mut response = response().body(BoxBody::new(stream));
         let head = request.head();

@@ -14,12 +14,13 @@ use rand::RngExt as _;
 use tokio::time::{Instant, Sleep};
 
 use crate::{
+    budget::{Budget, Claim},
     clock,
-    connection::Watch,
     event::{Event, EventId},
     hub::{Gap, Hub, Subscriber},
     metrics::Metrics,
     outlet::blocks::{self, End},
+    watch::Watch,
 };
 
 /// The body of a response to `GET /events`. It is asked for more only while its socket takes more,
@@ -34,7 +35,8 @@ pub struct EventStream {
     /// none of them, and goes back to its cursor if one is gone when its turn comes.
     batch: VecDeque<Weak<Event>>,
     /// The event that is being given out in slices, and how far.
-    sliced: Option<(Weak<Event>, usize)>,
+    sliced: Option<(Held, usize)>,
+    slow: Arc<Budget>,
     /// The gateway's own blocks, which come before the batch.
     blocks: VecDeque<Bytes>,
     /// The last id that the reader was given.
@@ -68,6 +70,38 @@ pub struct StreamTimes {
 /// frame's size in HTTP/2. A slice of a larger event is a copy, or it would pin all of it.
 const SLICE_MAX_BYTES: usize = 16 * 1024;
 
+/// Events that slow readers are in the middle of, over all streams, may have so many bytes that
+/// their rings have let go of: a reader that takes longer for an event than its ring holds it gets
+/// it all the same, as long as not too many do.
+pub const SLOW_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// An event that is given out in slices.
+#[derive(Debug)]
+enum Held {
+    /// Its ring may let go of it, and it stays.
+    Claimed(Arc<Event>, #[expect(dead_code, reason = "given back when dropped")] Claim),
+    /// It goes with its ring.
+    Weak(Weak<Event>),
+}
+
+impl Held {
+    fn new(event: &Arc<Event>, slow: &Arc<Budget>) -> Self {
+        let mut claim = slow.claim();
+        if claim.grow(event.size()) {
+            Self::Claimed(Arc::clone(event), claim)
+        } else {
+            Self::Weak(Arc::downgrade(event))
+        }
+    }
+
+    fn event(&self) -> Option<Arc<Event>> {
+        match self {
+            Self::Claimed(event, _) => Some(Arc::clone(event)),
+            Self::Weak(event) => event.upgrade(),
+        }
+    }
+}
+
 /// The reader is so slow that the event it was in the middle of has left its ring. Its connection
 /// is cut: its parser drops the part that it has, and it comes back with the id before, to be told.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +115,7 @@ impl EventStream {
         open: Bytes,
         times: StreamTimes,
         watch: Watch,
-        metrics: Metrics,
+        (metrics, slow): (Metrics, Arc<Budget>),
     ) -> Self {
         metrics.streams_opened.inc();
         let now = Instant::now();
@@ -94,6 +128,7 @@ impl EventStream {
             events: Vec::new(),
             batch: VecDeque::new(),
             sliced: None,
+            slow,
             blocks: VecDeque::from([open]),
             id_due: false,
             keep_alive: times.keep_alive,
@@ -131,6 +166,7 @@ impl EventStream {
                     self.put(gap);
                 }
                 Poll::Pending if self.id_due => self.put_id(),
+                Poll::Pending if self.subscriber.has_more() => return Poll::Pending,
                 Poll::Pending if self.end_at <= now => self.end(),
                 Poll::Pending if self.poll_timer(cx).is_pending() => return Poll::Pending,
                 Poll::Pending => {}
@@ -143,13 +179,14 @@ impl EventStream {
         if let Some(block) = self.blocks.pop_front() {
             return Some(Ok(block));
         }
-        if let Some((event, from)) = self.sliced.take() {
+        if let Some((held, from)) = self.sliced.take() {
             return Some(
-                event.upgrade().map_or(Err(FellBehind), |event| Ok(self.slice(&event, from))),
+                held.event().map_or(Err(FellBehind), |event| Ok(self.slice(&event, from, held))),
             );
         }
         if let Some(event) = self.batch.pop_front()?.upgrade() {
-            return Some(Ok(self.slice(&event, 0)));
+            let held = Held::Weak(Arc::downgrade(&event));
+            return Some(Ok(self.slice(&event, 0, held)));
         }
         // It left its ring before its turn came. A new read tells the gap.
         self.batch = VecDeque::new();
@@ -157,10 +194,11 @@ impl EventStream {
         None
     }
 
-    fn slice(&mut self, event: &Arc<Event>, from: usize) -> Bytes {
+    fn slice(&mut self, event: &Arc<Event>, from: usize, held: Held) -> Bytes {
         let upto = event.frame.len().min(from + SLICE_MAX_BYTES);
         if upto < event.frame.len() {
-            self.sliced = Some((Arc::downgrade(event), upto));
+            let held = if from == 0 { Held::new(event, &self.slow) } else { held };
+            self.sliced = Some((held, upto));
         } else {
             self.given(event);
         }

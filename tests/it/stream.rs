@@ -273,12 +273,14 @@ fn cors_answers_preflights() {
         assert_eq!(preflight(&dev, origin).status, 200, "{origin}");
         assert_eq!(allowed(&dev, origin).as_deref(), Some(origin));
     }
+    let body = br#"{"message":{"data":"eA=="}}"#;
+    // A sandboxed frame of any page has the origin of a file.
+    assert_eq!(dev.post("/push/orders", &[("Origin", "null")], body).status, 421);
     for origin in ["https://evil.example", "http://localhost.evil.example"] {
         assert_eq!(preflight(&dev, origin).header("access-control-allow-origin"), None);
         let answer = http1::request(dev.address, "HEAD", "/events", &[("Origin", origin)], b"");
         assert_eq!(answer.header("access-control-allow-origin"), None, "{origin}");
         // A page may send this without a preflight.
-        let body = br#"{"message":{"data":"eA=="}}"#;
         let headers = [("Origin", origin), ("Content-Type", "text/plain")];
         assert_eq!(dev.post("/push/orders", &headers, body).status, 421, "{origin}");
     }
