@@ -79,27 +79,35 @@ fn a_refused_body_ends_its_connection() {
 /// told of all the rest.
 #[test]
 fn a_slow_reader_is_told_of_what_left_the_ring_before_its_turn() {
-    let gateway = Gateway::dev(&[("ring-events", "10"), ("keep-alive", "10 min")]);
+    let gateway = Gateway::dev(&[("ring-events", "100"), ("keep-alive", "10 min")]);
     let mut slow = narrow(&gateway);
     http1::write_head(&mut slow, "GET", "/events", &[("Accept", "text/event-stream")]);
     gateway.until_metric(STREAMS, 1.0);
     let mut live = gateway.events("");
-    let mut published = Vec::new();
-    for n in 0..600 {
-        gateway.publish("orders", format!("{n} {}", "x".repeat(1_000)));
-        published.push(live.next().id);
-    }
     let mut source = EventSource::from_socket(slow);
     assert_eq!(source.next_raw().unwrap().event, "stream-open");
+    let mut published = Vec::new();
     let (mut seen, mut gaps) = (Vec::new(), Vec::new());
-    while seen.last() != published.last() {
+    let mut read = |source: &mut EventSource| {
         let event = source.next_raw().unwrap();
         if event.event == "stream-gap" {
             gaps.push(serde_json::from_str::<Value>(&event.data).unwrap());
         } else {
             seen.push(event.id);
         }
+        seen.last().cloned()
+    };
+    // It reads a third of what comes, so that it is always in the middle of something.
+    for round in 0..40 {
+        for n in 0..30 {
+            gateway.publish("orders", format!("{round} {n} {}", "x".repeat(1_000)));
+            published.push(live.next().id);
+            if 5 < round && n % 3 == 0 {
+                read(&mut source);
+            }
+        }
     }
+    while read(&mut source).as_ref() != published.last() {}
     assert!(!gaps.is_empty(), "the reader was not slow enough for this test");
     let place = |id: &str| published.iter().position(|known| known == id);
     let places: Vec<_> = seen.iter().map(|id| place(id).unwrap()).collect();
