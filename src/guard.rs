@@ -7,7 +7,10 @@ use actix_web::{
     Error,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::{ConnectionType, Method, StatusCode, header},
+    http::{
+        ConnectionType, Method, StatusCode,
+        header::{self, HeaderValue},
+    },
     middleware::Next,
 };
 
@@ -20,9 +23,8 @@ use crate::{config::Mode, connection::Connection, problem::problem};
 pub fn cors(mode: Mode) -> Cors {
     let cors = match mode {
         Mode::Serve => Cors::default().allow_any_origin().send_wildcard(),
-        Mode::Dev => {
-            Cors::default().allowed_origin_fn(|origin, _| is_local_origin(origin.to_str().ok()))
-        }
+        Mode::Dev => Cors::default()
+            .allowed_origin_fn(|origin, _| origin == "null" || is_local_origin(origin)),
     };
     cors.allowed_methods([Method::GET, Method::HEAD])
         .allowed_headers([header::ACCEPT, header::AUTHORIZATION, header::CACHE_CONTROL])
@@ -39,17 +41,17 @@ pub async fn watch_and_guard<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let _answering = request.conn_data::<Rc<Connection>>().map(Connection::request);
-    let origin = request.headers().get(header::ORIGIN).map(|origin| origin.to_str().ok());
-    let is_local = |origin: Option<&str>| origin != Some("null") && is_local_origin(origin);
-    let foreign = request.method() == Method::POST && origin.is_some_and(|o| !is_local(o));
-    if mode == Mode::Dev && (foreign || !is_loopback(host_of(&request))) {
+    let headers = request.headers();
+    let has_body = headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.contains_key(header::CONTENT_LENGTH);
+    let origin = headers.get(header::ORIGIN);
+    let foreign = request.method() == Method::POST && origin.is_some_and(|o| !is_local_origin(o));
+    let mut response = if mode == Mode::Dev && (foreign || !is_loopback(host_of(&request))) {
         let text = "dev answers only to localhost and loopback addresses, and to pages from there";
-        let response = problem(StatusCode::MISDIRECTED_REQUEST, text);
-        return Ok(request.into_response(response));
-    }
-    let has_body = request.headers().contains_key(header::TRANSFER_ENCODING)
-        || request.headers().contains_key(header::CONTENT_LENGTH);
-    let mut response = next.call(request).await?.map_into_boxed_body();
+        request.into_response(problem(StatusCode::MISDIRECTED_REQUEST, text))
+    } else {
+        next.call(request).await?.map_into_boxed_body()
+    };
     // Whoever is refused was perhaps not read to the end, and what still comes is no next head.
     if has_body && response.status().as_u16() >= 400 {
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
@@ -57,9 +59,9 @@ pub async fn watch_and_guard<B: MessageBody + 'static>(
     Ok(response)
 }
 
-fn is_local_origin(origin: Option<&str>) -> bool {
-    let host = origin.and_then(|origin| Some(origin.split_once("://")?.1));
-    origin == Some("null") || host.is_some_and(is_loopback)
+fn is_local_origin(origin: &HeaderValue) -> bool {
+    let host = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
+    host.is_some_and(is_loopback)
 }
 
 /// What the peer says it speaks to: HTTP/2's authority or HTTP/1's `Host`. Not what a `Forwarded`

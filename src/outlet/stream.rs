@@ -66,8 +66,9 @@ pub struct StreamTimes {
     pub end_at: Instant,
 }
 
-/// What is given to the socket at a time, and all that a reader that stops reading pins. It is a
-/// frame's size in HTTP/2. A slice of a larger event is a copy, or it would pin all of it.
+/// What is given to the socket at a time, and, beside its part of the budget below, all that a
+/// reader that stops reading pins of events. It is a frame's size in HTTP/2. A slice of a larger
+/// event is a copy, or it would pin all of it.
 const SLICE_MAX_BYTES: usize = 16 * 1024;
 
 /// Events that slow readers are in the middle of, over all streams, may have so many bytes that

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Shutdown, TcpStream},
     process::ExitStatus,
     time::{Duration, Instant},
 };
@@ -14,7 +14,7 @@ use crate::support::{
     PATIENCE, eventually,
     gateway::{Gateway, message},
     http1::{self, EventSource},
-    process::{Process, stream_events},
+    process::serve,
 };
 
 const STREAMS: &str = "stream_events_streams";
@@ -90,24 +90,6 @@ fn a_slow_reader_is_not_a_stalled_one() {
         std::thread::sleep(Duration::from_millis(200));
     }
     assert!(gateway.metric(STREAMS) > 0.5, "it was cut");
-}
-
-fn serve(flags: &[&str]) -> (Process, SocketAddr) {
-    let mut arguments = vec![
-        "serve",
-        "--listen",
-        "127.0.0.1:0",
-        "--ops-listen",
-        "off",
-        "--push-auth",
-        "none",
-        "--read-auth",
-        "anonymous",
-    ];
-    arguments.extend_from_slice(flags);
-    let process = Process::start(&mut stream_events(&arguments));
-    let address = process.listen();
-    (process, address)
 }
 
 fn exited_well(status: ExitStatus) {

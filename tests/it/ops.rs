@@ -7,7 +7,7 @@ use crate::support::{
     eventually,
     gateway::{Gateway, message},
     http1,
-    process::{Process, stream_events},
+    process::serve,
 };
 
 #[test]
@@ -58,19 +58,7 @@ fn health_is_on_both_listeners_under_both_names() {
 /// One JSON object a line, with the names that Cloud Logging knows.
 #[test]
 fn serve_logs_as_cloud_logging_wants() {
-    let arguments = [
-        "serve",
-        "--listen",
-        "127.0.0.1:0",
-        "--ops-listen",
-        "off",
-        "--push-auth",
-        "none",
-        "--read-auth",
-        "anonymous",
-    ];
-    let mut process = Process::start(&mut stream_events(&arguments));
-    let address = process.listen();
+    let (mut process, address) = serve(&[]);
     let poison = br#"{"message":{"data":"!","messageId":"poisonous-17"}}"#;
     for _ in 0..5 {
         assert_eq!(http1::request(address, "POST", "/push/orders", &[], poison).status, 204);

@@ -79,6 +79,25 @@ impl Drop for Process {
     }
 }
 
+/// `serve` on a port of its own, open to all, with these flags, and where it listens.
+pub fn serve(flags: &[&str]) -> (Process, SocketAddr) {
+    let mut arguments = vec![
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--ops-listen",
+        "off",
+        "--push-auth",
+        "none",
+        "--read-auth",
+        "anonymous",
+    ];
+    arguments.extend_from_slice(flags);
+    let process = Process::start(&mut stream_events(&arguments));
+    let address = process.listen();
+    (process, address)
+}
+
 /// Runs a command to its end within the limit, and returns whether it succeeded and what it printed.
 pub fn output(command: &mut Command) -> (bool, String) {
     let mut child = command
