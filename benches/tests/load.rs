@@ -1,0 +1,73 @@
+//! The load generator against the floor: every mode ends well, and one lost message does not pass.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Output},
+    time::{Duration, Instant},
+};
+
+struct Floor {
+    child: Child,
+    address: String,
+}
+
+impl Floor {
+    fn start(arguments: &[&str]) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap().to_string();
+        drop(free);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_floor"));
+        let child = command.args(["--listen", &address]).args(arguments).spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(10);
+        while std::net::TcpStream::connect(&address).is_err() {
+            assert!(Instant::now() < end, "the floor does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self { child, address }
+    }
+
+    fn load(&self, arguments: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_load"));
+        let pid = self.child.id().to_string();
+        command.args(["--dialect", "floor", "--address", &self.address, "--pid", &pid]);
+        command.args(arguments.split_whitespace()).output().unwrap()
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn every_mode_ends_well() {
+    let floor = Floor::start(&[]);
+    for (arguments, number, wanted) in [
+        ("fanout --streams 20 --rate 100 --seconds 0.2", "deliveries", 400),
+        ("fanout --streams 20 --topics 5 --rate 100 --seconds 0.2", "deliveries", 80),
+        ("fanout --streams 3 --topics 3 --closed 8 --seconds 0.1", "violations", 0),
+        ("ingest --connections 2 --seconds 0.1", "violations", 0),
+        ("churn --streams 20 --rounds 2", "sockets_left", 0),
+        ("idle --streams 20", "sockets_left", 0),
+        ("--size 4096 stalled --streams 5 --stalled 1 --rate 50 --seconds 0.5", "deliveries", 100),
+    ] {
+        let output = floor.load(arguments);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(output.status.success(), "{arguments}: {output:?}");
+        assert_eq!(report[number], wanted, "{arguments}: {report}");
+    }
+    let output = Floor::start(&[]).load("replay --streams 10 --events 30");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.success(), &report["deliveries"]), (true, &300.into()), "{report}");
+}
+
+#[test]
+fn a_lost_message_fails_the_run() {
+    let floor = Floor::start(&["--drop-every", "30"]);
+    let output = floor.load("fanout --streams 3 --rate 100 --seconds 0.5");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(told.contains("instead of"), "{told}");
+}
