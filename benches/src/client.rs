@@ -58,11 +58,8 @@ impl Client {
             return Err(format!("--size is {SIZE_MIN} at least").into());
         }
         let poll = Poll::new()?;
-        let new = |number| Publisher::new(&target, number, shape.topics);
-        let publishers = (0..publishers).map(new).collect::<Result<Vec<_>>>()?;
-        for (number, publisher) in publishers.iter().enumerate() {
-            poll.add(&publisher.socket, PUBLISHER | number as u64, EventFlags::IN)?;
-        }
+        let new = |number| Publisher::new(number, shape.topics);
+        let publishers: Vec<_> = (0..publishers).map(new).collect();
         Ok(Self {
             tally: Tally::new(shape, publishers.len(), unread),
             streams: (0..shape.streams).map(|_| Stream::default()).collect(),
@@ -126,15 +123,23 @@ impl Client {
         self.poll.remove(socket)
     }
 
-    /// A publisher that can send.
+    /// A publisher that can send. They take turns, so that no connection is idle for long.
     pub fn free_publisher(&self) -> Option<usize> {
-        self.publishers.iter().position(|publisher| !publisher.is_busy)
+        let (count, next) = (self.publishers.len(), self.tally.messages() as usize);
+        let mut turns = (0..count).map(|at| (next + at) % count);
+        turns.find(|number| !self.publishers[*number].is_busy)
     }
 
     /// Sends the next message to a topic.
     pub fn publish(&mut self, publisher: usize, topic: usize) -> Result<Payload> {
         let message = self.tally.messages();
         self.tally.published(topic);
+        let connection = &mut self.publishers[publisher].socket;
+        if connection.is_none() {
+            let socket = socket::dial(self.target.address, publisher)?;
+            self.poll.add(&socket, PUBLISHER | publisher as u64, EventFlags::IN)?;
+            *connection = Some(socket);
+        }
         self.publishers[publisher].send(&self.target, topic, message, self.size)
     }
 
@@ -171,7 +176,8 @@ impl Client {
 
     fn read_publisher(&mut self, number: usize) -> Result<()> {
         let publisher = &mut self.publishers[number];
-        let Some(length) = socket::read(&publisher.socket, &mut self.buffer)? else {
+        let Some(socket) = &publisher.socket else { return Ok(()) };
+        let Some(length) = socket::read(socket, &mut self.buffer)? else {
             return Ok(());
         };
         publisher.feed(&self.buffer[..length])?;

@@ -34,7 +34,7 @@ impl Target {
         for (at, topic) in topics.enumerate() {
             // A comma between names is shorter than `&topic=`, and a head has its limit.
             let comma = if at == 0 { "" } else { "," };
-            let _ = write!(request, "{comma}t{topic}");
+            let _ = write!(request, "{comma}topic{topic}");
         }
         let _ =
             write!(request, " HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n", self.address);
@@ -61,7 +61,7 @@ impl Target {
         };
         let body = if body.is_empty() { text } else { &body };
         let mut head = format!(
-            "POST /{path}/t{topic} HTTP/1.1\r\nHost: {}\r\nContent-Type: {kind}\r\n\
+            "POST /{path}/topic{topic} HTTP/1.1\r\nHost: {}\r\nContent-Type: {kind}\r\n\
              Content-Length: {}\r\n",
             self.address,
             body.len()
@@ -97,7 +97,7 @@ mod tests {
     fn what_is_wrapped_is_what_the_gateway_unwraps() {
         let mut body = Vec::new();
         wrap(b"hello", 7, &mut body);
-        let topic = "t0".parse().ok();
+        let topic = "topic0".parse().ok();
         let message = stream_events::inlet::envelope::decode(&body, topic).unwrap();
         assert_eq!(message.data, "hello");
         assert!(message.message_id.unwrap().ends_with("000000007"));

@@ -3,8 +3,12 @@
 
 use std::error::Error as StdError;
 
+// How runs are compared.
+pub mod compare;
+
 // What it is compared with.
 pub mod floor;
+pub mod naive;
 
 // The load generator.
 pub mod arguments;

@@ -2,18 +2,12 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::{
-    Result,
-    dialect::Target,
-    http::Response,
-    payload::Payload,
-    socket,
-    {clock::now_ns, socket::dial},
-};
+use crate::{Result, clock::now_ns, dialect::Target, http::Response, payload::Payload, socket};
 
 #[derive(Debug)]
 pub struct Publisher {
-    pub socket: OwnedFd,
+    /// None before the first message: servers close connections that ask for nothing.
+    pub socket: Option<OwnedFd>,
     response: Response,
     pub is_busy: bool,
     number: u32,
@@ -24,16 +18,16 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub fn new(target: &Target, number: usize, topics: usize) -> Result<Self> {
-        Ok(Self {
-            socket: dial(target.address, number)?,
+    pub fn new(number: usize, topics: usize) -> Self {
+        Self {
+            socket: None,
             response: Response::default(),
             is_busy: false,
             number: number as u32,
             sequences: vec![0; topics],
             text: Vec::new(),
             request: Vec::new(),
-        })
+        }
     }
 
     /// Sends a message.
@@ -55,15 +49,21 @@ impl Publisher {
         self.text.clear();
         payload.write(size, &mut self.text);
         target.post(topic, &self.text, message, &mut self.request);
-        socket::write_all(&self.socket, &self.request)?;
+        let socket = self.socket.as_ref().ok_or("the publisher is not connected")?;
+        socket::write_all(socket, &self.request)?;
         self.is_busy = true;
         Ok(payload)
     }
 
     /// Takes what was read. Ready for the next message when the answer is there.
     pub fn feed(&mut self, input: &[u8]) -> Result<()> {
+        if input.is_empty() && !self.is_busy {
+            // Idle for too long. The next message has a new connection.
+            self.socket = None;
+            return Ok(());
+        }
         if input.is_empty() {
-            return Err("the server closed a publisher's connection".into());
+            return Err("the server closed a connection instead of answering a push".into());
         }
         self.response.feed(input, &mut |_| ())?;
         if self.response.is_done() {
