@@ -77,7 +77,7 @@ impl Target {
 }
 
 /// As a push subscription wraps messages, with the fields that it writes in two spellings.
-fn wrap(text: &[u8], message: u32, body: &mut Vec<u8>) {
+pub fn wrap(text: &[u8], message: u32, body: &mut Vec<u8>) {
     let data = STANDARD.encode(text);
     let id = format!("{}{message:09}", std::process::id());
     let time = "2026-01-31T12:00:00.123Z";

@@ -10,6 +10,9 @@ pub mod compare;
 pub mod floor;
 pub mod naive;
 
+// The pure parts.
+pub mod pure;
+
 // The load generator.
 pub mod arguments;
 pub mod client;

@@ -1,0 +1,142 @@
+//! How many bytes of its heap the gateway has in use: before, with and after idle streams. It runs
+//! in this process, under an allocator that counts; its readers are in another.
+
+use std::{
+    alloc::System,
+    io::{BufRead as _, BufReader, Write as _},
+    net::SocketAddr,
+    process::{ChildStdin, ChildStdout, Command, ExitCode, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use cap::Cap;
+use clap::Parser;
+use serde_json::json;
+use stream_events::{
+    config::{Config, Mode, Texts},
+    server::{self, Listeners},
+};
+use stream_events_bench::{
+    Result,
+    client::Client,
+    dialect::{Dialect, Target},
+    process::rest,
+    socket::raise_file_limit,
+    tally::Shape,
+};
+
+#[global_allocator]
+static HEAP: Cap<System> = Cap::new(System, usize::MAX);
+
+#[derive(Parser)]
+#[command(about = "Bytes in use of the gateway's heap, around idle streams")]
+struct Arguments {
+    #[arg(default_value_t = 5_000)]
+    streams: usize,
+    /// In the readers' process: the gateway.
+    #[arg(long, hide = true)]
+    hold: Option<SocketAddr>,
+}
+
+fn main() -> ExitCode {
+    let Arguments { streams, hold } = Arguments::parse();
+    raise_file_limit();
+    match hold.map_or_else(|| measure(streams), |address| hold_streams(address, streams)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("heap: {err}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Long enough for a gateway to notice that its readers are gone.
+const NOTICE: Duration = Duration::from_secs(2);
+
+fn measure(streams: usize) -> Result<()> {
+    let address = start_gateway()?;
+    // The first round makes what stays: the threads' own, and room in tables.
+    let mut rounds = Vec::new();
+    for _ in 0..2 {
+        sleep(NOTICE);
+        let before = HEAP.allocated();
+        let mut readers = Command::new(std::env::current_exe()?)
+            .args([&streams.to_string(), "--hold", &address.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let ends = readers.stdin.take().zip(readers.stdout.take());
+        let (stdin, stdout) = ends.ok_or("the readers' process has no pipes")?;
+        let with = while_open(stdin, stdout)?;
+        readers.wait()?;
+        sleep(NOTICE);
+        let after = HEAP.allocated();
+        let (grown, left) = (with.saturating_sub(before), after.saturating_sub(before));
+        rounds.push(json!({
+            "streams": streams,
+            "heap_before": before,
+            "heap_with": with,
+            "heap_after": after,
+            "heap_per_stream": grown as f64 / streams as f64,
+            "left_of_growth": left as f64 / grown as f64,
+        }));
+    }
+    for round in rounds {
+        println!("{round}");
+    }
+    Ok(())
+}
+
+fn while_open(stdin: ChildStdin, stdout: ChildStdout) -> Result<usize> {
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    if line.trim() != "open" {
+        return Err("the readers did not open their streams".into());
+    }
+    sleep(Duration::from_millis(500));
+    let with = HEAP.allocated();
+    // Its end tells them to leave.
+    drop(stdin);
+    Ok(with)
+}
+
+fn hold_streams(address: SocketAddr, streams: usize) -> Result<()> {
+    let target = Target { dialect: Dialect::Gateway, address, token: None };
+    let shape = Shape { streams, topics: 1, per_stream: 1 };
+    let mut client = Client::new(target, shape, 200, 0, 0)?;
+    client.open(0..streams, None)?;
+    println!("open");
+    std::io::stdout().flush()?;
+    std::io::stdin().read_line(&mut String::new())?;
+    rest(&mut client, Duration::from_millis(10))
+}
+
+/// On a thread of its own, with one worker; it ends with the process.
+fn start_gateway() -> Result<SocketAddr> {
+    let text = |text: &str| vec![text.to_owned()];
+    let texts = Texts::from([
+        ("listen", text("127.0.0.1:0")),
+        ("ops-listen", text("off")),
+        ("push-auth", text("none")),
+        ("read-auth", text("anonymous")),
+        ("workers", text("1")),
+        ("subscribers-max", text("50000")),
+    ]);
+    let config = Config::from_texts(Mode::Serve, &texts, None)?;
+    let listeners = Listeners::bind(&config)?;
+    let address = listeners.public.local_addr()?;
+    std::thread::spawn(move || {
+        let system = actix_web::rt::System::new();
+        if let Err(err) =
+            system.block_on(server::run(config, None, listeners, std::future::pending()))
+        {
+            eprintln!("heap: the gateway: {err}");
+        }
+    });
+    let end = Instant::now() + Duration::from_secs(10);
+    while std::net::TcpStream::connect(address).is_err() && Instant::now() < end {
+        sleep(Duration::from_millis(20));
+    }
+    Ok(address)
+}
