@@ -49,7 +49,8 @@ pub fn draw(records: &Records) -> String {
          aria-label=\"Stream Events beside nginx with nchan, a naive actix-web server and a floor\" \
          font-family=\"system-ui, sans-serif\" font-size=\"13\">\n<style>\n\
          text {{ fill: #1f2328 }}\n.quiet {{ fill: #59636e }}\n\
-         @media (prefers-color-scheme: dark) {{ text {{ fill: #f0f6fc }} .quiet {{ fill: #9198a1 }} }}\n\
+         @media (prefers-color-scheme: dark) {{\n\
+         text {{ fill: #f0f6fc }}\n.quiet {{ fill: #9198a1 }}\n}}\n\
          </style>\n"
     );
     for (at, panel) in PANELS.iter().enumerate() {
