@@ -3,7 +3,8 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use memchr::memchr2_iter;
 
 use crate::message::Message;
 
@@ -149,7 +150,7 @@ impl Draft {
         };
         let type_len = event_type.map_or(0, |name| name.len() + "event: \n".len());
         // Exactly what it takes, or the buffer would double and the ring hold what nobody counts.
-        let line_ends = text.matches(['\r', '\n']).count() - text.matches("\r\n").count();
+        let line_ends = line_ends(text).count();
         let text_len = text.len() + "data: \n".len() * (line_ends + 1) + 1;
         let mut buffer = BytesMut::with_capacity(HEADROOM + type_len + text_len);
         buffer.resize(HEADROOM, 0);
@@ -165,28 +166,42 @@ impl Draft {
 
     /// Gives it its id. The cost does not depend on the size of the data.
     pub fn seal(mut self, id: EventId) -> Arc<Event> {
-        let line = format!("id: {id}\n");
-        let start = HEADROOM.saturating_sub(line.len());
-        if let Some(place) = self.buffer.get_mut(start..HEADROOM) {
-            place.copy_from_slice(line.as_bytes());
+        // As `EventId` displays itself, which takes the formatting machinery many times as long.
+        let (mut time_ms, mut sequence) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let (time_ms, sequence) = (time_ms.format(id.time_ms), sequence.format(id.sequence));
+        let line = [ID_FIELD, time_ms.as_bytes(), b"-", sequence.as_bytes(), b"\n"];
+        let start = HEADROOM.saturating_sub(line.iter().map(|part| part.len()).sum());
+        let mut place = self.buffer.get_mut(start..).unwrap_or_default();
+        for part in line {
+            place.put_slice(part);
         }
         let frame = self.buffer.freeze().slice(start..);
         Arc::new(Event { id, frame, publish_time_ms: self.publish_time_ms })
     }
 }
 
-/// One `data:` line for each line of `text`, which CR, LF and CRLF end alike: a bare CR that went
-/// out as it is would end the line for the reader's parser and let the data forge fields (CWE-93).
+/// Where each line of `text` ends and how long its end is: CR, LF and CRLF are one end each.
+fn line_ends(text: &str) -> impl Iterator<Item = (usize, usize)> {
+    let bytes = text.as_bytes();
+    memchr2_iter(b'\r', b'\n', bytes).filter_map(move |at| {
+        let after_cr = || at.checked_sub(1).and_then(|before| bytes.get(before)) == Some(&b'\r');
+        match bytes.get(at..)? {
+            [b'\n', ..] if after_cr() => None,
+            [b'\r', b'\n', ..] => Some((at, 2)),
+            _ => Some((at, 1)),
+        }
+    })
+}
+
+/// One `data:` line for each line of `text`: a bare CR that went out as it is would end the line
+/// for the reader's parser and let the data forge fields (CWE-93).
 fn write_data(buffer: &mut BytesMut, text: &str) {
-    let mut rest = text;
-    loop {
-        let end = rest.find(['\r', '\n']);
+    let mut from = 0;
+    for (end, len) in line_ends(text).chain([(text.len(), 0)]) {
         buffer.extend_from_slice(b"data: ");
-        buffer.extend_from_slice(rest.get(..end.unwrap_or(rest.len())).unwrap_or("").as_bytes());
+        buffer.extend_from_slice(text.get(from..end).unwrap_or_default().as_bytes());
         buffer.extend_from_slice(b"\n");
-        let Some(end) = end else { return };
-        let ending = rest.get(end..).unwrap_or("");
-        rest = ending.strip_prefix("\r\n").or_else(|| ending.get(1..)).unwrap_or("");
+        from = end + len;
     }
 }
 

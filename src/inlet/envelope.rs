@@ -62,7 +62,8 @@ impl PoisonReason {
 struct Envelope<'a> {
     #[serde(borrow)]
     message: Object<Wire<'a>>,
-    subscription: Option<String>,
+    #[serde(borrow)]
+    subscription: Option<Text<'a>>,
 }
 
 /// Pub/Sub writes some fields in two spellings, so both can be there at once.
@@ -71,18 +72,18 @@ struct Wire<'a> {
     #[serde(borrow)]
     data: Option<Text<'a>>,
     attributes: Option<BTreeMap<String, String>>,
-    #[serde(rename = "messageId")]
-    message_id: Option<String>,
-    #[serde(rename = "message_id")]
-    message_id_snake: Option<String>,
-    #[serde(rename = "publishTime")]
-    publish_time: Option<String>,
-    #[serde(rename = "publish_time")]
-    publish_time_snake: Option<String>,
-    #[serde(rename = "orderingKey")]
-    ordering_key: Option<String>,
-    #[serde(rename = "ordering_key")]
-    ordering_key_snake: Option<String>,
+    #[serde(borrow, rename = "messageId")]
+    message_id: Option<Text<'a>>,
+    #[serde(borrow, rename = "message_id")]
+    message_id_snake: Option<Text<'a>>,
+    #[serde(borrow, rename = "publishTime")]
+    publish_time: Option<Text<'a>>,
+    #[serde(borrow, rename = "publish_time")]
+    publish_time_snake: Option<Text<'a>>,
+    #[serde(borrow, rename = "orderingKey")]
+    ordering_key: Option<Text<'a>>,
+    #[serde(borrow, rename = "ordering_key")]
+    ordering_key_snake: Option<Text<'a>>,
 }
 
 /// A JSON object and nothing else. A derived struct would also be read from a list of its fields,
@@ -114,6 +115,12 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
+impl Text<'_> {
+    fn filled(self) -> Option<String> {
+        (!self.0.is_empty()).then(|| self.0.into_owned())
+    }
+}
+
 /// Decodes a wrapped push. `topic` is the path's, if it named one.
 ///
 /// # Errors
@@ -124,9 +131,9 @@ pub fn decode(body: &[u8], topic: Option<Topic>) -> Result<Message, Refused> {
     let Object(wire) = envelope.message;
     let topic = match topic {
         Some(topic) => topic,
-        None => topic_of(envelope.subscription.as_deref())?,
+        None => topic_of(envelope.subscription.as_ref().map(|Text(name)| &**name))?,
     };
-    let message_id = wire.message_id.or(wire.message_id_snake).filter(|id| !id.is_empty());
+    let message_id = wire.message_id.or(wire.message_id_snake).and_then(Text::filled);
     let data = match wire.data {
         None => Bytes::new(),
         Some(Text(text)) => decode_base64(&text).map_err(|err| {
@@ -142,9 +149,9 @@ pub fn decode(body: &[u8], topic: Option<Topic>) -> Result<Message, Refused> {
         topic,
         data,
         attributes: wire.attributes.unwrap_or_default(),
-        ordering_key: wire.ordering_key.or(wire.ordering_key_snake).filter(|key| !key.is_empty()),
+        ordering_key: wire.ordering_key.or(wire.ordering_key_snake).and_then(Text::filled),
         message_id,
-        publish_time_ms: publish_time.as_deref().and_then(parse_time),
+        publish_time_ms: publish_time.and_then(|Text(time)| parse_time(&time)),
     })
 }
 

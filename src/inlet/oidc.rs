@@ -19,7 +19,8 @@ pub struct Verifier {
     validation: Validation,
     service_accounts: HashSet<String>,
     /// Pub/Sub uses one token for many pushes, for up to an hour: its signature is checked once.
-    verified: Mutex<HashMap<String, Verified>>,
+    /// Only tokens that were verified are in here, so nobody can choose them for their hashes.
+    verified: Mutex<HashMap<Vec<u8>, Verified, foldhash::fast::RandomState>>,
 }
 
 #[derive(Debug)]
@@ -104,7 +105,7 @@ impl Verifier {
     /// See [`Denied`].
     pub async fn verify(
         &self,
-        authorization: Option<&str>,
+        authorization: Option<&[u8]>,
         now_ms: u64,
     ) -> Result<Admitted, Denied> {
         let token = authorization.and_then(bearer).ok_or(Denied::NoToken)?;
@@ -114,6 +115,7 @@ impl Verifier {
         if self.was_verified(token, now_ms) {
             return Ok(Admitted::Remembered);
         }
+        let token = str::from_utf8(token).map_err(|_| Denied::Invalid("it is no JWT"))?;
         let header = decode_header(token).map_err(|_| Denied::Invalid("it is no JWT"))?;
         // Never by what the token says: `none`, and HS256 with our public key as the secret, are
         // the classic forgeries. So are `jku` and `x5u`, which nothing here follows.
@@ -148,7 +150,7 @@ impl Verifier {
         Ok(Admitted::Verified)
     }
 
-    fn was_verified(&self, token: &str, now_ms: u64) -> bool {
+    fn was_verified(&self, token: &[u8], now_ms: u64) -> bool {
         let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         verified
             .get(token)
@@ -161,15 +163,15 @@ impl Verifier {
             verified.retain(|_, known| now_ms < known.expires_ms);
         }
         if verified.len() < VERIFIED_MAX {
-            verified.insert(token.to_owned(), Verified { expires_ms, kid });
+            verified.insert(token.as_bytes().to_vec(), Verified { expires_ms, kid });
         }
     }
 }
 
-fn bearer(authorization: &str) -> Option<&str> {
-    let (scheme, token) = authorization.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+fn bearer(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = authorization.split_at_checked(b"Bearer ".len())?;
+    let token = token.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"Bearer ") && !token.is_empty()).then_some(token)
 }
 
 fn reason(kind: &ErrorKind) -> &'static str {

@@ -9,7 +9,10 @@ use std::{
 
 use actix_web::{
     FromRequest as _, HttpRequest, HttpResponse,
-    http::{StatusCode, header},
+    http::{
+        StatusCode,
+        header::{self, HeaderValue},
+    },
     web,
 };
 
@@ -141,8 +144,7 @@ impl Inlet {
 
     async fn authenticate(&self, request: &HttpRequest) -> Result<(), Answer> {
         let Some(verifier) = &self.verifier else { return Ok(()) };
-        let authorization = request.headers().get(header::AUTHORIZATION);
-        let authorization = authorization.and_then(|value| value.to_str().ok());
+        let authorization = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         let denied = match verifier.verify(authorization, clock::now_ms()).await {
             Ok(admitted) => {
                 let result = match admitted {

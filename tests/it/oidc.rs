@@ -213,7 +213,7 @@ async fn a_remembered_token_expires_and_goes_with_its_key() {
     let verifier = Verifier::new(keys.clone(), &[AUDIENCE.to_owned()], &[ACCOUNT.to_owned()]);
     let claims = claims();
     let token = format!("Bearer {}", sign(&claims));
-    let verify = |now_ms| verifier.verify(Some(&token), now_ms);
+    let verify = |now_ms| verifier.verify(Some(token.as_bytes()), now_ms);
     let now_ms = clock::now_ms();
     assert_eq!(verify(now_ms).await, Ok(Admitted::Verified));
     assert_eq!(verify(now_ms).await, Ok(Admitted::Remembered));
