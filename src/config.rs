@@ -43,6 +43,7 @@ pub struct Config {
     pub stall: Duration,
     pub drain_delay: Duration,
     pub drain: Duration,
+    pub join_max: Duration,
     pub workers: usize,
     pub log_format: LogFormat,
     /// Directives of `tracing-subscriber`'s `EnvFilter`.
@@ -134,6 +135,7 @@ impl Config {
             stall: values.duration("stall"),
             drain_delay: values.duration("drain-delay"),
             drain: values.duration("drain"),
+            join_max: values.duration("join-max"),
             workers: values.workers(),
             log_format: values
                 .choice("log-format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),

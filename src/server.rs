@@ -9,7 +9,9 @@ use std::{
 };
 
 use actix_http::HttpService;
-use actix_service::{IntoServiceFactory as _, ServiceFactoryExt as _, fn_service, map_config};
+use actix_service::{
+    IntoServiceFactory as _, ServiceFactoryExt as _, boxed, fn_service, map_config,
+};
 use actix_web::{
     App, HttpResponse, HttpServer,
     dev::{AppConfig, Server},
@@ -42,9 +44,10 @@ use crate::{
     metrics::Metrics,
     ops::{self, Gauges, Readiness},
     outlet::{
+        Outlet,
         access::Access,
         page,
-        sse::{self, Outlet, Worker},
+        sse::{self, Worker},
         stream::SLOW_MAX_BYTES,
     },
     problem::{problem, problem_with},
@@ -299,14 +302,14 @@ fn public_server(
 ) -> io::Result<Server> {
     let address = listener.local_addr()?;
     let acceptor = Acceptor::new(tls, config.stall);
-    let (mode, stall) = (config.mode, config.stall);
+    let (mode, stall, join_max) = (config.mode, config.stall, config.join_max);
     let (hub, inlet, outlet) = (parts.hub.clone(), parts.inlet.clone(), parts.outlet.clone());
     let readiness = parts.readiness.clone();
     // Called once on each worker's thread.
     let service = move || {
         let stall_watch = Rc::new(StallWatch::default());
         let worker = Worker { shard: hub.add_shard(), stall_watch: Rc::clone(&stall_watch) };
-        actix_web::rt::spawn(Arc::clone(&worker.shard).run());
+        actix_web::rt::spawn(Rc::clone(&worker.shard).run(join_max));
         actix_web::rt::spawn(Rc::clone(&worker.stall_watch).run(stall));
         let app = App::new()
             .app_data(inlet.clone())
@@ -329,9 +332,12 @@ fn public_server(
             })
             .finish(map_config(app, |()| AppConfig::default()));
         let acceptor = acceptor.clone();
-        fn_service(move |io| acceptor.clone().accept(io))
+        // Boxed, both: a connection's task keeps the room for a TLS handshake, and has each future
+        // that is in line in it twice (where it was moved from and to).
+        let service = fn_service(move |io| Box::pin(acceptor.clone().accept(io)))
             .map_err(|err| tracing::debug!(error = %err, "connection not accepted"))
-            .and_then(http.map_err(|err| tracing::debug!(error = %err, "connection failed")))
+            .and_then(http.map_err(|err| tracing::debug!(error = %err, "connection failed")));
+        boxed::factory(service)
     };
     let server = Server::build()
         .workers(config.workers)

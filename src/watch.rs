@@ -126,6 +126,11 @@ impl Watch {
         self.watched.asked.set(true);
     }
 
+    /// The connection of its stream.
+    pub fn connection(&self) -> &Rc<Connection> {
+        &self.watched.connection
+    }
+
     /// Whether its connection ended because its reader took nothing.
     pub fn was_stalled(&self) -> bool {
         self.watched.connection.is_stalled()

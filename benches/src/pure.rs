@@ -1,15 +1,11 @@
 //! What the benches of the pure parts work on, the same for time and for instructions.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    task::{Context, Waker},
-};
+use std::{collections::BTreeMap, rc::Rc};
 
 use bytes::Bytes;
 use stream_events::{
     event::{Draft, EventId},
-    hub::{DedupLimits, Hub, Limits, RingLimits, Shard, Start, Subscriber, Topics},
+    hub::{DedupLimits, Events, Hub, Limits, RingLimits, Shard, Start, Subscriber, Topics},
     inlet::envelope,
     message::{Message, Topic},
 };
@@ -56,7 +52,7 @@ pub fn decode(body: &[u8]) -> Message {
 #[derive(Debug)]
 pub struct Place {
     hub: Hub,
-    shard: Arc<Shard>,
+    shard: Rc<Shard>,
     published: u64,
 }
 
@@ -94,12 +90,14 @@ impl Place {
 }
 
 /// Reads until there is nothing more. How many events there were.
-pub fn read_all(reader: &mut Subscriber) -> usize {
-    let cx = Context::from_waker(Waker::noop());
-    let (mut events, mut read) = (Vec::new(), 0);
-    while reader.poll_read(&cx, &mut events).is_ready() {
-        read += events.len();
-        events.clear();
+pub fn read_all(reader: &mut Subscriber) -> u64 {
+    let mut read = 0;
+    while let Some(found) = reader.read() {
+        read += match found.events {
+            Some(Events::Block(block)) => block.events,
+            Some(Events::Large(_)) => 1,
+            None => 0,
+        };
     }
     read
 }

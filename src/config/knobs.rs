@@ -190,6 +190,14 @@ pub const KNOBS: &[Knob] = &[
     )
     .dev("0 s")
     .from("0 s", "1 h"),
+    knob(
+        "join-max",
+        "TIME",
+        Some("5 ms"),
+        "A worker that has new events before it has written the last to all waits for as long as \
+         that took, at most this, so that more events share a write; 0 ms: never",
+    )
+    .from("0 ms", "1 s"),
     knob("workers", "N", Some("0"), "Threads that serve connections; 0 is one per core")
         .from("0", "1024"),
     knob("log-format", "json|text", Some("json"), "json is Cloud Logging's").dev("text"),

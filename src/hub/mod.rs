@@ -1,6 +1,8 @@
 //! The meeting point: messages come in, get an id and a place in their topic's ring, and are read
 //! from there by every subscriber.
 
+mod bell;
+mod block;
 mod channel;
 mod dedup;
 mod read;
@@ -11,23 +13,26 @@ mod subscriber;
 mod timeline;
 
 use std::{
+    rc::Rc,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
+pub use block::{BLOCK_MAX_BYTES, Block, Events};
 pub use dedup::DedupLimits;
 pub use read::{Gap, GapReason, Topics};
 pub use ring::RingLimits;
 pub use rings::{Limits, Published, Stats};
-pub use shard::Shard;
+pub use shard::{Listener, Read, Shard};
 pub use subscriber::{Start, Subscriber};
 
 use crate::{
     event::{Draft, Event, EventId},
     hub::{
+        bell::Bell,
         read::{Cursor, Found},
         rings::Rings,
     },
@@ -46,7 +51,10 @@ struct Inner {
     /// one decision. It is never held across I/O, an await or anything that grows with the size of
     /// an event or the number of subscribers.
     rings: Mutex<Rings>,
-    shards: RwLock<Vec<Arc<Shard>>>,
+    /// Counts what was stored, under the lock. Who has read all there was at some count has nothing
+    /// to read while it stands, and need not lock to know.
+    version: AtomicU64,
+    bells: RwLock<Vec<Arc<Bell>>>,
     subscribers: AtomicUsize,
     subscribers_max: usize,
     drain: OnceLock<Drain>,
@@ -72,7 +80,8 @@ impl Hub {
         let origin = EventId::start_of(history, now_ms);
         let inner = Inner {
             rings: Mutex::new(Rings::new(limits, origin)),
-            shards: RwLock::default(),
+            version: AtomicU64::new(0),
+            bells: RwLock::default(),
             subscribers: AtomicUsize::new(0),
             subscribers_max: limits.subscribers,
             drain: OnceLock::new(),
@@ -85,11 +94,15 @@ impl Hub {
     pub fn publish(&self, message: &Message, now_ms: u64) -> Published {
         let draft = Draft::new(message);
         let id = message.message_id.as_deref();
-        let published = lock(&self.inner.rings).publish(&message.topic, id, draft, now_ms);
-        if matches!(published, Published::Stored(_)) {
-            for shard in self.shards().iter() {
-                shard.ring(&message.topic);
-            }
+        let mut rings = lock(&self.inner.rings);
+        let published = rings.publish(&message.topic, id, draft, now_ms);
+        let stored = matches!(published, Published::Stored(_));
+        if stored {
+            self.inner.version.fetch_add(1, Ordering::SeqCst);
+        }
+        drop(rings);
+        if stored {
+            self.bells().iter().for_each(|bell| bell.ring(&message.topic));
         }
         published
     }
@@ -100,7 +113,7 @@ impl Hub {
     /// When there are as many as there may be.
     pub fn subscribe(
         &self,
-        shard: &Arc<Shard>,
+        shard: &Rc<Shard>,
         topics: Topics,
         start: Start,
     ) -> Result<Subscriber, Full> {
@@ -109,15 +122,15 @@ impl Hub {
         let counted =
             self.inner.subscribers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
         counted.map_err(|_| Full)?;
-        Ok(Subscriber::new(self.clone(), Arc::clone(shard), topics, start))
+        Ok(Subscriber::new(self.clone(), Rc::clone(shard), topics, start))
     }
 
-    /// A new shard, for one thread. Its [`Shard::run`] has to be polled there.
-    pub fn add_shard(&self) -> Arc<Shard> {
-        let shard = Arc::<Shard>::default();
-        let mut shards = self.inner.shards.write().unwrap_or_else(PoisonError::into_inner);
-        shards.push(Arc::clone(&shard));
-        shard
+    /// A new shard, for this thread. Its [`Shard::run`] has to be polled there.
+    pub fn add_shard(&self) -> Rc<Shard> {
+        let bell = Arc::<Bell>::default();
+        let mut bells = self.inner.bells.write().unwrap_or_else(PoisonError::into_inner);
+        bells.push(Arc::clone(&bell));
+        Shard::new(bell)
     }
 
     /// Lets go of what is too old, and of idle topics. To be called about once a second.
@@ -136,7 +149,7 @@ impl Hub {
         lock(&self.inner.rings).close();
         let drain = Drain { from: Instant::now(), over };
         if self.inner.drain.set(drain).is_ok() {
-            self.shards().iter().for_each(|shard| shard.ring_everyone());
+            self.bells().iter().for_each(|bell| bell.ring_everyone());
         }
     }
 
@@ -160,16 +173,27 @@ impl Hub {
         (rings.origin(), rings.head())
     }
 
-    fn read(&self, topics: &Topics, cursor: &mut Cursor, out: &mut Vec<Arc<Event>>) -> Found {
-        lock(&self.inner.rings).read(topics, cursor, out)
+    /// A read, and the version as of which it holds.
+    fn read(
+        &self,
+        topics: &Topics,
+        cursor: &mut Cursor,
+        out: &mut Vec<Arc<Event>>,
+    ) -> (Found, u64) {
+        let rings = lock(&self.inner.rings);
+        (rings.read(topics, cursor, out), self.version())
+    }
+
+    fn version(&self) -> u64 {
+        self.inner.version.load(Ordering::SeqCst)
     }
 
     fn release(&self) {
         self.inner.subscribers.fetch_sub(1, Ordering::SeqCst);
     }
 
-    fn shards(&self) -> std::sync::RwLockReadGuard<'_, Vec<Arc<Shard>>> {
-        self.inner.shards.read().unwrap_or_else(PoisonError::into_inner)
+    fn bells(&self) -> std::sync::RwLockReadGuard<'_, Vec<Arc<Bell>>> {
+        self.inner.bells.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

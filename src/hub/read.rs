@@ -5,6 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use crate::{
     event::{Event, EventId},
     hub::{
+        block::BLOCK_MAX_BYTES,
         channel::{Channel, Floor},
         rings::Rings,
     },
@@ -13,11 +14,19 @@ use crate::{
 
 /// Which topics a reader follows.
 #[derive(Debug, Clone)]
-pub enum Topics {
+pub struct Topics {
+    /// In order, each once. None for all.
+    names: Arc<[Topic]>,
+    way: Way,
+}
+
+/// How they are read.
+#[derive(Debug, Clone)]
+enum Way {
     /// All there are, those too that appear later.
     All,
     /// A few, whose rings are merged.
-    Few(Arc<[Topic]>),
+    Few,
     /// So many that following the timeline costs less than a look into each ring.
     Many(Arc<HashSet<Topic>>),
 }
@@ -30,24 +39,22 @@ impl Topics {
     pub fn new(mut names: Vec<Topic>) -> Self {
         names.sort();
         names.dedup();
-        match names.len() {
-            0 => Self::All,
-            1..=MERGED_MAX => Self::Few(names.into()),
-            _ => Self::Many(Arc::new(names.into_iter().collect())),
-        }
+        let way = match names.len() {
+            0 => Way::All,
+            1..=MERGED_MAX => Way::Few,
+            _ => Way::Many(Arc::new(names.iter().cloned().collect())),
+        };
+        Self { names: names.into(), way }
     }
 
-    /// The names, none for all.
-    pub fn names(&self) -> Vec<Topic> {
-        match self {
-            Self::All => Vec::new(),
-            Self::Few(names) => names.to_vec(),
-            Self::Many(names) => {
-                let mut names: Vec<_> = names.iter().cloned().collect();
-                names.sort();
-                names
-            }
-        }
+    /// Those there are and those that will be.
+    pub fn all() -> Self {
+        Self::new(Vec::new())
+    }
+
+    /// The names in order, none for all.
+    pub fn names(&self) -> &Arc<[Topic]> {
+        &self.names
     }
 }
 
@@ -92,11 +99,6 @@ pub struct Found {
     pub more: bool,
 }
 
-/// How many events one read hands out, so that a slow reader holds few that their ring has let go
-/// of.
-const BATCH_EVENTS: usize = 64;
-/// And how many bytes; at least one event all the same.
-const BATCH_BYTES: usize = 64 * 1024;
 /// How many places of the timeline one read looks at, so that a reader of a quiet topic among busy
 /// ones does not hold the lock for long.
 const LOOKS_MAX: usize = 4_096;
@@ -109,10 +111,10 @@ impl Rings {
         let gap = self.gap(topics, cursor);
         cursor.losses_seen = self.losses;
         let mut batch = Batch { out, bytes: 0, last: None };
-        let stopped_at = match topics {
-            Topics::Few(names) => self.read_merged(names, cursor.after, &mut batch),
-            Topics::All => self.read_timeline(None, cursor.after, &mut batch),
-            Topics::Many(names) => self.read_timeline(Some(names), cursor.after, &mut batch),
+        let stopped_at = match &topics.way {
+            Way::Few => self.read_merged(&topics.names, cursor.after, &mut batch),
+            Way::All => self.read_timeline(None, cursor.after, &mut batch),
+            Way::Many(names) => self.read_timeline(Some(names), cursor.after, &mut batch),
         };
         cursor.after = stopped_at.unwrap_or(self.head);
         Found { gap, more: stopped_at.is_some() }
@@ -137,7 +139,7 @@ impl Rings {
                 .filter_map(|ring| Some((ring.peek()?.id, ring)))
                 .min_by_key(|(id, _)| *id);
             let event = oldest.and_then(|(_, ring)| ring.next())?;
-            if batch.is_full() {
+            if !batch.has_room(event) {
                 return batch.last;
             }
             batch.push(event);
@@ -157,12 +159,15 @@ impl Rings {
         };
         let mut stop = after;
         for (looks, (id, channel, event)) in self.timeline.after(after).enumerate() {
-            if batch.is_full() || LOOKS_MAX <= looks {
+            if LOOKS_MAX <= looks {
                 return Some(stop);
             }
             if let Some(event) = event
                 && wanted(channel)
             {
+                if !batch.has_room(event) {
+                    return Some(stop);
+                }
                 batch.push(event);
             }
             stop = id;
@@ -187,16 +192,17 @@ impl Rings {
             channels.filter(|channel| missed(channel.floor())).map(|channel| &channel.topic)
         };
         let any_forgotten = missed(self.forgotten);
-        let mut gone: Vec<Topic> = match topics {
-            Topics::All => fresh().cloned().collect(),
-            Topics::Few(names) => names.iter().filter(|n| missed(floor_of(n))).cloned().collect(),
-            Topics::Many(names) if any_forgotten => {
-                names.iter().filter(|n| missed(floor_of(n))).cloned().collect()
+        let mut gone: Vec<Topic> = match &topics.way {
+            Way::All => fresh().cloned().collect(),
+            Way::Many(names) if !any_forgotten => {
+                fresh().filter(|n| names.contains(*n)).cloned().collect()
             }
-            Topics::Many(names) => fresh().filter(|n| names.contains(*n)).cloned().collect(),
+            Way::Few | Way::Many(_) => {
+                topics.names.iter().filter(|n| missed(floor_of(n))).cloned().collect()
+            }
         };
         let mut upto = gone.iter().map(|name| floor_of(name).id).max();
-        if any_forgotten && matches!(topics, Topics::All) {
+        if any_forgotten && matches!(topics.way, Way::All) {
             // Nobody knows the names of forgotten topics: it can be any.
             upto = upto.max(Some(self.forgotten.id));
             gone.clear();
@@ -215,8 +221,9 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    fn is_full(&self) -> bool {
-        self.last.is_some() && (BATCH_EVENTS <= self.out.len() || BATCH_BYTES <= self.bytes)
+    /// For the first event always, or a large one would never be read.
+    fn has_room(&self, event: &Event) -> bool {
+        self.last.is_none() || self.bytes + event.frame.len() <= BLOCK_MAX_BYTES
     }
 
     fn push(&mut self, event: &Arc<Event>) {

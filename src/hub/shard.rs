@@ -1,131 +1,284 @@
-//! The bells of one worker's subscribers.
-//!
-//! A publisher crosses to another thread once per worker and not once per subscriber: it notes the
-//! topic and wakes the worker's one shard task, which wakes the subscribers on its own thread.
+//! One worker's subscribers, and what they share. Lives on that worker's thread.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    fmt,
+    ops::Range,
+    rc::{Rc, Weak},
+    sync::Arc,
     task::Waker,
+    time::Duration,
 };
 
 use slab::Slab;
-use tokio::sync::Notify;
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
 
 use crate::{
-    hub::{lock, read::Topics},
+    event::Event,
+    hub::{
+        Hub,
+        bell::{Bell, Rung},
+        block::{Events, Recent, Shared},
+        read::{Cursor, Gap, Topics},
+    },
     message::Topic,
 };
 
 /// One worker's part of the hub.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shard {
-    rung: Mutex<Rung>,
-    bell: Notify,
-    waiting: Mutex<Waiting>,
-    subscribers: AtomicUsize,
-}
-
-/// What was rung since the shard's task last looked: at most every topic once.
-#[derive(Debug, Default)]
-struct Rung {
-    topics: HashSet<Topic>,
-    everyone: bool,
+    bell: Arc<Bell>,
+    groups: RefCell<Groups>,
+    recent: RefCell<Recent>,
+    /// What is read into. Empty between reads.
+    events: RefCell<Vec<Arc<Event>>>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    /// A waker when its subscriber had nothing to read, until it is woken.
-    slots: Slab<Option<Waker>>,
-    by_topic: HashMap<Topic, HashSet<usize>>,
-    all_topics: HashSet<usize>,
+struct Groups {
+    /// By their topics' names in order; without names, the group of those who follow all.
+    by_names: HashMap<Arc<[Topic]>, Rc<Group>>,
+    by_topic: HashMap<Topic, HashMap<u64, Rc<Group>>>,
+    opened: u64,
 }
+
+/// Subscribers of the same topics. They are woken together, and those of them that are at the same
+/// place are given the same bytes.
+#[derive(Debug)]
+pub struct Group {
+    /// Given to no other group.
+    number: u64,
+    topics: Topics,
+    places: RefCell<Slab<Place>>,
+}
+
+/// What a waiting subscriber would have done when its topics ring, instead of its task being woken.
+/// Neither may open or drop a subscriber.
+pub trait Listener {
+    /// Whether it can be called at all. Asked of many before any of them is called, so that the
+    /// processor fetches what they are about at once and not one after the other.
+    fn is_ready(&self) -> bool;
+
+    /// Whether nothing is left to do. If not, the task is woken.
+    fn call(&self, now: Instant) -> bool;
+}
+
+/// A subscriber's waker stays for as long as the subscriber, since it hardly ever changes.
+#[derive(Default)]
+struct Place {
+    waker: Option<Waker>,
+    waits: Cell<bool>,
+    listener: Option<Weak<dyn Listener>>,
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("waits", &self.waits).finish_non_exhaustive()
+    }
+}
+
+/// What one read found.
+#[derive(Debug)]
+pub struct Read {
+    /// To be told before any of the events.
+    pub gap: Option<Gap>,
+    pub events: Option<Events>,
+    /// The hub's version up to which there is nothing more; none if there is more to read at once.
+    pub complete_at: Option<u64>,
+}
+
+/// So many subscribers are rung for before the thread's other tasks, such as pushes, have a turn.
+const TURN: usize = 64;
+/// A round of writing to all who were woken that takes less than this is not worth a wait.
+const JOIN_FROM: Duration = Duration::from_millis(1);
 
 impl Shard {
+    pub(super) fn new(bell: Arc<Bell>) -> Rc<Self> {
+        Rc::new(Self {
+            bell,
+            groups: RefCell::default(),
+            recent: RefCell::default(),
+            events: RefCell::default(),
+        })
+    }
+
     /// Wakes subscribers when their topics ring, for as long as it is polled.
-    pub async fn run(self: Arc<Self>) {
-        let mut wakers = Vec::new();
+    ///
+    /// A worker that has more to write before it has written all is overloaded, and a write costs
+    /// it by far more than the bytes in it. Then it waits for as long as its last round took, but
+    /// at most `join_max`, so that more events share a write. One that keeps up never waits.
+    pub async fn run(self: Rc<Self>, join_max: Duration) {
+        let (mut rung, mut groups, mut ready) = (Rung::default(), Vec::new(), Vec::new());
         loop {
-            self.bell.notified().await;
-            let rung = std::mem::take(&mut *lock(&self.rung));
-            lock(&self.waiting).take_wakers(&rung, &mut wakers);
-            // Woken outside of the lock: what a waker does is not ours to know.
-            wakers.drain(..).for_each(Waker::wake);
-        }
-    }
-
-    /// Tells the subscribers of a topic that it has something new.
-    pub fn ring(&self, topic: &Topic) {
-        if self.subscribers.load(Ordering::SeqCst) == 0 {
-            return;
-        }
-        if lock(&self.rung).topics.insert(topic.clone()) {
-            self.bell.notify_one();
-        }
-    }
-
-    /// Tells every subscriber that the hub has changed.
-    pub fn ring_everyone(&self) {
-        lock(&self.rung).everyone = true;
-        self.bell.notify_one();
-    }
-
-    /// A place for a subscriber. It must be entered before the subscriber's first read, or an event
-    /// in between would ring no bell.
-    pub fn enter(&self, topics: &Topics) -> usize {
-        self.subscribers.fetch_add(1, Ordering::SeqCst);
-        let mut waiting = lock(&self.waiting);
-        let slot = waiting.slots.insert(None);
-        if matches!(topics, Topics::All) {
-            waiting.all_topics.insert(slot);
-        }
-        for name in topics.names() {
-            waiting.by_topic.entry(name).or_default().insert(slot);
-        }
-        slot
-    }
-
-    /// Wakes the subscriber when something rings for it.
-    pub fn wait(&self, slot: usize, waker: &Waker) {
-        if let Some(place) = lock(&self.waiting).slots.get_mut(slot) {
-            match place {
-                Some(waiting) => waiting.clone_from(waker),
-                None => *place = Some(waker.clone()),
+            self.bell.answer(&mut rung).await;
+            let start = Instant::now();
+            self.groups.borrow().find(&rung, &mut groups);
+            for group in groups.drain(..) {
+                for first in (0..group.places_max()).step_by(TURN) {
+                    group.ring(first..first + TURN, &mut ready);
+                    yield_now().await;
+                }
+            }
+            // All who were woken stand before this task in its thread's queue.
+            yield_now().await;
+            let took = start.elapsed();
+            if JOIN_FROM <= took && !join_max.is_zero() && self.bell.is_rung() {
+                sleep(took.min(join_max)).await;
             }
         }
     }
 
-    /// Gives the place back.
-    pub fn leave(&self, slot: usize, topics: &Topics) {
-        let mut waiting = lock(&self.waiting);
-        waiting.slots.try_remove(slot);
-        waiting.all_topics.remove(&slot);
-        for name in topics.names() {
-            if let Some(slots) = waiting.by_topic.get_mut(&name) {
-                slots.remove(&slot);
-                if slots.is_empty() {
-                    waiting.by_topic.remove(&name);
+    /// Takes a subscriber into the group of its topics.
+    pub(super) fn enter(&self, topics: Topics) -> (Rc<Group>, usize) {
+        self.bell.enter();
+        let group = self.groups.borrow_mut().of(topics);
+        let place = group.places.borrow_mut().insert(Place::default());
+        (group, place)
+    }
+
+    /// Gives its place back.
+    pub(super) fn leave(&self, group: &Rc<Group>, place: usize) {
+        let mut places = group.places.borrow_mut();
+        places.try_remove(place);
+        if places.is_empty() {
+            self.groups.borrow_mut().remove(group);
+        }
+        drop(places);
+        self.bell.leave();
+    }
+
+    /// Reads what comes after a cursor for one of a group's subscribers, and moves the cursor.
+    pub(super) fn read(&self, hub: &Hub, group: &Group, cursor: &mut Cursor) -> Read {
+        if let Some(read) = self.recent.borrow().find(group.number, cursor) {
+            cursor.after = read.to.after;
+            cursor.losses_seen = cursor.losses_seen.max(read.to.losses_seen);
+            let events = Some(Events::Block(read.block.clone()));
+            return Read { gap: None, events, complete_at: read.complete_at };
+        }
+        let mut out = self.events.borrow_mut();
+        let from = *cursor;
+        let (found, version) = hub.read(&group.topics, cursor, &mut out);
+        let complete_at = (!found.more).then_some(version);
+        let events = Events::of(&out);
+        out.clear();
+        if let (None, Some(Events::Block(block))) = (&found.gap, &events)
+            && 1 < group.places.borrow().len()
+        {
+            let (group, to, block) = (group.number, *cursor, block.clone());
+            self.recent.borrow_mut().remember(Shared { group, from, to, block, complete_at });
+        }
+        Read { gap: found.gap, events, complete_at }
+    }
+}
+
+impl Groups {
+    /// The group of these topics, made if need be.
+    fn of(&mut self, topics: Topics) -> Rc<Group> {
+        if let Some(group) = self.by_names.get(topics.names()) {
+            return Rc::clone(group);
+        }
+        self.opened += 1;
+        let number = self.opened;
+        let group = Rc::new(Group { number, topics, places: RefCell::default() });
+        for name in group.topics.names().iter() {
+            let groups = self.by_topic.entry(name.clone()).or_default();
+            groups.insert(number, Rc::clone(&group));
+        }
+        self.by_names.insert(Arc::clone(group.topics.names()), Rc::clone(&group));
+        group
+    }
+
+    fn remove(&mut self, group: &Group) {
+        self.by_names.remove(group.topics.names());
+        for name in group.topics.names().iter() {
+            if let Some(groups) = self.by_topic.get_mut(name) {
+                groups.remove(&group.number);
+                if groups.is_empty() {
+                    self.by_topic.remove(name);
                 }
             }
         }
-        drop(waiting);
-        self.subscribers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whom to ring for.
+    fn find(&self, rung: &Rung, into: &mut Vec<Rc<Group>>) {
+        if rung.everyone {
+            into.extend(self.by_names.values().cloned());
+            return;
+        }
+        for groups in rung.topics.iter().filter_map(|topic| self.by_topic.get(topic)) {
+            into.extend(groups.values().cloned());
+        }
+        if !rung.topics.is_empty()
+            && let Some(group) = self.by_names.get::<[Topic]>(&[])
+        {
+            into.push(Rc::clone(group));
+        }
     }
 }
 
-impl Waiting {
-    fn take_wakers(&mut self, rung: &Rung, wakers: &mut Vec<Waker>) {
-        if rung.everyone {
-            wakers.extend(self.slots.iter_mut().filter_map(|(_, waker)| waker.take()));
-            return;
+impl Group {
+    /// Which topics its subscribers follow.
+    pub fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// Wakes a subscriber when something rings for it.
+    pub fn wait(&self, place: usize, waker: &Waker) {
+        if let Some(place) = self.places.borrow_mut().get_mut(place) {
+            place.waits.set(true);
+            match &mut place.waker {
+                Some(known) => known.clone_from(waker),
+                None => place.waker = Some(waker.clone()),
+            }
         }
-        let of_topics = rung.topics.iter().filter_map(|topic| self.by_topic.get(topic)).flatten();
-        let of_all = self.all_topics.iter().filter(|_| !rung.topics.is_empty());
-        for slot in of_topics.chain(of_all) {
-            wakers.extend(self.slots.get_mut(*slot).and_then(Option::take));
+    }
+
+    pub(super) fn wait_no_more(&self, place: usize) {
+        self.places.borrow().get(place).inspect(|place| place.waits.set(false));
+    }
+
+    pub(super) fn listen(&self, place: usize, listener: Weak<dyn Listener>) {
+        if let Some(place) = self.places.borrow_mut().get_mut(place) {
+            place.listener = Some(listener);
+        }
+    }
+
+    /// One more than the highest place.
+    fn places_max(&self) -> usize {
+        self.places.borrow().capacity()
+    }
+
+    /// Rings for those who wait at some places. `ready` is empty before and after.
+    fn ring(&self, places: Range<usize>, ready: &mut Vec<(usize, Rc<dyn Listener>)>) {
+        let all = self.places.borrow();
+        for (at, place) in places.filter_map(|at| Some((at, all.get(at)?))) {
+            if !place.waits.get() {
+                continue;
+            }
+            match place.listener.as_ref().and_then(Weak::upgrade) {
+                Some(listener) if listener.is_ready() => ready.push((at, listener)),
+                _ => place.wake(),
+            }
+        }
+        let now = Instant::now();
+        for (at, listener) in ready.drain(..) {
+            if !listener.call(now) {
+                all.get(at).inspect(|place| place.wake());
+            }
+        }
+    }
+}
+
+impl Place {
+    fn wake(&self) {
+        self.waits.set(false);
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
         }
     }
 }

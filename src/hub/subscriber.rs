@@ -1,18 +1,16 @@
 //! One reader: a cursor. It owns no queue, so a slow one costs nobody anything.
 
 use std::{
-    marker::PhantomData,
-    rc::Rc,
-    sync::Arc,
+    rc::{Rc, Weak},
     task::{Context, Poll},
 };
 
 use crate::{
-    event::{Event, EventId},
+    event::EventId,
     hub::{
         Hub,
         read::{Cursor, Gap, GapReason, Topics},
-        shard::Shard,
+        shard::{Group, Listener, Read, Shard},
     },
 };
 
@@ -29,36 +27,37 @@ pub enum Start {
     Unknown,
 }
 
-/// A place in the order over all topics, and the bell that rings when there is more.
+/// A place in the order over all topics, and in the group that is woken when there is more. It
+/// cannot leave its shard's thread.
 #[derive(Debug)]
 pub struct Subscriber {
     hub: Hub,
-    shard: Arc<Shard>,
-    slot: usize,
-    topics: Topics,
+    shard: Rc<Shard>,
+    group: Rc<Group>,
+    place: usize,
     cursor: Cursor,
     /// What was wrong with the cursor that the reader brought.
-    untold: Option<Gap>,
+    untold: Option<Box<Gap>>,
     opened_at: EventId,
-    has_more: bool,
-    /// Not `Send`: see [`Subscriber::poll_read`].
-    _of_shards_thread: PhantomData<Rc<()>>,
+    /// The hub's version up to which everything was read. None while there is more to read at once.
+    complete_at: Option<u64>,
 }
 
 impl Subscriber {
-    pub(super) fn new(hub: Hub, shard: Arc<Shard>, topics: Topics, start: Start) -> Self {
-        let slot = shard.enter(&topics);
+    pub(super) fn new(hub: Hub, shard: Rc<Shard>, topics: Topics, start: Start) -> Self {
+        let (group, place) = shard.enter(topics);
         let (origin, head) = hub.origin_and_head();
-        let gap = |reason, after, upto| Gap { reason, topics: topics.names(), after, upto };
+        let gap = |reason, after, upto| {
+            let topics = group.topics().names().to_vec();
+            Some(Box::new(Gap { reason, topics, after, upto }))
+        };
         let (opened_at, after, untold) = match start {
             Start::Live => (head, head, None),
-            Start::Unknown => (head, head, Some(gap(GapReason::UnknownId, None, head))),
+            Start::Unknown => (head, head, gap(GapReason::UnknownId, None, head)),
             Start::After(id) if id.history() != origin.history() => {
-                (id, origin, Some(gap(GapReason::Restart, Some(id), origin)))
+                (id, origin, gap(GapReason::Restart, Some(id), origin))
             }
-            Start::After(id) if head < id => {
-                (id, head, Some(gap(GapReason::UnknownId, Some(id), head)))
-            }
+            Start::After(id) if head < id => (id, head, gap(GapReason::UnknownId, Some(id), head)),
             Start::After(id) => (id, id, None),
             Start::Since(time_ms) => {
                 let after = EventId::before(time_ms, origin.history()).min(head);
@@ -66,17 +65,12 @@ impl Subscriber {
             }
         };
         let cursor = Cursor { after, losses_seen: 0 };
-        Self {
-            hub,
-            shard,
-            slot,
-            topics,
-            cursor,
-            untold,
-            opened_at,
-            has_more: false,
-            _of_shards_thread: PhantomData,
-        }
+        Self { hub, shard, group, place, cursor, untold, opened_at, complete_at: None }
+    }
+
+    /// The hub that it reads from.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     /// The id with which the reader is sent off: if it is cut before it was given anything else, it
@@ -99,41 +93,52 @@ impl Subscriber {
 
     /// Whether the last read found nothing only because it stopped short of the head.
     pub fn has_more(&self) -> bool {
-        self.has_more
+        self.complete_at.is_none()
     }
 
-    /// Goes back to an event that was read, because what was read after it was not given out.
-    pub fn rewind(&mut self, after: EventId) {
-        self.cursor.after = after;
-    }
-
-    /// To be called on the thread that runs the shard. Reads the next events into `out`, and tells
-    /// what is missing before them. Ready with neither is never returned; while there is nothing,
-    /// the task is woken when its topics ring.
-    pub fn poll_read(&mut self, cx: &Context<'_>, out: &mut Vec<Arc<Event>>) -> Poll<Option<Gap>> {
+    /// Reads the next events, and tells what is missing before them. None for neither.
+    pub fn read(&mut self) -> Option<Read> {
         if let Some(gap) = self.untold.take() {
-            return Poll::Ready(Some(gap));
+            return Some(Read { gap: Some(*gap), events: None, complete_at: None });
         }
-        let found = self.hub.read(&self.topics, &mut self.cursor, out);
-        if found.gap.is_some() || !out.is_empty() {
-            return Poll::Ready(found.gap);
+        if self.complete_at == Some(self.hub.version()) {
+            return None;
         }
-        self.has_more = found.more;
-        if found.more {
+        let read = self.shard.read(&self.hub, &self.group, &mut self.cursor);
+        self.complete_at = read.complete_at;
+        (read.gap.is_some() || read.events.is_some()).then_some(read)
+    }
+
+    /// As [`Subscriber::read`]. While there is nothing, the task is woken when its topics ring.
+    pub fn poll_read(&mut self, cx: &Context<'_>) -> Poll<Read> {
+        if let Some(read) = self.read() {
+            return Poll::Ready(read);
+        }
+        if self.has_more() {
             // A long walk past other topics' events. The others on this thread come first.
             cx.waker().wake_by_ref();
         } else {
-            // What was published since the read has rung already. The shard's task, which answers
-            // the bell, is on this thread, so it comes after this and finds the waker.
-            self.shard.wait(self.slot, cx.waker());
+            // What was stored since that version has rung already, or will. The shard's task, which
+            // answers the bell, is on this thread, so it comes after this and finds the waker.
+            self.group.wait(self.place, cx.waker());
         }
         Poll::Pending
+    }
+
+    /// Nothing is rung for it until it has read all there is again.
+    pub fn wait_no_more(&self) {
+        self.group.wait_no_more(self.place);
+    }
+
+    /// Has `listener` called when its topics ring while it waits.
+    pub fn listen(&self, listener: Weak<dyn Listener>) {
+        self.group.listen(self.place, listener);
     }
 }
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        self.shard.leave(self.slot, &self.topics);
+        self.shard.leave(&self.group, self.place);
         self.hub.release();
     }
 }

@@ -23,7 +23,7 @@ impl Access {
         if served.is_empty() {
             return Ok(());
         }
-        let unserved = asked.names().into_iter().find(|topic| !served.contains(topic));
-        unserved.map_or(Ok(()), |topic| Err(NotServed(topic)))
+        let unserved = asked.names().iter().find(|topic| !served.contains(topic));
+        unserved.map_or(Ok(()), |topic| Err(NotServed(topic.clone())))
     }
 }

@@ -1,6 +1,6 @@
 //! `GET /events`: server-sent events.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::rc::Rc;
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -12,37 +12,24 @@ use rand::RngExt as _;
 use tokio::time::Instant;
 
 use crate::{
-    budget::Budget,
     clock,
     connection::Connection,
-    hub::{Hub, Shard, Start},
-    metrics::Metrics,
+    hub::{Shard, Start},
     outlet::{
-        access::{Access, NotServed},
+        Outlet,
+        access::NotServed,
         blocks::{self, End},
         query::{Asked, BadRequest},
-        stream::{EventStream, StreamTimes},
+        stream::EventStream,
     },
     problem::{come_back_later, problem, problem_with},
     watch::StallWatch,
 };
 
-/// What the route needs.
-#[derive(Debug, Clone)]
-pub struct Outlet {
-    pub hub: Hub,
-    pub access: Access,
-    pub metrics: Metrics,
-    /// For events that slow readers are in the middle of.
-    pub slow: Arc<Budget>,
-    pub keep_alive: Duration,
-    pub stream_age_max: Duration,
-}
-
 /// What the route needs of the worker it runs on.
 #[derive(Debug)]
 pub struct Worker {
-    pub shard: Arc<Shard>,
+    pub shard: Rc<Shard>,
     pub stall_watch: Rc<StallWatch>,
 }
 
@@ -70,7 +57,7 @@ pub async fn events(
             HttpResponse::map_into_boxed_body,
         );
     }
-    outlet.open(&request, &asked, &worker)
+    open(&outlet, &request, &asked, &worker)
 }
 
 /// The answer to any other method.
@@ -79,60 +66,60 @@ pub async fn only_get() -> HttpResponse {
     problem_with(StatusCode::METHOD_NOT_ALLOWED, allow, "/events is read with GET")
 }
 
-impl Outlet {
-    fn open(&self, request: &HttpRequest, asked: &Asked, worker: &Worker) -> HttpResponse {
-        if self.hub.draining().is_some() {
-            return self.refuse(asked, End::Draining);
-        }
-        let Some(connection) = request.conn_data::<Rc<Connection>>() else {
-            let text = "this connection did not come through the gateway's listener";
-            return problem(StatusCode::INTERNAL_SERVER_ERROR, text);
-        };
-        let topics = asked.topics.clone();
-        let Ok(subscriber) = self.hub.subscribe(&worker.shard, topics, asked.start) else {
-            return self.refuse(asked, End::Busy);
-        };
-        // Spread, so that streams that were opened together do not end together.
-        let age = self.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
-        let end_at = Instant::now() + age;
-        let watch = worker.stall_watch.watch(connection, end_at.into_std());
-        let name = format!("{:032x}", rand::rng().random::<u128>());
-        let resumed = matches!(asked.start, Start::After(_)) && !subscriber.is_unknown();
-        let open = blocks::open(subscriber.opened_at(), &name, &asked.topics.names(), resumed);
-        let peer = request.peer_addr();
-        tracing::debug!(stream = name, ?peer, start = ?asked.start, "stream opened");
-        let times = StreamTimes { keep_alive: self.keep_alive, end_at };
-        let stream = EventStream::new(
-            (self.hub.clone(), subscriber),
-            open,
-            times,
-            watch,
-            (self.metrics.clone(), Arc::clone(&self.slow)),
-        );
-        let mut response = response().body(BoxBody::new(stream));
-        let head = request.head();
-        if head.version < Version::HTTP_11 || head.upgrade() {
-            // HTTP/1.0 knows no chunks, and actix writes none to whoever asks for an upgrade,
-            // though the head says so. The end of the connection is the end of the stream.
-            response.head_mut().no_chunking(true);
-            response.head_mut().set_connection_type(ConnectionType::Close);
-        }
-        response
+fn open(
+    outlet: &web::Data<Outlet>,
+    request: &HttpRequest,
+    asked: &Asked,
+    worker: &Worker,
+) -> HttpResponse {
+    if outlet.hub.draining().is_some() {
+        return refuse(outlet, asked, End::Draining);
     }
+    let Some(connection) = request.conn_data::<Rc<Connection>>() else {
+        let text = "this connection did not come through the gateway's listener";
+        return problem(StatusCode::INTERNAL_SERVER_ERROR, text);
+    };
+    let topics = asked.topics.clone();
+    let Ok(subscriber) = outlet.hub.subscribe(&worker.shard, topics, asked.start) else {
+        return refuse(outlet, asked, End::Busy);
+    };
+    // Spread, so that streams that were opened together do not end together.
+    let age = outlet.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
+    let end_at = Instant::now() + age;
+    let watch = worker.stall_watch.watch(connection, end_at.into_std());
+    let name = format!("{:032x}", rand::rng().random::<u128>());
+    let resumed = matches!(asked.start, Start::After(_)) && !subscriber.is_unknown();
+    let open = blocks::open(subscriber.opened_at(), &name, asked.topics.names(), resumed);
+    let peer = request.peer_addr();
+    tracing::debug!(stream = name, ?peer, start = ?asked.start, "stream opened");
+    let stream = EventStream::new(outlet.clone(), subscriber, open, end_at, watch);
+    let head = request.head();
+    let in_chunks = head.version == Version::HTTP_11 && !head.upgrade();
+    if in_chunks {
+        stream.write_straight();
+    }
+    let mut response = response().body(BoxBody::new(stream));
+    if !in_chunks && head.version < Version::HTTP_2 {
+        // HTTP/1.0 knows no chunks, and actix writes none to whoever asks for an upgrade, though
+        // the head says so. The end of the connection is the end of the stream.
+        response.head_mut().no_chunking(true);
+        response.head_mut().set_connection_type(ConnectionType::Close);
+    }
+    response
+}
 
-    /// A refusal that passes. `EventSource` gives up for good on any status but 200, so it gets one
-    /// that ends at once and says when to come back.
-    fn refuse(&self, asked: &Asked, reason: End) -> HttpResponse {
-        self.metrics.streams_refused.with_label_values(&[reason.as_str()]).inc();
-        if asked.is_event_source {
-            return response().force_close().body(blocks::refusal(asked.id, reason));
-        }
-        let text = match reason {
-            End::Draining => "this gateway is shutting down",
-            _ => "as many streams are open as this gateway allows (--subscribers-max)",
-        };
-        come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, blocks::refusal_wait())
+/// A refusal that passes. `EventSource` gives up for good on any status but 200, so it gets one
+/// that ends at once and says when to come back.
+fn refuse(outlet: &Outlet, asked: &Asked, reason: End) -> HttpResponse {
+    outlet.metrics.streams_refused.with_label_values(&[reason.as_str()]).inc();
+    if asked.is_event_source {
+        return response().force_close().body(blocks::refusal(asked.id, reason));
     }
+    let text = match reason {
+        End::Draining => "this gateway is shutting down",
+        _ => "as many streams are open as this gateway allows (--subscribers-max)",
+    };
+    come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, blocks::refusal_wait())
 }
 
 /// The head of every stream. `no-transform` keeps proxies from compressing it, which would hold

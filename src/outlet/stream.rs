@@ -1,14 +1,18 @@
 //! One reader's stream: the loop from its cursor to its socket.
 
 use std::{
-    collections::VecDeque,
+    cell::RefCell,
     pin::Pin,
-    sync::{Arc, Weak},
-    task::{Context, Poll},
+    rc::{Rc, Weak},
+    sync::{self, Arc},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use actix_web::body::{BodySize, MessageBody};
+use actix_web::{
+    body::{BodySize, MessageBody},
+    web,
+};
 use bytes::Bytes;
 use rand::RngExt as _;
 use tokio::time::{Instant, Sleep};
@@ -16,60 +20,43 @@ use tokio::time::{Instant, Sleep};
 use crate::{
     budget::{Budget, Claim},
     clock,
+    connection::Connection,
     event::{Event, EventId},
-    hub::{Gap, Hub, Subscriber},
-    metrics::Metrics,
-    outlet::blocks::{self, End},
+    hub::{BLOCK_MAX_BYTES, Events, Listener, Read, Subscriber},
+    outlet::{
+        Outlet,
+        blocks::{self, End},
+    },
     watch::Watch,
 };
 
 /// The body of a response to `GET /events`. It is asked for more only while its socket takes more,
 /// and then reads on from its cursor: that is all the flow control there is.
 #[derive(Debug)]
-pub struct EventStream {
-    hub: Hub,
+pub struct EventStream(Rc<RefCell<Stream>>);
+
+#[derive(Debug)]
+struct Stream {
+    outlet: web::Data<Outlet>,
     subscriber: Subscriber,
-    /// What is read into. Empty between reads.
-    events: Vec<Arc<Event>>,
-    /// What was read and not yet given out. Their rings own them: a reader that stops reading holds
-    /// none of them, and goes back to its cursor if one is gone when its turn comes.
-    batch: VecDeque<Weak<Event>>,
+    /// The first block.
+    open: Option<Bytes>,
     /// The event that is being given out in slices, and how far.
     sliced: Option<(Held, usize)>,
-    slow: Arc<Budget>,
-    /// The gateway's own blocks, which come before the batch.
-    blocks: VecDeque<Bytes>,
     /// The last id that the reader was given.
     told: EventId,
-    /// Where reading goes on if the rest of the batch has left its rings.
-    given_upto: EventId,
     /// Events after this were published while the stream was open.
     opened_at_head: EventId,
     /// A gap was told and nothing with an id after it.
     id_due: bool,
-    keep_alive: Duration,
     written_at: Instant,
     end_at: Instant,
     end_reason: End,
     timer: Pin<Box<Sleep>>,
     ended: bool,
+    connection: Rc<Connection>,
     watch: Watch,
-    metrics: Metrics,
 }
-
-/// Times of a stream.
-#[derive(Debug, Clone, Copy)]
-pub struct StreamTimes {
-    /// Silence after which something is written.
-    pub keep_alive: Duration,
-    /// When it ends.
-    pub end_at: Instant,
-}
-
-/// What is given to the socket at a time, and, beside its part of the budget below, all that a
-/// reader that stops reading pins of events. It is a frame's size in HTTP/2. A slice of a larger
-/// event is a copy, or it would pin all of it.
-const SLICE_MAX_BYTES: usize = 16 * 1024;
 
 /// Events that slow readers are in the middle of, over all streams, may have so many bytes that
 /// their rings have let go of: a reader that takes longer for an event than its ring holds it gets
@@ -82,7 +69,7 @@ enum Held {
     /// Its ring may let go of it, and it stays.
     Claimed(Arc<Event>, #[expect(dead_code, reason = "given back when dropped")] Claim),
     /// It goes with its ring.
-    Weak(Weak<Event>),
+    Weak(sync::Weak<Event>),
 }
 
 impl Held {
@@ -110,150 +97,168 @@ impl Held {
 pub struct FellBehind;
 
 impl EventStream {
-    /// A stream that begins with the block `open`.
+    /// A stream that begins with the block `open` and ends at `end_at`.
     pub fn new(
-        (hub, subscriber): (Hub, Subscriber),
+        outlet: web::Data<Outlet>,
+        subscriber: Subscriber,
         open: Bytes,
-        times: StreamTimes,
+        end_at: Instant,
         watch: Watch,
-        (metrics, slow): (Metrics, Arc<Budget>),
     ) -> Self {
-        metrics.streams_opened.inc();
+        outlet.metrics.streams_opened.inc();
         let now = Instant::now();
-        Self {
+        let due = (now + outlet.keep_alive).min(end_at);
+        let stream = Stream {
             told: subscriber.opened_at(),
-            given_upto: subscriber.opened_at(),
-            opened_at_head: hub.head(),
-            hub,
+            opened_at_head: subscriber.hub().head(),
+            outlet,
             subscriber,
-            events: Vec::new(),
-            batch: VecDeque::new(),
+            open: Some(open),
             sliced: None,
-            slow,
-            blocks: VecDeque::from([open]),
             id_due: false,
-            keep_alive: times.keep_alive,
             written_at: now,
-            end_at: times.end_at,
+            end_at,
             end_reason: End::MaxAge,
-            timer: Box::pin(tokio::time::sleep_until((now + times.keep_alive).min(times.end_at))),
+            timer: Box::pin(tokio::time::sleep_until(due)),
             ended: false,
+            connection: Rc::clone(watch.connection()),
             watch,
-            metrics,
-        }
+        };
+        Self(Rc::new(RefCell::new(stream)))
     }
 
+    /// Lets the stream write to its socket itself while that is idle, without its task being woken:
+    /// for a response in chunks only. What a task and its buffers cost is many times what it costs
+    /// to write one event.
+    pub fn write_straight(&self) {
+        let stream = self.0.borrow();
+        if stream.connection.takes_chunks() {
+            let weak: Weak<RefCell<Stream>> = Rc::downgrade(&self.0);
+            stream.subscriber.listen(weak);
+        }
+    }
+}
+
+impl Listener for RefCell<Stream> {
+    fn is_ready(&self) -> bool {
+        let stream = self.borrow();
+        stream.connection.is_quiet() && stream.subscriber.hub().draining().is_none()
+    }
+
+    fn call(&self, now: Instant) -> bool {
+        let mut stream = self.borrow_mut();
+        while let Some(read) = stream.subscriber.read() {
+            let block = stream.give(read);
+            stream.written_at = now;
+            if !stream.connection.write_chunk(&block) || stream.sliced.is_some() {
+                return false;
+            }
+        }
+        !stream.subscriber.has_more() && !stream.id_due
+    }
+}
+
+impl Stream {
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FellBehind>>> {
-        loop {
-            if let Some(next) = self.next_slice() {
-                return Poll::Ready(Some(next));
-            }
-            if self.ended {
-                return Poll::Ready(None);
-            }
-            let now = Instant::now();
-            self.heed_drain();
-            // At its age a stream ends where it is, and its reader resumes. When the gateway
-            // leaves, what is in its rings goes with it: the stream ends when it has given all of
-            // that.
-            if self.end_at <= now && self.end_reason == End::MaxAge {
-                self.end();
-                continue;
-            }
-            let before = self.subscriber.cursor();
-            match self.subscriber.poll_read(cx, &mut self.events) {
-                Poll::Ready(gap) => {
-                    (self.written_at, self.given_upto) = (now, before);
-                    self.put(gap);
-                }
-                Poll::Pending if self.id_due => self.put_id(),
-                Poll::Pending if self.subscriber.has_more() => return Poll::Pending,
-                Poll::Pending if self.end_at <= now => self.end(),
-                Poll::Pending if self.poll_timer(cx).is_pending() => return Poll::Pending,
-                Poll::Pending => {}
-            }
-        }
-    }
-
-    /// The next bytes of what was read, if there are any.
-    fn next_slice(&mut self) -> Option<Result<Bytes, FellBehind>> {
-        if let Some(block) = self.blocks.pop_front() {
-            return Some(Ok(block));
+        self.subscriber.wait_no_more();
+        if let Some(open) = self.open.take() {
+            return Poll::Ready(Some(Ok(open)));
         }
         if let Some((held, from)) = self.sliced.take() {
-            return Some(
-                held.event().map_or(Err(FellBehind), |event| Ok(self.slice(&event, from, held))),
-            );
+            let slice = held.event().map(|event| self.slice(&event, from, held));
+            return Poll::Ready(Some(slice.ok_or(FellBehind)));
         }
-        if let Some(event) = self.batch.pop_front()?.upgrade() {
-            let held = Held::Weak(Arc::downgrade(&event));
-            return Some(Ok(self.slice(&event, 0, held)));
+        if self.ended {
+            return Poll::Ready(None);
         }
-        // It left its ring before its turn came. A new read tells the gap.
-        self.batch = VecDeque::new();
-        self.subscriber.rewind(self.given_upto);
-        None
+        self.poll_block(cx).map(|block| Some(Ok(block)))
     }
 
+    /// What comes next when all that was read is given out. Never empty, since an empty chunk would
+    /// end the response.
+    fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        let now = Instant::now();
+        self.heed_drain();
+        // At its age a stream ends where it is, and its reader resumes. When the gateway leaves,
+        // what is in its rings goes with it: the stream ends when it has given all of that.
+        if self.end_at <= now && self.end_reason == End::MaxAge {
+            return Poll::Ready(self.end());
+        }
+        let block = match self.subscriber.poll_read(cx) {
+            Poll::Ready(read) => self.give(read),
+            Poll::Pending if self.id_due => self.give_id(),
+            Poll::Pending if self.subscriber.has_more() => return Poll::Pending,
+            Poll::Pending if self.end_at <= now => return Poll::Ready(self.end()),
+            Poll::Pending => return self.poll_timer(cx),
+        };
+        self.written_at = now;
+        Poll::Ready(block)
+    }
+
+    /// What was read: first what is missing, then what is there.
+    fn give(&mut self, read: Read) -> Bytes {
+        let gap = read.gap.map(|gap| {
+            self.outlet.metrics.gaps.with_label_values(&[gap.reason.as_str()]).inc();
+            self.id_due = true;
+            blocks::gap(&gap)
+        });
+        let events = read.events.map(|events| {
+            self.id_due = false;
+            match events {
+                Events::Block(block) => {
+                    self.given(block.events, block.newest, block.publish_time_ms);
+                    block.bytes
+                }
+                Events::Large(event) => {
+                    let held = Held::new(&event, &self.outlet.slow);
+                    self.slice(&event, 0, held)
+                }
+            }
+        });
+        match (gap, events) {
+            (Some(gap), Some(events)) => [gap, events].concat().into(),
+            (gap, events) => gap.or(events).unwrap_or(blocks::KEEP_ALIVE),
+        }
+    }
+
+    /// The next part of a large event. It is a copy, or it would pin all of it.
     fn slice(&mut self, event: &Arc<Event>, from: usize, held: Held) -> Bytes {
-        let upto = event.frame.len().min(from + SLICE_MAX_BYTES);
+        let upto = event.frame.len().min(from + BLOCK_MAX_BYTES);
         if upto < event.frame.len() {
-            let held = if from == 0 { Held::new(event, &self.slow) } else { held };
             self.sliced = Some((held, upto));
         } else {
-            self.given(event);
-        }
-        if event.frame.len() <= SLICE_MAX_BYTES {
-            return event.frame.clone();
+            self.given(1, event.id, event.publish_time_ms);
         }
         Bytes::copy_from_slice(event.frame.get(from..upto).unwrap_or_default())
     }
 
-    /// An event was given out whole.
-    fn given(&mut self, event: &Event) {
-        (self.told, self.given_upto) = (event.id, event.id);
-        self.metrics.delivered.inc();
-        if !self.batch.is_empty() {
-            return;
-        }
-        // Most streams are idle most of the time, and keep no buffer then.
-        self.batch = VecDeque::new();
-        if let Some(published_ms) = event.publish_time_ms
-            && self.opened_at_head < event.id
+    /// Events were given out whole.
+    fn given(&mut self, events: u64, newest: EventId, publish_time_ms: Option<u64>) {
+        self.told = newest;
+        self.outlet.metrics.delivered.inc_by(events);
+        if let Some(published_ms) = publish_time_ms
+            && self.opened_at_head < newest
         {
             let millis = clock::now_ms().saturating_sub(published_ms);
-            self.metrics.latency.observe(Duration::from_millis(millis).as_secs_f64());
+            self.outlet.metrics.latency.observe(Duration::from_millis(millis).as_secs_f64());
         }
     }
 
-    /// What was read: first what is missing, then what is there.
-    fn put(&mut self, gap: Option<Gap>) {
-        if let Some(gap) = gap {
-            self.metrics.gaps.with_label_values(&[gap.reason.as_str()]).inc();
-            self.blocks.push_back(blocks::gap(&gap));
-            self.id_due = true;
-        }
-        if !self.events.is_empty() {
-            self.id_due = false;
-            self.batch.extend(self.events.iter().map(Arc::downgrade));
-            self.events = Vec::new();
-        }
-    }
-
-    fn put_id(&mut self) {
+    fn give_id(&mut self) -> Bytes {
         self.told = self.subscriber.cursor();
         self.id_due = false;
-        self.blocks.push_back(blocks::id(self.told));
+        blocks::id(self.told)
     }
 
-    fn end(&mut self) {
+    fn end(&mut self) -> Bytes {
         self.ended = true;
+        self.outlet.metrics.streams_ended.with_label_values(&[self.end_reason.as_str()]).inc();
+        let end = blocks::end(self.end_reason);
         // Not past a gap that was not told: then the cursor is what the reader brought.
         if self.told != self.subscriber.cursor() && !self.id_due {
-            self.put_id();
+            return [self.give_id(), end].concat().into();
         }
-        self.blocks.push_back(blocks::end(self.end_reason));
-        self.metrics.streams_ended.with_label_values(&[self.end_reason.as_str()]).inc();
+        end
     }
 
     /// When the gateway shuts down, each stream ends at a random time of its own, so that their
@@ -262,7 +267,7 @@ impl EventStream {
         if self.end_reason == End::Draining {
             return;
         }
-        let Some(drain) = self.hub.draining() else { return };
+        let Some(drain) = self.subscriber.hub().draining() else { return };
         // The last tenth is for the last blocks to reach their sockets.
         let share = rand::rng().random_range(0.0..0.9);
         let end_at = Instant::from_std(drain.from + drain.over.mul_f64(share));
@@ -270,29 +275,26 @@ impl EventStream {
         self.end_at = self.end_at.min(end_at);
     }
 
-    /// Ready when something was put into the blocks, or it is time to end.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready after a time of silence, or when it is time to end.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
         loop {
             // One timer for both ends, and it is not moved for every event: only when it fires too
             // early, or would fire too late.
-            let due = (self.written_at + self.keep_alive).min(self.end_at);
+            let keep_alive = self.outlet.keep_alive;
+            let due = (self.written_at + keep_alive).min(self.end_at);
             if due < self.timer.deadline() {
                 self.timer.as_mut().reset(due);
             }
-            std::task::ready!(self.timer.as_mut().poll(cx));
+            ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
-            self.timer.as_mut().reset((now + self.keep_alive).min(self.end_at));
+            self.timer.as_mut().reset((now + keep_alive).min(self.end_at));
             if self.end_at <= now {
-                return Poll::Ready(());
+                return Poll::Ready(self.end());
             }
             if due <= now {
                 self.written_at = now;
-                if self.told == self.subscriber.cursor() {
-                    self.blocks.push_back(blocks::KEEP_ALIVE);
-                } else {
-                    self.put_id();
-                }
-                return Poll::Ready(());
+                let all_told = self.told == self.subscriber.cursor();
+                return Poll::Ready(if all_told { blocks::KEEP_ALIVE } else { self.give_id() });
             }
             self.timer.as_mut().reset(due);
         }
@@ -310,22 +312,25 @@ impl MessageBody for EventStream {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, FellBehind>>> {
-        let this = self.get_mut();
+        let mut this = self.0.borrow_mut();
         let chunk = this.poll_chunk(cx);
         this.watch.asked(chunk.is_ready());
+        if chunk.is_ready() {
+            this.connection.is_due();
+        }
         if let Poll::Ready(Some(Err(FellBehind))) = chunk {
             this.ended = true;
-            this.metrics.streams_ended.with_label_values(&["fell-behind"]).inc();
+            this.outlet.metrics.streams_ended.with_label_values(&["fell-behind"]).inc();
         }
         chunk
     }
 }
 
-impl Drop for EventStream {
+impl Drop for Stream {
     fn drop(&mut self) {
         if !self.ended {
             let reason = if self.watch.was_stalled() { "stalled" } else { "client" };
-            self.metrics.streams_ended.with_label_values(&[reason]).inc();
+            self.outlet.metrics.streams_ended.with_label_values(&[reason]).inc();
         }
     }
 }

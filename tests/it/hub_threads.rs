@@ -1,11 +1,11 @@
 //! The hub with many threads at once, and with very many topics.
 
 use std::{
+    rc::Rc,
     sync::{
         Arc, Barrier,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use stream_events::{
 };
 
 use crate::{
-    hub::{T0, hub, limits, publish, read, topic, topics},
+    hub::{T0, found, hub, limits, poll, publish, read, topic, topics},
     support::PATIENCE,
 };
 
@@ -26,7 +26,7 @@ fn ids_never_decrease_and_nothing_is_lost_with_many_writers() {
     const WRITERS: usize = 4;
     const EACH: usize = 20_000;
     let limits = Limits { ring: RingLimits { events: 200_000, bytes: 1 << 30 }, ..limits() };
-    let (hub, shard) = hub(Limits { ring_bytes_total: 1 << 30, ..limits });
+    let (hub, _) = hub(Limits { ring_bytes_total: 1 << 30, ..limits });
     let all: Vec<_> = (0..20).map(|n| format!("topic-{n}")).collect();
     let named = |count: usize| Topics::new(all[..count].iter().map(|name| topic(name)).collect());
     let (hub, all, ready) = (&hub, &all, &Barrier::new(WRITERS + 3));
@@ -39,23 +39,19 @@ fn ids_never_decrease_and_nothing_is_lost_with_many_writers() {
                 }
             });
         }
-        for (asked, share) in [(Topics::All, 1), (named(20), 1), (named(4), 5)] {
-            let shard = &shard;
+        for (asked, share) in [(Topics::all(), 1), (named(20), 1), (named(4), 5)] {
             scope.spawn(move || {
-                let mut reader = hub.subscribe(shard, asked, Start::Live).unwrap();
+                let mut reader = hub.subscribe(&hub.add_shard(), asked, Start::Live).unwrap();
                 ready.wait();
-                let (mut last, mut seen, mut events) = (EventId::ZERO, 0, Vec::new());
+                let (mut last, mut seen) = (EventId::ZERO, 0);
                 let start = Instant::now();
                 while seen < WRITERS * EACH / share {
                     assert!(start.elapsed() < PATIENCE, "only {seen} came");
-                    let context = Context::from_waker(Waker::noop());
-                    let Poll::Ready(gap) = reader.poll_read(&context, &mut events) else {
-                        continue;
-                    };
+                    let Some((gap, events)) = poll(&mut reader) else { continue };
                     assert_eq!(gap, None);
-                    for event in events.drain(..) {
-                        assert!(last < event.id, "{} came after {last}", event.id);
-                        last = event.id;
+                    for (id, _) in events {
+                        assert!(last < id, "{id} came after {last}");
+                        last = id;
                         seen += 1;
                     }
                 }
@@ -66,12 +62,12 @@ fn ids_never_decrease_and_nothing_is_lost_with_many_writers() {
 
 /// The bell: one event, and no other until it was read, published at the very moment at which the
 /// reader finds nothing and begins to wait. A wake-up that is missed once is missed for good.
-#[tokio::test]
+#[actix_web::test]
 async fn no_wake_up_is_missed() {
     const EVENTS: u64 = 50_000;
     let (hub, shard) = hub(limits());
-    let shard_task = tokio::spawn(Arc::clone(&shard).run());
-    for asked in [Topics::All, topics(&["orders"])] {
+    let shard_task = actix_web::rt::spawn(Rc::clone(&shard).run(Duration::from_millis(5)));
+    for asked in [Topics::all(), topics(&["orders"])] {
         let mut reader = hub.subscribe(&shard, asked, Start::Live).unwrap();
         let (publisher, seen) = (hub.clone(), Arc::new(AtomicU64::new(0)));
         let counted = Arc::clone(&seen);
@@ -83,13 +79,12 @@ async fn no_wake_up_is_missed() {
                 publish(&publisher, "orders", "x", T0 + n);
             }
         });
-        let mut events = Vec::new();
         let all = async {
             while seen.load(Ordering::SeqCst) < EVENTS {
-                let gap = std::future::poll_fn(|cx| reader.poll_read(cx, &mut events)).await;
+                let read = std::future::poll_fn(|cx| reader.poll_read(cx)).await;
+                let (gap, events) = found(read);
                 assert_eq!(gap, None);
                 seen.fetch_add(events.len() as u64, Ordering::SeqCst);
-                events.clear();
             }
         };
         let got = tokio::time::timeout(Duration::from_secs(60), all).await;
@@ -108,7 +103,7 @@ fn following_ten_thousand_topics_is_no_scan() {
         for n in 0..count {
             publish(&hub, &format!("topic-{n}"), "x", T0);
         }
-        let mut reader = hub.subscribe(&shard, Topics::All, Start::Live).unwrap();
+        let mut reader = hub.subscribe(&shard, Topics::all(), Start::Live).unwrap();
         let start = Instant::now();
         for n in 0..2_000 {
             publish(&hub, &format!("topic-{}", n % count), "x", T0 + 1);

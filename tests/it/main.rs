@@ -24,6 +24,8 @@ mod hub_model;
 
 mod hub_threads;
 
+mod straight;
+
 mod stream;
 
 mod round_trip;

@@ -16,7 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["message"]),
     ("metrics", &[]),
     ("problem", &[]),
-    ("connection", &[]),
+    ("connection", &["connection"]),
     ("watch", &["connection"]),
     ("logs", &["clock", "config"]),
     ("accept", &["config", "connection"]),

@@ -1,0 +1,200 @@
+//! A client's socket, and what the rest of the gateway may know of it: whether it takes anything,
+//! and how to close it from outside. Lives on one worker's thread.
+
+mod socket;
+
+use std::{
+    cell::{Cell, RefCell},
+    io::{self, IoSlice, Write as _},
+    rc::Rc,
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use rustix::net::SendFlags;
+pub use socket::{Socket, Transport};
+
+/// A connection, as its streams see it. actix offers no way to end a response whose socket takes
+/// nothing (its body is not asked for more) nor one HTTP/2 stream: this closes the socket under it.
+#[derive(Debug)]
+pub struct Connection {
+    /// None when its socket is closed.
+    transport: RefCell<Option<Transport>>,
+    /// Many streams can share an HTTP/2 connection.
+    pub is_http2: bool,
+    /// How many event streams are on it.
+    pub streams: Cell<usize>,
+    /// How many requests are being answered.
+    requests: Cell<usize>,
+    /// Whether its socket has taken anything since the last look.
+    pub wrote: Cell<bool>,
+    /// Whether the last write of its owner was taken whole, and nothing is due since.
+    quiet: Cell<bool>,
+    /// What of a chunk that was written past its owner was not taken. It goes before anything else.
+    rest: RefCell<Bytes>,
+    closed: Cell<bool>,
+    /// Whether the kernel gave up, because the peer took nothing for too long.
+    timed_out: Cell<bool>,
+    /// Since when the head of a request has been coming in.
+    head_since: Cell<Option<Instant>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub struct Request(Rc<Connection>);
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.0.requests.set(self.0.requests.get().saturating_sub(1));
+    }
+}
+
+/// A chunk of up to so many bytes is joined with its framing for one plain write.
+const JOINED_MAX_BYTES: usize = 2 * 1024;
+
+thread_local! {
+    static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A request's head has to be in within this time.
+pub const HEAD_MAX: Duration = Duration::from_secs(5);
+/// The first request of an HTTP/2 connection, which browsers and proxies open ahead of need.
+const HTTP2_FIRST_MAX: Duration = Duration::from_secs(60);
+
+impl Connection {
+    fn new(transport: Option<Transport>, is_http2: bool) -> Self {
+        Self {
+            transport: RefCell::new(transport),
+            is_http2,
+            streams: Cell::new(0),
+            requests: Cell::new(0),
+            wrote: Cell::new(false),
+            quiet: Cell::new(false),
+            rest: RefCell::default(),
+            closed: Cell::new(false),
+            timed_out: Cell::new(false),
+            // The first one begins with the connection.
+            head_since: Cell::new(Some(Instant::now())),
+            waker: RefCell::new(None),
+        }
+    }
+
+    /// Ends it: its next read or write fails, and its owner is woken to do one.
+    pub fn close(&self) {
+        self.closed.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether chunks can be written past its owner at all: not what has to be encrypted, nor
+    /// framed by HTTP/2.
+    pub fn takes_chunks(&self) -> bool {
+        !self.is_http2 && matches!(&*self.transport.borrow(), Some(Transport::Plain(_)))
+    }
+
+    /// Its owner has something to write.
+    pub fn is_due(&self) {
+        self.quiet.set(false);
+    }
+
+    /// Whether a chunk may be written past its owner: the owner's last write was taken whole and
+    /// nothing is due since, so it has nothing in its buffer that belongs before.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet.get() && !self.closed.get() && self.rest.borrow().is_empty()
+    }
+
+    /// Writes a chunk of a chunked HTTP/1.1 response ([RFC 9112, section
+    /// 7.1](https://www.rfc-editor.org/rfc/rfc9112#section-7.1)) past actix, when
+    /// [`Connection::is_quiet`]. Returns whether it was taken whole. If not, the owner has to be
+    /// woken: it finds the error, or writes the rest with its next flush.
+    pub fn write_chunk(&self, chunk: &Bytes) -> bool {
+        let mut size = io::Cursor::new([0; 18]);
+        let fits = write!(size, "{:X}\r\n", chunk.len());
+        debug_assert!(fits.is_ok(), "16 digits and a line end");
+        let len = usize::try_from(size.position()).unwrap_or_default();
+        let size = size.get_ref().get(..len).unwrap_or_default();
+        let parts = [size, chunk, b"\r\n"];
+        let written = match &*self.transport.borrow() {
+            // The kernel takes three small parts for more than a copy of them and one.
+            Some(Transport::Plain(io)) if chunk.len() <= JOINED_MAX_BYTES => JOINED
+                .with_borrow_mut(|joined| {
+                    joined.clear();
+                    for part in parts {
+                        joined.extend_from_slice(part);
+                    }
+                    // Not through tokio, whose word on whether the socket is writable lies in yet
+                    // another place of the memory. It finds out when it writes the rest.
+                    Ok(rustix::net::send(io, joined, SendFlags::NOSIGNAL)?)
+                }),
+            Some(Transport::Plain(io)) => io.try_write_vectored(&parts.map(IoSlice::new)),
+            _ => Ok(0),
+        };
+        let written = written.unwrap_or(0);
+        if 0 < written {
+            self.wrote.set(true);
+        }
+        let whole = parts.iter().map(|part| part.len()).sum::<usize>();
+        if written < whole {
+            self.rest.replace(Bytes::from(parts.concat()).split_off(written));
+        }
+        written == whole
+    }
+
+    /// To be told of each request, when its head is in. What it returns is kept while the request
+    /// is answered.
+    pub fn request(self: &Rc<Self>) -> Request {
+        self.head_since.set(None);
+        self.requests.set(self.requests.get() + 1);
+        Request(Rc::clone(self))
+    }
+
+    fn is_busy(&self) -> bool {
+        0 < self.streams.get() || 0 < self.requests.get()
+    }
+
+    /// Whether a request's head has been coming in for too long (slow-loris). actix watches only
+    /// the first head of HTTP/1. Of HTTP/2 this sees only the first, since what a peer sends later
+    /// may be anything; of HTTP/1 also those that follow on the same connection.
+    pub fn is_slow(&self, now: Instant) -> bool {
+        let since = self.head_since.get();
+        let max = if self.is_http2 { HTTP2_FIRST_MAX } else { HEAD_MAX };
+        !self.is_busy() && since.is_some_and(|since| max <= now.duration_since(since))
+    }
+
+    fn head_begins(&self) {
+        if !self.is_http2 && !self.is_busy() && self.head_since.get().is_none() {
+            self.head_since.set(Some(Instant::now()));
+        }
+    }
+
+    /// Whether it ended because its peer took nothing.
+    pub fn is_stalled(&self) -> bool {
+        self.closed.get() || self.timed_out.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_have_a_time_limit_and_answers_have_none() {
+        for (is_http2, max) in [(false, HEAD_MAX), (true, HTTP2_FIRST_MAX)] {
+            let connection = Rc::new(Connection::new(None, is_http2));
+            let after = |time: Duration| Instant::now() + time;
+            assert!(!connection.is_slow(after(max / 2)));
+            assert!(connection.is_slow(after(max)));
+            let request = connection.request();
+            connection.head_begins();
+            assert!(!connection.is_slow(after(max * 9)), "a body is coming in");
+            drop(request);
+            assert!(!connection.is_slow(after(max * 9)), "nothing is coming in");
+            connection.head_begins();
+            // What comes later over HTTP/2 may be anything: a ping, a window.
+            assert_eq!(connection.is_slow(after(max * 2)), !is_http2);
+        }
+    }
+}
