@@ -1,20 +1,16 @@
 //! Which pages may ask: CORS, and what keeps pages of the web away from `dev`.
 
-use std::rc::Rc;
-
 use actix_cors::Cors;
+use actix_http::RequestHead;
 use actix_web::{
-    Error,
-    body::{BoxBody, MessageBody},
-    dev::{ServiceRequest, ServiceResponse},
+    HttpResponse,
     http::{
-        ConnectionType, Method, StatusCode,
+        Method, StatusCode,
         header::{self, HeaderValue},
     },
-    middleware::Next,
 };
 
-use crate::{config::Mode, connection::Connection, problem::problem};
+use crate::{config::Mode, problem::problem};
 
 /// Streams that anyone may read may be read from any page. No credentials are involved. Those of
 /// `dev` are for pages on this machine: of a local server, or a file. A file's origin is `null`,
@@ -35,28 +31,17 @@ pub fn cors(mode: Mode) -> Cors {
 
 /// `dev` checks no tokens, so a page on the web must not publish to it, nor reach it by a name of
 /// its own that points to loopback (DNS rebinding).
-pub async fn watch_and_guard<B: MessageBody + 'static>(
-    mode: Mode,
-    request: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
-    let _answering = request.conn_data::<Rc<Connection>>().map(Connection::request);
-    let headers = request.headers();
-    let has_body = headers.contains_key(header::TRANSFER_ENCODING)
-        || headers.contains_key(header::CONTENT_LENGTH);
-    let origin = headers.get(header::ORIGIN);
-    let foreign = request.method() == Method::POST && origin.is_some_and(|o| !is_local_origin(o));
-    let mut response = if mode == Mode::Dev && (foreign || !is_loopback(host_of(&request))) {
-        let text = "dev answers only to localhost and loopback addresses, and to pages from there";
-        request.into_response(problem(StatusCode::MISDIRECTED_REQUEST, text))
-    } else {
-        next.call(request).await?.map_into_boxed_body()
-    };
-    // Whoever is refused was perhaps not read to the end, and what still comes is no next head.
-    if has_body && response.status().as_u16() >= 400 {
-        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+pub fn refusal(mode: Mode, request: &RequestHead) -> Option<HttpResponse> {
+    if mode == Mode::Serve {
+        return None;
     }
-    Ok(response)
+    let origin = request.headers().get(header::ORIGIN);
+    let foreign = request.method == Method::POST && origin.is_some_and(|o| !is_local_origin(o));
+    if !foreign && is_loopback(host_of(request)) {
+        return None;
+    }
+    let text = "dev answers only to localhost and loopback addresses, and to pages from there";
+    Some(problem(StatusCode::MISDIRECTED_REQUEST, text))
 }
 
 fn is_local_origin(origin: &HeaderValue) -> bool {
@@ -66,8 +51,8 @@ fn is_local_origin(origin: &HeaderValue) -> bool {
 
 /// What the peer says it speaks to: HTTP/2's authority or HTTP/1's `Host`. Not what a `Forwarded`
 /// header says, since a page can set that one.
-fn host_of(request: &ServiceRequest) -> &str {
-    let authority = request.uri().authority().map(actix_http::uri::Authority::as_str);
+fn host_of(request: &RequestHead) -> &str {
+    let authority = request.uri.authority().map(actix_http::uri::Authority::as_str);
     let host = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     authority.or_else(host).unwrap_or_default()
 }

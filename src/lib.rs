@@ -34,6 +34,7 @@ pub mod accept;
 pub mod budget;
 pub mod clock;
 pub mod connection;
+pub mod front;
 pub mod guard;
 pub mod metrics;
 pub mod ops;

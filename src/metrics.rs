@@ -11,11 +11,15 @@ pub struct Metrics {
     pub registry: Registry,
     /// `stream_events_pushes_total{outcome}`: every answered push once.
     pub pushes: IntCounterVec,
+    /// Of these, `stored`: each look-up by label takes as long as a good part of a push.
+    pub pushes_stored: IntCounter,
     /// `stream_events_poison_total{reason}`: acked and dropped, or refused with `--poison nack`.
     pub poison: IntCounterVec,
     /// `stream_events_push_tokens_total{result}`: `verified`, `remembered`, or why
     /// a token was refused.
     pub push_tokens: IntCounterVec,
+    /// Of these, `remembered`.
+    pub push_tokens_remembered: IntCounter,
     /// `stream_events_push_keys_fetches_total{result}`: fetches of the issuer's key set.
     pub key_fetches: IntCounterVec,
     /// `stream_events_events_delivered_total`: events handed to a stream's socket, per stream.
@@ -45,10 +49,14 @@ impl Metrics {
     /// Never for the names below: prometheus checks them when it runs.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
+        let pushes = counters(&registry, "pushes_total", "Pushes by outcome.", "outcome")?;
+        let push_tokens = counters(&registry, "push_tokens_total", "Push tokens.", "result")?;
         let metrics = Self {
-            pushes: counters(&registry, "pushes_total", "Pushes by outcome.", "outcome")?,
+            pushes_stored: pushes.with_label_values(&["stored"]),
+            pushes,
             poison: counters(&registry, "poison_total", "Poison messages.", "reason")?,
-            push_tokens: counters(&registry, "push_tokens_total", "Push tokens.", "result")?,
+            push_tokens_remembered: push_tokens.with_label_values(&["remembered"]),
+            push_tokens,
             key_fetches: counters(
                 &registry,
                 "push_keys_fetches_total",

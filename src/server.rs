@@ -10,14 +10,13 @@ use std::{
 
 use actix_http::HttpService;
 use actix_service::{
-    IntoServiceFactory as _, ServiceFactoryExt as _, boxed, fn_service, map_config,
+    ServiceFactory as _, ServiceFactoryExt as _, boxed, fn_factory, fn_service, map_config,
 };
 use actix_web::{
     App, HttpResponse, HttpServer,
     dev::{AppConfig, Server},
     guard::{Any, Get, Head},
     http::{KeepAlive, StatusCode, header},
-    middleware::from_fn,
     web,
 };
 use actix_web_lab::middleware::CatchPanic;
@@ -33,7 +32,8 @@ use crate::{
     config::{Config, Mode, PushAuth},
     connection::{Connection, HEAD_MAX, Socket},
     event::HISTORY_MAX,
-    guard::{cors, watch_and_guard},
+    front::Front,
+    guard::cors,
     hub::{DedupLimits, Hub, Limits, RingLimits},
     inlet::{
         body::InFlight,
@@ -91,9 +91,6 @@ fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
 const BACKLOG: i32 = 4_096;
 /// Connections beside streams: pushes, probes, and streams that are just being opened.
 pub const CONNECTIONS_BESIDE_STREAMS: usize = 4_096;
-/// A load balancer of Google keeps idle connections for 600 s. Whoever closes first risks that the
-/// other has just sent a request, so it has to be the other.
-const IDLE_MAX: Duration = Duration::from_secs(620);
 /// After the drain, for the last blocks to leave and for what is left to be closed by force.
 const FLUSH: Duration = Duration::from_millis(400);
 /// How often shutdown looks whether everyone has left.
@@ -238,15 +235,11 @@ fn public_routes(mode: Mode) -> impl FnOnce(&mut web::ServiceConfig) {
             .wrap(cors(mode))
             .route(read().to(sse::events))
             .default_service(web::to(sse::only_get));
-        let push = |path| {
-            web::resource(path)
-                .route(web::post().to(push::push))
-                .default_service(web::to(push::only_post))
-        };
+        let not_by_post = |path| web::resource(path).default_service(web::to(push::only_post));
         routes
             .service(events)
-            .service(push("/push"))
-            .service(push("/push/{topic}"))
+            .service(not_by_post("/push"))
+            .service(not_by_post("/push/{topic}"))
             .configure(health_routes)
             .default_service(web::to(not_found));
         if mode == Mode::Dev {
@@ -312,16 +305,19 @@ fn public_server(
         actix_web::rt::spawn(Rc::clone(&worker.shard).run(join_max));
         actix_web::rt::spawn(Rc::clone(&worker.stall_watch).run(stall));
         let app = App::new()
-            .app_data(inlet.clone())
             .app_data(outlet.clone())
             .app_data(readiness.clone())
             .app_data(web::Data::new(worker))
-            .wrap(from_fn(move |request, next| watch_and_guard(mode, request, next)))
             .wrap(CatchPanic::default())
             .configure(public_routes(mode));
-        let app = app.into_factory().map_err(|err: actix_web::Error| err.error_response());
+        let (app, inlet) = (map_config(app, |()| AppConfig::default()), inlet.clone());
+        let front = fn_factory(move || {
+            let (app, inlet) = (app.new_service(()), inlet.clone());
+            async move { Ok::<_, ()>(Front { mode, inlet, app: app.await? }) }
+        });
         let http = HttpService::build()
-            .keep_alive(KeepAlive::Timeout(IDLE_MAX))
+            // No timer for each request: `StallWatch` closes idle connections.
+            .keep_alive(KeepAlive::Os)
             .client_request_timeout(HEAD_MAX)
             // A reader's FIN must end its stream at once: it is how a closed tab looks.
             .h1_allow_half_closed(false)
@@ -330,7 +326,7 @@ fn public_server(
                 stall_watch.add(socket.connection());
                 data.insert::<Rc<Connection>>(Rc::clone(socket.connection()));
             })
-            .finish(map_config(app, |()| AppConfig::default()));
+            .finish(front);
         let acceptor = acceptor.clone();
         // Boxed, both: a connection's task keeps the room for a TLS handshake, and has each future
         // that is in line in it twice (where it was moved from and to).

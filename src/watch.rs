@@ -69,12 +69,14 @@ impl StallWatch {
         }
     }
 
+    /// Those whose heads take too long, and those of which nothing is wanted any more.
     fn close_slow(&self, now: Instant) {
         self.connections.borrow_mut().retain(|_, connection| {
             let Some(connection) = connection.upgrade() else { return false };
-            if connection.is_slow(now) {
+            if connection.is_slow(now) || connection.is_idle(now) {
                 connection.close();
             }
+            connection.nudge();
             true
         });
     }

@@ -38,6 +38,10 @@ pub struct Connection {
     timed_out: Cell<bool>,
     /// Since when the head of a request has been coming in.
     head_since: Cell<Option<Instant>>,
+    /// Whether a request came since the last look.
+    asked: Cell<bool>,
+    /// The first look at which nothing was going on.
+    idle_since: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -63,6 +67,10 @@ pub const HEAD_MAX: Duration = Duration::from_secs(5);
 /// The first request of an HTTP/2 connection, which browsers and proxies open ahead of need.
 const HTTP2_FIRST_MAX: Duration = Duration::from_secs(60);
 
+/// A load balancer of Google keeps idle connections for 600 s. Whoever closes first risks that the
+/// other has just sent a request, so it has to be the other.
+const IDLE_MAX: Duration = Duration::from_secs(620);
+
 impl Connection {
     fn new(transport: Option<Transport>, is_http2: bool) -> Self {
         Self {
@@ -77,6 +85,8 @@ impl Connection {
             timed_out: Cell::new(false),
             // The first one begins with the connection.
             head_since: Cell::new(Some(Instant::now())),
+            asked: Cell::new(false),
+            idle_since: Cell::new(None),
             waker: RefCell::new(None),
         }
     }
@@ -84,8 +94,21 @@ impl Connection {
     /// Ends it: its next read or write fails, and its owner is woken to do one.
     pub fn close(&self) {
         self.closed.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
+        }
+    }
+
+    /// Wakes its owner if a request is being answered. To be called about once a second: a push
+    /// sets a timer for its body only when it is looked at a second time, which for nearly all is
+    /// when the body is there. Of HTTP/2 the owner does not look at requests.
+    pub fn nudge(&self) {
+        if !self.is_http2 && 0 < self.requests.get() && self.streams.get() == 0 {
+            self.wake();
         }
     }
 
@@ -147,6 +170,7 @@ impl Connection {
     /// is answered.
     pub fn request(self: &Rc<Self>) -> Request {
         self.head_since.set(None);
+        self.asked.set(true);
         self.requests.set(self.requests.get() + 1);
         Request(Rc::clone(self))
     }
@@ -164,6 +188,18 @@ impl Connection {
         !self.is_busy() && since.is_some_and(|since| max <= now.duration_since(since))
     }
 
+    /// Whether nothing has been going on for as long as a connection is kept. To be called at each
+    /// look.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        if self.asked.replace(false) || self.is_busy() {
+            self.idle_since.set(None);
+            return false;
+        }
+        let since = self.idle_since.get().unwrap_or(now);
+        self.idle_since.set(Some(since));
+        IDLE_MAX <= now.duration_since(since)
+    }
+
     fn head_begins(&self) {
         if !self.is_http2 && !self.is_busy() && self.head_since.get().is_none() {
             self.head_since.set(Some(Instant::now()));
@@ -178,7 +214,52 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        task::Wake,
+    };
+
     use super::*;
+
+    #[test]
+    fn idle_connections_are_kept_for_longer_than_a_load_balancer_keeps_them() {
+        let connection = Rc::new(Connection::new(None, false));
+        let start = Instant::now();
+        let after = |time: Duration| start + time;
+        assert!(!connection.is_idle(start));
+        assert!(!connection.is_idle(after(IDLE_MAX / 2)));
+        drop(connection.request());
+        assert!(!connection.is_idle(after(IDLE_MAX)), "there was a request");
+        assert!(!connection.is_idle(after(IDLE_MAX)));
+        let answering = connection.request();
+        assert!(!connection.is_idle(after(IDLE_MAX * 3)), "one is being answered");
+        drop(answering);
+        assert!(!connection.is_idle(after(IDLE_MAX * 3)));
+        assert!(!connection.is_idle(after(IDLE_MAX * 39 / 10)));
+        assert!(connection.is_idle(after(IDLE_MAX * 4)));
+    }
+
+    #[test]
+    fn who_is_being_answered_is_nudged() {
+        struct Woken(AtomicUsize);
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        for (is_http2, answering, nudged) in [(false, true, 1), (false, false, 0), (true, true, 0)]
+        {
+            let connection = Rc::new(Connection::new(None, is_http2));
+            connection.waker.replace(Some(Arc::clone(&woken).into()));
+            let _request = answering.then(|| connection.request());
+            connection.nudge();
+            assert_eq!(woken.0.swap(0, Ordering::SeqCst), nudged);
+        }
+    }
 
     #[test]
     fn heads_have_a_time_limit_and_answers_have_none() {

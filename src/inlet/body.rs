@@ -1,14 +1,17 @@
 //! Receives a body within limits: its own size, the bytes of all bodies together, and time.
 
 use std::{
+    future::poll_fn,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use actix_web::web;
+use actix_http::Payload;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 
@@ -83,19 +86,39 @@ pub struct Body {
 
 /// Receives a body of at most `max` bytes.
 ///
+/// `nudged` says that this is looked at whenever its connection's socket has something, and about
+/// once a second come what may: as HTTP/1 is, whose requests are answered by their connection's
+/// task. Then the first look, which comes just before the body does, neither has the task woken
+/// for the body (it would be looked at once more in vain) nor sets a timer.
+///
 /// # Errors
 /// See [`Unreceived`].
 pub async fn receive(
-    payload: web::Payload,
+    payload: Payload,
     max: usize,
     in_flight: &Arc<InFlight>,
+    nudged: bool,
 ) -> Result<Body, Unreceived> {
-    let received = tokio::time::timeout(RECEIVE_MAX, collect(payload, max, in_flight)).await;
-    received.unwrap_or(Err(Unreceived::TooSlow))
+    let mut received = pin!(collect(payload, max, in_flight));
+    if nudged {
+        let mut first = Some(Context::from_waker(Waker::noop()));
+        let looked = poll_fn(|cx| match &mut first {
+            None => Poll::Ready(received.as_mut().poll(cx)),
+            Some(unwoken) => {
+                let looked = received.as_mut().poll(unwoken);
+                first = None;
+                if looked.is_ready() { Poll::Ready(looked) } else { Poll::Pending }
+            }
+        });
+        if let Poll::Ready(received) = looked.await {
+            return received;
+        }
+    }
+    tokio::time::timeout(RECEIVE_MAX, received).await.unwrap_or(Err(Unreceived::TooSlow))
 }
 
 async fn collect(
-    mut payload: web::Payload,
+    mut payload: Payload,
     max: usize,
     in_flight: &Arc<InFlight>,
 ) -> Result<Body, Unreceived> {
@@ -131,4 +154,46 @@ async fn collect(
     }
     let bytes = if all.is_empty() { first } else { all.freeze() };
     Ok(Body { bytes, _claim: claim })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+
+    use actix_http::h1;
+
+    use super::*;
+
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// A peer that sends a head and no body: the first look sets no timer, the nudge's does.
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_comes_is_waited_for_so_long_and_no_longer() {
+        for nudged in [false, true] {
+            let (_sender, payload) = h1::Payload::create(false);
+            let in_flight = InFlight::new(1_000);
+            let woken = Arc::new(Woken(AtomicUsize::new(0)));
+            let (waker, payload) = (Arc::clone(&woken).into(), Payload::H1 { payload });
+            let mut cx = Context::from_waker(&waker);
+            let mut body = pin!(receive(payload, 1_000, &in_flight, nudged));
+            assert!(body.as_mut().poll(&mut cx).is_pending());
+            tokio::time::advance(RECEIVE_MAX * 2).await;
+            tokio::task::yield_now().await;
+            assert_eq!(woken.0.load(Ordering::SeqCst), usize::from(!nudged));
+            if nudged {
+                assert!(body.as_mut().poll(&mut cx).is_pending());
+                tokio::time::advance(RECEIVE_MAX * 2).await;
+                tokio::task::yield_now().await;
+                assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+            }
+            let Poll::Ready(Err(err)) = body.as_mut().poll(&mut cx) else { panic!("it is over") };
+            assert_eq!(err, Unreceived::TooSlow);
+        }
+    }
 }

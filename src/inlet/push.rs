@@ -7,14 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use actix_http::{Payload, Request, RequestHead};
 use actix_web::{
-    FromRequest as _, HttpRequest, HttpResponse,
+    HttpResponse,
     http::{
-        StatusCode,
+        Method, StatusCode, Version,
         header::{self, HeaderValue},
     },
-    web,
 };
+use percent_encoding::percent_decode_str;
 
 use crate::{
     backplane::{Backplane, Confirmed},
@@ -99,34 +100,42 @@ type Answer = (Outcome, HttpResponse);
 /// this.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The handler of both routes.
-pub async fn push(
-    request: HttpRequest,
-    payload: web::Payload,
-    inlet: web::Data<Inlet>,
-) -> HttpResponse {
+/// Whether this is for [`push`].
+pub fn is_push(request: &RequestHead) -> bool {
+    request.method == Method::POST && segment(request).is_some()
+}
+
+/// What names the topic in the path, as it came: empty for `/push`.
+fn segment(request: &RequestHead) -> Option<&str> {
+    match request.uri.path().strip_prefix("/push")? {
+        "" => Some(""),
+        rest => rest.strip_prefix('/').filter(|name| !name.is_empty() && !name.contains('/')),
+    }
+}
+
+/// Answers a push.
+pub async fn push(mut request: Request, inlet: &Inlet) -> HttpResponse {
     let _push = inlet.in_flight.begin();
-    let answered = inlet.receive(&request, payload).await;
+    let payload = request.take_payload();
+    let answered = inlet.receive(request.head(), payload).await;
     let (outcome, response) = answered.unwrap_or_else(|refusal| refusal);
-    inlet.metrics.pushes.with_label_values(&[outcome.as_str()]).inc();
+    match outcome {
+        Outcome::Stored => inlet.metrics.pushes_stored.inc(),
+        other => inlet.metrics.pushes.with_label_values(&[other.as_str()]).inc(),
+    }
     response
 }
 
 impl Inlet {
     /// Who, then what, then where to: a body is not read for anyone who may not push, nor for a
     /// topic that is not served.
-    async fn receive(
-        &self,
-        request: &HttpRequest,
-        payload: web::Payload,
-    ) -> Result<Answer, Answer> {
+    async fn receive(&self, request: &RequestHead, payload: Payload) -> Result<Answer, Answer> {
         self.authenticate(request).await?;
         self.refuse_encoded(request)?;
         let topic = self.topic_of_path(request)?;
-        let body = match body::receive(payload, PUSH_BODY_MAX_BYTES, &self.in_flight).await {
-            Ok(body) => body,
-            Err(err) => return Err(self.unreceived(err)),
-        };
+        let nudged = request.version < Version::HTTP_2;
+        let body = body::receive(payload, PUSH_BODY_MAX_BYTES, &self.in_flight, nudged).await;
+        let body = body.map_err(|err| self.unreceived(err))?;
         let message = decode(request, &body, topic).map_err(|refused| self.refuse(refused))?;
         self.serves(&message.topic)?;
         match self.backplane.publish(&message).await {
@@ -142,23 +151,24 @@ impl Inlet {
         }
     }
 
-    async fn authenticate(&self, request: &HttpRequest) -> Result<(), Answer> {
+    async fn authenticate(&self, request: &RequestHead) -> Result<(), Answer> {
         let Some(verifier) = &self.verifier else { return Ok(()) };
         let authorization = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         let denied = match verifier.verify(authorization, clock::now_ms()).await {
             Ok(admitted) => {
-                let result = match admitted {
-                    Admitted::Verified => "verified",
-                    Admitted::Remembered => "remembered",
-                };
-                self.metrics.push_tokens.with_label_values(&[result]).inc();
+                match admitted {
+                    Admitted::Verified => {
+                        self.metrics.push_tokens.with_label_values(&["verified"]).inc();
+                    }
+                    Admitted::Remembered => self.metrics.push_tokens_remembered.inc(),
+                }
                 return Ok(());
             }
             Err(denied) => denied,
         };
         let text = denied.to_string();
         if let Some(more) = self.bursts.denied.log(Instant::now()) {
-            tracing::warn!(path = request.path(), reason = text, more, "push denied");
+            tracing::warn!(path = request.uri.path(), reason = text, more, "push denied");
         }
         let (result, answer) = match denied {
             Denied::NoToken => ("none", unauthorized("Bearer", &text)),
@@ -175,7 +185,7 @@ impl Inlet {
     }
 
     /// Compressed bodies are refused: nothing sends them, and a small one can unfold to any size.
-    fn refuse_encoded(&self, request: &HttpRequest) -> Result<(), Answer> {
+    fn refuse_encoded(&self, request: &RequestHead) -> Result<(), Answer> {
         let encoding = request.headers().get(header::CONTENT_ENCODING);
         if encoding.is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
             return Ok(());
@@ -190,11 +200,12 @@ impl Inlet {
         Err((Outcome::Encoded, response))
     }
 
-    fn topic_of_path(&self, request: &HttpRequest) -> Result<Option<Topic>, Answer> {
-        // The extractor decodes what the router leaves encoded: %25, %2B and %2F.
-        let Ok(name) = web::Path::<String>::extract(request).into_inner() else {
+    fn topic_of_path(&self, request: &RequestHead) -> Result<Option<Topic>, Answer> {
+        let Some(name) = segment(request).filter(|name| !name.is_empty()) else {
             return Ok(None);
         };
+        // What is no UTF-8 is no name either.
+        let name = percent_decode_str(name).decode_utf8_lossy();
         let topic: Topic =
             name.parse().map_err(|err: BadTopic| self.refuse(Refused::NoTopic(err.to_string())))?;
         self.serves(&topic)?;
@@ -286,9 +297,9 @@ impl Inlet {
     }
 }
 
-fn decode(request: &HttpRequest, body: &Body, topic: Option<Topic>) -> Result<Message, Refused> {
+fn decode(request: &RequestHead, body: &Body, topic: Option<Topic>) -> Result<Message, Refused> {
     let raw = || {
-        let query = request.query_string();
+        let query = request.uri.query().unwrap_or_default();
         query.split('&').any(|pair| pair == "payload=raw")
     };
     if unwrapped::has_metadata(request.headers()) || raw() {

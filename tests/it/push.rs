@@ -1,6 +1,9 @@
 //! `POST /push`: what is taken, what is refused, and with which status.
 
-use std::io::{Read as _, Write as _};
+use std::{
+    io::{BufReader, Read as _, Write as _},
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -219,4 +222,40 @@ fn a_body_that_is_cut_off_is_not_stored() {
     socket.read_to_end(&mut Vec::new()).ok();
     gateway.until_metric("stream_events_pushes_total{outcome=\"unreceived\"}", 1.0);
     gateway.until_metric("stream_events_ring_events", 0.0);
+}
+
+/// A push is answered when its body is there, however it comes: pipelined behind others, or long
+/// after its head. What is forgotten until somebody happens to look takes a second each.
+#[test]
+fn a_push_is_answered_as_soon_as_it_is_there() {
+    const PUSHES: usize = 20;
+    let gateway = Gateway::dev(&[]);
+    let mut socket = http1::connect(gateway.address);
+    let push = |at: usize| {
+        let body = json!({ "message": message(at.to_string(), &at.to_string()) }).to_string();
+        let length = body.len();
+        let head = format!(
+            "POST /push/orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        );
+        (head, body)
+    };
+    let mut answers = BufReader::new(socket.try_clone().unwrap());
+    let mut answered = || assert_eq!(http1::read_head(&mut answers).unwrap().0, 204);
+    let start = Instant::now();
+    let pipelined: String = (0..PUSHES).map(push).map(|(head, body)| head + &body).collect();
+    socket.write_all(pipelined.as_bytes()).unwrap();
+    (0..PUSHES).for_each(|_| answered());
+    for at in PUSHES..PUSHES * 2 {
+        let (head, body) = push(at);
+        let (first, second) = body.split_at(20);
+        for part in [&head, first, second] {
+            socket.write_all(part.as_bytes()).unwrap();
+            // Long enough to be read by itself, most of the time.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        answered();
+    }
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?} is several seconds for nothing");
+    gateway.until_metric("stream_events_pushes_total{outcome=\"stored\"}", 40.0);
 }

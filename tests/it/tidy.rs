@@ -20,7 +20,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("watch", &["connection"]),
     ("logs", &["clock", "config"]),
     ("accept", &["config", "connection"]),
-    ("guard", &["config", "connection", "problem"]),
+    ("guard", &["config", "problem"]),
+    ("front", &["config", "connection", "guard", "inlet"]),
     ("hub", &["hub", "event", "message"]),
     ("backplane", &["hub", "event", "message", "clock"]),
     (

@@ -1,0 +1,80 @@
+//! What each request meets first. Pushes, which come by the ten thousand a second, go straight to
+//! the inlet; everything else goes to the routes of the [`App`](actix_web::App), whose router and
+//! layers cost more than what a push needs.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use actix_http::{Payload, Request, Response};
+use actix_service::Service;
+use actix_web::{
+    Error, HttpResponse,
+    body::{BoxBody, MessageBody},
+    dev::ServiceResponse,
+    http::ConnectionType,
+    web,
+};
+
+use crate::{
+    config::Mode,
+    connection::Connection,
+    guard,
+    inlet::push::{self, Inlet},
+};
+
+/// The service of each connection.
+#[derive(Debug)]
+pub struct Front<A> {
+    pub mode: Mode,
+    pub inlet: web::Data<Inlet>,
+    pub app: A,
+}
+
+impl<A, B> Service<Request> for Front<A>
+where
+    A: Service<Request, Response = ServiceResponse<B>, Error = Error>,
+    A::Future: 'static,
+    B: MessageBody + 'static,
+{
+    type Response = Response<BoxBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+
+    fn poll_ready(&self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // That of the routes is always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&self, mut request: Request) -> Self::Future {
+        let answering = request.conn_data::<Rc<Connection>>().map(Connection::request);
+        let has_body = !matches!(request.payload(), Payload::None);
+        let end = move |mut response: Response<BoxBody>| {
+            drop(answering);
+            // Whoever is refused was perhaps not read to the end, and what still comes is no next
+            // head.
+            if has_body && response.status().as_u16() >= 400 {
+                response.head_mut().set_connection_type(ConnectionType::Close);
+            }
+            Ok(response)
+        };
+        if let Some(refusal) = guard::refusal(self.mode, request.head()) {
+            return Box::pin(async move { end(refusal.into()) });
+        }
+        if push::is_push(request.head()) {
+            let inlet = self.inlet.clone();
+            return Box::pin(async move { end(push::push(request, &inlet).await.into()) });
+        }
+        let answer = self.app.call(request);
+        Box::pin(async move {
+            let response = answer.await.map_or_else(
+                |err| HttpResponse::from_error(err).into(),
+                |response| response.map_into_boxed_body().into(),
+            );
+            end(response)
+        })
+    }
+}
