@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use memchr::memchr2_iter;
 
 use crate::message::Message;
@@ -175,7 +175,8 @@ impl Draft {
         for part in line {
             place.put_slice(part);
         }
-        let frame = self.buffer.freeze().slice(start..);
+        let mut frame = self.buffer.freeze();
+        frame.advance(start);
         Arc::new(Event { id, frame, publish_time_ms: self.publish_time_ms })
     }
 }
