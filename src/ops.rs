@@ -6,11 +6,13 @@ use std::sync::{
 };
 
 use actix_web::{HttpResponse, http::header, web};
-use prometheus::{IntGauge, Registry, TextEncoder, process_collector::ProcessCollector};
+use prometheus::{
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, process_collector::ProcessCollector,
+};
 use serde_json::json;
 
 use crate::{
-    hub::Hub,
+    hub::{Hub, WAITS_US},
     inlet::{body::InFlight, oidc::Verifier},
 };
 
@@ -59,6 +61,7 @@ pub struct Gauges {
     evictions: IntGauge,
     dedup_ids: IntGauge,
     push_bytes: IntGauge,
+    waits: IntGaugeVec,
 }
 
 impl Gauges {
@@ -73,7 +76,11 @@ impl Gauges {
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
+        let help = "Pushes that waited for the hub for longer than so many microseconds.";
+        let waits = IntGaugeVec::new(Opts::new("stream_events_hub_waits", help), &["over_us"])?;
+        registry.register(Box::new(waits.clone()))?;
         Ok(Self {
+            waits,
             streams: gauge("streams", "Streams that are open.")?,
             topics: gauge("topics", "Topics that have a ring.")?,
             events: gauge("ring_events", "Events held for replay.")?,
@@ -98,6 +105,10 @@ impl Gauges {
         set(&self.bytes, stats.bytes);
         set(&self.dedup_ids, stats.dedup_ids);
         set(&self.push_bytes, self.in_flight.bytes());
+        for (over_us, count) in WAITS_US.iter().zip(self.hub.waits()) {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.waits.with_label_values(&[&over_us.to_string()]).set(count);
+        }
         self.evictions.set(i64::try_from(stats.evictions).unwrap_or(i64::MAX));
         let mut text = String::new();
         if let Err(err) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {

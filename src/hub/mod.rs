@@ -54,11 +54,16 @@ struct Inner {
     /// Counts what was stored, under the lock. Who has read all there was at some count has nothing
     /// to read while it stands, and need not lock to know.
     version: AtomicU64,
+    /// Publishers that waited for the lock for longer than each of [`WAITS_US`].
+    waits: [AtomicU64; WAITS_US.len()],
     bells: RwLock<Vec<Arc<Bell>>>,
     subscribers: AtomicUsize,
     subscribers_max: usize,
     drain: OnceLock<Drain>,
 }
+
+/// How long publishers wait for each other and for readers, in microseconds, is counted by these.
+pub const WAITS_US: [u64; 3] = [10, 100, 1_000];
 
 /// Streams are to end, each at a time of its own within this span.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +86,7 @@ impl Hub {
         let inner = Inner {
             rings: Mutex::new(Rings::new(limits, origin)),
             version: AtomicU64::new(0),
+            waits: Default::default(),
             bells: RwLock::default(),
             subscribers: AtomicUsize::new(0),
             subscribers_max: limits.subscribers,
@@ -94,7 +100,7 @@ impl Hub {
     pub fn publish(&self, message: &Message, now_ms: u64) -> Published {
         let draft = Draft::new(message);
         let id = message.message_id.as_deref();
-        let mut rings = lock(&self.inner.rings);
+        let mut rings = self.enter();
         let published = rings.publish(&message.topic, id, draft, now_ms);
         let stored = matches!(published, Published::Stored(_));
         if stored {
@@ -182,6 +188,27 @@ impl Hub {
     ) -> (Found, u64) {
         let rings = lock(&self.inner.rings);
         (rings.read(topics, cursor, out), self.version())
+    }
+
+    /// Takes the lock, and the time if it has to wait.
+    fn enter(&self) -> MutexGuard<'_, Rings> {
+        if let Ok(rings) = self.inner.rings.try_lock() {
+            return rings;
+        }
+        let start = Instant::now();
+        let rings = lock(&self.inner.rings);
+        let waited = start.elapsed();
+        for (over_us, count) in WAITS_US.iter().zip(&self.inner.waits) {
+            if Duration::from_micros(*over_us) < waited {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        rings
+    }
+
+    /// How many publishers had to wait for longer than each of [`WAITS_US`].
+    pub fn waits(&self) -> [u64; WAITS_US.len()] {
+        self.inner.waits.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
     fn version(&self) -> u64 {

@@ -117,16 +117,23 @@ impl Shard {
             self.bell.answer(&mut rung).await;
             let start = Instant::now();
             self.groups.borrow().find(&rung, &mut groups);
+            let (mut turns, mut in_turn) = (0, 0);
             for group in groups.drain(..) {
                 for first in (0..group.places_max()).step_by(TURN) {
-                    group.ring(first..first + TURN, &mut ready);
-                    yield_now().await;
+                    in_turn += group.ring(first..first + TURN, &mut ready);
+                    if TURN <= in_turn {
+                        yield_now().await;
+                        (turns, in_turn) = (turns + 1, 0);
+                    }
                 }
+            }
+            if turns == 0 || join_max.is_zero() {
+                continue;
             }
             // All who were woken stand before this task in its thread's queue.
             yield_now().await;
             let took = start.elapsed();
-            if JOIN_FROM <= took && !join_max.is_zero() && self.bell.is_rung() {
+            if JOIN_FROM <= took && self.bell.is_rung() {
                 sleep(took.min(join_max)).await;
             }
         }
@@ -253,13 +260,16 @@ impl Group {
         self.places.borrow().capacity()
     }
 
-    /// Rings for those who wait at some places. `ready` is empty before and after.
-    fn ring(&self, places: Range<usize>, ready: &mut Vec<(usize, Rc<dyn Listener>)>) {
+    /// Rings for those who wait at some places. Returns for how many. `ready` is empty before and
+    /// after.
+    fn ring(&self, places: Range<usize>, ready: &mut Vec<(usize, Rc<dyn Listener>)>) -> usize {
         let all = self.places.borrow();
+        let mut rung_for = 0;
         for (at, place) in places.filter_map(|at| Some((at, all.get(at)?))) {
             if !place.waits.get() {
                 continue;
             }
+            rung_for += 1;
             match place.listener.as_ref().and_then(Weak::upgrade) {
                 Some(listener) if listener.is_ready() => ready.push((at, listener)),
                 _ => place.wake(),
@@ -271,6 +281,7 @@ impl Group {
                 all.get(at).inspect(|place| place.wake());
             }
         }
+        rung_for
     }
 }
 
