@@ -30,6 +30,9 @@ pub struct Rung {
     pub everyone: bool,
 }
 
+/// Room for more topics than this is given back after a burst.
+const ROOM_KEPT: usize = 64;
+
 impl Bell {
     /// Tells the subscribers of a topic that it has something new.
     pub fn ring(&self, topic: &Topic) {
@@ -54,6 +57,10 @@ impl Bell {
     /// is used again.
     pub async fn answer(&self, rung: &mut Rung) {
         self.notify.notified().await;
+        // A look at all that is in a set is one at all its room.
+        if ROOM_KEPT < rung.topics.capacity() {
+            rung.topics = HashSet::new();
+        }
         rung.topics.clear();
         rung.everyone = false;
         std::mem::swap(&mut *lock(&self.rung), rung);

@@ -255,7 +255,7 @@ impl Group {
         }
     }
 
-    /// One more than the highest place.
+    /// Above all places; what closed streams have left counts too.
     fn places_max(&self) -> usize {
         self.places.borrow().capacity()
     }
