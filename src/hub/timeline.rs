@@ -32,7 +32,9 @@ impl Timeline {
 
     /// Lets go of an event that left its ring.
     pub fn forget(&mut self, id: EventId) {
-        let at = self.slots.partition_point(|slot| slot.id < id);
+        // Most often it is the oldest of all, and the search would look at cold memory.
+        let is_oldest = self.slots.front().is_some_and(|slot| slot.id == id);
+        let at = if is_oldest { 0 } else { self.slots.partition_point(|slot| slot.id < id) };
         if let Some(slot) = self.slots.get_mut(at)
             && slot.id == id
             && slot.event.take().is_some()
