@@ -124,7 +124,7 @@ fn in_quick() -> Vec<Scenario> {
         of("idle-1000", IDLE, IDLING, "idle --streams 200"),
     ];
     all.push(stalled("--seconds 2"));
-    all.extend([topics("topics-1000x1", "many topics with one stream each", 1_000, 1_000, 1, 1.0)]);
+    all.push(topics("topics-1000x1", "many topics with one stream each", [1_000, 1_000, 1], 1.0));
     all
 }
 
@@ -247,40 +247,39 @@ fn of_gateway() -> Vec<Scenario> {
             "two workers against one, 1,000 streams, 64 messages on their way",
             "fanout --streams 1000 --closed 64",
         ),
-        topics("topics-10000x1", "10,000 topics with one stream each", 10_000, 10_000, 1, 5.0),
-        topics("stream-of-1000-topics", "one stream on 1,000 topics", 1, 1_000, 1_000, 5.0),
+        topics("topics-10000x1", "10,000 topics with one stream each", [10_000, 10_000, 1], 5.0),
+        topics("stream-of-1000-topics", "one stream on 1,000 topics", [1, 1_000, 1_000], 5.0),
     ]
 }
 
-/// Many topics against one topic with one stream, at the same rate; and both without streams, to
-/// know what the pushes cost.
-fn topics(
-    name: &'static str,
-    about: &'static str,
-    streams: usize,
-    topics: usize,
-    per_stream: usize,
-    seconds: f64,
-) -> Scenario {
-    let load = |streams: usize, topics: usize, per_stream: usize| {
+/// Deliveries per second: enough for their cost to stand out from that of the pushes.
+const TOPICS_RATE: usize = 20_000;
+
+/// Many topics against one topic with as many streams, at the same rate of deliveries; and both
+/// without streams, to know what the pushes cost. `[streams, topics, topics per stream]`.
+fn topics(name: &'static str, about: &'static str, many: [usize; 3], seconds: f64) -> Scenario {
+    let [streams, ..] = many;
+    let load = |[streams, topics, per_stream]: [usize; 3], rate: usize| {
         format!(
             "fanout --streams {streams} --topics {topics} --topics-per-stream {per_stream} \
-             --rate 2000 --seconds {seconds}"
+             --rate {rate} --seconds {seconds}"
         )
     };
     let line = |label: &str, minus: Option<&str>, load: String| Entry {
         minus: minus.map(str::to_owned),
         ..entry(label, Server::Gateway, &load)
     };
+    let without = |[_, topics, per_stream]: [usize; 3]| [0, topics, per_stream];
+    let (one, rate) = ([streams, 1, 1], TOPICS_RATE / streams);
     Scenario {
         name,
         about,
         figures: TOPICS,
         entries: vec![
-            line("many topics", Some("many topics, pushes"), load(streams, topics, per_stream)),
-            line("many topics, pushes", None, load(0, topics, per_stream)),
-            line("one topic", Some("one topic, pushes"), load(1, 1, 1)),
-            line("one topic, pushes", None, load(0, 1, 1)),
+            line("many topics", Some("many topics, pushes"), load(many, TOPICS_RATE)),
+            line("many topics, pushes", None, load(without(many), TOPICS_RATE)),
+            line("one topic", Some("one topic, pushes"), load(one, rate)),
+            line("one topic, pushes", None, load(without(one), rate)),
         ],
     }
 }
