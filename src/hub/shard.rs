@@ -113,6 +113,7 @@ impl Shard {
     /// at most `join_max`, so that more events share a write. One that keeps up never waits.
     pub async fn run(self: Rc<Self>, join_max: Duration) {
         let (mut rung, mut groups, mut ready) = (Rung::default(), Vec::new(), Vec::new());
+        let mut was_behind = false;
         loop {
             self.bell.answer(&mut rung).await;
             let start = Instant::now();
@@ -128,14 +129,18 @@ impl Shard {
                 }
             }
             if turns == 0 || join_max.is_zero() {
+                was_behind = false;
                 continue;
             }
             // All who were woken stand before this task in its thread's queue.
             yield_now().await;
             let took = start.elapsed();
-            if JOIN_FROM <= took && self.bell.is_rung() {
+            let is_behind = JOIN_FROM <= took && self.bell.is_rung();
+            // Once may be anything that kept the thread from running for a moment.
+            if is_behind && was_behind {
                 sleep(took.min(join_max)).await;
             }
+            was_behind = is_behind;
         }
     }
 
