@@ -6,7 +6,7 @@
 mod knobs;
 mod values;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use knobs::{KNOBS, Knob};
 
@@ -37,6 +37,7 @@ pub struct Config {
     pub dedup_age: Duration,
     pub dedup_ids: usize,
     pub dedup_ids_total: usize,
+    pub backplane: Backplane,
     pub subscribers_max: usize,
     pub keep_alive: Duration,
     pub stream_age_max: Duration,
@@ -75,6 +76,51 @@ pub enum Poison {
     Ack,
     /// It is refused, so that Pub/Sub moves it to the subscription's dead-letter topic.
     Nack,
+}
+
+/// Where events are kept.
+#[derive(Debug, Clone)]
+pub enum Backplane {
+    /// In this process.
+    Local,
+    /// In Redis, for all replicas.
+    Redis(Box<Redis>),
+}
+
+/// Which Redis server, and how much it keeps.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    pub host: String,
+    pub port: u16,
+    pub database: i64,
+    pub tls: bool,
+    /// The system's certificates if there is none.
+    pub ca: Option<PathBuf>,
+    pub user: Option<String>,
+    pub password: Option<Password>,
+    /// Begins the names of all keys.
+    pub prefix: String,
+    pub log_age: Duration,
+    pub log_events: usize,
+    pub log_bytes: usize,
+    /// How long a message's id is remembered.
+    pub dedup_age: Duration,
+}
+
+/// A password, or where it is.
+#[derive(Clone)]
+pub enum Password {
+    File(PathBuf),
+    Text(String),
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Text(_) => f.write_str("Text(…)"),
+        }
+    }
 }
 
 /// How the log looks.
@@ -129,6 +175,7 @@ impl Config {
             dedup_age: values.duration("dedup-age"),
             dedup_ids: values.count("dedup-ids"),
             dedup_ids_total: values.count("dedup-ids-total"),
+            backplane: values.backplane(),
             subscribers_max: values.count("subscribers-max"),
             keep_alive: values.duration("keep-alive"),
             stream_age_max: values.duration("stream-age-max"),
@@ -149,6 +196,13 @@ impl Config {
              still holds"
                 .to_owned()
         });
+        if let Backplane::Redis(redis) = &config.backplane {
+            values.check(config.dedup_age >= redis.log_age, || {
+                "--dedup-age must not be below --log-age: a redelivery would show twice what the \
+                 log still holds"
+                    .to_owned()
+            });
+        }
         values.check(config.ring_bytes <= config.ring_bytes_total, || {
             "--ring-bytes-total must not be below --ring-bytes".to_owned()
         });

@@ -32,6 +32,7 @@ pub mod outlet;
 // Beside the data's way.
 pub mod accept;
 pub mod budget;
+pub mod burst;
 pub mod clock;
 pub mod connection;
 pub mod front;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 ///
 /// The fields are those of Pub/Sub's `PubsubMessage`
 /// (<https://cloud.google.com/pubsub/docs/reference/rest/v1/PubsubMessage>).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// The topic whose channel it goes into.
     pub topic: Topic,

@@ -36,11 +36,17 @@ pub struct Metrics {
     /// `stream_events_latency_seconds`: from Pub/Sub's publish time to a stream's socket. One
     /// observation for each batch that a stream is given, of the newest event in it.
     pub latency: Histogram,
+    /// `stream_events_log_append_seconds`: from asking Redis to its answer.
+    pub log_append: Histogram,
+    /// `stream_events_log_connects_total{connection}`: attempts to connect to Redis.
+    pub log_connects: IntCounterVec,
+    /// `stream_events_log_breaks_total`: where the log may have forgotten something.
+    pub log_breaks: IntCounter,
 }
 
 /// Seconds, from a push inside one machine to a backlog of a quarter of an hour.
-const LATENCY_BUCKETS: [f64; 14] =
-    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 900.0];
+const LATENCY_BUCKETS: [f64; 15] =
+    [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 900.0];
 
 impl Metrics {
     /// A registry of its own, so that two gateways in one process do not share their numbers.
@@ -82,6 +88,27 @@ impl Metrics {
                     )
                     .buckets(LATENCY_BUCKETS.to_vec()),
                 )?,
+            )?,
+            log_append: register(
+                &registry,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "stream_events_log_append_seconds",
+                        "From asking Redis to store a message to its answer.",
+                    )
+                    .buckets(LATENCY_BUCKETS.to_vec()),
+                )?,
+            )?,
+            log_connects: counters(
+                &registry,
+                "log_connects_total",
+                "Attempts to connect to Redis, for pushes and for reading the log.",
+                "connection",
+            )?,
+            log_breaks: counter(
+                &registry,
+                "log_breaks_total",
+                "Places where the log may have forgotten something.",
             )?,
             registry,
         };

@@ -7,11 +7,12 @@ use std::sync::{
 
 use actix_web::{HttpResponse, http::header, web};
 use prometheus::{
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, process_collector::ProcessCollector,
+    Gauge, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, process_collector::ProcessCollector,
 };
 use serde_json::json;
 
 use crate::{
+    backplane::Backplane,
     hub::{Hub, WAITS_US},
     inlet::{body::InFlight, oidc::Verifier},
 };
@@ -21,14 +22,16 @@ use crate::{
 #[derive(Debug)]
 pub struct Readiness {
     verifier: Option<Arc<Verifier>>,
+    backplane: Backplane,
     was_ready: AtomicBool,
     leaving: AtomicBool,
 }
 
 impl Readiness {
-    /// Ready when push tokens can be verified, or need not be.
-    pub fn new(verifier: Option<Arc<Verifier>>) -> Self {
-        Self { verifier, was_ready: AtomicBool::new(false), leaving: AtomicBool::new(false) }
+    /// Ready when push tokens can be verified, or need not be, and the rings are filled.
+    pub fn new(verifier: Option<Arc<Verifier>>, backplane: Backplane) -> Self {
+        let (was_ready, leaving) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { verifier, backplane, was_ready, leaving }
     }
 
     /// From now on unready, for good.
@@ -41,10 +44,17 @@ impl Readiness {
         if self.leaving.load(Ordering::SeqCst) {
             return Some("shutting down");
         }
-        let ready = self.was_ready.load(Ordering::SeqCst)
-            || self.verifier.as_ref().is_none_or(|verifier| verifier.ready());
-        self.was_ready.store(ready, Ordering::SeqCst);
-        (!ready).then_some("the keys for push tokens were not fetched yet (--push-jwks-url)")
+        if self.was_ready.load(Ordering::SeqCst) {
+            return None;
+        }
+        if self.verifier.as_ref().is_some_and(|verifier| !verifier.ready()) {
+            return Some("the keys for push tokens were not fetched yet (--push-jwks-url)");
+        }
+        if !self.backplane.is_filled() {
+            return Some("the log was not read yet (--backplane)");
+        }
+        self.was_ready.store(true, Ordering::SeqCst);
+        None
     }
 }
 
@@ -53,7 +63,9 @@ impl Readiness {
 pub struct Gauges {
     registry: Registry,
     hub: Hub,
+    backplane: Backplane,
     in_flight: Arc<InFlight>,
+    log_lag: Gauge,
     streams: IntGauge,
     topics: IntGauge,
     events: IntGauge,
@@ -69,7 +81,12 @@ impl Gauges {
     ///
     /// # Errors
     /// When a name is taken, which they are not.
-    pub fn new(registry: Registry, hub: Hub, in_flight: Arc<InFlight>) -> prometheus::Result<Self> {
+    pub fn new(
+        registry: Registry,
+        hub: Hub,
+        backplane: Backplane,
+        in_flight: Arc<InFlight>,
+    ) -> prometheus::Result<Self> {
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(format!("stream_events_{name}"), help)?;
@@ -79,8 +96,12 @@ impl Gauges {
         let help = "Pushes that waited for the hub for longer than so many microseconds.";
         let waits = IntGaugeVec::new(Opts::new("stream_events_hub_waits", help), &["over_us"])?;
         registry.register(Box::new(waits.clone()))?;
+        let help = "For how long there may have been events in the log that were not read.";
+        let log_lag = Gauge::new("stream_events_log_lag_seconds", help)?;
+        registry.register(Box::new(log_lag.clone()))?;
         Ok(Self {
             waits,
+            log_lag,
             streams: gauge("streams", "Streams that are open.")?,
             topics: gauge("topics", "Topics that have a ring.")?,
             events: gauge("ring_events", "Events held for replay.")?,
@@ -90,6 +111,7 @@ impl Gauges {
             push_bytes: gauge("push_bytes_in_flight", "Bytes of bodies being received.")?,
             registry,
             hub,
+            backplane,
             in_flight,
         })
     }
@@ -109,6 +131,7 @@ impl Gauges {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.waits.with_label_values(&[&over_us.to_string()]).set(count);
         }
+        self.log_lag.set(self.backplane.lag().as_secs_f64());
         self.evictions.set(i64::try_from(stats.evictions).unwrap_or(i64::MAX));
         let mut text = String::new();
         if let Err(err) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {

@@ -4,7 +4,10 @@ use std::{
     io,
     net::TcpListener,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -23,13 +26,14 @@ use actix_web_lab::middleware::CatchPanic;
 use rand::RngExt as _;
 use rustls::ServerConfig;
 use socket2::{Domain, Socket as Socket2, Type};
+use tokio::task::JoinSet;
 
 use crate::{
     accept::Acceptor,
-    backplane::Backplane,
+    backplane::{Backplane, redis::Redis},
     budget::Budget,
     clock,
-    config::{Config, Mode, PushAuth},
+    config::{self, Config, Mode, PushAuth},
     connection::{Connection, HEAD_MAX, Socket},
     event::HISTORY_MAX,
     front::Front,
@@ -107,17 +111,21 @@ pub async fn run(
     listeners: Listeners,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let parts = Parts::new(&config).map_err(io::Error::other)?;
+    let mut parts = Parts::new(&config).map_err(io::Error::other)?;
     let public = public_server(&config, tls, listeners.public, &parts)?;
     let ops = listeners.ops.map(|listener| ops_server(listener, &parts)).transpose()?;
     let handles: Vec<_> = ops.iter().chain([&public]).map(Server::handle).collect();
     let servers: Vec<_> = ops.into_iter().chain([public]).map(tokio::spawn).collect();
-    let mut sweep = tokio::spawn(sweep(parts.hub.clone()));
+    parts.tasks.spawn(sweep(parts.hub.clone()));
 
+    let mut tasks = std::mem::take(&mut parts.tasks);
     tokio::select! {
-        () = shutdown => leave(&config, &parts).await,
-        ended = &mut sweep => return Err(io::Error::other(format!("the sweep ended: {ended:?}"))),
+        () = shutdown => {}
+        ended = tasks.join_next() => {
+            return Err(io::Error::other(format!("a task that never ends did: {ended:?}")));
+        }
     }
+    leave(&config, &parts).await;
     let stopped = async {
         for handle in handles {
             handle.stop(false).await;
@@ -131,7 +139,6 @@ pub async fn run(
     if tokio::time::timeout(FLUSH, stopped).await.is_err() {
         tracing::warn!("workers did not stop in time");
     }
-    sweep.abort();
     Ok(())
 }
 
@@ -142,7 +149,10 @@ async fn leave(config: &Config, parts: &Parts) {
     tokio::time::sleep(config.drain_delay).await;
     parts.hub.drain(config.drain);
     let end = Instant::now() + config.drain + FLUSH / 2;
-    let busy = || 0 < parts.hub.subscribers() || 0 < parts.in_flight.pushes();
+    let busy = || {
+        let streams = parts.hub.subscribers() + parts.outlet.opening.load(Ordering::SeqCst);
+        0 < streams + parts.in_flight.pushes()
+    };
     while busy() && Instant::now() < end {
         tokio::time::sleep(LEAVING_TICK).await;
     }
@@ -167,13 +177,15 @@ struct Parts {
     readiness: web::Data<Readiness>,
     gauges: web::Data<Gauges>,
     in_flight: Arc<InFlight>,
+    /// They end with this.
+    tasks: JoinSet<()>,
 }
 
 impl Parts {
     fn new(config: &Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let metrics = Metrics::new()?;
-        let history = rand::rng().random_range(1..=HISTORY_MAX);
-        let hub = Hub::new(limits(config), history, clock::now_ms());
+        let mut tasks = JoinSet::new();
+        let (hub, backplane) = log(config, &metrics, &mut tasks);
         let verifier = match &config.push_auth {
             PushAuth::None => None,
             PushAuth::Oidc { audiences, service_accounts } => {
@@ -184,7 +196,7 @@ impl Parts {
         };
         let in_flight = InFlight::new(config.push_bytes_in_flight);
         let inlet = Inlet {
-            backplane: Backplane::Local(hub.clone()),
+            backplane: backplane.clone(),
             verifier: verifier.clone(),
             topics: config.topics.clone(),
             on_poison: config.poison,
@@ -194,21 +206,42 @@ impl Parts {
         };
         let outlet = Outlet {
             hub: hub.clone(),
+            backplane: backplane.clone(),
             access: Access::Anonymous { served: config.topics.clone() },
             metrics: metrics.clone(),
+            opening: AtomicUsize::new(0),
             slow: Budget::new(SLOW_MAX_BYTES),
             keep_alive: config.keep_alive,
             stream_age_max: config.stream_age_max,
         };
-        let gauges = Gauges::new(metrics.registry, hub.clone(), Arc::clone(&in_flight))?;
+        let gauges =
+            Gauges::new(metrics.registry, hub.clone(), backplane.clone(), Arc::clone(&in_flight))?;
         Ok(Self {
             hub,
             inlet: web::Data::new(inlet),
             outlet: web::Data::new(outlet),
-            readiness: web::Data::new(Readiness::new(verifier)),
+            readiness: web::Data::new(Readiness::new(verifier, backplane)),
             gauges: web::Data::new(gauges),
             in_flight,
+            tasks,
         })
+    }
+}
+
+/// The rings, and what fills them. `tasks` keeps what runs for it.
+fn log(config: &Config, metrics: &Metrics, tasks: &mut JoinSet<()>) -> (Hub, Backplane) {
+    match &config.backplane {
+        config::Backplane::Local => {
+            let history = rand::rng().random_range(1..=HISTORY_MAX);
+            let hub = Hub::new(limits(config), history, clock::now_ms());
+            (hub.clone(), Backplane::Local(hub))
+        }
+        config::Backplane::Redis(options) => {
+            let hub = Hub::copy(limits(config));
+            let (copy, metrics) = (hub.clone(), metrics.clone());
+            let redis = Redis::start(options, config.ring_age, copy, metrics, tasks);
+            (hub, Backplane::Redis(redis))
+        }
     }
 }
 

@@ -7,8 +7,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     accept::{BadTls, load_tls},
+    backplane::redis::{self, BadLink},
     cli::EXIT_USAGE,
-    config::{Config, Mode, PushAuth},
+    config::{Backplane, Config, Mode, PushAuth},
     logs,
     server::{self, Listeners},
 };
@@ -19,6 +20,8 @@ enum Failed {
     /// Found before anything is bound.
     #[error(transparent)]
     Tls(#[from] BadTls),
+    #[error("--backplane: the Redis server cannot be used: {0}")]
+    Redis(#[from] BadLink),
     #[error("{0}")]
     Log(Box<dyn std::error::Error + Send + Sync>),
     #[error(transparent)]
@@ -32,7 +35,7 @@ pub fn run(config: Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             eprintln!("{err}");
-            let usage = matches!(err, Failed::Tls(_));
+            let usage = matches!(err, Failed::Tls(_) | Failed::Redis(_));
             if usage { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }
@@ -41,10 +44,13 @@ pub fn run(config: Config) -> ExitCode {
 fn start(config: Config) -> Result<(), Failed> {
     let tls = config.tls.as_ref().map(load_tls).transpose()?;
     logs::init(config.log_format, &config.log_level).map_err(Failed::Log)?;
+    let system = actix_web::rt::System::new();
+    if let Backplane::Redis(options) = &config.backplane {
+        system.block_on(redis::check(options))?;
+    }
     let listeners = Listeners::bind(&config)?;
     log_start(&config, &listeners)?;
     raise_file_limit(&config);
-    let system = actix_web::rt::System::new();
     system.block_on(async {
         let shutdown = shutdown_signal()?;
         server::run(config, tls, listeners, shutdown).await

@@ -80,7 +80,8 @@ fn gateway_command(
 ) -> Result<Command, Stop> {
     let mut texts = Texts::new();
     for knob in KNOBS {
-        let from_flags = given.get_many::<String>(knob.flag).map(|texts| texts.cloned().collect());
+        let given = |flag| given.try_get_many::<String>(flag).ok().flatten();
+        let from_flags = given(knob.flag).map(|texts| texts.cloned().collect());
         let from_environment = || {
             let text = environment.get(&knob.env()).filter(|text| !text.is_empty())?;
             let many = || text.split(',').map(str::to_owned).collect();
@@ -107,7 +108,10 @@ fn gateway_command(
 
 /// The whole command line, for parsing and for the README's table.
 pub fn command() -> clap::Command {
-    let knobs = |mode| KNOBS.iter().map(move |knob| argument(knob, mode));
+    let knobs = |mode| {
+        let flags = KNOBS.iter().filter(|knob| !knob.secret);
+        flags.map(move |knob| argument(knob, mode))
+    };
     clap::Command::new("stream-events")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Pub/Sub messages in, server-sent events out")

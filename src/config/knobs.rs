@@ -15,6 +15,8 @@ pub struct Knob {
     pub limits: Option<(&'static str, &'static str)>,
     /// Whether it may be given more than once (with commas in the environment).
     pub many: bool,
+    /// Whether it is only read from the environment: everyone on a machine sees its command lines.
+    pub secret: bool,
     pub help: &'static str,
 }
 
@@ -24,7 +26,7 @@ const fn knob(
     default: Option<&'static str>,
     help: &'static str,
 ) -> Knob {
-    Knob { flag, value, default, dev: None, limits: None, many: false, help }
+    Knob { flag, value, default, dev: None, limits: None, many: false, secret: false, help }
 }
 
 impl Knob {
@@ -38,6 +40,10 @@ impl Knob {
 
     const fn many(self) -> Self {
         Self { many: true, ..self }
+    }
+
+    const fn secret(self) -> Self {
+        Self { secret: true, ..self }
     }
 
     /// Its name in the environment.
@@ -149,6 +155,43 @@ pub const KNOBS: &[Knob] = &[
         .from("1", "10000000"),
     knob("dedup-ids-total", "N", Some("2000000"), "Message ids remembered over all topics")
         .from("1", "1000000000"),
+    knob(
+        "backplane",
+        "local|URL",
+        Some("local"),
+        "Where events are kept: local is this process, for one replica; several share a Redis or \
+         Valkey, as in redis://10.0.0.3:6379/0 (rediss:// is with TLS)",
+    ),
+    knob(
+        "redis-ca",
+        "FILE",
+        Some(""),
+        "Certificates (PEM) that a rediss:// server's is checked against, instead of the system's",
+    ),
+    knob("redis-user", "NAME", Some(""), "User of the Redis server, if it has users"),
+    knob(
+        "redis-password-file",
+        "FILE",
+        Some(""),
+        "Password of the Redis server. Read for each connection, so it can be changed",
+    ),
+    knob("redis-password", "TEXT", Some(""), "Password of the Redis server").secret(),
+    knob(
+        "redis-prefix",
+        "NAME",
+        Some("stream-events"),
+        "Begins the names of all keys, so that several gateways can share a Redis server",
+    ),
+    knob("log-age", "TIME", Some("15 min"), "How long Redis keeps an event").from("1 min", "168 h"),
+    knob("log-events", "N", Some("1000000"), "Events that Redis keeps, over all topics")
+        .from("1000", "1000000000"),
+    knob(
+        "log-bytes",
+        "SIZE",
+        Some("512 MiB"),
+        "Memory that Redis may use for events, by its own estimate",
+    )
+    .from("64 MiB", "1 TiB"),
     knob(
         "subscribers-max",
         "N",

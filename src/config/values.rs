@@ -12,7 +12,9 @@ use bytesize::ByteSize;
 use jiff::SignedDuration;
 use tracing_subscriber::EnvFilter;
 
-use super::{BadConfig, Config, KNOBS, Knob, Mode, PushAuth, Texts, TlsFiles};
+use super::{
+    Backplane, BadConfig, Config, KNOBS, Knob, Mode, Password, PushAuth, Redis, Texts, TlsFiles,
+};
 
 /// The values read so far, and every problem met.
 pub(super) struct Values<'a> {
@@ -228,6 +230,62 @@ impl<'a> Values<'a> {
         text.to_owned()
     }
 
+    pub(super) fn backplane(&mut self) -> Backplane {
+        const FLAG: &str = "backplane";
+        // Read whatever it is, so that what is wrong with them is told in any case.
+        let redis = Redis {
+            host: String::new(),
+            port: 6379,
+            database: 0,
+            tls: false,
+            ca: self.filled("redis-ca").map(PathBuf::from),
+            user: self.filled("redis-user").map(str::to_owned),
+            password: self.redis_password(),
+            prefix: self.redis_prefix(),
+            log_age: self.duration("log-age"),
+            log_events: self.count("log-events"),
+            log_bytes: self.bytes("log-bytes"),
+            dedup_age: self.duration("dedup-age"),
+        };
+        let text = self.text(FLAG).unwrap_or_default();
+        if text == "local" {
+            return Backplane::Local;
+        }
+        match redis_url(text, redis) {
+            Ok(redis) => Backplane::Redis(Box::new(redis)),
+            // Without the text, which may hold a password.
+            Err(problem) => {
+                self.problem(FLAG, problem);
+                Backplane::Local
+            }
+        }
+    }
+
+    fn filled(&mut self, flag: &str) -> Option<&'a str> {
+        self.text(flag).filter(|text| !text.is_empty())
+    }
+
+    fn redis_password(&mut self) -> Option<Password> {
+        const FILE: &str = "redis-password-file";
+        let file = self.filled(FILE).map(|path| Password::File(path.into()));
+        let text = self.filled("redis-password").map(|text| Password::Text(text.to_owned()));
+        if file.is_some() && text.is_some() {
+            self.problem(FILE, "there is a password in the environment already; which is it?");
+        }
+        file.or(text)
+    }
+
+    /// It is written into a hash tag, so it may not end one.
+    fn redis_prefix(&mut self) -> String {
+        const FLAG: &str = "redis-prefix";
+        let text = self.text(FLAG).unwrap_or_default();
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+        if !(1..=64).contains(&text.len()) || !text.bytes().all(allowed) {
+            self.problem(FLAG, format!("{text:?} is not 1 to 64 letters, digits and - . _ :"));
+        }
+        text.to_owned()
+    }
+
     pub(super) fn workers(&mut self) -> usize {
         match self.count("workers") {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -243,4 +301,36 @@ impl<'a> Values<'a> {
         }
         text.to_owned()
     }
+}
+
+fn redis_url(text: &str, redis: Redis) -> Result<Redis, &'static str> {
+    const FORM: &str = "is neither local nor a URL as in redis://10.0.0.3:6379 or rediss://…";
+    let url = reqwest::Url::parse(text).map_err(|_| FORM)?;
+    let tls = match url.scheme() {
+        "redis" => false,
+        "rediss" => true,
+        _ => return Err(FORM),
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("names a user or a password, which would end in logs: use --redis-user and \
+                    --redis-password-file, or STREAM_EVENTS_REDIS_PASSWORD");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("has a query or a fragment, which mean nothing here");
+    }
+    if redis.ca.is_some() && !tls {
+        return Err("is without TLS (redis://), so --redis-ca would do nothing");
+    }
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or(FORM)?;
+    let database = match url.path().trim_start_matches('/') {
+        "" => 0,
+        number => number.parse::<u16>().map_err(|_| "its path is not a database's number")?,
+    };
+    Ok(Redis {
+        host: host.trim_matches(['[', ']']).to_owned(),
+        port: url.port().unwrap_or(redis.port),
+        database: database.into(),
+        tls,
+        ..redis
+    })
 }

@@ -28,6 +28,7 @@ pub use ring::RingLimits;
 pub use rings::{Limits, Published, Stats};
 pub use shard::{Listener, Read, Shard};
 pub use subscriber::{Start, Subscriber};
+use tokio::sync::Notify;
 
 use crate::{
     event::{Draft, Event, EventId},
@@ -59,7 +60,9 @@ struct Inner {
     bells: RwLock<Vec<Arc<Bell>>>,
     subscribers: AtomicUsize,
     subscribers_max: usize,
+    is_copy: bool,
     drain: OnceLock<Drain>,
+    drain_begins: Notify,
 }
 
 /// How long publishers wait for each other and for readers, in microseconds, is counted by these.
@@ -82,7 +85,16 @@ pub struct Full;
 impl Hub {
     /// An empty hub. `history` is a random number of this process, not 0, that its ids will carry.
     pub fn new(limits: Limits, history: u64, now_ms: u64) -> Self {
-        let origin = EventId::start_of(history, now_ms);
+        Self::after(limits, EventId::start_of(history, now_ms), false)
+    }
+
+    /// An empty copy of a log that is kept elsewhere and hands out the ids. See [`Hub::begin`] and
+    /// [`Hub::store`].
+    pub fn copy(limits: Limits) -> Self {
+        Self::after(limits, EventId::ZERO, true)
+    }
+
+    fn after(limits: Limits, origin: EventId, is_copy: bool) -> Self {
         let inner = Inner {
             rings: Mutex::new(Rings::new(limits, origin)),
             version: AtomicU64::new(0),
@@ -90,7 +102,9 @@ impl Hub {
             bells: RwLock::default(),
             subscribers: AtomicUsize::new(0),
             subscribers_max: limits.subscribers,
+            is_copy,
             drain: OnceLock::new(),
+            drain_begins: Notify::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -111,6 +125,36 @@ impl Hub {
             self.bells().iter().for_each(|bell| bell.ring(&message.topic));
         }
         published
+    }
+
+    /// Stores a message with the id that its log gave it, and rings for its readers. One that is
+    /// not newer than all there is was stored before.
+    pub fn store(&self, message: &Message, id: EventId) {
+        let draft = Draft::new(message);
+        let mut rings = lock(&self.inner.rings);
+        let stored = rings.store(&message.topic, id, draft);
+        if stored {
+            self.inner.version.fetch_add(1, Ordering::SeqCst);
+        }
+        drop(rings);
+        if stored {
+            self.bells().iter().for_each(|bell| bell.ring(&message.topic));
+        }
+    }
+
+    /// Begins anew after `origin`, and has every reader told that has not read as far.
+    pub fn begin(&self, origin: EventId, reason: GapReason) {
+        let mut rings = lock(&self.inner.rings);
+        let before = rings.begin(origin, reason);
+        self.inner.version.fetch_add(1, Ordering::SeqCst);
+        drop(rings);
+        drop(before);
+        self.bells().iter().for_each(|bell| bell.ring_everyone());
+    }
+
+    /// Whether what is held is held elsewhere too, and outlives this process.
+    pub fn is_copy(&self) -> bool {
+        self.inner.is_copy
     }
 
     /// Opens a place for a reader on the shard of this thread, which it cannot leave.
@@ -155,6 +199,7 @@ impl Hub {
         lock(&self.inner.rings).close();
         let drain = Drain { from: Instant::now(), over };
         if self.inner.drain.set(drain).is_ok() {
+            self.inner.drain_begins.notify_waiters();
             self.bells().iter().for_each(|bell| bell.ring_everyone());
         }
     }
@@ -162,6 +207,14 @@ impl Hub {
     /// Whether streams are to end.
     pub fn draining(&self) -> Option<Drain> {
         self.inner.drain.get().copied()
+    }
+
+    /// Waits until streams are to end.
+    pub async fn drain_begins(&self) {
+        let begins = self.inner.drain_begins.notified();
+        if self.draining().is_none() {
+            begins.await;
+        }
     }
 
     /// How many subscribers there are.

@@ -88,6 +88,8 @@ pub enum GapReason {
     Restart,
     /// The cursor is no id, or beyond the newest one; reading goes on at the head.
     UnknownId,
+    /// The log that this is a copy of may have forgotten something.
+    LogChanged,
 }
 
 /// What a read found beside events.
@@ -116,7 +118,8 @@ impl Rings {
             Way::All => self.read_timeline(None, cursor.after, &mut batch),
             Way::Many(names) => self.read_timeline(Some(names), cursor.after, &mut batch),
         };
-        cursor.after = stopped_at.unwrap_or(self.head);
+        // A cursor can be ahead of a copy that has yet to read as far.
+        cursor.after = stopped_at.unwrap_or(self.head.max(cursor.after));
         Found { gap, more: stopped_at.is_some() }
     }
 
@@ -209,7 +212,7 @@ impl Rings {
         }
         gone.sort();
         let upto = upto?;
-        let reason = if upto <= self.origin { GapReason::Restart } else { GapReason::Evicted };
+        let reason = if upto <= self.origin { self.origin_reason } else { GapReason::Evicted };
         Some(Gap { reason, topics: gone, after: Some(cursor.after), upto })
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     hub::{
         channel::{Channel, Floor},
         dedup::{DedupLimits, DedupWindow, Fingerprinter},
+        read::GapReason,
         ring::RingLimits,
         timeline::Timeline,
     },
@@ -41,6 +42,8 @@ pub struct Rings {
     limits: Limits,
     /// The id before the first: this history begins after it.
     pub(super) origin: EventId,
+    /// Why there is nothing up to it.
+    pub(super) origin_reason: GapReason,
     pub(super) head: EventId,
     pub(super) channels: Slab<Channel>,
     pub(super) by_topic: HashMap<Topic, usize>,
@@ -100,6 +103,7 @@ impl Rings {
         Self {
             limits,
             origin,
+            origin_reason: GapReason::Restart,
             head: origin,
             channels: Slab::new(),
             by_topic: HashMap::new(),
@@ -138,6 +142,30 @@ impl Rings {
         let id = self.head.next(now_ms);
         self.append(at, draft.seal(id));
         Published::Stored(id)
+    }
+
+    /// Stores a message that has its id already, which must be newer than all that is held. Returns
+    /// whether it was.
+    pub fn store(&mut self, topic: &Topic, id: EventId, draft: Draft) -> bool {
+        if id <= self.head {
+            return false;
+        }
+        let at = self.channel_for(topic);
+        self.append(at, draft.seal(id));
+        true
+    }
+
+    /// Begins anew after `origin`: nothing up to there is held, and every reader that has not read
+    /// as far is told so. Returns what was held, to be dropped when no lock is held.
+    #[must_use]
+    pub fn begin(&mut self, origin: EventId, reason: GapReason) -> Self {
+        let mut anew = Self::new(self.limits, origin);
+        anew.origin_reason = reason;
+        anew.losses = self.losses + 1;
+        anew.forgotten.lost_at = anew.losses;
+        anew.evictions = self.evictions + self.timeline.len() as u64;
+        anew.closed = self.closed;
+        std::mem::replace(self, anew)
     }
 
     /// Looks whether a message id is one of its topic's window, and remembers it if not.

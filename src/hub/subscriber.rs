@@ -21,6 +21,9 @@ pub enum Start {
     Live,
     /// After the last event that the reader has.
     After(EventId),
+    /// After an event that the log has, and this copy of it perhaps not yet. Nothing is read until
+    /// it has.
+    Ahead(EventId),
     /// With what arrived at this time or later, Unix milliseconds.
     Since(u64),
     /// The reader brought something that is no event id. It goes on at the head, and is told.
@@ -58,7 +61,7 @@ impl Subscriber {
                 (id, origin, gap(GapReason::Restart, Some(id), origin))
             }
             Start::After(id) if head < id => (id, head, gap(GapReason::UnknownId, Some(id), head)),
-            Start::After(id) => (id, id, None),
+            Start::After(id) | Start::Ahead(id) => (id, id, None),
             Start::Since(time_ms) => {
                 let after = EventId::before(time_ms, origin.history()).min(head);
                 (after, after, None)

@@ -217,8 +217,8 @@ fn decode_base64(text: &str) -> Result<Bytes, base64::DecodeError> {
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
     const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
-    // What Pub/Sub sends, at many bytes a step. For anything else, and to say what is wrong with it,
-    // there is the other.
+    // What Pub/Sub sends, at many bytes a step. For anything else, and to say what is wrong with
+    // it, there is the other.
     if let Ok(decoded) = base64_simd::STANDARD.decode_to_vec(text) {
         return Ok(decoded.into());
     }

@@ -1,7 +1,6 @@
 //! How messages come in: a push is authenticated, received, decoded and stored, in that order.
 
 pub mod body;
-pub mod burst;
 pub mod envelope;
 pub mod keys;
 pub mod oidc;

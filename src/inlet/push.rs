@@ -19,11 +19,11 @@ use percent_encoding::percent_decode_str;
 
 use crate::{
     backplane::{Backplane, Confirmed},
+    burst::Burst,
     clock,
     config::{PUSH_BODY_MAX_BYTES, Poison as OnPoison},
     inlet::{
         body::{self, Body, InFlight, Unreceived},
-        burst::Burst,
         envelope::{self, Poison, PoisonReason, Refused},
         oidc::{Admitted, Denied, Verifier},
         unwrapped,

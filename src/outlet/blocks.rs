@@ -22,6 +22,8 @@ pub enum End {
     MaxAge,
     /// As many streams are open as there may be.
     Busy,
+    /// The log cannot be asked what the reader wants to know of it.
+    Unready,
 }
 
 impl End {
@@ -31,6 +33,7 @@ impl End {
             Self::Draining => "draining",
             Self::MaxAge => "max-age",
             Self::Busy => "busy",
+            Self::Unready => "unready",
         }
     }
 }
@@ -42,6 +45,7 @@ impl GapReason {
             Self::Evicted => "evicted",
             Self::Restart => "restart",
             Self::UnknownId => "unknown-id",
+            Self::LogChanged => "log-changed",
         }
     }
 }
@@ -57,6 +61,10 @@ const GAP_TOPICS_MAX: usize = 100;
 
 /// A comment, which every parser ignores: it shows proxies and peers that the stream is alive.
 pub const KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
+
+/// A comment before the first block. No empty line may follow it: that would end a block without an
+/// id, and by the standard set the reader's last event id to nothing.
+pub const COMMENT: Bytes = Bytes::from_static(b":\n");
 
 /// The data of `stream-open`.
 #[derive(Serialize)]

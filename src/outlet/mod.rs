@@ -2,21 +2,30 @@
 
 pub mod access;
 pub mod blocks;
+pub mod opening;
 pub mod page;
 pub mod query;
 pub mod sse;
 pub mod stream;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
-use crate::{budget::Budget, hub::Hub, metrics::Metrics, outlet::access::Access};
+use crate::{
+    backplane::Backplane, budget::Budget, hub::Hub, metrics::Metrics, outlet::access::Access,
+};
 
 /// What every stream needs.
 #[derive(Debug)]
 pub struct Outlet {
     pub hub: Hub,
+    pub backplane: Backplane,
     pub access: Access,
     pub metrics: Metrics,
+    /// How many streams wait to be opened.
+    pub opening: AtomicUsize,
     /// For events that slow readers are in the middle of.
     pub slow: Arc<Budget>,
     pub keep_alive: Duration,

@@ -14,13 +14,13 @@ use tokio::time::Instant;
 use crate::{
     clock,
     connection::Connection,
-    hub::{Shard, Start},
+    hub::Shard,
     outlet::{
         Outlet,
         access::NotServed,
         blocks::{self, End},
+        opening::{Opening, Wanted},
         query::{Asked, BadRequest},
-        stream::EventStream,
     },
     problem::{come_back_later, problem, problem_with},
     watch::StallWatch,
@@ -79,26 +79,30 @@ fn open(
         let text = "this connection did not come through the gateway's listener";
         return problem(StatusCode::INTERNAL_SERVER_ERROR, text);
     };
-    let topics = asked.topics.clone();
-    let Ok(subscriber) = outlet.hub.subscribe(&worker.shard, topics, asked.start) else {
-        return refuse(outlet, asked, End::Busy);
-    };
     // Spread, so that streams that were opened together do not end together.
     let age = outlet.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
     let end_at = Instant::now() + age;
-    let watch = worker.stall_watch.watch(connection, end_at.into_std());
-    let name = format!("{:032x}", rand::rng().random::<u128>());
-    let resumed = matches!(asked.start, Start::After(_)) && !subscriber.is_unknown();
-    let open = blocks::open(subscriber.opened_at(), &name, asked.topics.names(), resumed);
-    let peer = request.peer_addr();
-    tracing::debug!(stream = name, ?peer, start = ?asked.start, "stream opened");
-    let stream = EventStream::new(outlet.clone(), subscriber, open, end_at, watch);
     let head = request.head();
     let in_chunks = head.version == Version::HTTP_11 && !head.upgrade();
-    if in_chunks {
-        stream.write_straight();
-    }
-    let mut response = response().body(BoxBody::new(stream));
+    let wanted = Wanted {
+        outlet: outlet.clone(),
+        shard: Rc::clone(&worker.shard),
+        topics: asked.topics.clone(),
+        start: asked.start,
+        id: asked.id,
+        watch: worker.stall_watch.watch(connection, end_at.into_std()),
+        end_at,
+        in_chunks,
+    };
+    let body = if wanted.is_settled() {
+        match wanted.open() {
+            Ok(stream) => BoxBody::new(stream),
+            Err(reason) => return refuse(outlet, asked, reason),
+        }
+    } else {
+        BoxBody::new(Opening::new(wanted))
+    };
+    let mut response = response().body(body);
     if !in_chunks && head.version < Version::HTTP_2 {
         // HTTP/1.0 knows no chunks, and actix writes none to whoever asks for an upgrade, though
         // the head says so. The end of the connection is the end of the stream.

@@ -184,8 +184,10 @@ impl Stream {
         let now = Instant::now();
         self.heed_drain();
         // At its age a stream ends where it is, and its reader resumes. When the gateway leaves,
-        // what is in its rings goes with it: the stream ends when it has given all of that.
-        if self.end_at <= now && self.end_reason == End::MaxAge {
+        // what is in its rings goes with it, unless it is elsewhere too: then the stream ends when
+        // it has given all of that.
+        let is_held_on = self.end_reason == End::MaxAge || self.subscriber.hub().is_copy();
+        if self.end_at <= now && is_held_on {
             return Poll::Ready(self.end());
         }
         let block = match self.subscriber.poll_read(cx) {

@@ -134,7 +134,7 @@ fn healthcheck_tells_a_container_engine() {
 fn help_names_every_flag_with_its_default_and_its_environment() {
     let (ok, text) = output(&mut stream_events(&["serve", "--help"]));
     assert!(ok);
-    for knob in stream_events::config::KNOBS {
+    for knob in stream_events::config::KNOBS.iter().filter(|knob| !knob.secret) {
         assert!(text.contains(&format!("--{} <{}>", knob.flag, knob.value)), "{}", knob.flag);
         assert!(text.contains(&knob.env()), "{}", knob.flag);
     }

@@ -38,6 +38,14 @@ mod slow;
 
 mod http2;
 
+mod replicas;
+
+mod log_faults;
+
+mod log_settings;
+
+mod chaos;
+
 mod ops;
 
 mod cli;

@@ -10,6 +10,7 @@ use std::{
 /// `config`, `connection`, `metrics`, `problem`) knows no one but plain types.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("budget", &[]),
+    ("burst", &[]),
     ("clock", &[]),
     ("message", &[]),
     ("event", &["message"]),
@@ -23,7 +24,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("guard", &["config", "problem"]),
     ("front", &["config", "connection", "guard", "inlet"]),
     ("hub", &["hub", "event", "message"]),
-    ("backplane", &["hub", "event", "message", "clock"]),
+    ("backplane", &["backplane", "hub", "event", "message", "burst", "clock", "config", "metrics"]),
     (
         "inlet",
         &[
@@ -32,6 +33,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "hub",
             "message",
             "budget",
+            "burst",
             "clock",
             "config",
             "metrics",
@@ -42,6 +44,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "outlet",
         &[
             "outlet",
+            "backplane",
             "hub",
             "event",
             "message",
@@ -53,7 +56,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "watch",
         ],
     ),
-    ("ops", &["hub", "inlet"]),
+    ("ops", &["backplane", "hub", "inlet"]),
 ];
 
 /// These drive everything and may know everyone.

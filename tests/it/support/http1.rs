@@ -200,6 +200,14 @@ impl EventSource {
         header(&self.headers, name)
     }
 
+    /// The next bytes as they are on the wire.
+    pub fn next_bytes(&mut self) -> Vec<u8> {
+        let mut part = vec![0; 65_536];
+        let read = self.body.read(&mut part).unwrap();
+        part.truncate(read);
+        part
+    }
+
     /// The next block as it is on the wire, with its empty line. None at the end of the stream.
     pub fn next_block(&mut self) -> Option<String> {
         loop {

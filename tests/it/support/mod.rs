@@ -5,6 +5,7 @@ pub mod http1;
 pub mod jwks;
 pub mod parser;
 pub mod process;
+pub mod redis;
 
 use std::time::{Duration, Instant};
 

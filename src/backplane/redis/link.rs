@@ -1,0 +1,298 @@
+//! A connection to a Redis server, and what has to be known of the server before it is used.
+
+use std::{collections::HashMap, io, path::PathBuf, sync::Arc, time::Duration};
+
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue,
+    IntoConnectionInfo as _, RedisConnectionInfo, RedisError, RedisResult, Script, ServerErrorKind,
+    TlsCertificates, aio::MultiplexedConnection, cmd, io::tcp::TcpSettings,
+};
+
+use crate::{
+    config::{Password, Redis as Options},
+    event::EventId,
+};
+
+/// How long a connection, its handshake included, may take.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// Why there is no connection that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BadLink {
+    #[error(transparent)]
+    Redis(RedisError),
+    #[error("it does not let this gateway in: see --redis-user and --redis-password-file ({0})")]
+    Login(RedisError),
+    #[error("cannot read {0}: {1}")]
+    File(PathBuf, io::Error),
+    #[error("there was no connection within {CONNECT_MAX:?}")]
+    TooSlow,
+    #[error("it is a replica, which takes no events; --backplane must name the master")]
+    Replica,
+    /// It would evict the claims first, and show redeliveries twice; then the log.
+    #[error(
+        "its maxmemory-policy is {0}, which lets it forget what was acked. It must be noeviction: \
+         redis-cli CONFIG SET maxmemory-policy noeviction; on Memorystore: gcloud redis instances \
+         update INSTANCE --region=REGION --update-redis-config maxmemory-policy=noeviction"
+    )]
+    Evicts(String),
+    #[error(
+        "it is a cluster, and this gateway keeps one log on one server: turn cluster mode off \
+         (on Memorystore: an instance without cluster mode)"
+    )]
+    Cluster,
+    #[error("it answers INFO without {0}: is it Redis 6.2 or later, or Valkey?")]
+    NoInfo(&'static str),
+}
+
+impl BadLink {
+    /// Whether only someone who changes a setting can help.
+    pub fn is_setting(&self) -> bool {
+        matches!(self, Self::Evicts(_) | Self::Cluster | Self::NoInfo(_))
+    }
+}
+
+impl From<RedisError> for BadLink {
+    fn from(err: RedisError) -> Self {
+        // A server that wants a password says so only to what comes after.
+        if err.kind() == ErrorKind::AuthenticationFailed || err.code() == Some("NOAUTH") {
+            Self::Login(err)
+        } else {
+            Self::Redis(err)
+        }
+    }
+}
+
+/// Connects to a server.
+#[derive(Debug)]
+pub struct Dialer {
+    options: Options,
+    scripts: Scripts,
+    log: String,
+    state: String,
+}
+
+#[derive(Debug)]
+struct Scripts {
+    append: Script,
+    open: Script,
+    trim: Script,
+}
+
+/// A connection to a master whose settings fit. A clone shares it: commands of all are sent in one
+/// stream, and none waits for the answer of another.
+#[derive(Clone)]
+pub struct Link {
+    dialer: Arc<Dialer>,
+    connection: MultiplexedConnection,
+    /// Of this start of this server.
+    run_id: Arc<str>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("run_id", &self.run_id).finish_non_exhaustive()
+    }
+}
+
+/// What a tail has to know before it reads on.
+#[derive(Debug)]
+pub struct Opened {
+    pub newest: EventId,
+    /// All that is wanted comes after this; what is before it is too old, or was trimmed away.
+    pub after: EventId,
+}
+
+impl Dialer {
+    pub fn new(options: &Options) -> Arc<Self> {
+        let script = |text| Script::new(&format!("{}\n{text}", include_str!("lua/shared.lua")));
+        // One hash tag for all keys: a script's keys must be in one place.
+        let key = |name| format!("{{{}}}:{name}", options.prefix);
+        Arc::new(Self {
+            options: options.clone(),
+            scripts: Scripts {
+                append: script(include_str!("lua/append.lua")),
+                open: script(include_str!("lua/open.lua")),
+                trim: script(include_str!("lua/trim.lua")),
+            },
+            log: key("log"),
+            state: key("state"),
+        })
+    }
+
+    /// Where it connects to, for logs.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.options.host, self.options.port)
+    }
+
+    /// Connects, and checks that it is a master that forgets nothing by itself. An answer may take
+    /// `response_max`.
+    ///
+    /// # Errors
+    /// See [`BadLink`].
+    pub async fn dial(self: &Arc<Self>, response_max: Duration) -> Result<Link, BadLink> {
+        let dialling = tokio::time::timeout(CONNECT_MAX, self.connect(response_max));
+        dialling.await.unwrap_or(Err(BadLink::TooSlow))
+    }
+
+    async fn connect(self: &Arc<Self>, response_max: Duration) -> Result<Link, BadLink> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_MAX))
+            .set_response_timeout(Some(response_max));
+        let client = self.client()?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let info: String = cmd("INFO").query_async(&mut connection).await?;
+        let info: HashMap<_, _> = info.lines().filter_map(|line| line.split_once(':')).collect();
+        let said = |name| info.get(name).copied().ok_or(BadLink::NoInfo(name));
+        if said("cluster_enabled")? != "0" {
+            return Err(BadLink::Cluster);
+        }
+        if said("role")? != "master" {
+            return Err(BadLink::Replica);
+        }
+        let policy = said("maxmemory_policy")?;
+        if policy != "noeviction" {
+            return Err(BadLink::Evicts(policy.to_owned()));
+        }
+        let run_id = said("run_id")?.into();
+        // Here, so that the first push need not.
+        for script in [&self.scripts.append, &self.scripts.open, &self.scripts.trim] {
+            script.load_async(&mut connection).await?;
+        }
+        Ok(Link { dialer: Arc::clone(self), connection, run_id })
+    }
+
+    fn client(&self) -> Result<Client, BadLink> {
+        let Options { host, port, tls, .. } = &self.options;
+        let (host, port) = (host.clone(), *port);
+        let address = if *tls {
+            ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+        } else {
+            ConnectionAddr::Tcp(host, port)
+        };
+        let mut login = RedisConnectionInfo::default().set_db(self.options.database);
+        if let Some(user) = &self.options.user {
+            login = login.set_username(user);
+        }
+        if let Some(password) = &self.options.password {
+            login = match password {
+                Password::Text(text) => login.set_password(text),
+                // Each time, since it may be one that is changed every hour.
+                Password::File(path) => login.set_password(read(path)?.trim_end()),
+            };
+        }
+        let tcp = TcpSettings::default().set_nodelay(true);
+        let info = address.into_connection_info()?.set_redis_settings(login).set_tcp_settings(tcp);
+        match &self.options.ca {
+            Some(path) => {
+                let root_cert = Some(read(path)?.into_bytes());
+                let certificates = TlsCertificates { client_tls: None, root_cert };
+                Ok(Client::build_with_tls(info, certificates)?)
+            }
+            None => Ok(Client::open(info)?),
+        }
+    }
+
+    fn claim(&self, topic: &str, message_id: &str) -> String {
+        format!("{{{}}}:claim:{topic}:{message_id}", self.options.prefix)
+    }
+}
+
+fn read(path: &PathBuf) -> Result<String, BadLink> {
+    std::fs::read_to_string(path).map_err(|err| BadLink::File(path.clone(), err))
+}
+
+impl Link {
+    /// Whether two are on the same connection.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.run_id, &other.run_id)
+    }
+
+    /// Appends an entry, unless there is one of the same message. `write` adds the entry's fields.
+    /// Returns the id, and whether it was there before.
+    pub async fn append(
+        &mut self,
+        seen: EventId,
+        claim: Option<(&str, &str)>,
+        write: impl FnOnce(&mut Cmd),
+    ) -> RedisResult<(EventId, bool)> {
+        let dialer = Arc::clone(&self.dialer);
+        let claim = claim.map(|(topic, message_id)| dialer.claim(topic, message_id));
+        let keys: Vec<&str> =
+            [&dialer.log, &dialer.state].into_iter().chain(&claim).map(String::as_str).collect();
+        let (outcome, id): (String, String) = self
+            .call(&dialer.scripts.append, &keys, |command, run_id| {
+                let claimed_ms = dialer.options.dedup_age.as_millis();
+                command.arg(run_id).arg(seen.to_string()).arg(claimed_ms.to_string());
+                write(command);
+            })
+            .await?;
+        Ok((event_id(&id)?, outcome == "duplicate"))
+    }
+
+    /// To be called before anything is read from the log, of which as much is wanted as came within
+    /// `wanted` until now, by the server's clock.
+    pub async fn open(&mut self, seen: EventId, wanted: Duration) -> RedisResult<Opened> {
+        let dialer = Arc::clone(&self.dialer);
+        let keys = [dialer.log.as_str(), &dialer.state];
+        let (newest, after): (String, String) = self
+            .call(&dialer.scripts.open, &keys, |command, run_id| {
+                command.arg(run_id).arg(seen.to_string()).arg(wanted.as_millis().to_string());
+            })
+            .await?;
+        Ok(Opened { newest: event_id(&newest)?, after: event_id(&after)? })
+    }
+
+    /// Lets go of what is too old or too much. Returns how many entries went.
+    pub async fn trim(&mut self) -> RedisResult<u64> {
+        let dialer = Arc::clone(&self.dialer);
+        let keys = [dialer.log.as_str(), &dialer.state];
+        let options = &dialer.options;
+        self.call(&dialer.scripts.trim, &keys, |command, _| {
+            command
+                .arg(options.log_age.as_millis().to_string())
+                .arg(options.log_events)
+                .arg(options.log_bytes);
+        })
+        .await
+    }
+
+    /// The log's newest id. None if the log is lost, and nobody has seen it yet.
+    pub async fn newest(&mut self) -> RedisResult<Option<EventId>> {
+        let mut command = cmd("HGET");
+        command.arg(&self.dialer.state).arg("newest");
+        let newest: Option<String> = command.query_async(&mut self.connection).await?;
+        newest.map(|id| event_id(&id)).transpose()
+    }
+
+    /// The connection for commands of one's own, and the names of the log and its state.
+    pub fn parts(&mut self) -> (&mut MultiplexedConnection, &str, &str) {
+        (&mut self.connection, &self.dialer.log, &self.dialer.state)
+    }
+
+    async fn call<T: FromRedisValue>(
+        &mut self,
+        script: &Script,
+        keys: &[&str],
+        write: impl FnOnce(&mut Cmd, &str),
+    ) -> RedisResult<T> {
+        let mut command = cmd("EVALSHA");
+        command.arg(script.get_hash()).arg(keys.len()).arg(keys);
+        write(&mut command, &self.run_id);
+        match command.query_async(&mut self.connection).await {
+            // Somebody had the server forget its scripts.
+            Err(err) if err.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                script.load_async(&mut self.connection).await?;
+                command.query_async(&mut self.connection).await
+            }
+            answer => answer,
+        }
+    }
+}
+
+/// An id that Redis gave.
+pub fn event_id(text: &str) -> RedisResult<EventId> {
+    text.parse().map_err(|err| {
+        RedisError::from((ErrorKind::UnexpectedReturnType, "not an id", format!("{text:?}: {err}")))
+    })
+}

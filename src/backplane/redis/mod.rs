@@ -1,0 +1,227 @@
+//! One log for all replicas: a Redis stream whose own ids are the events' ids.
+//!
+//! A push is one atomic script ([`lua/append.lua`](../redis/lua)), and its answer is the ack. The
+//! rings are filled only by the [`tail`], from the log, in the log's order.
+
+mod backoff;
+mod entry;
+mod link;
+mod tail;
+
+use std::{
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use backoff::Backoff;
+pub use link::BadLink;
+use link::{Dialer, Link};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+use tail::{Progress, Tail};
+use tokio::{
+    sync::{Mutex, Notify},
+    task::JoinSet,
+};
+
+use crate::{
+    backplane::{Confirmed, Unavailable, Unconfirmed},
+    burst::Burst,
+    config::Redis as Options,
+    event::EventId,
+    hub::Hub,
+    message::Message,
+    metrics::Metrics,
+};
+
+/// How long Redis may take to confirm a push. Pub/Sub waits for 10 s by default.
+const CONFIRM_MAX: Duration = Duration::from_secs(3);
+/// How often the log is trimmed, by each replica.
+const TRIM_EVERY: Duration = Duration::from_secs(1);
+
+/// The log in Redis.
+#[derive(Debug)]
+pub struct Redis {
+    hub: Hub,
+    dialer: Arc<Dialer>,
+    metrics: Metrics,
+    /// None while there is no connection.
+    link: RwLock<Option<Link>>,
+    /// The connection is to be made anew.
+    link_lost: Notify,
+    progress: Arc<Progress>,
+    newest: Newest,
+    failures: Burst,
+}
+
+/// The answer to the question for the newest id, for all who asked before it was put.
+#[derive(Debug, Default)]
+struct Newest {
+    asked: AtomicU64,
+    last: Mutex<(u64, Option<EventId>)>,
+}
+
+/// Whether the server could be used at all: what is wrong with its settings is to be told before
+/// anything is served. One that cannot be reached may come back.
+///
+/// # Errors
+/// When only someone who changes a setting can help.
+pub async fn check(options: &Options) -> Result<(), BadLink> {
+    match Dialer::new(options).dial(CONFIRM_MAX).await {
+        Err(err) if err.is_setting() => Err(err),
+        _ => Ok(()),
+    }
+}
+
+impl Redis {
+    /// Begins to follow the log into `hub`, which must be a copy. It ends with the tasks that are
+    /// added to `tasks`.
+    pub fn start(
+        options: &Options,
+        ring_age: Duration,
+        hub: Hub,
+        metrics: Metrics,
+        tasks: &mut JoinSet<()>,
+    ) -> Arc<Self> {
+        let dialer = Dialer::new(options);
+        let tail = Tail::new(Arc::clone(&dialer), hub.clone(), metrics.clone(), ring_age);
+        let redis = Arc::new(Self {
+            hub,
+            dialer,
+            metrics,
+            link: RwLock::default(),
+            link_lost: Notify::new(),
+            progress: Arc::clone(tail.progress()),
+            newest: Newest::default(),
+            failures: Burst::default(),
+        });
+        tasks.spawn(tail.run());
+        tasks.spawn(Arc::clone(&redis).keep_link());
+        tasks.spawn(Arc::clone(&redis).trim());
+        redis
+    }
+
+    /// See [`Backplane::publish`](super::Backplane::publish).
+    pub async fn append(&self, message: &Message) -> Result<Confirmed, Unconfirmed> {
+        let mut link = self.link().ok_or(Unconfirmed::Log)?;
+        let start = Instant::now();
+        let claim = message.message_id.as_deref().map(|id| (message.topic.as_str(), id));
+        let seen = self.hub.head();
+        let appended = link.append(seen, claim, |command| entry::write(command, message)).await;
+        self.metrics.log_append.observe(start.elapsed().as_secs_f64());
+        match appended {
+            Ok((_, true)) => Ok(Confirmed::Duplicate),
+            Ok((id, false)) => Ok(Confirmed::Stored(id)),
+            Err(err) => {
+                self.failed(&link, &err);
+                Err(Unconfirmed::Log)
+            }
+        }
+    }
+
+    /// The newest id that the log has handed out.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn newest(&self) -> Result<EventId, Unavailable> {
+        let came = self.newest.asked.load(Ordering::SeqCst);
+        let mut last = self.newest.last.lock().await;
+        // An answer to a question that was put before this one came may be too old for it.
+        if last.0 <= came {
+            last.0 = self.newest.asked.fetch_add(1, Ordering::SeqCst) + 1;
+            last.1 = self.ask_newest().await;
+        }
+        last.1.ok_or(Unavailable)
+    }
+
+    async fn ask_newest(&self) -> Option<EventId> {
+        let mut link = self.link()?;
+        match link.newest().await {
+            Ok(newest) => newest,
+            Err(err) => {
+                self.failed(&link, &err);
+                None
+            }
+        }
+    }
+
+    /// Whether the rings hold what the log held when this process came.
+    pub fn is_filled(&self) -> bool {
+        self.progress.is_filled()
+    }
+
+    /// Waits until they do.
+    pub async fn filled(&self) {
+        self.progress.filled().await;
+    }
+
+    /// For how long there may have been entries that this replica has not read.
+    pub fn lag(&self) -> Duration {
+        self.progress.lag()
+    }
+
+    fn link(&self) -> Option<Link> {
+        self.link.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives a connection up, unless it is the error of one command alone.
+    fn failed(&self, link: &Link, err: &RedisError) {
+        let alone = match err.kind() {
+            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => false,
+            ErrorKind::Server(_) | ErrorKind::Extension => true,
+            _ => false,
+        };
+        if let Some(more) = self.failures.log(Instant::now()) {
+            let server = self.dialer.address();
+            tracing::warn!(server, error = %err, more, "Redis did not do what it was asked");
+        }
+        if alone {
+            return;
+        }
+        let mut current = self.link.write().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|current| current.is(link)) {
+            *current = None;
+            self.link_lost.notify_one();
+        }
+    }
+
+    /// Connects again whenever the connection is lost.
+    async fn keep_link(self: Arc<Self>) {
+        let mut backoff = Backoff::default();
+        loop {
+            self.metrics.log_connects.with_label_values(&["push"]).inc();
+            match self.dialer.dial(CONFIRM_MAX).await {
+                Ok(link) => {
+                    *self.link.write().unwrap_or_else(PoisonError::into_inner) = Some(link);
+                    let connected = Instant::now();
+                    self.link_lost.notified().await;
+                    // One that breaks as soon as it is used must not be made anew at once.
+                    if CONFIRM_MAX < connected.elapsed() {
+                        backoff.reset();
+                    }
+                }
+                Err(err) => {
+                    let server = self.dialer.address();
+                    tracing::warn!(server, error = %err, "pushes cannot reach the log");
+                }
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    /// A command of its own and not a part of appends: at `maxmemory` they are refused, and this is
+    /// what makes room.
+    async fn trim(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(TRIM_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let Some(mut link) = self.link() else { continue };
+            if let Err(err) = link.trim().await {
+                self.failed(&link, &err);
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! How a stream is opened: at once, or when this replica knows what to give its reader.
+
+use std::{
+    fmt,
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use actix_web::{
+    body::{BodySize, MessageBody},
+    web,
+};
+use bytes::Bytes;
+use rand::RngExt as _;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{
+    event::EventId,
+    hub::{Shard, Start, Topics},
+    outlet::{
+        Outlet,
+        blocks::{self, End},
+        stream::{EventStream, FellBehind},
+    },
+    watch::Watch,
+};
+
+/// A stream that is wanted.
+#[derive(Debug)]
+pub struct Wanted {
+    pub outlet: web::Data<Outlet>,
+    pub shard: Rc<Shard>,
+    pub topics: Topics,
+    pub start: Start,
+    /// The id that the reader brought, if it is one.
+    pub id: Option<EventId>,
+    pub watch: Watch,
+    pub end_at: Instant,
+    /// Whether the response goes out in HTTP/1.1's chunks.
+    pub in_chunks: bool,
+}
+
+impl Wanted {
+    /// Whether nobody has to be asked or waited for.
+    pub fn is_settled(&self) -> bool {
+        self.outlet.backplane.is_filled() && self.ahead().is_none()
+    }
+
+    /// The id that the reader brought, if this replica has not read as far.
+    fn ahead(&self) -> Option<EventId> {
+        let hub = &self.outlet.hub;
+        match self.start {
+            // An id of another history is not one to come.
+            Start::After(id)
+                if hub.is_copy() && id.history() == EventId::ZERO.history() && hub.head() < id =>
+            {
+                Some(id)
+            }
+            _ => None,
+        }
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// With the reason why its reader is to come back later.
+    pub fn open(self) -> Result<EventStream, End> {
+        let names = Arc::clone(self.topics.names());
+        let subscriber = self.outlet.hub.subscribe(&self.shard, self.topics, self.start);
+        let subscriber = subscriber.map_err(|_| End::Busy)?;
+        let name = format!("{:032x}", rand::rng().random::<u128>());
+        let brought_id = matches!(self.start, Start::After(_) | Start::Ahead(_));
+        let resumed = brought_id && !subscriber.is_unknown();
+        let open = blocks::open(subscriber.opened_at(), &name, &names, resumed);
+        tracing::debug!(stream = name, start = ?self.start, "stream opened");
+        let stream = EventStream::new(self.outlet, subscriber, open, self.end_at, self.watch);
+        if self.in_chunks {
+            stream.write_straight();
+        }
+        Ok(stream)
+    }
+
+    /// Opens it when the rings are filled, and it is known whether an id that is ahead of them is
+    /// one of the log's.
+    async fn open_later(mut self) -> Result<EventStream, End> {
+        tokio::select! {
+            biased;
+            () = self.outlet.hub.drain_begins() => return Err(End::Draining),
+            () = self.outlet.backplane.filled() => {}
+            () = sleep_until(self.end_at) => return Err(End::MaxAge),
+        }
+        if let Some(id) = self.ahead()
+            && self.outlet.backplane.has_reached(id).await.map_err(|_| End::Unready)?
+        {
+            self.start = Start::Ahead(id);
+        }
+        self.open()
+    }
+}
+
+/// The body of a response whose stream cannot be opened yet: its reader is connected and kept so.
+pub struct Opening {
+    state: State,
+    keep_alive: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+type Opened = Pin<Box<dyn Future<Output = Result<EventStream, Bytes>>>>;
+
+enum State {
+    Waiting(Opened),
+    Open(EventStream),
+    Refused(Bytes),
+    Over,
+}
+
+/// Counts a stream for as long as it waits, or what it is told when the gateway leaves would not
+/// leave with it.
+struct Counted(web::Data<Outlet>);
+
+impl Counted {
+    fn new(outlet: &web::Data<Outlet>) -> Self {
+        outlet.opening.fetch_add(1, Ordering::SeqCst);
+        Self(outlet.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.opening.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl fmt::Debug for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opening").finish_non_exhaustive()
+    }
+}
+
+impl Opening {
+    pub fn new(wanted: Wanted) -> Self {
+        let keep_alive = wanted.outlet.keep_alive;
+        let (outlet, id) = (wanted.outlet.clone(), wanted.id);
+        let counted = Counted::new(&outlet);
+        let opened = async move {
+            let _counted = counted;
+            wanted.open_later().await.map_err(|reason| {
+                outlet.metrics.streams_refused.with_label_values(&[reason.as_str()]).inc();
+                blocks::refusal(id, reason)
+            })
+        };
+        Self {
+            state: State::Waiting(Box::pin(opened)),
+            keep_alive,
+            timer: Box::pin(sleep_until(Instant::now() + keep_alive)),
+        }
+    }
+}
+
+impl MessageBody for Opening {
+    type Error = FellBehind;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, FellBehind>>> {
+        loop {
+            match &mut self.state {
+                State::Waiting(opened) => match opened.as_mut().poll(cx) {
+                    Poll::Ready(Ok(stream)) => self.state = State::Open(stream),
+                    Poll::Ready(Err(refusal)) => self.state = State::Refused(refusal),
+                    Poll::Pending => {
+                        ready!(self.timer.as_mut().poll(cx));
+                        let next = Instant::now() + self.keep_alive;
+                        self.timer.as_mut().reset(next);
+                        return Poll::Ready(Some(Ok(blocks::COMMENT)));
+                    }
+                },
+                State::Open(stream) => return Pin::new(stream).poll_next(cx),
+                State::Refused(refusal) => {
+                    let last = std::mem::take(refusal);
+                    self.state = State::Over;
+                    return Poll::Ready(Some(Ok(last)));
+                }
+                State::Over => return Poll::Ready(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Three gateways and a Redis server that are killed and restarted at random, while messages are
+//! pushed to all and readers hop between them. What was acked is seen by every reader once and in
+//! order, or the reader was told of a gap in its place.
+//!
+//! `CHAOS_SECONDS=600 cargo test --test it chaos` goes on for longer, `SEED=` repeats one.
+
+use std::{
+    collections::HashMap,
+    io::{BufReader, Read as _, Write as _},
+    net::SocketAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{
+    gateway::message,
+    http1::{self, Body},
+    parser::Parser,
+    process::{Process, stream_events},
+    redis::{Proxy, RedisServer, free_port},
+    seed,
+};
+
+const GATEWAYS: usize = 3;
+const WRITERS: usize = 3;
+const READERS: usize = 6;
+/// Of the chaos; what is left is waited for.
+const SECONDS: u64 = 12;
+/// A reader that heard nothing for so long goes elsewhere.
+const HOP_AFTER: Duration = Duration::from_millis(700);
+const LAST: &str = "the last";
+
+/// What a reader saw.
+enum Seen {
+    Event { id: (u64, u64), writer: usize, n: usize },
+    Gap { reason: String },
+}
+
+struct World {
+    gateways: Vec<SocketAddr>,
+    /// How many messages of each writer were acked: 0, 1, …
+    acked: Mutex<Vec<usize>>,
+    calm: AtomicBool,
+    seed: u64,
+}
+
+#[test]
+fn what_was_acked_is_seen_once_or_a_gap_is_told() {
+    let seed = seed("what_was_acked_is_seen_once_or_a_gap_is_told");
+    let seconds = std::env::var("CHAOS_SECONDS").ok().and_then(|text| text.parse().ok());
+    let mut random = StdRng::seed_from_u64(seed);
+    // Some of the time it forgets everything when it is killed.
+    let disk = ["--appendonly", ["yes", "no"][random.random_range(0..2_usize)]];
+    let mut redis = RedisServer::with(&disk);
+    let proxy = Proxy::to(redis.address());
+    let ports: Vec<_> = (0..GATEWAYS).map(|_| free_port()).collect();
+    let mut gateways: Vec<_> = ports.iter().map(|port| Some(start(*port, &proxy))).collect();
+    let world = World {
+        gateways: ports.iter().map(|port| ([127, 0, 0, 1], *port).into()).collect(),
+        acked: Mutex::new(vec![0; WRITERS]),
+        calm: AtomicBool::new(false),
+        seed,
+    };
+    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(SECONDS));
+    let by_reader: Vec<_> = std::thread::scope(|scope| {
+        let world = &world;
+        let readers: Vec<_> =
+            (0..READERS).map(|reader| scope.spawn(move || read(world, reader))).collect();
+        let writers: Vec<_> =
+            (0..WRITERS).map(|writer| scope.spawn(move || write(world, writer))).collect();
+        while Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(random.random_range(50..800)));
+            disturb(&mut random, &mut redis, &proxy, &mut gateways, &ports);
+        }
+        proxy.delay(Duration::ZERO);
+        redis.restart();
+        for (gateway, port) in gateways.iter_mut().zip(&ports) {
+            gateway.get_or_insert_with(|| start(*port, &proxy));
+        }
+        world.calm.store(true, Ordering::SeqCst);
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+    });
+    let acked = world.acked.into_inner().unwrap();
+    for (reader, seen) in by_reader.iter().enumerate() {
+        check(reader, seen, &acked);
+    }
+}
+
+fn start(port: u16, proxy: &Proxy) -> Process {
+    let (listen, url) = (format!("127.0.0.1:{port}"), proxy.url());
+    let arguments = ["serve", "--listen", &listen, "--ops-listen", "off", "--workers", "1"];
+    let open = ["--push-auth", "none", "--read-auth", "anonymous", "--keep-alive", "1 s"];
+    let log = ["--backplane", &url, "--ring-events", "1000000", "--log-level", "error"];
+    Process::start(&mut stream_events(&[&arguments[..], &open, &log].concat()))
+}
+
+fn disturb(
+    random: &mut StdRng,
+    redis: &mut RedisServer,
+    proxy: &Proxy,
+    gateways: &mut [Option<Process>],
+    ports: &[u16],
+) {
+    let moment = Duration::from_millis(random.random_range(0..800));
+    match random.random_range(0..10) {
+        0..4 => {
+            let at = random.random_range(0..gateways.len());
+            if let Some(gateway) = gateways[at].take() {
+                gateway.signal(Signal::KILL);
+            }
+            std::thread::sleep(moment);
+            gateways[at] = Some(start(ports[at], proxy));
+        }
+        4..6 => {
+            redis.kill();
+            std::thread::sleep(moment);
+            redis.restart();
+        }
+        6 => redis.tell(&["FLUSHALL"]),
+        7 => proxy.cut(),
+        8 => proxy.half_close(),
+        _ => proxy.delay(Duration::from_millis(random.random_range(0..30))),
+    }
+}
+
+/// Pushes one message after the other, each until it is acked, as Pub/Sub does with an ordering key.
+fn write(world: &World, writer: usize) {
+    let mut at = writer;
+    let mut n = 0;
+    loop {
+        let last = world.calm.load(Ordering::SeqCst);
+        let text = if last { format!("{writer} {n} {LAST}") } else { format!("{writer} {n}") };
+        // An id of its own, and the same each time it is pushed.
+        let envelope = json!({ "message": message(text, &format!("{writer}-{n}")) }).to_string();
+        let begun = Instant::now();
+        loop {
+            // In turn, as a load balancer does.
+            at += 1;
+            if push(world.gateways[at % GATEWAYS], &envelope) == Some(204) {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "never acked");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        n += 1;
+        world.acked.lock().unwrap()[writer] = n;
+        if last {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// None if the gateway is gone, or goes before it has answered.
+fn push(gateway: SocketAddr, envelope: &str) -> Option<u16> {
+    let mut socket = std::net::TcpStream::connect(gateway).ok()?;
+    socket.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    let length = envelope.len();
+    let head = "POST /push/orders HTTP/1.1\r\nHost: localhost\r\nConnection: close";
+    write!(socket, "{head}\r\nContent-Length: {length}\r\n\r\n{envelope}").ok()?;
+    Some(http1::read_head(&mut BufReader::new(socket)).ok()?.0)
+}
+
+/// Reads on from gateway to gateway until it has seen the last message of each writer.
+fn read(world: &World, reader: usize) -> Vec<Seen> {
+    let mut random = StdRng::seed_from_u64(world.seed ^ (1 + reader as u64));
+    let mut seen = Vec::new();
+    let mut id = String::new();
+    let mut lasts = 0;
+    let mut calm_since = None;
+    while lasts < WRITERS {
+        let gateway = world.gateways[random.random_range(0..GATEWAYS)];
+        let patience = random.random_range(1..400);
+        lasts += listen(gateway, &mut id, patience, &mut seen).unwrap_or(0);
+        if world.calm.load(Ordering::SeqCst) {
+            let since = *calm_since.get_or_insert_with(Instant::now);
+            assert!(
+                since.elapsed() < Duration::from_secs(60),
+                "reader {reader} never saw the last"
+            );
+        }
+    }
+    seen
+}
+
+/// Reads so many events, or until nothing comes. Returns how many last messages were among them.
+fn listen(
+    gateway: SocketAddr,
+    id: &mut String,
+    patience: usize,
+    seen: &mut Vec<Seen>,
+) -> Option<usize> {
+    let mut socket = std::net::TcpStream::connect(gateway).ok()?;
+    socket.set_read_timeout(Some(HOP_AFTER)).ok()?;
+    // The very first time it reads all there is.
+    let path = if id.is_empty() { "/events?since=1h" } else { "/events" };
+    let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n");
+    write!(socket, "{head}Last-Event-ID: {id}\r\n\r\n").ok()?;
+    let mut reader = BufReader::new(socket);
+    let (status, headers) = http1::read_head(&mut reader).ok()?;
+    assert_eq!(status, 200);
+    let mut body = Body::new(reader, &headers);
+    let mut parser = Parser::default();
+    parser.last_event_id.clone_from(id);
+    let (mut part, mut lasts) = ([0; 4096], 0);
+    for _ in 0..patience {
+        let Ok(read @ 1..) = body.read(&mut part) else { break };
+        for event in parser.feed(&part[..read]) {
+            lasts += usize::from(event.data.ends_with(LAST));
+            seen.extend(saw(&event.id, &event.event, &event.data));
+        }
+    }
+    id.clone_from(&parser.last_event_id);
+    Some(lasts)
+}
+
+fn saw(id: &str, event: &str, data: &str) -> Option<Seen> {
+    match event {
+        "message" => {
+            let (time, sequence) = id.split_once('-').unwrap();
+            let mut words = data.split(' ');
+            let mut number = || words.next().unwrap().parse().unwrap();
+            let id = (time.parse().unwrap(), sequence.parse().unwrap());
+            Some(Seen::Event { id, writer: number(), n: number() })
+        }
+        "stream-gap" => {
+            let gap: Value = serde_json::from_str(data).unwrap();
+            Some(Seen::Gap { reason: gap["reason"].as_str().unwrap().to_owned() })
+        }
+        _ => None,
+    }
+}
+
+fn check(reader: usize, seen: &[Seen], acked: &[usize]) {
+    let (mut newest, mut gaps, mut changes) = ((0, 0), 0, 0);
+    // Of each writer: what comes next, and how many gaps had been told when the last one came.
+    let mut next = [(0, 0); WRITERS];
+    let mut seen_at: HashMap<(usize, usize), usize> = HashMap::new();
+    let mut events = 0;
+    for what in seen {
+        match what {
+            Seen::Gap { reason } => {
+                assert_ne!(reason, "unknown-id", "reader {reader}: every id was handed out");
+                gaps += 1;
+                changes += usize::from(reason == "log-changed");
+            }
+            Seen::Event { id, writer, n } => {
+                assert!(newest < *id, "reader {reader}: {id:?} came after {newest:?}");
+                newest = *id;
+                events += 1;
+                // Only a log that forgot that it had a message can have it again.
+                if let Some(before) = seen_at.insert((*writer, *n), changes) {
+                    assert!(before < changes, "reader {reader}: {writer} {n} came twice");
+                }
+                let (expected, gaps_then) = next[*writer];
+                assert!(
+                    *n <= expected || gaps_then < gaps,
+                    "reader {reader}: {writer} {expected} to {n} are missing, and no gap was told"
+                );
+                next[*writer] = (n + 1, gaps);
+            }
+        }
+    }
+    for (writer, acked) in acked.iter().enumerate() {
+        assert_eq!(next[writer].0, *acked, "reader {reader}: the last of writer {writer}");
+    }
+    eprintln!("reader {reader}: {events} events, {gaps} gaps");
+    assert!(events > 20, "there was something to see");
+}

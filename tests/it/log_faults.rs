@@ -1,0 +1,359 @@
+//! What happens to the log: it is gone, slow, empty, full, another one. Nothing is lost in silence.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{
+    eventually,
+    gateway::{Gateway, message},
+    http1::EventSource,
+    redis::{Proxy, RedisServer},
+};
+
+const LOG: &str = "{stream-events}:log";
+
+fn replica(url: &str, flags: &[(&'static str, &str)]) -> Gateway {
+    let gateway = Gateway::dev(&[&[("backplane", url)], flags].concat());
+    eventually("ready", || (gateway.get("/readyz", &[]).status == 200).then_some(()));
+    gateway
+}
+
+fn next_gap(source: &mut EventSource) -> Value {
+    loop {
+        let event = source.next_raw().expect("the stream has ended");
+        if event.event == "stream-gap" {
+            return serde_json::from_str(&event.data).unwrap();
+        }
+    }
+}
+
+/// Publishes until it is confirmed, as Pub/Sub does.
+fn publish(gateway: &Gateway, data: &str) {
+    let id = rand::random::<u64>().to_string();
+    eventually("confirmed", || {
+        let answer = gateway.push("orders", &message(data, &id));
+        assert!([204, 503].contains(&answer.status), "{}", answer.status);
+        (answer.status == 204).then_some(())
+    });
+}
+
+#[test]
+fn gone_at_the_start() {
+    let mut redis = RedisServer::stopped();
+    let flags = [("backplane", redis.url()), ("keep-alive", "1 s".to_owned())];
+    let flags: Vec<_> = flags.iter().map(|(flag, text)| (*flag, text.as_str())).collect();
+    let gateway = Gateway::dev(&flags);
+    let unready = gateway.get("/readyz", &[]);
+    assert_eq!(unready.status, 503);
+    assert!(unready.text().contains("--backplane"), "{}", unready.text());
+    let refused = gateway.push("orders", &message("x", "1"));
+    assert_eq!(refused.status, 503);
+    assert!(refused.header("retry-after").is_some());
+    // The reader is connected, and kept so.
+    let mut early = EventSource::connect(gateway.address, "/events", &[]);
+    assert_eq!(early.status, 200);
+    // No empty line: by the standard it would set the id that a reader brought to nothing.
+    assert_eq!(early.next_bytes(), b":\n");
+    redis.restart();
+    let opened = early.next_raw().unwrap();
+    assert_eq!(opened.event, "stream-open");
+    assert!(opened.id.contains('-'), "{}", opened.id);
+    publish(&gateway, "at last");
+    assert_eq!(early.next().data, "at last");
+    assert_eq!(gateway.get("/readyz", &[]).status, 200);
+}
+
+#[test]
+fn a_stream_that_waits_for_the_log_ends_with_its_gateway() {
+    let redis = RedisServer::stopped();
+    let url = redis.url();
+    let mut gateway = Gateway::dev(&[("backplane", &url), ("drain", "3 s")]);
+    let id = [("Last-Event-ID", "17-4")];
+    let mut waiting = EventSource::connect(gateway.address, "/events", &id);
+    gateway.begin_stop();
+    let block = waiting.next_block().unwrap();
+    assert!(block.contains("id: 17-4\nevent: stream-end"), "{block}");
+    assert!(block.contains("draining"), "{block}");
+    assert!(waiting.next_block().is_none());
+}
+
+#[test]
+fn gone_in_the_middle_and_back_empty() {
+    let mut redis = RedisServer::start();
+    let gateway = replica(&redis.url(), &[("keep-alive", "1 s")]);
+    let mut source = gateway.events("");
+    publish(&gateway, "before");
+    let before = source.next();
+    redis.kill();
+    let refused = gateway.push("orders", &message("lost?", "1"));
+    assert_eq!(refused.status, 503);
+    assert_eq!(source.next_block().unwrap(), ":\n\n");
+    assert_eq!(gateway.get("/readyz", &[]).status, 200, "or no replica would be");
+    assert!(0.0 < gateway.metric("stream_events_log_lag_seconds"), "nobody knows what it misses");
+    // Readers read rings, whatever has become of the log.
+    let mut replay = gateway.events("?since=1h");
+    assert_eq!(replay.next().id, before.id);
+
+    redis.restart();
+    publish(&gateway, "after");
+    for source in [&mut source, &mut replay] {
+        let gap = next_gap(source);
+        assert_eq!(
+            (&gap["reason"], &gap["after"]),
+            (&"log-changed".into(), &before.id.as_str().into())
+        );
+        assert_eq!(source.next().data, "after");
+    }
+    gateway.until_metric("stream_events_log_lag_seconds", 0.0);
+    // Those that come later are told too, if they were there before.
+    let late = replica(&redis.url(), &[]);
+    assert_eq!(next_gap(&mut late.resume("", &before.id))["reason"], "log-changed");
+    assert!(gateway.metric("stream_events_log_breaks_total") >= 2.0);
+    assert!(gateway.metric("stream_events_log_connects_total{connection=\"tail\"}") >= 2.0);
+}
+
+/// The wipe and the push come before any tail has noticed: nobody sees the log's head go back.
+#[test]
+fn wiped_under_everyones_feet() {
+    let redis = RedisServer::start();
+    let (one, other) = (replica(&redis.url(), &[]), replica(&redis.url(), &[]));
+    let mut sources = [one.events(""), other.events("")];
+    publish(&one, "before");
+    for source in &mut sources {
+        assert_eq!(source.next().data, "before");
+    }
+    redis.tell(&["FLUSHALL"]);
+    publish(&one, "after");
+    for source in &mut sources {
+        assert_eq!(next_gap(source)["reason"], "log-changed");
+        assert_eq!(source.next().data, "after");
+    }
+}
+
+/// The server's clock was ahead and is not any more: the new log's ids would be below those that
+/// were handed out, and its events never be read.
+#[test]
+fn wiped_and_the_clock_goes_back() {
+    let redis = RedisServer::start();
+    let gateway = replica(&redis.url(), &[]);
+    let mut source = gateway.events("");
+    let ahead = "9000000000000-7";
+    let entry = ["format", "1", "topic", "orders", "data", "from the future", "attributes", ""];
+    let rest = ["orderingKey", "", "messageId", "", "publishTimeMs", ""];
+    redis.tell(&[&["XADD", LOG, ahead], &entry[..], &rest].concat());
+    redis.tell(&["HSET", "{stream-events}:state", "newest", ahead]);
+    assert_eq!(source.next().id, ahead);
+    redis.tell(&["FLUSHALL"]);
+    publish(&gateway, "after");
+    let gap = next_gap(&mut source);
+    assert_eq!(gap["upto"], "9000000000000-8");
+    let event = source.next();
+    assert_eq!((event.id.as_str(), event.data.as_str()), ("9000000000000-9", "after"));
+}
+
+/// The new master never had what readers were shown.
+#[test]
+fn failed_over_to_a_replica_that_is_behind() {
+    let mut master = RedisServer::start();
+    let port = master.port.to_string();
+    let second = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
+    let proxy = Proxy::to(master.address());
+    let gateway = replica(&proxy.url(), &[]);
+    let mut source = gateway.events("");
+    publish(&gateway, "both have it");
+    let shared = source.next();
+    eventually("replicated", || (second.ask::<i64>(&["XLEN", LOG]) == 2).then_some(()));
+    // The replica hears no more of the master.
+    second.tell(&["REPLICAOF", "127.0.0.1", "1"]);
+    publish(&gateway, "only the old one has it");
+    let lost = source.next();
+
+    proxy.point_to(second.address());
+    master.kill();
+    proxy.cut();
+    // Before it is promoted it is no master to push to, nor to read from.
+    let refused = gateway.push("orders", &message("x", "1"));
+    assert_eq!(refused.status, 503);
+    second.tell(&["REPLICAOF", "NO", "ONE"]);
+    publish(&gateway, "after");
+    let gap = next_gap(&mut source);
+    assert_eq!((&gap["reason"], &gap["after"]), (&"log-changed".into(), &lost.id.as_str().into()));
+    assert_eq!(source.next().data, "after");
+    // Who has only what both had is told that something is missing after it.
+    assert_eq!(next_gap(&mut gateway.resume("", &shared.id))["reason"], "log-changed");
+}
+
+/// A new master that was written to before anyone who knows better came back: its newest id is above
+/// all that was seen, and only who it is gives it away.
+#[test]
+fn failed_over_to_a_replica_that_is_ahead_again() {
+    let mut master = RedisServer::start();
+    let port = master.port.to_string();
+    let second = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
+    let gateway = replica(&master.url(), &[]);
+    let mut source = gateway.events("");
+    publish(&gateway, "both have it");
+    let shared = source.next();
+    eventually("replicated", || (second.ask::<i64>(&["XLEN", LOG]) == 2).then_some(()));
+    second.tell(&["REPLICAOF", "127.0.0.1", "1"]);
+    publish(&gateway, "only the old one has it");
+    source.next();
+    master.kill();
+    second.tell(&["REPLICAOF", "NO", "ONE"]);
+    let other = replica(&second.url(), &[]);
+    publish(&other, "after");
+    assert_eq!(next_gap(&mut other.resume("", &shared.id))["reason"], "log-changed");
+}
+
+/// The same server, promoted again after another one was: its log went back, its name did not change.
+#[test]
+fn a_log_that_is_shorter_than_what_was_seen_of_it() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(redis.address());
+    let gateway = replica(&proxy.url(), &[]);
+    let mut source = gateway.events("");
+    publish(&gateway, "kept");
+    let kept = source.next().id;
+    publish(&gateway, "forgotten");
+    let forgotten = source.next().id;
+    redis.tell(&["XDEL", LOG, &forgotten]);
+    redis.tell(&["HSET", "{stream-events}:state", "newest", &kept]);
+    proxy.cut();
+    let gap = next_gap(&mut source);
+    assert_eq!((&gap["reason"], &gap["after"]), (&"log-changed".into(), &forgotten.into()));
+}
+
+#[test]
+fn cut_between_the_append_and_its_answer() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(redis.address());
+    let (gateway, other) = (replica(&proxy.url(), &[]), replica(&redis.url(), &[]));
+    let mut source = other.events("");
+    proxy.swallow(true);
+    std::thread::scope(|scope| {
+        let push = scope.spawn(|| gateway.push("orders", &message("once", "1")));
+        // It is in the log, and its sender does not know.
+        assert_eq!(source.next().data, "once");
+        proxy.cut();
+        assert_eq!(push.join().unwrap().status, 503);
+    });
+    proxy.swallow(false);
+    eventually("confirmed", || {
+        (gateway.push("orders", &message("once", "1")).status == 204).then_some(())
+    });
+    gateway.until_metric("stream_events_pushes_total{outcome=\"duplicate\"}", 1.0);
+    publish(&gateway, "next");
+    assert_eq!(source.next().data, "next");
+}
+
+#[test]
+fn an_answer_that_never_comes_is_not_waited_for() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(redis.address());
+    let gateway = replica(&proxy.url(), &[]);
+    proxy.swallow(true);
+    assert_eq!(gateway.push("orders", &message("x", "1")).status, 503);
+    // The connection was given up: a new one may work.
+    proxy.swallow(false);
+    publish(&gateway, "y");
+}
+
+#[test]
+fn slow_cut_and_half_closed() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(redis.address());
+    let gateway = replica(&proxy.url(), &[]);
+    let mut source = gateway.events("");
+    proxy.delay(Duration::from_millis(300));
+    publish(&gateway, "slow");
+    assert_eq!(source.next().data, "slow");
+    proxy.delay(Duration::ZERO);
+    for n in 0..10 {
+        if n % 2 == 0 {
+            proxy.cut();
+        } else {
+            proxy.half_close();
+        }
+        publish(&gateway, &format!("event {n}"));
+        assert_eq!(source.next_raw().unwrap().data, format!("event {n}"), "and no gap");
+    }
+}
+
+#[test]
+fn full_and_not_any_more() {
+    let redis = RedisServer::start();
+    let gateway = replica(&redis.url(), &[("log-events", "1000")]);
+    let mut source = gateway.events("");
+    for n in 0..3_000 {
+        gateway.publish("orders", n.to_string());
+    }
+    redis.tell(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!(gateway.push("orders", &message("full", "1")).status, 503);
+    // What makes room goes on: in whole nodes of a hundred entries.
+    eventually("trimmed", || (redis.ask::<i64>(&["XLEN", LOG]) <= 1_100).then_some(()));
+    assert_eq!(source.take(3_000).last().unwrap(), "2999");
+    redis.tell(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(gateway.push("orders", &message("full", "1")).status, 204);
+    assert_eq!(source.next_raw().unwrap().data, "full", "once, and no gap");
+}
+
+#[test]
+fn what_is_too_old_or_too_much_goes() {
+    let redis = RedisServer::start();
+    for sequence in 0..500 {
+        redis.tell(&["XADD", LOG, &format!("1000-{sequence}"), "format", "0"]);
+    }
+    let gateway = replica(&redis.url(), &[("log-bytes", "64 MiB")]);
+    // But for those that share the newest's node.
+    eventually("the old ones go", || (redis.ask::<i64>(&["XLEN", LOG]) <= 101).then_some(()));
+    for _ in 0..100 {
+        gateway.publish("orders", "x".repeat(1 << 20));
+    }
+    let bytes = || redis.ask::<i64>(&["MEMORY", "USAGE", LOG]);
+    assert!(32 << 20 < bytes());
+    eventually("the large ones go", || (bytes() <= 66 << 20).then_some(()));
+}
+
+/// What the log let go of before this replica had read it is missing, and nobody would notice.
+#[test]
+fn trimmed_before_it_was_read() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(redis.address());
+    let trimming = replica(&redis.url(), &[("log-events", "1000")]);
+    let behind = replica(&proxy.url(), &[("ring-events", "100000")]);
+    let mut source = behind.events("");
+    publish(&trimming, "read");
+    let read = source.next();
+    proxy.refuse(true);
+    proxy.cut();
+    for n in 0..3_000 {
+        trimming.publish("orders", n.to_string());
+    }
+    eventually("trimmed", || (redis.ask::<i64>(&["XLEN", LOG]) <= 1_100).then_some(()));
+    proxy.refuse(false);
+    let gap = next_gap(&mut source);
+    assert_eq!((&gap["reason"], &gap["after"]), (&"evicted".into(), &read.id.as_str().into()));
+    let first = source.next();
+    assert!(gap["upto"].as_str().unwrap() < first.id.as_str());
+    let first: usize = first.data.parse().unwrap();
+    assert!((1_800..2_100).contains(&first), "{first}");
+    let rest: Vec<_> = (first + 1..3_000).map(|n| n.to_string()).collect();
+    assert_eq!(source.take(rest.len()), rest);
+}
+
+/// A newer program of a rolling upgrade writes what this one cannot read.
+#[test]
+fn an_entry_of_another_format_is_told_as_a_gap() {
+    let redis = RedisServer::start();
+    let gateway = replica(&redis.url(), &[]);
+    let mut source = gateway.events("");
+    publish(&gateway, "before");
+    let before = source.next().id;
+    let id: String = redis.ask(&["XADD", LOG, "*", "format", "2", "something", "else"]);
+    redis.tell(&["HSET", "{stream-events}:state", "newest", &id]);
+    let gap = next_gap(&mut source);
+    assert_eq!((&gap["after"], &gap["upto"]), (&before.into(), &id.into()));
+    publish(&gateway, "after");
+    assert_eq!(source.next().data, "after");
+}
