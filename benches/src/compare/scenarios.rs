@@ -56,6 +56,11 @@ const INGEST: &[Figure] = &[
     more("pushes_per_s", "pushes per second", "nchan"),
     less("server_us_per_message", "CPU per push, µs", "nchan"),
 ];
+const LOG: &[Figure] = &[
+    more("pushes_per_s", "pushes per second", "gateway"),
+    less("server_us_per_message", "CPU of the gateway per push, µs", "gateway"),
+    less("p50_ms", "latency p50, ms", "gateway"),
+];
 const REPLAY: &[Figure] = &[less("server_us_per_stream", "CPU per stream, µs", "floor")];
 const CHURN: &[Figure] = &[
     less("server_us_per_connection", "CPU per connection, µs", "floor"),
@@ -195,6 +200,18 @@ fn others() -> Vec<Scenario> {
             INGEST,
             VERIFYING,
             "ingest",
+        ),
+        scenario(
+            ("ingest-redis", "pushes of 200 B, 16 at a time, stored in Redis"),
+            LOG,
+            &[Server::Gateway, Server::GatewayRedis],
+            "ingest",
+        ),
+        scenario(
+            ("latency-redis", "one stream, 200 messages/s of 200 B, through Redis"),
+            LOG,
+            &[Server::Gateway, Server::GatewayRedis],
+            "fanout --streams 1 --rate 200",
         ),
         scenario(("replay", "1,000 streams get 100 events each at once"), REPLAY, ALL, "replay"),
         scenario(

@@ -31,6 +31,8 @@ pub enum Server {
     Naive,
     NaiveLab,
     Nchan,
+    /// With its log in a Redis server of its own, on the client's core.
+    GatewayRedis,
 }
 
 impl Server {
@@ -43,13 +45,14 @@ impl Server {
             Self::Naive => "naive",
             Self::NaiveLab => "naive-lab",
             Self::Nchan => "nchan",
+            Self::GatewayRedis => "gateway-redis",
         }
     }
 
     /// As `load` calls it.
     pub fn dialect(self) -> &'static str {
         match self {
-            Self::Gateway | Self::Gateway2 | Self::GatewayToken => "gateway",
+            Self::Gateway | Self::Gateway2 | Self::GatewayToken | Self::GatewayRedis => "gateway",
             Self::Naive | Self::NaiveLab => "naive",
             Self::Floor => "floor",
             Self::Nchan => "nchan",
@@ -97,6 +100,7 @@ impl Binaries {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
+    redis: Option<Child>,
     pub address: SocketAddr,
     /// With its log and what else it writes.
     _folder: TempDir,
@@ -110,7 +114,15 @@ impl Running {
     pub fn start(server: Server, binaries: &Binaries, issuer: &Issuer) -> Result<Self> {
         let folder = TempDir::new()?;
         let (address, ops) = (free_address()?, free_address()?);
+        let mut redis = None;
         let mut command = match server {
+            Server::GatewayRedis => {
+                let (child, url) = start_redis(binaries, folder.path())?;
+                redis = Some(child);
+                let mut command = gateway(binaries, ops, "1");
+                command.args(["--backplane", &url]);
+                command
+            }
             Server::Gateway => gateway(binaries, ops, "1"),
             Server::Gateway2 => gateway(binaries, ops, "2"),
             Server::GatewayToken => {
@@ -131,7 +143,7 @@ impl Running {
         if server != Server::Nchan {
             command.args(["--listen", &address.to_string()]);
         }
-        if matches!(server, Server::Gateway | Server::Gateway2) {
+        if matches!(server, Server::Gateway | Server::Gateway2 | Server::GatewayRedis) {
             command.args(["--push-auth", "none"]);
         }
         let log = folder.path().join("log");
@@ -142,7 +154,7 @@ impl Running {
         let child = command.spawn()?;
         // A gateway that verifies tokens is ready when it has the keys; that is asked elsewhere.
         let is_gateway = server.dialect() == "gateway";
-        let mut running = Self { child, address, _folder: folder };
+        let mut running = Self { child, redis, address, _folder: folder };
         let end = Instant::now() + START;
         while !is_ready(if is_gateway { ops } else { address }, is_gateway) {
             if end < Instant::now() || running.child.try_wait()?.is_some() {
@@ -169,9 +181,28 @@ impl Drop for Running {
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
             sleep(LOOK);
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for child in [&mut self.child].into_iter().chain(&mut self.redis) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
+}
+
+/// One that keeps everything in memory, and answers.
+fn start_redis(binaries: &Binaries, folder: &Path) -> Result<(Child, String)> {
+    let address = free_address()?;
+    let mut command = binaries.command("1", Path::new("redis-server"));
+    command.args(["--port", &address.port().to_string(), "--bind", "127.0.0.1", "--save", ""]);
+    command.arg("--dir").arg(folder).stdin(Stdio::null()).stdout(Stdio::null());
+    let child = command.spawn().map_err(|err| format!("redis-server: {err}; scripts/bench"))?;
+    let end = Instant::now() + START;
+    while TcpStream::connect(address).is_err() {
+        if end < Instant::now() {
+            return Err("redis-server did not start".into());
+        }
+        sleep(LOOK);
+    }
+    Ok((child, format!("redis://{address}")))
 }
 
 fn free_address() -> io::Result<SocketAddr> {
