@@ -37,6 +37,7 @@ pub mod clock;
 pub mod connection;
 pub mod front;
 pub mod guard;
+pub mod keys;
 pub mod metrics;
 pub mod ops;
 pub mod problem;

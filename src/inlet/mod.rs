@@ -2,7 +2,6 @@
 
 pub mod body;
 pub mod envelope;
-pub mod keys;
 pub mod oidc;
 pub mod push;
 pub mod unwrapped;

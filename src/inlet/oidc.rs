@@ -9,7 +9,7 @@ use std::{
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header, errors::ErrorKind};
 use serde::Deserialize;
 
-use crate::inlet::keys::{Keys, Lookup};
+use crate::keys::{Keys, Lookup};
 
 /// Lets in Pub/Sub's tokens of the given service accounts for the given audiences, and nothing
 /// else.
@@ -77,6 +77,9 @@ const TOKEN_MAX_BYTES: usize = 8 * 1024;
 /// Tokens remembered. One subscription uses a new one each hour or so.
 const VERIFIED_MAX: usize = 1_024;
 
+/// What Google signs with.
+pub const ALGORITHMS: &[Algorithm] = &[Algorithm::RS256];
+
 impl Verifier {
     /// Tokens must be for one of `audiences` and of one of `service_accounts`, to the letter.
     pub fn new(keys: Keys, audiences: &[String], service_accounts: &[String]) -> Self {
@@ -132,7 +135,7 @@ impl Verifier {
             Lookup::Unknown => return Err(Denied::Invalid("its kid is none of the issuer's")),
             Lookup::Unavailable => return Err(Denied::Unavailable),
         };
-        let claims = decode::<Claims>(token, &key, &self.validation)
+        let claims = decode::<Claims>(token, &key.key, &self.validation)
             .map_err(|err| Denied::Invalid(reason(err.kind())))?
             .claims;
         let latest_issue = now_ms / 1000 + LEEWAY_SECS;

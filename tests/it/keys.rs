@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use stream_events::{
-    inlet::keys::{KeyTimes, Keys, Lookup},
+    inlet::oidc::ALGORITHMS,
+    keys::{KeySource, KeyTimes, Keys, Lookup},
     metrics::Metrics,
 };
 
@@ -27,7 +28,12 @@ fn times() -> KeyTimes {
 }
 
 fn start(server: &KeyServer, times: KeyTimes) -> Keys {
-    Keys::start(server.url(), times, Metrics::new().unwrap()).unwrap()
+    Keys::start(source(server), times).unwrap()
+}
+
+pub fn source(server: &KeyServer) -> KeySource {
+    let fetches = Metrics::new().unwrap().key_fetches;
+    KeySource { url: server.url(), of: "push tokens", algorithms: ALGORITHMS, fetches }
 }
 
 fn known(lookup: &Lookup) -> bool {

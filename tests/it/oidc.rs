@@ -7,11 +7,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use stream_events::{
     clock,
-    inlet::{
-        keys::{KeyTimes, Keys},
-        oidc::{Admitted, Denied, Verifier},
-    },
-    metrics::Metrics,
+    inlet::oidc::{Admitted, Denied, Verifier},
+    keys::{KeyTimes, Keys},
 };
 
 use crate::support::{
@@ -209,7 +206,7 @@ fn without_keys_nobody_is_let_in_and_pubsub_keeps_the_message() {
 async fn a_remembered_token_expires_and_goes_with_its_key() {
     let server = KeyServer::with(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=0"));
     let times = KeyTimes { age_min: Duration::from_millis(20), ..KeyTimes::default() };
-    let keys = Keys::start(server.url(), times, Metrics::new().unwrap()).unwrap();
+    let keys = Keys::start(crate::keys::source(&server), times).unwrap();
     let verifier = Verifier::new(keys.clone(), &[AUDIENCE.to_owned()], &[ACCOUNT.to_owned()]);
     let claims = claims();
     let token = format!("Bearer {}", sign(&claims));

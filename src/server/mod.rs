@@ -1,13 +1,13 @@
-//! Runs the gateway: every route in one list, the order of shutdown in one place.
+//! Runs the gateway: its listeners, its workers, and the order of shutdown in one place.
+
+mod parts;
+mod routes;
 
 use std::{
     io,
     net::TcpListener,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -16,45 +16,25 @@ use actix_service::{
     ServiceFactory as _, ServiceFactoryExt as _, boxed, fn_factory, fn_service, map_config,
 };
 use actix_web::{
-    App, HttpResponse, HttpServer,
+    App, HttpServer,
     dev::{AppConfig, Server},
-    guard::{Any, Get, Head},
-    http::{KeepAlive, StatusCode, header},
+    http::KeepAlive,
     web,
 };
 use actix_web_lab::middleware::CatchPanic;
-use rand::RngExt as _;
+use parts::Parts;
+use routes::{ops_routes, public_routes};
 use rustls::ServerConfig;
 use socket2::{Domain, Socket as Socket2, Type};
-use tokio::task::JoinSet;
 
 use crate::{
     accept::Acceptor,
-    backplane::{Backplane, redis::Redis},
-    budget::Budget,
     clock,
-    config::{self, Config, Mode, PushAuth},
+    config::Config,
     connection::{Connection, HEAD_MAX, Socket},
-    event::HISTORY_MAX,
     front::Front,
-    guard::cors,
-    hub::{DedupLimits, Hub, Limits, RingLimits},
-    inlet::{
-        body::InFlight,
-        keys::{KeyTimes, Keys},
-        oidc::Verifier,
-        push::{self, Bursts, Inlet},
-    },
-    metrics::Metrics,
-    ops::{self, Gauges, Readiness},
-    outlet::{
-        Outlet,
-        access::Access,
-        page,
-        sse::{self, Worker},
-        stream::SLOW_MAX_BYTES,
-    },
-    problem::{problem, problem_with},
+    hub::Hub,
+    outlet::sse::Worker,
     watch::StallWatch,
 };
 
@@ -167,157 +147,6 @@ async fn sweep(hub: Hub) {
         ticks.tick().await;
         hub.sweep(clock::now_ms());
     }
-}
-
-/// What all workers share.
-struct Parts {
-    hub: Hub,
-    inlet: web::Data<Inlet>,
-    outlet: web::Data<Outlet>,
-    readiness: web::Data<Readiness>,
-    gauges: web::Data<Gauges>,
-    in_flight: Arc<InFlight>,
-    /// They end with this.
-    tasks: JoinSet<()>,
-}
-
-impl Parts {
-    fn new(config: &Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let metrics = Metrics::new()?;
-        let mut tasks = JoinSet::new();
-        let (hub, backplane) = log(config, &metrics, &mut tasks);
-        let verifier = match &config.push_auth {
-            PushAuth::None => None,
-            PushAuth::Oidc { audiences, service_accounts } => {
-                let url = config.push_jwks_url.clone();
-                let keys = Keys::start(url, KeyTimes::default(), metrics.clone())?;
-                Some(Arc::new(Verifier::new(keys, audiences, service_accounts)))
-            }
-        };
-        let in_flight = InFlight::new(config.push_bytes_in_flight);
-        let inlet = Inlet {
-            backplane: backplane.clone(),
-            verifier: verifier.clone(),
-            topics: config.topics.clone(),
-            on_poison: config.poison,
-            in_flight: Arc::clone(&in_flight),
-            metrics: metrics.clone(),
-            bursts: Bursts::default(),
-        };
-        let outlet = Outlet {
-            hub: hub.clone(),
-            backplane: backplane.clone(),
-            access: Access::Anonymous { served: config.topics.clone() },
-            metrics: metrics.clone(),
-            opening: AtomicUsize::new(0),
-            slow: Budget::new(SLOW_MAX_BYTES),
-            keep_alive: config.keep_alive,
-            stream_age_max: config.stream_age_max,
-        };
-        let gauges =
-            Gauges::new(metrics.registry, hub.clone(), backplane.clone(), Arc::clone(&in_flight))?;
-        Ok(Self {
-            hub,
-            inlet: web::Data::new(inlet),
-            outlet: web::Data::new(outlet),
-            readiness: web::Data::new(Readiness::new(verifier, backplane)),
-            gauges: web::Data::new(gauges),
-            in_flight,
-            tasks,
-        })
-    }
-}
-
-/// The rings, and what fills them. `tasks` keeps what runs for it.
-fn log(config: &Config, metrics: &Metrics, tasks: &mut JoinSet<()>) -> (Hub, Backplane) {
-    match &config.backplane {
-        config::Backplane::Local => {
-            let history = rand::rng().random_range(1..=HISTORY_MAX);
-            let hub = Hub::new(limits(config), history, clock::now_ms());
-            (hub.clone(), Backplane::Local(hub))
-        }
-        config::Backplane::Redis(options) => {
-            let hub = Hub::copy(limits(config));
-            let (copy, metrics) = (hub.clone(), metrics.clone());
-            let redis = Redis::start(options, config.ring_age, copy, metrics, tasks);
-            (hub, Backplane::Redis(redis))
-        }
-    }
-}
-
-fn limits(config: &Config) -> Limits {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Limits {
-        ring: RingLimits { events: config.ring_events, bytes: config.ring_bytes },
-        ring_age_ms: millis(config.ring_age),
-        ring_bytes_total: config.ring_bytes_total,
-        topics: config.topics_max,
-        dedup: DedupLimits {
-            age_ms: millis(config.dedup_age),
-            ids: config.dedup_ids,
-            ids_total: config.dedup_ids_total,
-        },
-        subscribers: config.subscribers_max,
-    }
-}
-
-/// Every route.
-fn public_routes(mode: Mode) -> impl FnOnce(&mut web::ServiceConfig) {
-    move |routes| {
-        let events = web::resource("/events")
-            .wrap(cors(mode))
-            .route(read().to(sse::events))
-            .default_service(web::to(sse::only_get));
-        let not_by_post = |path| web::resource(path).default_service(web::to(push::only_post));
-        routes
-            .service(events)
-            .service(not_by_post("/push"))
-            .service(not_by_post("/push/{topic}"))
-            .configure(health_routes)
-            .default_service(web::to(not_found));
-        if mode == Mode::Dev {
-            routes
-                .route("/", read().to(page::html))
-                .route("/page.js", read().to(page::script))
-                .route("/page.css", read().to(page::style));
-        }
-    }
-}
-
-fn ops_routes(routes: &mut web::ServiceConfig) {
-    routes
-        .route("/metrics", read().to(ops::metrics))
-        .configure(health_routes)
-        .default_service(web::to(not_found));
-}
-
-/// Cloud Run keeps some paths that end in z for itself, hence the second names.
-fn health_routes(routes: &mut web::ServiceConfig) {
-    for path in ["/healthz", "/health"] {
-        routes.service(
-            web::resource(path).route(read().to(ops::health)).default_service(only_read()),
-        );
-    }
-    for path in ["/readyz", "/ready"] {
-        routes
-            .service(web::resource(path).route(read().to(ops::ready)).default_service(only_read()));
-    }
-}
-
-/// GET, and HEAD without the body.
-fn read() -> actix_web::Route {
-    web::route().guard(Any(Get()).or(Head()))
-}
-
-fn only_read() -> actix_web::Route {
-    web::to(async || {
-        let allow = (header::ALLOW, "GET, HEAD");
-        problem_with(StatusCode::METHOD_NOT_ALLOWED, allow, "this is read with GET")
-    })
-}
-
-async fn not_found() -> HttpResponse {
-    problem(StatusCode::NOT_FOUND, "there is nothing at this path")
 }
 
 fn public_server(

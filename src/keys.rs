@@ -1,15 +1,16 @@
-//! The keys of the push tokens' issuer: fetched ahead of need, and never while a push waits for
-//! a key that is known.
+//! The keys of an issuer of tokens: fetched ahead of need, and never while a request waits for a
+//! key that is known.
 //!
-//! One task does all fetching, so there is one fetch at a time and no lock across it. Pushes read
+//! One task does all fetching, so there is one fetch at a time and no lock across it. Requests read
 //! what it last published.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use jsonwebtoken::{
-    DecodingKey,
-    jwk::{AlgorithmParameters, Jwk, KeyAlgorithm, PublicKeyUse},
+    Algorithm, DecodingKey,
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse},
 };
+use prometheus::IntCounterVec;
 use rand::RngExt as _;
 use reqwest::header;
 use serde::Deserialize;
@@ -19,7 +20,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{metrics::Metrics, problem::error_chain};
+use crate::problem::error_chain;
 
 /// The key set of an issuer. A clone shares it; the task ends with the last one.
 #[derive(Debug, Clone)]
@@ -27,6 +28,31 @@ pub struct Keys {
     state: watch::Receiver<State>,
     unknown_kid: Arc<Notify>,
     _task: Arc<AbortOnDrop>,
+}
+
+/// A key, and the only algorithm whose signatures it verifies. What a token says of its algorithm
+/// must agree, and decides nothing.
+pub struct Key {
+    pub key: DecodingKey,
+    pub algorithm: Algorithm,
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+/// An issuer's key set, and what is wanted of it.
+#[derive(Debug)]
+pub struct KeySource {
+    pub url: String,
+    /// What they verify, for logs: `push tokens`.
+    pub of: &'static str,
+    /// Keys for other algorithms are passed over.
+    pub algorithms: &'static [Algorithm],
+    /// Counts fetches by `result`.
+    pub fetches: IntCounterVec,
 }
 
 /// When to fetch.
@@ -63,7 +89,7 @@ impl Default for KeyTimes {
 #[derive(Debug)]
 pub enum Lookup {
     /// The key.
-    Known(Arc<DecodingKey>),
+    Known(Arc<Key>),
     /// The issuer has no such key.
     Unknown,
     /// There is no key set to look into: nothing can be verified, so nothing is let in.
@@ -81,7 +107,7 @@ struct State {
 
 #[derive(Debug)]
 struct KeySet {
-    by_kid: HashMap<String, Arc<DecodingKey>>,
+    by_kid: HashMap<String, Arc<Key>>,
     usable_until: Instant,
 }
 
@@ -102,11 +128,11 @@ const KEYS_MAX: usize = 100;
 const MODULUS_MIN_CHARS: usize = 342;
 
 impl Keys {
-    /// Begins to fetch from `url`.
+    /// Begins to fetch.
     ///
     /// # Errors
     /// When the HTTP client cannot be built.
-    pub fn start(url: String, times: KeyTimes, metrics: Metrics) -> reqwest::Result<Self> {
+    pub fn start(source: KeySource, times: KeyTimes) -> reqwest::Result<Self> {
         // A redirect could point at anything this host can reach, such as the metadata server.
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -115,7 +141,7 @@ impl Keys {
             .build()?;
         let (publish, state) = watch::channel(State::default());
         let unknown_kid = Arc::new(Notify::new());
-        let issuer = Issuer { client, url, times, metrics };
+        let issuer = Issuer { client, source, times };
         let task = tokio::spawn(issuer.follow(publish, Arc::clone(&unknown_kid)));
         Ok(Self { state, unknown_kid, _task: Arc::new(AbortOnDrop(task)) })
     }
@@ -158,7 +184,7 @@ impl State {
         self.set.as_deref().filter(|set| Instant::now() < set.usable_until)
     }
 
-    fn key(&self, kid: &str) -> Option<Arc<DecodingKey>> {
+    fn key(&self, kid: &str) -> Option<Arc<Key>> {
         self.usable()?.by_kid.get(kid).cloned()
     }
 
@@ -169,9 +195,8 @@ impl State {
 
 struct Issuer {
     client: reqwest::Client,
-    url: String,
+    source: KeySource,
     times: KeyTimes,
-    metrics: Metrics,
 }
 
 /// Why a fetch failed.
@@ -185,8 +210,8 @@ enum Unfetched {
     TooLarge,
     #[error("the answer is no key set: {0}")]
     NotAKeySet(#[from] serde_json::Error),
-    #[error("none of its keys is an RSA key for RS256 signatures with a kid")]
-    NoUsableKey,
+    #[error("none of its keys has a kid and is for signatures with one of {0:?}")]
+    NoUsableKey(&'static [Algorithm]),
 }
 
 #[derive(Deserialize)]
@@ -208,14 +233,15 @@ impl Issuer {
                 }
                 Err(err) => {
                     let chain = error_chain(err);
-                    tracing::warn!(url = self.url, error = chain, "no keys for push tokens");
+                    let KeySource { url, of, .. } = &self.source;
+                    tracing::warn!(url, error = chain, "no keys for {of}");
                     let wait = pause;
                     pause = (pause * 2).min(self.times.cool_down);
                     (wait, wait)
                 }
             };
             let result = if fetched.is_ok() { "ok" } else { "failed" };
-            self.metrics.key_fetches.with_label_values(&[result]).inc();
+            self.source.fetches.with_label_values(&[result]).inc();
             publish.send_modify(|state| {
                 if let Ok((set, _)) = fetched {
                     state.set = Some(Arc::new(set));
@@ -239,7 +265,7 @@ impl Issuer {
     }
 
     async fn fetch(&self) -> Result<(KeySet, Duration), Unfetched> {
-        let mut response = self.client.get(&self.url).send().await?;
+        let mut response = self.client.get(&self.source.url).send().await?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(Unfetched::Status(response.status()));
         }
@@ -253,27 +279,48 @@ impl Issuer {
             body.extend_from_slice(&chunk);
         }
         let wire: WireKeySet = serde_json::from_slice(&body)?;
-        let by_kid: HashMap<_, _> =
-            wire.keys.into_iter().take(KEYS_MAX).filter_map(usable_key).collect();
+        let wanted = self.source.algorithms;
+        let keys = wire.keys.into_iter().take(KEYS_MAX);
+        let by_kid: HashMap<_, _> = keys.filter_map(|key| usable_key(key, wanted)).collect();
         if by_kid.is_empty() {
-            return Err(Unfetched::NoUsableKey);
+            return Err(Unfetched::NoUsableKey(wanted));
         }
         Ok((KeySet { by_kid, usable_until: Instant::now() + self.times.stale_max }, age))
     }
 }
 
-/// A key that can verify an RS256 signature, and its id. One that cannot is passed over: an issuer
-/// may add keys of other kinds at any time.
-fn usable_key(value: serde_json::Value) -> Option<(String, Arc<DecodingKey>)> {
+/// A key that can verify a signature that is wanted, and its id. One that cannot is passed over: an
+/// issuer may add keys of other kinds at any time.
+fn usable_key(value: serde_json::Value, wanted: &[Algorithm]) -> Option<(String, Arc<Key>)> {
     let jwk: Jwk = serde_json::from_value(value).ok()?;
-    let AlgorithmParameters::RSA(rsa) = &jwk.algorithm else { return None };
-    let for_signatures = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature));
-    let for_rs256 = matches!(jwk.common.key_algorithm, None | Some(KeyAlgorithm::RS256));
-    if !for_signatures || !for_rs256 || rsa.n.len() < MODULUS_MIN_CHARS {
+    let algorithm = algorithm_of(&jwk).filter(|algorithm| wanted.contains(algorithm))?;
+    if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
         return None;
     }
     let key = DecodingKey::from_jwk(&jwk).ok()?;
-    Some((jwk.common.key_id?, Arc::new(key)))
+    Some((jwk.common.key_id?, Arc::new(Key { key, algorithm })))
+}
+
+/// The algorithm that a key is for: the one that it names, if it can be that, else the usual one of
+/// its kind. A symmetric key has no place in a public set.
+fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
+    use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+    let possible: &[Algorithm] = match &jwk.algorithm {
+        AlgorithmParameters::RSA(rsa) if MODULUS_MIN_CHARS <= rsa.n.len() => {
+            &[RS256, RS384, RS512, PS256, PS384, PS512]
+        }
+        AlgorithmParameters::EllipticCurve(curve) => match curve.curve {
+            EllipticCurve::P256 => &[ES256],
+            EllipticCurve::P384 => &[ES384],
+            _ => return None,
+        },
+        AlgorithmParameters::OctetKeyPair(_) => &[EdDSA],
+        _ => return None,
+    };
+    match jwk.common.key_algorithm {
+        None => possible.first().copied(),
+        Some(named) => possible.iter().copied().find(|one| KeyAlgorithm::from(*one) == named),
+    }
 }
 
 /// For how long the answer may be kept

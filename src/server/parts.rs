@@ -1,0 +1,125 @@
+//! What all workers share, made from the configuration.
+
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
+
+use actix_web::web;
+use rand::RngExt as _;
+use tokio::task::JoinSet;
+
+use crate::{
+    backplane::{Backplane, redis::Redis},
+    budget::Budget,
+    clock,
+    config::{self, Config, PushAuth},
+    event::HISTORY_MAX,
+    hub::{DedupLimits, Hub, Limits, RingLimits},
+    inlet::{
+        body::InFlight,
+        oidc::{self, Verifier},
+        push::{Bursts, Inlet},
+    },
+    keys::{KeySource, KeyTimes, Keys},
+    metrics::Metrics,
+    ops::{Gauges, Readiness},
+    outlet::{Outlet, access::Access, stream::SLOW_MAX_BYTES},
+};
+
+/// What all workers share.
+pub(super) struct Parts {
+    pub(super) hub: Hub,
+    pub(super) inlet: web::Data<Inlet>,
+    pub(super) outlet: web::Data<Outlet>,
+    pub(super) readiness: web::Data<Readiness>,
+    pub(super) gauges: web::Data<Gauges>,
+    pub(super) in_flight: Arc<InFlight>,
+    /// They end with this.
+    pub(super) tasks: JoinSet<()>,
+}
+
+impl Parts {
+    pub(super) fn new(config: &Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let metrics = Metrics::new()?;
+        let mut tasks = JoinSet::new();
+        let (hub, backplane) = log(config, &metrics, &mut tasks);
+        let verifier = match &config.push_auth {
+            PushAuth::None => None,
+            PushAuth::Oidc { audiences, service_accounts } => {
+                let source = KeySource {
+                    url: config.push_jwks_url.clone(),
+                    of: "push tokens",
+                    algorithms: oidc::ALGORITHMS,
+                    fetches: metrics.key_fetches.clone(),
+                };
+                let keys = Keys::start(source, KeyTimes::default())?;
+                Some(Arc::new(Verifier::new(keys, audiences, service_accounts)))
+            }
+        };
+        let in_flight = InFlight::new(config.push_bytes_in_flight);
+        let inlet = Inlet {
+            backplane: backplane.clone(),
+            verifier: verifier.clone(),
+            topics: config.topics.clone(),
+            on_poison: config.poison,
+            in_flight: Arc::clone(&in_flight),
+            metrics: metrics.clone(),
+            bursts: Bursts::default(),
+        };
+        let outlet = Outlet {
+            hub: hub.clone(),
+            backplane: backplane.clone(),
+            access: Access::Anonymous { served: config.topics.clone() },
+            metrics: metrics.clone(),
+            opening: AtomicUsize::new(0),
+            slow: Budget::new(SLOW_MAX_BYTES),
+            keep_alive: config.keep_alive,
+            stream_age_max: config.stream_age_max,
+        };
+        let gauges =
+            Gauges::new(metrics.registry, hub.clone(), backplane.clone(), Arc::clone(&in_flight))?;
+        Ok(Self {
+            hub,
+            inlet: web::Data::new(inlet),
+            outlet: web::Data::new(outlet),
+            readiness: web::Data::new(Readiness::new(verifier, backplane)),
+            gauges: web::Data::new(gauges),
+            in_flight,
+            tasks,
+        })
+    }
+}
+
+/// The rings, and what fills them. `tasks` keeps what runs for it.
+fn log(config: &Config, metrics: &Metrics, tasks: &mut JoinSet<()>) -> (Hub, Backplane) {
+    match &config.backplane {
+        config::Backplane::Local => {
+            let history = rand::rng().random_range(1..=HISTORY_MAX);
+            let hub = Hub::new(limits(config), history, clock::now_ms());
+            (hub.clone(), Backplane::Local(hub))
+        }
+        config::Backplane::Redis(options) => {
+            let hub = Hub::copy(limits(config));
+            let (copy, metrics) = (hub.clone(), metrics.clone());
+            let redis = Redis::start(options, config.ring_age, copy, metrics, tasks);
+            (hub, Backplane::Redis(redis))
+        }
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Limits {
+        ring: RingLimits { events: config.ring_events, bytes: config.ring_bytes },
+        ring_age_ms: millis(config.ring_age),
+        ring_bytes_total: config.ring_bytes_total,
+        topics: config.topics_max,
+        dedup: DedupLimits {
+            age_ms: millis(config.dedup_age),
+            ids: config.dedup_ids,
+            ids_total: config.dedup_ids_total,
+        },
+        subscribers: config.subscribers_max,
+    }
+}

@@ -1,0 +1,76 @@
+//! Every route in one list.
+
+use actix_web::{
+    HttpResponse,
+    guard::{Any, Get, Head},
+    http::{StatusCode, header},
+    web,
+};
+
+use crate::{
+    config::Mode,
+    guard::cors,
+    inlet::push,
+    ops,
+    outlet::{page, sse},
+    problem::{problem, problem_with},
+};
+
+/// Every route.
+pub(super) fn public_routes(mode: Mode) -> impl FnOnce(&mut web::ServiceConfig) {
+    move |routes| {
+        let events = web::resource("/events")
+            .wrap(cors(mode))
+            .route(read().to(sse::events))
+            .default_service(web::to(sse::only_get));
+        let not_by_post = |path| web::resource(path).default_service(web::to(push::only_post));
+        routes
+            .service(events)
+            .service(not_by_post("/push"))
+            .service(not_by_post("/push/{topic}"))
+            .configure(health_routes)
+            .default_service(web::to(not_found));
+        if mode == Mode::Dev {
+            routes
+                .route("/", read().to(page::html))
+                .route("/page.js", read().to(page::script))
+                .route("/page.css", read().to(page::style));
+        }
+    }
+}
+
+pub(super) fn ops_routes(routes: &mut web::ServiceConfig) {
+    routes
+        .route("/metrics", read().to(ops::metrics))
+        .configure(health_routes)
+        .default_service(web::to(not_found));
+}
+
+/// Cloud Run keeps some paths that end in z for itself, hence the second names.
+fn health_routes(routes: &mut web::ServiceConfig) {
+    for path in ["/healthz", "/health"] {
+        routes.service(
+            web::resource(path).route(read().to(ops::health)).default_service(only_read()),
+        );
+    }
+    for path in ["/readyz", "/ready"] {
+        routes
+            .service(web::resource(path).route(read().to(ops::ready)).default_service(only_read()));
+    }
+}
+
+/// GET, and HEAD without the body.
+fn read() -> actix_web::Route {
+    web::route().guard(Any(Get()).or(Head()))
+}
+
+fn only_read() -> actix_web::Route {
+    web::to(async || {
+        let allow = (header::ALLOW, "GET, HEAD");
+        problem_with(StatusCode::METHOD_NOT_ALLOWED, allow, "this is read with GET")
+    })
+}
+
+async fn not_found() -> HttpResponse {
+    problem(StatusCode::NOT_FOUND, "there is nothing at this path")
+}
