@@ -1,6 +1,6 @@
 //! What arrives, in Pub/Sub's words.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{borrow::Borrow, collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
 
@@ -59,6 +59,58 @@ impl Topic {
     /// When that segment is not a resource id.
     pub fn of_resource(name: &str) -> Result<Self, BadTopic> {
         name.rsplit('/').next().unwrap_or(name).parse()
+    }
+}
+
+impl Borrow<str> for Topic {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Topic {
+    /// Its parts up to each of its dots, as in `a.` and `a.b.` for `a.b.c`.
+    pub fn prefixes(&self) -> impl Iterator<Item = &str> {
+        self.0.match_indices('.').filter_map(|(dot, _)| self.0.get(..=dot))
+    }
+}
+
+/// Which topics somebody may read: one, or all that begin with some whole parts of a name. A prefix
+/// ends with a dot, so that `order.*` is no way to `orders-of-another`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TopicPattern {
+    /// `*`.
+    All,
+    /// `orders`.
+    Exact(Topic),
+    /// `orders.*`, here without the star.
+    Prefix(Arc<str>),
+}
+
+impl TopicPattern {
+    /// Whether a topic is one of them.
+    pub fn matches(&self, topic: &Topic) -> bool {
+        match self {
+            Self::All => true,
+            Self::Exact(exact) => exact == topic,
+            Self::Prefix(prefix) => topic.as_str().starts_with(&**prefix),
+        }
+    }
+}
+
+impl FromStr for TopicPattern {
+    type Err = BadTopic;
+
+    fn from_str(text: &str) -> Result<Self, BadTopic> {
+        if text == "*" {
+            return Ok(Self::All);
+        }
+        let Some(prefix) = text.strip_suffix(".*") else { return text.parse().map(Self::Exact) };
+        // What comes before the dot must be able to begin a name.
+        format!("{prefix}.x")
+            .parse::<Topic>()
+            .map_err(|_| BadTopic(text.chars().take(64).collect()))?;
+        Ok(Self::Prefix(format!("{prefix}.").into()))
     }
 }
 

@@ -11,6 +11,7 @@ mod rings;
 mod shard;
 mod subscriber;
 mod timeline;
+mod topics;
 
 use std::{
     rc::Rc,
@@ -23,12 +24,13 @@ use std::{
 
 pub use block::{BLOCK_MAX_BYTES, Block, Events};
 pub use dedup::DedupLimits;
-pub use read::{Gap, GapReason, Topics};
+pub use read::{Gap, GapReason};
 pub use ring::RingLimits;
 pub use rings::{Limits, Published, Stats};
 pub use shard::{Listener, Read, Shard};
 pub use subscriber::{Start, Subscriber};
 use tokio::sync::Notify;
+pub use topics::Topics;
 
 use crate::{
     event::{Draft, Event, EventId},

@@ -1,6 +1,9 @@
 //! Reading: what comes after a cursor, in the order over all topics, and what is missing of it.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    ops::Bound::{Included, Unbounded},
+    sync::Arc,
+};
 
 use crate::{
     event::{Event, EventId},
@@ -8,55 +11,10 @@ use crate::{
         block::BLOCK_MAX_BYTES,
         channel::{Channel, Floor},
         rings::Rings,
+        topics::{MERGED_MAX, Topics, Way},
     },
     message::Topic,
 };
-
-/// Which topics a reader follows.
-#[derive(Debug, Clone)]
-pub struct Topics {
-    /// In order, each once. None for all.
-    names: Arc<[Topic]>,
-    way: Way,
-}
-
-/// How they are read.
-#[derive(Debug, Clone)]
-enum Way {
-    /// All there are, those too that appear later.
-    All,
-    /// A few, whose rings are merged.
-    Few,
-    /// So many that following the timeline costs less than a look into each ring.
-    Many(Arc<HashSet<Topic>>),
-}
-
-/// Up to so many rings are merged.
-const MERGED_MAX: usize = 16;
-
-impl Topics {
-    /// All topics if none is named.
-    pub fn new(mut names: Vec<Topic>) -> Self {
-        names.sort();
-        names.dedup();
-        let way = match names.len() {
-            0 => Way::All,
-            1..=MERGED_MAX => Way::Few,
-            _ => Way::Many(Arc::new(names.iter().cloned().collect())),
-        };
-        Self { names: names.into(), way }
-    }
-
-    /// Those there are and those that will be.
-    pub fn all() -> Self {
-        Self::new(Vec::new())
-    }
-
-    /// The names in order, none for all.
-    pub fn names(&self) -> &Arc<[Topic]> {
-        &self.names
-    }
-}
 
 /// A place in the order over all topics.
 #[derive(Debug, Clone, Copy)]
@@ -114,13 +72,34 @@ impl Rings {
         cursor.losses_seen = self.losses;
         let mut batch = Batch { out, bytes: 0, last: None };
         let stopped_at = match &topics.way {
-            Way::Few => self.read_merged(&topics.names, cursor.after, &mut batch),
-            Way::All => self.read_timeline(None, cursor.after, &mut batch),
-            Way::Many(names) => self.read_timeline(Some(names), cursor.after, &mut batch),
+            Way::Few => self.read_merged(topics.names(), cursor.after, &mut batch),
+            Way::All | Way::Many(_) => self.read_timeline(topics, cursor.after, &mut batch),
+            Way::Matching(_) => match self.few_matching(topics) {
+                Some(names) => self.read_merged(&names, cursor.after, &mut batch),
+                None => self.read_timeline(topics, cursor.after, &mut batch),
+            },
         };
         // A cursor can be ahead of a copy that has yet to read as far.
         cursor.after = stopped_at.unwrap_or(self.head.max(cursor.after));
         Found { gap, more: stopped_at.is_some() }
+    }
+
+    /// The topics there are that match, unless they are too many to be merged. A reader that may
+    /// see a few of very many topics must not walk past the events of all the others.
+    fn few_matching(&self, topics: &Topics) -> Option<Vec<Topic>> {
+        let named = topics.names().iter().filter(|name| self.by_topic.contains_key(*name)).cloned();
+        let with = |prefix: &Arc<str>| {
+            let from_there = self.in_order.range::<str, _>((Included(&**prefix), Unbounded));
+            let prefix = Arc::clone(prefix);
+            from_there.take_while(move |topic| topic.as_str().starts_with(&*prefix)).cloned()
+        };
+        let all = named.chain(topics.prefixes().iter().flat_map(with));
+        let mut few: Vec<_> = all.take(MERGED_MAX + 1).collect();
+        let fit = few.len() <= MERGED_MAX;
+        // A name may have one of the prefixes too, and a prefix begin with another.
+        few.sort();
+        few.dedup();
+        fit.then_some(few)
     }
 
     /// Returns where it stopped short of the head.
@@ -152,13 +131,12 @@ impl Rings {
     /// Returns where it stopped short of the head.
     fn read_timeline(
         &self,
-        names: Option<&HashSet<Topic>>,
+        topics: &Topics,
         after: EventId,
         batch: &mut Batch<'_>,
     ) -> Option<EventId> {
-        let wanted = |channel: usize| match names {
-            None => true,
-            Some(names) => self.channels.get(channel).is_some_and(|c| names.contains(&c.topic)),
+        let wanted = |channel: usize| {
+            topics.are_all() || self.channels.get(channel).is_some_and(|c| topics.contain(&c.topic))
         };
         let mut stop = after;
         for (looks, (id, channel, event)) in self.timeline.after(after).enumerate() {
@@ -197,15 +175,16 @@ impl Rings {
         let any_forgotten = missed(self.forgotten);
         let mut gone: Vec<Topic> = match &topics.way {
             Way::All => fresh().cloned().collect(),
-            Way::Many(names) if !any_forgotten => {
-                fresh().filter(|n| names.contains(*n)).cloned().collect()
+            Way::Matching(_) => fresh().filter(|name| topics.contain(name)).cloned().collect(),
+            Way::Many(_) if !any_forgotten => {
+                fresh().filter(|name| topics.contain(name)).cloned().collect()
             }
             Way::Few | Way::Many(_) => {
-                topics.names.iter().filter(|n| missed(floor_of(n))).cloned().collect()
+                topics.names().iter().filter(|name| missed(floor_of(name))).cloned().collect()
             }
         };
         let mut upto = gone.iter().map(|name| floor_of(name).id).max();
-        if any_forgotten && matches!(topics.way, Way::All) {
+        if any_forgotten && matches!(topics.way, Way::All | Way::Matching(_)) {
             // Nobody knows the names of forgotten topics: it can be any.
             upto = upto.max(Some(self.forgotten.id));
             gone.clear();

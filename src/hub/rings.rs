@@ -47,6 +47,8 @@ pub struct Rings {
     pub(super) head: EventId,
     pub(super) channels: Slab<Channel>,
     pub(super) by_topic: HashMap<Topic, usize>,
+    /// The same topics, so that those with a prefix are found.
+    pub(super) in_order: BTreeSet<Topic>,
     pub(super) timeline: Timeline,
     bytes: usize,
     dedup_ids: usize,
@@ -107,6 +109,7 @@ impl Rings {
             head: origin,
             channels: Slab::new(),
             by_topic: HashMap::new(),
+            in_order: BTreeSet::new(),
             timeline: Timeline::default(),
             bytes: 0,
             dedup_ids: 0,
@@ -232,6 +235,7 @@ impl Rings {
         }
         let at = self.channels.insert(Channel::new(topic.clone(), self.forgotten));
         self.by_topic.insert(topic.clone(), at);
+        self.in_order.insert(topic.clone());
         at
     }
 
@@ -252,6 +256,7 @@ impl Rings {
         self.dedup(at, |dedup, _| *dedup = DedupWindow::default());
         let Some(channel) = self.channels.try_remove(at) else { return };
         self.by_topic.remove(&channel.topic);
+        self.in_order.remove(&channel.topic);
         self.lost.remove(&channel.lost_at);
         self.losses += 1;
         self.forgotten =

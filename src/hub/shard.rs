@@ -23,7 +23,8 @@ use crate::{
         Hub,
         bell::{Bell, Rung},
         block::{Events, Recent, Shared},
-        read::{Cursor, Gap, Topics},
+        read::{Cursor, Gap},
+        topics::Topics,
     },
     message::Topic,
 };
@@ -38,11 +39,13 @@ pub struct Shard {
     events: RefCell<Vec<Arc<Event>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Groups {
-    /// By their topics' names in order; without names, the group of those who follow all.
-    by_names: HashMap<Arc<[Topic]>, Rc<Group>>,
+    /// All topics.
+    everything: Topics,
+    all: HashMap<Topics, Rc<Group>>,
     by_topic: HashMap<Topic, HashMap<u64, Rc<Group>>>,
+    by_prefix: HashMap<Arc<str>, HashMap<u64, Rc<Group>>>,
     opened: u64,
 }
 
@@ -187,10 +190,22 @@ impl Shard {
     }
 }
 
+impl Default for Groups {
+    fn default() -> Self {
+        Self {
+            everything: Topics::all(),
+            all: HashMap::new(),
+            by_topic: HashMap::new(),
+            by_prefix: HashMap::new(),
+            opened: 0,
+        }
+    }
+}
+
 impl Groups {
     /// The group of these topics, made if need be.
     fn of(&mut self, topics: Topics) -> Rc<Group> {
-        if let Some(group) = self.by_names.get(topics.names()) {
+        if let Some(group) = self.all.get(&topics) {
             return Rc::clone(group);
         }
         self.opened += 1;
@@ -200,12 +215,16 @@ impl Groups {
             let groups = self.by_topic.entry(name.clone()).or_default();
             groups.insert(number, Rc::clone(&group));
         }
-        self.by_names.insert(Arc::clone(group.topics.names()), Rc::clone(&group));
+        for prefix in group.topics.prefixes() {
+            let groups = self.by_prefix.entry(Arc::clone(prefix)).or_default();
+            groups.insert(number, Rc::clone(&group));
+        }
+        self.all.insert(group.topics.clone(), Rc::clone(&group));
         group
     }
 
     fn remove(&mut self, group: &Group) {
-        self.by_names.remove(group.topics.names());
+        self.all.remove(&group.topics);
         for name in group.topics.names().iter() {
             if let Some(groups) = self.by_topic.get_mut(name) {
                 groups.remove(&group.number);
@@ -214,19 +233,33 @@ impl Groups {
                 }
             }
         }
+        for prefix in group.topics.prefixes() {
+            if let Some(groups) = self.by_prefix.get_mut(prefix) {
+                groups.remove(&group.number);
+                if groups.is_empty() {
+                    self.by_prefix.remove(prefix);
+                }
+            }
+        }
     }
 
     /// Whom to ring for.
     fn find(&self, rung: &Rung, into: &mut Vec<Rc<Group>>) {
         if rung.everyone {
-            into.extend(self.by_names.values().cloned());
+            into.extend(self.all.values().cloned());
             return;
         }
         for groups in rung.topics.iter().filter_map(|topic| self.by_topic.get(topic)) {
             into.extend(groups.values().cloned());
         }
+        if !self.by_prefix.is_empty() {
+            let prefixes = rung.topics.iter().flat_map(Topic::prefixes);
+            for groups in prefixes.filter_map(|prefix| self.by_prefix.get(prefix)) {
+                into.extend(groups.values().cloned());
+            }
+        }
         if !rung.topics.is_empty()
-            && let Some(group) = self.by_names.get::<[Topic]>(&[])
+            && let Some(group) = self.all.get(&self.everything)
         {
             into.push(Rc::clone(group));
         }

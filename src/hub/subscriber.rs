@@ -9,8 +9,9 @@ use crate::{
     event::EventId,
     hub::{
         Hub,
-        read::{Cursor, Gap, GapReason, Topics},
+        read::{Cursor, Gap, GapReason},
         shard::{Group, Listener, Read, Shard},
+        topics::Topics,
     },
 };
 

@@ -6,6 +6,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use stream_events::{
     event::EventId,
     hub::{DedupLimits, Gap, Hub, Limits, RingLimits, Shard, Start, Subscriber, Topics},
+    message::TopicPattern,
 };
 
 use crate::{
@@ -29,7 +30,7 @@ fn every_event_is_read_or_told_as_missing() {
             dedup: DedupLimits { age_ms: 60, ids: 10, ids_total: 50 },
             ..limits()
         });
-        let names: Vec<_> = (0..30).map(|n| format!("topic-{n:02}")).collect();
+        let names: Vec<_> = (0..30).map(|n| format!("part-{}.topic-{n:02}", n % 7)).collect();
         let mut published: Vec<(EventId, usize)> = Vec::new();
         let mut readers: Vec<Reader> = Vec::new();
         let mut now_ms = T0;
@@ -57,7 +58,15 @@ fn every_event_is_read_or_told_as_missing() {
                     let count = [1, 3, 20, 0][random.random_range(0..4_usize)];
                     let first = random.random_range(0..10);
                     let asked: Vec<usize> = (first..first + count).collect();
-                    readers.push(Reader::new(&hub, &shard, &names, asked, after));
+                    let part = random.random_range(0..14);
+                    let (topics, asked) = match part {
+                        0..7 => matching(&names, &[&format!("part-{part}.*")]),
+                        // More than are merged.
+                        7 => matching(&names, &["part-0.*", "part-1.*", "part-2.*", "part-3.*"]),
+                        8 => matching(&names, &["part-5.*", "part-5.topic-05", "part-6.topic-13"]),
+                        _ => (named(&names, &asked), asked),
+                    };
+                    readers.push(Reader::new(&hub, &shard, &names, (topics, asked), after));
                 }
                 _ => {
                     if !readers.is_empty() {
@@ -76,6 +85,18 @@ fn every_event_is_read_or_told_as_missing() {
     }
 }
 
+fn named(names: &[String], asked: &[usize]) -> Topics {
+    Topics::new(asked.iter().map(|at| topic(&names[*at])).collect())
+}
+
+/// The topics that match, and which they are.
+fn matching(names: &[String], patterns: &[&str]) -> (Topics, Vec<usize>) {
+    let patterns: Vec<TopicPattern> = patterns.iter().map(|text| text.parse().unwrap()).collect();
+    let matches = |name: &str| patterns.iter().any(|pattern| pattern.matches(&topic(name)));
+    let asked = (0..names.len()).filter(|at| matches(&names[*at])).collect();
+    (Topics::matching(&patterns), asked)
+}
+
 struct Reader {
     subscriber: Subscriber,
     asked: Vec<usize>,
@@ -90,10 +111,9 @@ impl Reader {
         hub: &Hub,
         shard: &Rc<Shard>,
         names: &[String],
-        asked: Vec<usize>,
+        (topics, asked): (Topics, Vec<usize>),
         after: Option<EventId>,
     ) -> Self {
-        let topics = Topics::new(asked.iter().map(|at| topic(&names[*at])).collect());
         let start = after.map_or(Start::Live, Start::After);
         let subscriber = hub.subscribe(shard, topics, start).unwrap();
         let from = subscriber.opened_at();

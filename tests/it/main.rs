@@ -22,6 +22,8 @@ mod hub;
 
 mod hub_model;
 
+mod hub_patterns;
+
 mod hub_threads;
 
 mod straight;

@@ -1,0 +1,132 @@
+//! Which topics a reader follows.
+
+use std::{
+    collections::HashSet,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use crate::message::{Topic, TopicPattern};
+
+/// Which topics a reader follows. Two that choose the same are equal.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    /// In order, each once.
+    names: Arc<[Topic]>,
+    pub(super) way: Way,
+}
+
+/// How they are read.
+#[derive(Debug, Clone)]
+pub(super) enum Way {
+    /// All there are, those too that appear later.
+    All,
+    /// A few, whose rings are merged.
+    Few,
+    /// So many that following the timeline costs less than a look into each ring.
+    Many(Arc<HashSet<Topic>>),
+    /// Those that have a name or begin with a prefix, those too that appear later.
+    Matching(Arc<Matching>),
+}
+
+/// Names and prefixes.
+#[derive(Debug, Default)]
+pub(super) struct Matching {
+    names: HashSet<Topic>,
+    /// In order, each once, with the dot at the end.
+    prefixes: Vec<Arc<str>>,
+    prefix_set: HashSet<Arc<str>>,
+}
+
+/// Up to so many rings are merged.
+pub(super) const MERGED_MAX: usize = 16;
+
+impl Topics {
+    /// All topics if none is named.
+    pub fn new(mut names: Vec<Topic>) -> Self {
+        names.sort();
+        names.dedup();
+        let way = match names.len() {
+            0 => Way::All,
+            1..=MERGED_MAX => Way::Few,
+            _ => Way::Many(Arc::new(names.iter().cloned().collect())),
+        };
+        Self { names: names.into(), way }
+    }
+
+    /// Those there are and those that will be.
+    pub fn all() -> Self {
+        Self::new(Vec::new())
+    }
+
+    /// Those that match one of the patterns: none at all if there are no patterns.
+    pub fn matching(patterns: &[TopicPattern]) -> Self {
+        let mut matching = Matching::default();
+        for pattern in patterns {
+            match pattern {
+                TopicPattern::All => return Self::all(),
+                TopicPattern::Exact(topic) => drop(matching.names.insert(topic.clone())),
+                TopicPattern::Prefix(prefix) => matching.prefixes.push(Arc::clone(prefix)),
+            }
+        }
+        if matching.prefixes.is_empty() && !matching.names.is_empty() {
+            return Self::new(matching.names.into_iter().collect());
+        }
+        matching.prefixes.sort();
+        matching.prefixes.dedup();
+        matching.prefix_set = matching.prefixes.iter().cloned().collect();
+        let mut names: Vec<_> = matching.names.iter().cloned().collect();
+        names.sort();
+        Self { names: names.into(), way: Way::Matching(Arc::new(matching)) }
+    }
+
+    /// The names in order. Without names and [prefixes](Self::prefixes) it may be all.
+    pub fn names(&self) -> &Arc<[Topic]> {
+        &self.names
+    }
+
+    /// The prefixes in order, each with its dot.
+    pub fn prefixes(&self) -> &[Arc<str>] {
+        match &self.way {
+            Way::Matching(matching) => &matching.prefixes,
+            _ => &[],
+        }
+    }
+
+    /// Whether they are all that there are and will be.
+    pub fn are_all(&self) -> bool {
+        matches!(self.way, Way::All)
+    }
+
+    /// Whether a topic is one of them.
+    pub fn contain(&self, topic: &Topic) -> bool {
+        match &self.way {
+            Way::All => true,
+            Way::Few => self.names.binary_search(topic).is_ok(),
+            Way::Many(names) => names.contains(topic),
+            Way::Matching(matching) => {
+                let mut prefixes = topic.prefixes();
+                matching.names.contains(topic)
+                    || prefixes.any(|prefix| matching.prefix_set.contains(prefix))
+            }
+        }
+    }
+}
+
+impl PartialEq for Topics {
+    fn eq(&self, other: &Self) -> bool {
+        self.are_all() == other.are_all()
+            && self.names == other.names
+            && self.prefixes() == other.prefixes()
+    }
+}
+
+impl Eq for Topics {}
+
+impl Hash for Topics {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.are_all().hash(state);
+        self.names.hash(state);
+        self.prefixes().hash(state);
+    }
+}
