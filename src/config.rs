@@ -26,6 +26,7 @@ pub struct Config {
     pub push_auth: PushAuth,
     pub push_jwks_url: String,
     pub poison: Poison,
+    pub read_auth: ReadAuth,
     pub push_bytes_in_flight: usize,
     /// The only topics served; any if empty.
     pub topics: Vec<Topic>,
@@ -67,6 +68,33 @@ pub enum PushAuth {
     None,
     /// Pub/Sub, with a token of one of these service accounts for one of these audiences.
     Oidc { audiences: Vec<String>, service_accounts: Vec<String> },
+}
+
+/// Who may read.
+#[derive(Debug, Clone)]
+pub enum ReadAuth {
+    /// Anyone who can connect.
+    Anonymous,
+    /// Whoever has a token.
+    Jwt(Box<ReadJwt>),
+}
+
+/// How readers' tokens are verified, and what they grant.
+#[derive(Debug, Clone)]
+pub struct ReadJwt {
+    pub keys: ReadKeys,
+    pub audiences: Vec<String>,
+    pub issuers: Vec<String>,
+    /// The cookie that a token may be in.
+    pub cookie: Option<String>,
+    pub topics_claim: String,
+}
+
+/// Where the keys of readers' tokens are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadKeys {
+    Url(String),
+    File(PathBuf),
 }
 
 /// What becomes of a message that can never be used.
@@ -163,8 +191,9 @@ impl Config {
             ops_listen: values.ops_listen(),
             tls: values.tls(),
             push_auth: values.push_auth(),
-            push_jwks_url: values.jwks_url(),
+            push_jwks_url: values.jwks_url("push-jwks-url"),
             poison: values.choice("poison", &[("ack", Poison::Ack), ("nack", Poison::Nack)]),
+            read_auth: values.read_auth(),
             push_bytes_in_flight: values.bytes("push-bytes-in-flight"),
             topics: values.many("topic"),
             ring_events: values.count("ring-events"),
@@ -188,9 +217,6 @@ impl Config {
                 .choice("log-format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
             log_level: values.log_level(),
         };
-        // Who may read has one answer so far, but it must be given: an open stream is never a
-        // default.
-        values.choice("read-auth", &[("anonymous", ())]);
         values.check(config.dedup_age >= config.ring_age, || {
             "--dedup-age must not be below --ring-age: a redelivery would show twice what a replay \
              still holds"

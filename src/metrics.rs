@@ -22,6 +22,8 @@ pub struct Metrics {
     pub push_tokens_remembered: IntCounter,
     /// `stream_events_push_keys_fetches_total{result}`: fetches of the issuer's key set.
     pub key_fetches: IntCounterVec,
+    /// `stream_events_read_keys_fetches_total{result}`: fetches of the key set for readers' tokens.
+    pub read_key_fetches: IntCounterVec,
     /// `stream_events_events_delivered_total`: events handed to a stream's socket, per stream.
     pub delivered: IntCounter,
     /// `stream_events_streams_opened_total`.
@@ -67,6 +69,12 @@ impl Metrics {
                 &registry,
                 "push_keys_fetches_total",
                 "Fetches of the push token issuer's keys.",
+                "result",
+            )?,
+            read_key_fetches: counters(
+                &registry,
+                "read_keys_fetches_total",
+                "Fetches of the keys for readers' tokens.",
                 "result",
             )?,
             delivered: counter(&registry, "events_delivered_total", "Events given to streams.")?,

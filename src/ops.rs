@@ -15,6 +15,7 @@ use crate::{
     backplane::Backplane,
     hub::{Hub, WAITS_US},
     inlet::{body::InFlight, oidc::Verifier},
+    outlet::Outlet,
 };
 
 /// Whether new work may be sent here. Once it was ready, only leaving makes it unready: a load
@@ -22,16 +23,16 @@ use crate::{
 #[derive(Debug)]
 pub struct Readiness {
     verifier: Option<Arc<Verifier>>,
-    backplane: Backplane,
+    outlet: web::Data<Outlet>,
     was_ready: AtomicBool,
     leaving: AtomicBool,
 }
 
 impl Readiness {
-    /// Ready when push tokens can be verified, or need not be, and the rings are filled.
-    pub fn new(verifier: Option<Arc<Verifier>>, backplane: Backplane) -> Self {
+    /// Ready when tokens can be verified, or need not be, and the rings are filled.
+    pub fn new(verifier: Option<Arc<Verifier>>, outlet: web::Data<Outlet>) -> Self {
         let (was_ready, leaving) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { verifier, backplane, was_ready, leaving }
+        Self { verifier, outlet, was_ready, leaving }
     }
 
     /// From now on unready, for good.
@@ -50,7 +51,10 @@ impl Readiness {
         if self.verifier.as_ref().is_some_and(|verifier| !verifier.ready()) {
             return Some("the keys for push tokens were not fetched yet (--push-jwks-url)");
         }
-        if !self.backplane.is_filled() {
+        if !self.outlet.access.ready() {
+            return Some("the keys for readers' tokens were not fetched yet (--read-jwks-url)");
+        }
+        if !self.outlet.backplane.is_filled() {
             return Some("the log was not read yet (--backplane)");
         }
         self.was_ready.store(true, Ordering::SeqCst);

@@ -9,8 +9,9 @@ use crate::{
     accept::{BadTls, load_tls},
     backplane::redis::{self, BadLink},
     cli::EXIT_USAGE,
-    config::{Backplane, Config, Mode, PushAuth},
+    config::{Backplane, Config, Mode, PushAuth, ReadAuth, ReadKeys},
     logs,
+    outlet::token::{self, BadKey},
     server::{self, Listeners},
 };
 
@@ -20,6 +21,8 @@ enum Failed {
     /// Found before anything is bound.
     #[error(transparent)]
     Tls(#[from] BadTls),
+    #[error("--read-key-file: {0}")]
+    ReadKey(#[from] BadKey),
     #[error("--backplane: the Redis server cannot be used: {0}")]
     Redis(#[from] BadLink),
     #[error("{0}")]
@@ -35,7 +38,7 @@ pub fn run(config: Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             eprintln!("{err}");
-            let usage = matches!(err, Failed::Tls(_) | Failed::Redis(_));
+            let usage = matches!(err, Failed::Tls(_) | Failed::Redis(_) | Failed::ReadKey(_));
             if usage { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }
@@ -44,6 +47,11 @@ pub fn run(config: Config) -> ExitCode {
 fn start(config: Config) -> Result<(), Failed> {
     let tls = config.tls.as_ref().map(load_tls).transpose()?;
     logs::init(config.log_format, &config.log_level).map_err(Failed::Log)?;
+    if let ReadAuth::Jwt(jwt) = &config.read_auth
+        && let ReadKeys::File(path) = &jwt.keys
+    {
+        token::load_key(path)?;
+    }
     let system = actix_web::rt::System::new();
     if let Backplane::Redis(options) = &config.backplane {
         system.block_on(redis::check(options))?;

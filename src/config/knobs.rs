@@ -120,8 +120,53 @@ pub const KNOBS: &[Knob] = &[
         "Bodies being received, over all pushes; beyond it pushes are answered 503",
     )
     .from("16 MiB", "1 TiB"),
-    knob("read-auth", "anonymous", None, "Who may open /events. So far: anyone who can connect")
-        .dev("anonymous"),
+    knob(
+        "read-auth",
+        "jwt|anonymous",
+        None,
+        "Who may open /events: jwt takes only readers with a token, anonymous takes anyone",
+    )
+    .dev("anonymous"),
+    knob(
+        "read-jwks-url",
+        "URL",
+        Some(""),
+        "Key set of the issuer of readers' tokens; https, or http on loopback",
+    ),
+    knob(
+        "read-key-file",
+        "FILE",
+        Some(""),
+        "Instead of --read-jwks-url, the one key of readers' tokens: a public key (PEM), or a secret \
+         of at least 32 bytes that the issuer shares, for HS256",
+    ),
+    knob(
+        "read-audience",
+        "TEXT",
+        Some(""),
+        "Audience that a reader's token must be for; any if none is given",
+    )
+    .many(),
+    knob(
+        "read-issuer",
+        "TEXT",
+        Some(""),
+        "Issuer that a reader's token must be of; any that has the key if none is given",
+    )
+    .many(),
+    knob(
+        "read-cookie",
+        "NAME",
+        Some(""),
+        "Cookie in which a reader's token may come, for EventSource, which can send no header",
+    ),
+    knob(
+        "read-topics-claim",
+        "NAME",
+        Some("topics"),
+        "Claim that lists the topics that a token grants, each a name, prefix.* or *; with dots for a \
+         claim within another",
+    ),
     knob("topic", "NAME", Some(""), "The only topics that are served; any if none is given").many(),
     knob("ring-events", "N", Some("1024"), "Events held for replay, per topic")
         .from("1", "10000000"),

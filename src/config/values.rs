@@ -13,7 +13,8 @@ use jiff::SignedDuration;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Backplane, BadConfig, Config, KNOBS, Knob, Mode, Password, PushAuth, Redis, Texts, TlsFiles,
+    Backplane, BadConfig, Config, KNOBS, Knob, Mode, Password, PushAuth, ReadAuth, ReadJwt,
+    ReadKeys, Redis, Texts, TlsFiles,
 };
 
 /// The values read so far, and every problem met.
@@ -214,10 +215,35 @@ impl<'a> Values<'a> {
         PushAuth::Oidc { audiences, service_accounts }
     }
 
+    pub(super) fn read_auth(&mut self) -> ReadAuth {
+        let is_jwt = self.choice("read-auth", &[("anonymous", false), ("jwt", true)]);
+        let url = self.filled("read-jwks-url").map(str::to_owned);
+        let file = self.filled("read-key-file").map(PathBuf::from);
+        let audiences = self.many::<String>("read-audience");
+        let issuers = self.many::<String>("read-issuer");
+        let cookie = self.filled("read-cookie").map(str::to_owned);
+        let topics_claim = self.text("read-topics-claim").unwrap_or_default().to_owned();
+        if !is_jwt {
+            let given = url.is_some() || file.is_some() || cookie.is_some();
+            if given || !audiences.is_empty() || !issuers.is_empty() {
+                self.problem("read-auth", "is anonymous, so no token would be looked at");
+            }
+            return ReadAuth::Anonymous;
+        }
+        let keys = match (url, file) {
+            (Some(_), None) => ReadKeys::Url(self.jwks_url("read-jwks-url")),
+            (None, Some(path)) => ReadKeys::File(path),
+            _ => {
+                self.problem("read-auth", "jwt wants either --read-jwks-url or --read-key-file");
+                ReadKeys::Url(String::new())
+            }
+        };
+        ReadAuth::Jwt(Box::new(ReadJwt { keys, audiences, issuers, cookie, topics_claim }))
+    }
+
     /// Keys that came in clear text over a network would let anyone on the way sign tokens.
-    pub(super) fn jwks_url(&mut self) -> String {
-        const FLAG: &str = "push-jwks-url";
-        let text = self.text(FLAG).unwrap_or_default();
+    pub(super) fn jwks_url(&mut self, flag: &str) -> String {
+        let text = self.text(flag).unwrap_or_default();
         let url = reqwest::Url::parse(text).ok();
         let host = url.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
         let loopback = host == "localhost"
@@ -225,7 +251,7 @@ impl<'a> Values<'a> {
         match url.as_ref().map(reqwest::Url::scheme) {
             Some("https") => {}
             Some("http") if loopback => {}
-            _ => self.problem(FLAG, format!("{text:?} is not https, nor http on loopback")),
+            _ => self.problem(flag, format!("{text:?} is not https, nor http on loopback")),
         }
         text.to_owned()
     }

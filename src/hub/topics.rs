@@ -54,6 +54,11 @@ impl Topics {
         Self { names: names.into(), way }
     }
 
+    /// These and no others, not even if there are none.
+    pub fn only(names: impl Iterator<Item = Topic>) -> Self {
+        Self::matching(&names.map(TopicPattern::Exact).collect::<Vec<_>>())
+    }
+
     /// Those there are and those that will be.
     pub fn all() -> Self {
         Self::new(Vec::new())

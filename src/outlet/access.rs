@@ -1,29 +1,100 @@
 //! Who may read what.
 
-use crate::{hub::Topics, message::Topic};
+use actix_web::{HttpRequest, http::header};
+
+use crate::{
+    hub::Topics,
+    message::Topic,
+    outlet::token::{Denied, Grant, Tokens},
+};
 
 /// What a reader may see. A closed set: one variant for each way to decide it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Access {
-    /// Anyone may read every topic that is served: all, or those of the list.
-    Anonymous { served: Vec<Topic> },
+    /// Anyone may read every topic that is served.
+    Anonymous,
+    /// Whoever brings a token may read what it grants.
+    Token {
+        tokens: Tokens,
+        /// The cookie that a token may be in: native `EventSource` can set no header.
+        cookie: Option<String>,
+    },
 }
 
-/// The topic that a reader asked for and may not have.
+/// A topic that a reader asked for and may not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotServed(pub Topic);
+pub enum NotYours {
+    /// Nobody may.
+    NotServed(Topic),
+    /// This one may not.
+    NotGranted(Topic),
+}
 
 impl Access {
-    /// Checks what a reader asks for.
+    /// Finds out who asks.
     ///
     /// # Errors
-    /// With the first topic that is not served.
-    pub fn check(&self, asked: &Topics) -> Result<(), NotServed> {
-        let Self::Anonymous { served } = self;
-        if served.is_empty() {
-            return Ok(());
-        }
-        let unserved = asked.names().iter().find(|topic| !served.contains(topic));
-        unserved.map_or(Ok(()), |topic| Err(NotServed(topic.clone())))
+    /// When it is nobody who may read.
+    pub async fn admit(&self, request: &HttpRequest) -> Result<Option<Grant>, Denied> {
+        let Self::Token { tokens, cookie } = self else { return Ok(None) };
+        let token = match request.headers().get(header::AUTHORIZATION) {
+            Some(value) => bearer(value.as_bytes()),
+            None => cookie.as_deref().and_then(|name| cookie_of(request, name)),
+        };
+        let or_cookie = if cookie.is_some() { ", or in the cookie (--read-cookie)" } else { "" };
+        let token = token.ok_or(Denied::NoToken(or_cookie))?;
+        tokens.verify(token).await.map(Some)
     }
+
+    /// Whether readers can be told apart at all.
+    pub fn ready(&self) -> bool {
+        match self {
+            Self::Anonymous => true,
+            Self::Token { tokens, .. } => tokens.ready(),
+        }
+    }
+}
+
+/// What a reader follows who asks for some topics, or for all that it may have. `served` are the
+/// only ones, if there are any.
+///
+/// # Errors
+/// With the first topic that it may not have.
+pub fn choose(
+    asked: &[Topic],
+    grant: Option<&Grant>,
+    served: &[Topic],
+) -> Result<Topics, NotYours> {
+    let granted = |topic: &Topic| {
+        grant.is_none_or(|grant| grant.topics.iter().any(|pattern| pattern.matches(topic)))
+    };
+    if let Some(topic) = asked.iter().find(|topic| !granted(topic)) {
+        return Err(NotYours::NotGranted(topic.clone()));
+    }
+    let is_served = |topic: &Topic| served.is_empty() || served.contains(topic);
+    if let Some(topic) = asked.iter().find(|topic| !is_served(topic)) {
+        return Err(NotYours::NotServed(topic.clone()));
+    }
+    Ok(match grant {
+        _ if !asked.is_empty() => Topics::new(asked.to_vec()),
+        _ if !served.is_empty() => Topics::only(served.iter().filter(|t| granted(t)).cloned()),
+        Some(grant) => Topics::matching(&grant.topics),
+        None => Topics::all(),
+    })
+}
+
+fn bearer(authorization: &[u8]) -> Option<&str> {
+    let (scheme, token) = authorization.split_at_checked(b"Bearer ".len())?;
+    let token = str::from_utf8(token.trim_ascii()).ok()?;
+    (scheme.eq_ignore_ascii_case(b"Bearer ") && !token.is_empty()).then_some(token)
+}
+
+/// A cookie's value ([RFC 6265, section 4.2](https://www.rfc-editor.org/rfc/rfc6265#section-4.2)).
+/// HTTP/2 may send them in several fields.
+fn cookie_of<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
+    let fields = request.headers().get_all(header::COOKIE);
+    let pairs = fields.filter_map(|field| field.to_str().ok()).flat_map(|field| field.split(';'));
+    let mut named =
+        pairs.filter_map(|pair| pair.trim().split_once('=').filter(|(n, _)| *n == name));
+    named.next().map(|(_, value)| value.trim_matches('"'))
 }

@@ -22,6 +22,8 @@ pub enum End {
     MaxAge,
     /// As many streams are open as there may be.
     Busy,
+    /// Its reader's token has expired.
+    Expired,
     /// The log cannot be asked what the reader wants to know of it.
     Unready,
 }
@@ -33,6 +35,7 @@ impl End {
             Self::Draining => "draining",
             Self::MaxAge => "max-age",
             Self::Busy => "busy",
+            Self::Expired => "expired",
             Self::Unready => "unready",
         }
     }
@@ -87,6 +90,13 @@ struct Missing<'a> {
     upto: String,
 }
 
+/// The data of `stream-auth`.
+#[derive(Serialize)]
+struct Auth {
+    /// Seconds.
+    expires_in: u64,
+}
+
 /// The data of `stream-end`.
 #[derive(Serialize)]
 struct Over {
@@ -112,6 +122,12 @@ pub fn gap(gap: &Gap) -> Bytes {
         upto: gap.upto.to_string(),
     });
     format!("event: stream-gap\ndata: {data}\n\n").into()
+}
+
+/// For how long the reader's token lets the stream go on. Without an id: it is no event.
+pub fn auth(left: Duration) -> Bytes {
+    let data = json(&Auth { expires_in: left.as_secs() });
+    format!("event: stream-auth\ndata: {data}\n\n").into()
 }
 
 /// A resume point with nothing to show for it.

@@ -2,11 +2,13 @@
 
 pub mod access;
 pub mod blocks;
+pub mod lease;
 pub mod opening;
 pub mod page;
 pub mod query;
 pub mod sse;
 pub mod stream;
+pub mod token;
 
 use std::{
     sync::{Arc, atomic::AtomicUsize},
@@ -14,7 +16,8 @@ use std::{
 };
 
 use crate::{
-    backplane::Backplane, budget::Budget, hub::Hub, metrics::Metrics, outlet::access::Access,
+    backplane::Backplane, budget::Budget, hub::Hub, message::Topic, metrics::Metrics,
+    outlet::access::Access,
 };
 
 /// What every stream needs.
@@ -23,6 +26,8 @@ pub struct Outlet {
     pub hub: Hub,
     pub backplane: Backplane,
     pub access: Access,
+    /// The only topics there are for readers; any if empty.
+    pub served: Vec<Topic>,
     pub metrics: Metrics,
     /// How many streams wait to be opened.
     pub opening: AtomicUsize,

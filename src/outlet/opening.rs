@@ -20,9 +20,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::{
     event::EventId,
     hub::{Shard, Start, Topics},
+    message::Topic,
     outlet::{
         Outlet,
         blocks::{self, End},
+        lease::{Expiry, Lease},
         stream::{EventStream, FellBehind},
     },
     watch::Watch,
@@ -34,6 +36,10 @@ pub struct Wanted {
     pub outlet: web::Data<Outlet>,
     pub shard: Rc<Shard>,
     pub topics: Topics,
+    /// As asked for.
+    pub names: Vec<Topic>,
+    /// None if it may go on for ever.
+    pub lease: Option<Arc<Lease>>,
     pub start: Start,
     /// The id that the reader brought, if it is one.
     pub id: Option<EventId>,
@@ -68,15 +74,16 @@ impl Wanted {
     /// # Errors
     /// With the reason why its reader is to come back later.
     pub fn open(self) -> Result<EventStream, End> {
-        let names = Arc::clone(self.topics.names());
         let subscriber = self.outlet.hub.subscribe(&self.shard, self.topics, self.start);
         let subscriber = subscriber.map_err(|_| End::Busy)?;
         let name = format!("{:032x}", rand::rng().random::<u128>());
         let brought_id = matches!(self.start, Start::After(_) | Start::Ahead(_));
         let resumed = brought_id && !subscriber.is_unknown();
-        let open = blocks::open(subscriber.opened_at(), &name, &names, resumed);
+        let open = blocks::open(subscriber.opened_at(), &name, &self.names, resumed);
         tracing::debug!(stream = name, start = ?self.start, "stream opened");
-        let stream = EventStream::new(self.outlet, subscriber, open, self.end_at, self.watch);
+        let expiry = self.lease.map(|lease| Expiry::new(lease, Instant::now()));
+        let stream =
+            EventStream::new(self.outlet, subscriber, open, self.end_at, self.watch, expiry);
         if self.in_chunks {
             stream.write_straight();
         }

@@ -9,16 +9,13 @@ use actix_web_lab::extract::Query;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 use serde::Deserialize;
 
-use crate::{
-    event::EventId,
-    hub::{Start, Topics},
-    message::Topic,
-};
+use crate::{event::EventId, hub::Start, message::Topic};
 
 /// What is asked for.
 #[derive(Debug)]
 pub struct Asked {
-    pub topics: Topics,
+    /// As named; none for all.
+    pub topics: Vec<Topic>,
     pub start: Start,
     /// The id that the reader brought, if it is one.
     pub id: Option<EventId>,
@@ -92,7 +89,7 @@ fn header_id(request: &HttpRequest) -> Option<Result<EventId, ()>> {
     Some(text.map_err(|_| ()).and_then(|text| text.parse().map_err(|_| ())))
 }
 
-fn topics(lists: &[String]) -> Result<Topics, BadRequest> {
+fn topics(lists: &[String]) -> Result<Vec<Topic>, BadRequest> {
     let mut names = Vec::new();
     for name in lists.iter().flat_map(|list| list.split(',')) {
         let name = name.trim();
@@ -105,7 +102,9 @@ fn topics(lists: &[String]) -> Result<Topics, BadRequest> {
         let problem = format!("topic: more than {TOPICS_MAX}; leave it out to get all topics");
         return Err(BadRequest::Parameter(problem));
     }
-    Ok(Topics::new(names))
+    names.sort();
+    names.dedup();
+    Ok(names)
 }
 
 /// A time span before now, or an RFC 3339 time.

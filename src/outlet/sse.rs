@@ -14,13 +14,15 @@ use tokio::time::Instant;
 use crate::{
     clock,
     connection::Connection,
-    hub::Shard,
+    hub::{Shard, Topics},
     outlet::{
         Outlet,
-        access::NotServed,
+        access::{self, NotYours},
         blocks::{self, End},
+        lease::Lease,
         opening::{Opening, Wanted},
         query::{Asked, BadRequest},
+        token::{Denied, Grant},
     },
     problem::{come_back_later, problem, problem_with},
     watch::StallWatch,
@@ -47,17 +49,43 @@ pub async fn events(
             return problem(StatusCode::NOT_ACCEPTABLE, text);
         }
     };
-    if let Err(NotServed(topic)) = outlet.access.check(&asked.topics) {
-        let text = format!("the topic {topic} is not served here");
-        return problem(StatusCode::NOT_FOUND, text);
-    }
+    let grant = match outlet.access.admit(&request).await {
+        Ok(grant) => grant,
+        Err(Denied::Unavailable) => return refuse(&outlet, &asked, End::Unready),
+        Err(denied) => return deny(&denied),
+    };
+    let topics = match access::choose(&asked.topics, grant.as_ref(), &outlet.served) {
+        Ok(topics) => topics,
+        Err(NotYours::NotServed(topic)) => {
+            return problem(StatusCode::NOT_FOUND, format!("the topic {topic} is not served here"));
+        }
+        Err(NotYours::NotGranted(topic)) => {
+            let text = format!("the token does not grant the topic {topic}");
+            return problem(StatusCode::FORBIDDEN, text);
+        }
+    };
     if request.method() == Method::HEAD {
         return response().message_body(actix_web::body::None::new()).map_or_else(
             |_| HttpResponse::InternalServerError().finish(),
             HttpResponse::map_into_boxed_body,
         );
     }
-    open(&outlet, &request, &asked, &worker)
+    open(&outlet, &request, &asked, topics, grant.as_ref(), &worker)
+}
+
+/// A refusal that lasts.
+fn deny(denied: &Denied) -> HttpResponse {
+    let text = denied.to_string();
+    match denied {
+        Denied::Forbidden(_) => problem(StatusCode::FORBIDDEN, text),
+        // RFC 6750, section 3: a request without a token is told no error.
+        Denied::NoToken(_) => unauthorized("Bearer", &text),
+        _ => unauthorized("Bearer error=\"invalid_token\"", &text),
+    }
+}
+
+fn unauthorized(challenge: &'static str, text: &str) -> HttpResponse {
+    problem_with(StatusCode::UNAUTHORIZED, (header::WWW_AUTHENTICATE, challenge), text)
 }
 
 /// The answer to any other method.
@@ -70,6 +98,8 @@ fn open(
     outlet: &web::Data<Outlet>,
     request: &HttpRequest,
     asked: &Asked,
+    topics: Topics,
+    grant: Option<&Grant>,
     worker: &Worker,
 ) -> HttpResponse {
     if outlet.hub.draining().is_some() {
@@ -87,7 +117,9 @@ fn open(
     let wanted = Wanted {
         outlet: outlet.clone(),
         shard: Rc::clone(&worker.shard),
-        topics: asked.topics.clone(),
+        topics,
+        names: asked.topics.clone(),
+        lease: grant.map(Lease::new),
         start: asked.start,
         id: asked.id,
         watch: worker.stall_watch.watch(connection, end_at.into_std()),
@@ -121,6 +153,7 @@ fn refuse(outlet: &Outlet, asked: &Asked, reason: End) -> HttpResponse {
     }
     let text = match reason {
         End::Draining => "this gateway is shutting down",
+        End::Unready => "readers' tokens cannot be verified yet (--read-jwks-url)",
         _ => "as many streams are open as this gateway allows (--subscribers-max)",
     };
     come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, blocks::refusal_wait())

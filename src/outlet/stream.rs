@@ -27,6 +27,7 @@ use crate::{
     outlet::{
         Outlet,
         blocks::{self, End},
+        lease::Expiry,
     },
     watch::Watch,
 };
@@ -53,6 +54,7 @@ struct Stream {
     written_at: Instant,
     end_at: Instant,
     end_reason: End,
+    expiry: Option<Box<Expiry>>,
     timer: Pin<Box<Sleep>>,
     ended: bool,
     connection: Rc<Connection>,
@@ -105,10 +107,12 @@ impl EventStream {
         open: Bytes,
         end_at: Instant,
         watch: Watch,
+        expiry: Option<Expiry>,
     ) -> Self {
         outlet.metrics.streams_opened.inc();
         let now = Instant::now();
         let due = (now + outlet.keep_alive).min(end_at);
+        let expiry = expiry.map(Box::new);
         let stream = Stream {
             told: subscriber.opened_at(),
             opened_at_head: subscriber.hub().head(),
@@ -120,6 +124,7 @@ impl EventStream {
             written_at: now,
             end_at,
             end_reason: End::MaxAge,
+            expiry,
             timer: Box::pin(tokio::time::sleep_until(due)),
             ended: false,
             connection: Rc::clone(watch.connection()),
@@ -183,10 +188,13 @@ impl Stream {
     fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
         let now = Instant::now();
         self.heed_drain();
+        if let Some(block) = self.heed_expiry(cx, now) {
+            return Poll::Ready(block);
+        }
         // At its age a stream ends where it is, and its reader resumes. When the gateway leaves,
         // what is in its rings goes with it, unless it is elsewhere too: then the stream ends when
         // it has given all of that.
-        let is_held_on = self.end_reason == End::MaxAge || self.subscriber.hub().is_copy();
+        let is_held_on = self.end_reason != End::Draining || self.subscriber.hub().is_copy();
         if self.end_at <= now && is_held_on {
             return Poll::Ready(self.end());
         }
@@ -281,19 +289,40 @@ impl Stream {
         self.end_at = self.end_at.min(end_at);
     }
 
+    /// What the reader is to be told of its token. The stream ends with it, whatever it had to
+    /// give still.
+    fn heed_expiry(&mut self, cx: &Context<'_>, now: Instant) -> Option<Bytes> {
+        let expiry = self.expiry.as_mut()?;
+        expiry.wake(cx.waker());
+        if let Some(left) = expiry.news(now).filter(|left| !left.is_zero()) {
+            self.written_at = now;
+            return Some(blocks::auth(left));
+        }
+        if expiry.at <= now {
+            self.end_reason = End::Expired;
+            return Some(self.end());
+        }
+        None
+    }
+
     /// Ready after a time of silence, or when it is time to end.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
         loop {
             // One timer for both ends, and it is not moved for every event: only when it fires too
             // early, or would fire too late.
             let keep_alive = self.outlet.keep_alive;
-            let due = (self.written_at + keep_alive).min(self.end_at);
+            let expires = self.expiry.as_ref().map_or(self.end_at, |expiry| expiry.due());
+            let end_at = self.end_at.min(expires);
+            let due = (self.written_at + keep_alive).min(end_at);
             if due < self.timer.deadline() {
                 self.timer.as_mut().reset(due);
             }
             ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
-            self.timer.as_mut().reset((now + keep_alive).min(self.end_at));
+            self.timer.as_mut().reset((now + keep_alive).min(end_at));
+            if let Some(block) = self.heed_expiry(cx, now) {
+                return Poll::Ready(block);
+            }
             if self.end_at <= now {
                 return Poll::Ready(self.end());
             }

@@ -24,7 +24,12 @@ use crate::{
     keys::{KeySource, KeyTimes, Keys},
     metrics::Metrics,
     ops::{Gauges, Readiness},
-    outlet::{Outlet, access::Access, stream::SLOW_MAX_BYTES},
+    outlet::{
+        Outlet,
+        access::Access,
+        stream::SLOW_MAX_BYTES,
+        token::{self, TokenKeys, Tokens},
+    },
 };
 
 /// What all workers share.
@@ -70,7 +75,8 @@ impl Parts {
         let outlet = Outlet {
             hub: hub.clone(),
             backplane: backplane.clone(),
-            access: Access::Anonymous { served: config.topics.clone() },
+            access: access(config, &metrics)?,
+            served: config.topics.clone(),
             metrics: metrics.clone(),
             opening: AtomicUsize::new(0),
             slow: Budget::new(SLOW_MAX_BYTES),
@@ -79,16 +85,39 @@ impl Parts {
         };
         let gauges =
             Gauges::new(metrics.registry, hub.clone(), backplane.clone(), Arc::clone(&in_flight))?;
+        let outlet = web::Data::new(outlet);
         Ok(Self {
             hub,
             inlet: web::Data::new(inlet),
-            outlet: web::Data::new(outlet),
-            readiness: web::Data::new(Readiness::new(verifier, backplane)),
+            outlet: outlet.clone(),
+            readiness: web::Data::new(Readiness::new(verifier, outlet)),
             gauges: web::Data::new(gauges),
             in_flight,
             tasks,
         })
     }
+}
+
+fn access(
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<Access, Box<dyn std::error::Error + Send + Sync>> {
+    let config::ReadAuth::Jwt(options) = &config.read_auth else { return Ok(Access::Anonymous) };
+    let keys = match &options.keys {
+        config::ReadKeys::File(path) => TokenKeys::One(token::load_key(path)?),
+        config::ReadKeys::Url(url) => {
+            let source = KeySource {
+                url: url.clone(),
+                of: "readers' tokens",
+                algorithms: token::ALGORITHMS,
+                fetches: metrics.read_key_fetches.clone(),
+            };
+            TokenKeys::Set(Keys::start(source, KeyTimes::default())?)
+        }
+    };
+    let (audiences, issuers) = (&options.audiences, &options.issuers);
+    let tokens = Tokens::new(keys, audiences, issuers, &options.topics_claim);
+    Ok(Access::Token { tokens, cookie: options.cookie.clone() })
 }
 
 /// The rings, and what fills them. `tasks` keeps what runs for it.

@@ -18,6 +18,8 @@ mod oidc;
 
 mod keys;
 
+mod reading;
+
 mod hub;
 
 mod hub_model;

@@ -53,12 +53,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "budget",
             "clock",
             "connection",
+            "keys",
             "metrics",
             "problem",
             "watch",
         ],
     ),
-    ("ops", &["backplane", "hub", "inlet"]),
+    ("ops", &["backplane", "hub", "inlet", "outlet"]),
 ];
 
 /// These drive everything and may know everyone.

@@ -42,7 +42,7 @@ impl Gateway {
         texts.insert("listen", vec!["127.0.0.1:0".to_owned()]);
         texts.insert("drain", vec!["0 s".to_owned()]);
         for (flag, text) in flags {
-            if ["topic", "push-audience", "push-service-account"].contains(flag) {
+            if ["topic", "push-audience", "push-service-account", "read-audience"].contains(flag) {
                 texts.entry(flag).or_default().push((*text).to_owned());
             } else {
                 texts.insert(flag, vec![(*text).to_owned()]);
@@ -82,6 +82,13 @@ impl Gateway {
 
     pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         http1::request(self.address, "GET", path, headers, b"")
+    }
+
+    /// The status and the headers of what may be a stream.
+    pub fn get_head(&self, path: &str, headers: &[(&str, &str)]) -> http1::Head {
+        let mut socket = http1::connect(self.address);
+        http1::write_head(&mut socket, "GET", path, headers);
+        http1::read_head(&mut std::io::BufReader::new(socket)).unwrap()
     }
 
     pub fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {

@@ -84,7 +84,7 @@ pub fn read_answer(socket: TcpStream, method: &str) -> Answer {
     Answer { status, headers, body }
 }
 
-type Head = (u16, Vec<(String, String)>);
+pub type Head = (u16, Vec<(String, String)>);
 
 pub fn read_head(reader: &mut impl io::BufRead) -> io::Result<Head> {
     let mut lines = Vec::new();
@@ -198,6 +198,20 @@ impl EventSource {
 
     pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
+    }
+
+    /// From now on nothing is waited for.
+    pub fn set_nonblocking(&mut self) {
+        self.body.reader.get_ref().set_nonblocking(true).unwrap();
+    }
+
+    /// Whether nothing but what opens a stream, and keeps it, has come.
+    pub fn is_silent(&mut self) -> bool {
+        let mut part = [0; 4096];
+        match self.body.read(&mut part) {
+            Err(err) => err.kind() == io::ErrorKind::WouldBlock,
+            Ok(read) => !part[..read].windows(5).any(|field| field == b"data:"),
+        }
     }
 
     /// The next bytes as they are on the wire.
