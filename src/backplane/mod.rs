@@ -1,8 +1,14 @@
 //! Where a message is stored, and by that, what an ack means.
 
 pub mod redis;
+mod tickets;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+pub use tickets::{TICKET_MAX, Tickets};
 
 use crate::{
     backplane::redis::Redis,
@@ -16,7 +22,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub enum Backplane {
     /// The rings of this process. One replica only: another one has other rings.
-    Local(Hub),
+    Local(Hub, Arc<Tickets>),
     /// One log for all replicas, of which the rings of this process are a copy.
     Redis(Arc<Redis>),
 }
@@ -41,6 +47,14 @@ pub enum Unconfirmed {
     Log,
 }
 
+/// A stream is to go on for as long as a grant lasts, wherever it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewal {
+    pub stream: String,
+    /// As the outlet writes it.
+    pub grant: String,
+}
+
 /// The log cannot be asked now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the log cannot be asked")]
@@ -53,7 +67,7 @@ impl Backplane {
     /// When the log did not confirm.
     pub async fn publish(&self, message: &Message) -> Result<Confirmed, Unconfirmed> {
         match self {
-            Self::Local(hub) => match hub.publish(message, clock::now_ms()) {
+            Self::Local(hub, _) => match hub.publish(message, clock::now_ms()) {
                 Published::Stored(id) => Ok(Confirmed::Stored(id)),
                 Published::Duplicate => Ok(Confirmed::Duplicate),
                 Published::Closed => Err(Unconfirmed::Draining),
@@ -66,7 +80,7 @@ impl Backplane {
     /// while the log is away.
     pub fn is_filled(&self) -> bool {
         match self {
-            Self::Local(_) => true,
+            Self::Local(..) => true,
             Self::Redis(redis) => redis.is_filled(),
         }
     }
@@ -81,7 +95,7 @@ impl Backplane {
     /// For how long there may have been events in the log that the rings do not have.
     pub fn lag(&self) -> Duration {
         match self {
-            Self::Local(_) => Duration::ZERO,
+            Self::Local(..) => Duration::ZERO,
             Self::Redis(redis) => redis.lag(),
         }
     }
@@ -92,8 +106,44 @@ impl Backplane {
     /// When the log cannot be asked.
     pub async fn has_reached(&self, id: EventId) -> Result<bool, Unavailable> {
         match self {
-            Self::Local(hub) => Ok(id <= hub.head()),
+            Self::Local(hub, _) => Ok(id <= hub.head()),
             Self::Redis(redis) => redis.newest().await.map(|newest| id <= newest),
+        }
+    }
+
+    /// Keeps what a ticket stands for, on all replicas.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub async fn keep_ticket(&self, ticket: &str, meaning: String) -> Result<(), Unavailable> {
+        match self {
+            Self::Local(_, tickets) => {
+                let kept = tickets.keep(ticket, meaning, Instant::now());
+                kept.then_some(()).ok_or(Unavailable)
+            }
+            Self::Redis(redis) => redis.keep_ticket(ticket, &meaning).await,
+        }
+    }
+
+    /// What a ticket stands for, once, on one replica.
+    ///
+    /// # Errors
+    /// When it cannot be looked up.
+    pub async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, Unavailable> {
+        match self {
+            Self::Local(_, tickets) => Ok(tickets.take(ticket, Instant::now())),
+            Self::Redis(redis) => redis.take_ticket(ticket).await,
+        }
+    }
+
+    /// Tells the other replicas of a renewal.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub async fn renew(&self, renewal: &Renewal) -> Result<(), Unavailable> {
+        match self {
+            Self::Local(..) => Ok(()),
+            Self::Redis(redis) => redis.renew(renewal).await,
         }
     }
 }

@@ -234,7 +234,7 @@ pub const KNOBS: &[Knob] = &[
         "log-bytes",
         "SIZE",
         Some("512 MiB"),
-        "Memory that Redis may use for events, by its own estimate",
+        "Memory that Redis may use for events; looked at every 5 s",
     )
     .from("64 MiB", "1 TiB"),
     knob(

@@ -154,6 +154,14 @@ impl Hub {
         self.bells().iter().for_each(|bell| bell.ring_everyone());
     }
 
+    /// Passes over an event that the log has and that cannot be read: every reader that has not
+    /// read as far is told.
+    pub fn skip(&self, id: EventId) {
+        lock(&self.inner.rings).skip(id);
+        self.inner.version.fetch_add(1, Ordering::SeqCst);
+        self.bells().iter().for_each(|bell| bell.ring_everyone());
+    }
+
     /// Whether what is held is held elsewhere too, and outlives this process.
     pub fn is_copy(&self) -> bool {
         self.inner.is_copy
@@ -222,6 +230,11 @@ impl Hub {
     /// How many subscribers there are.
     pub fn subscribers(&self) -> usize {
         self.inner.subscribers.load(Ordering::SeqCst)
+    }
+
+    /// Whether there may be one more subscriber beside so many that are about to be.
+    pub fn has_room(&self, coming: usize) -> bool {
+        self.subscribers() + coming < self.inner.subscribers_max
     }
 
     /// Numbers for the metrics.

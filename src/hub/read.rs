@@ -190,6 +190,12 @@ impl Rings {
             gone.clear();
         }
         gone.sort();
+        if missed(self.skipped) {
+            // Nobody knows of which topic.
+            let reason = GapReason::LogChanged;
+            let upto = upto.map_or(self.skipped.id, |upto| upto.max(self.skipped.id));
+            return Some(Gap { reason, topics: Vec::new(), after: Some(cursor.after), upto });
+        }
         let upto = upto?;
         let reason = if upto <= self.origin { self.origin_reason } else { GapReason::Evicted };
         Some(Gap { reason, topics: gone, after: Some(cursor.after), upto })

@@ -65,6 +65,8 @@ pub struct Rings {
     pub(super) floor_max: EventId,
     /// Of all topics that have no channel, be it that they were forgotten or never known.
     pub(super) forgotten: Floor,
+    /// The newest that was passed over, of whatever topic.
+    pub(super) skipped: Floor,
     /// Where the next look for idle topics goes on.
     reap_next: usize,
     closed: bool,
@@ -120,6 +122,7 @@ impl Rings {
             lost: BTreeMap::new(),
             floor_max: origin,
             forgotten: Floor { id: origin, lost_at: 1 },
+            skipped: Floor { id: EventId::ZERO, lost_at: 0 },
             reap_next: 0,
             closed: false,
         }
@@ -156,6 +159,14 @@ impl Rings {
         let at = self.channel_for(topic);
         self.append(at, draft.seal(id));
         true
+    }
+
+    /// Passes over an event that nobody can read. What is held stays.
+    pub fn skip(&mut self, id: EventId) {
+        self.losses += 1;
+        self.skipped = Floor { id, lost_at: self.losses };
+        self.floor_max = self.floor_max.max(id);
+        self.head = self.head.max(id);
     }
 
     /// Begins anew after `origin`: nothing up to there is held, and every reader that has not read

@@ -103,6 +103,19 @@ impl Topics {
         matches!(self.way, Way::All)
     }
 
+    /// Whether the patterns match all of them, those too that will be.
+    pub fn are_within(&self, patterns: &[TopicPattern]) -> bool {
+        let has_all = patterns.contains(&TopicPattern::All);
+        let within = |prefix: &Arc<str>| {
+            patterns.iter().any(|pattern| match pattern {
+                TopicPattern::Prefix(wider) => prefix.starts_with(&**wider),
+                _ => false,
+            })
+        };
+        let names = || self.names.iter().all(|name| patterns.iter().any(|p| p.matches(name)));
+        has_all || !self.are_all() && names() && self.prefixes().iter().all(within)
+    }
+
     /// Whether a topic is one of them.
     pub fn contain(&self, topic: &Topic) -> bool {
         match &self.way {

@@ -3,6 +3,8 @@
 use actix_web::{HttpRequest, http::header};
 
 use crate::{
+    backplane::Backplane,
+    clock,
     hub::Topics,
     message::Topic,
     outlet::token::{Denied, Grant, Tokens},
@@ -44,6 +46,22 @@ impl Access {
         let or_cookie = if cookie.is_some() { ", or in the cookie (--read-cookie)" } else { "" };
         let token = token.ok_or(Denied::NoToken(or_cookie))?;
         tokens.verify(token).await.map(Some)
+    }
+
+    /// Finds out for whom a ticket was given out. It is good once.
+    ///
+    /// # Errors
+    /// When it is not, or not any more.
+    pub async fn admit_ticket(&self, ticket: &str, log: &Backplane) -> Result<Grant, Denied> {
+        if matches!(self, Self::Anonymous) {
+            return Err(Denied::NoTicket);
+        }
+        let kept = log.take_ticket(ticket).await.map_err(|_| Denied::Unavailable)?;
+        let grant = kept.and_then(|kept| Grant::read(&kept)).ok_or(Denied::NoTicket)?;
+        if grant.expires_ms <= clock::now_ms() {
+            return Err(Denied::Invalid("it has expired"));
+        }
+        Ok(grant)
     }
 
     /// Whether readers can be told apart at all.

@@ -12,12 +12,18 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
-use crate::{clock, outlet::token::Grant};
+use crate::{
+    clock,
+    hub::Topics,
+    outlet::{renewals::Listed, token::Grant},
+};
 
 /// A stream's permission to go on, which can be extended from outside.
 #[derive(Debug)]
 pub struct Lease {
-    pub subject: Option<Arc<str>>,
+    subject: Option<Arc<str>>,
+    /// What its stream follows.
+    topics: Topics,
     expires_ms: AtomicU64,
     waker: AtomicWaker,
 }
@@ -26,6 +32,7 @@ pub struct Lease {
 #[derive(Debug)]
 pub struct Expiry {
     lease: Arc<Lease>,
+    _listed: Listed,
     /// As the stream last knew it.
     expires_ms: u64,
     /// The same, by the clock that timers go by.
@@ -38,12 +45,28 @@ pub struct Expiry {
 const WARNING: Duration = Duration::from_secs(60);
 
 impl Lease {
-    pub fn new(grant: &Grant) -> Arc<Self> {
+    /// For a stream of these topics.
+    pub fn new(grant: &Grant, topics: Topics) -> Arc<Self> {
         Arc::new(Self {
             subject: grant.subject.clone(),
+            topics,
             expires_ms: AtomicU64::new(grant.expires_ms),
             waker: AtomicWaker::new(),
         })
+    }
+
+    /// Whether a grant is enough to extend it.
+    ///
+    /// # Errors
+    /// With what is missing.
+    pub fn allows(&self, grant: &Grant) -> Result<(), &'static str> {
+        if self.subject.is_none() || self.subject != grant.subject {
+            return Err("the token is not of the subject (sub) that opened the stream");
+        }
+        if !self.topics.are_within(&grant.topics) {
+            return Err("the token does not grant all that the stream follows");
+        }
+        Ok(())
     }
 
     /// Lets its stream go on until then.
@@ -54,9 +77,9 @@ impl Lease {
 }
 
 impl Expiry {
-    pub fn new(lease: Arc<Lease>, now: Instant) -> Self {
+    pub fn new(lease: Arc<Lease>, listed: Listed, now: Instant) -> Self {
         let expires_ms = lease.expires_ms.load(Ordering::SeqCst);
-        let mut expiry = Self { lease, expires_ms, at: now, warn_at: None };
+        let mut expiry = Self { lease, _listed: listed, expires_ms, at: now, warn_at: None };
         expiry.begin(expires_ms, now);
         expiry
     }

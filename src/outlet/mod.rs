@@ -6,6 +6,7 @@ pub mod lease;
 pub mod opening;
 pub mod page;
 pub mod query;
+pub mod renewals;
 pub mod sse;
 pub mod stream;
 pub mod token;
@@ -16,8 +17,12 @@ use std::{
 };
 
 use crate::{
-    backplane::Backplane, budget::Budget, hub::Hub, message::Topic, metrics::Metrics,
-    outlet::access::Access,
+    backplane::Backplane,
+    budget::Budget,
+    hub::Hub,
+    message::Topic,
+    metrics::Metrics,
+    outlet::{access::Access, renewals::Leases},
 };
 
 /// What every stream needs.
@@ -29,6 +34,8 @@ pub struct Outlet {
     /// The only topics there are for readers; any if empty.
     pub served: Vec<Topic>,
     pub metrics: Metrics,
+    /// Of readers with tokens.
+    pub leases: Arc<Leases>,
     /// How many streams wait to be opened.
     pub opening: AtomicUsize,
     /// For events that slow readers are in the middle of.

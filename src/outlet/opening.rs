@@ -15,9 +15,10 @@ use actix_web::{
 };
 use bytes::Bytes;
 use rand::RngExt as _;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::{
+    backplane::Unavailable,
     event::EventId,
     hub::{Shard, Start, Topics},
     message::Topic,
@@ -49,6 +50,9 @@ pub struct Wanted {
     pub in_chunks: bool,
 }
 
+/// How long until the log is asked again that could not be asked.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 impl Wanted {
     /// Whether nobody has to be asked or waited for.
     pub fn is_settled(&self) -> bool {
@@ -74,14 +78,19 @@ impl Wanted {
     /// # Errors
     /// With the reason why its reader is to come back later.
     pub fn open(self) -> Result<EventStream, End> {
-        let subscriber = self.outlet.hub.subscribe(&self.shard, self.topics, self.start);
+        let topics = self.topics.clone();
+        let subscriber = self.outlet.hub.subscribe(&self.shard, topics, self.start);
         let subscriber = subscriber.map_err(|_| End::Busy)?;
         let name = format!("{:032x}", rand::rng().random::<u128>());
         let brought_id = matches!(self.start, Start::After(_) | Start::Ahead(_));
         let resumed = brought_id && !subscriber.is_unknown();
         let open = blocks::open(subscriber.opened_at(), &name, &self.names, resumed);
         tracing::debug!(stream = name, start = ?self.start, "stream opened");
-        let expiry = self.lease.map(|lease| Expiry::new(lease, Instant::now()));
+        let listed = |lease: &Arc<Lease>| self.outlet.leases.list(&name, lease);
+        let expiry = self
+            .lease
+            .as_ref()
+            .map(|lease| Expiry::new(Arc::clone(lease), listed(lease), Instant::now()));
         let stream =
             EventStream::new(self.outlet, subscriber, open, self.end_at, self.watch, expiry);
         if self.in_chunks {
@@ -99,10 +108,21 @@ impl Wanted {
             () = self.outlet.backplane.filled() => {}
             () = sleep_until(self.end_at) => return Err(End::MaxAge),
         }
-        if let Some(id) = self.ahead()
-            && self.outlet.backplane.has_reached(id).await.map_err(|_| End::Unready)?
-        {
-            self.start = Start::Ahead(id);
+        while let Some(id) = self.ahead() {
+            match self.outlet.backplane.has_reached(id).await {
+                Ok(true) => {
+                    self.start = Start::Ahead(id);
+                    break;
+                }
+                Ok(false) => break,
+                Err(Unavailable) => {}
+            }
+            tokio::select! {
+                biased;
+                () = self.outlet.hub.drain_begins() => return Err(End::Draining),
+                () = sleep(ASK_AGAIN) => {}
+                () = sleep_until(self.end_at) => return Err(End::MaxAge),
+            }
         }
         self.open()
     }

@@ -22,6 +22,8 @@ pub struct Asked {
     /// Whether its `Accept` names `text/event-stream`, as `EventSource` does: such a reader gives
     /// up for good on any status but 200.
     pub is_event_source: bool,
+    /// What stands for a token.
+    pub ticket: Option<String>,
 }
 
 /// Why it cannot be answered.
@@ -43,6 +45,7 @@ struct Parameters {
     last_event_id: Option<String>,
     since: Option<String>,
     format: Option<String>,
+    ticket: Option<String>,
 }
 
 /// More topics than this are asked for by leaving them out.
@@ -70,7 +73,8 @@ impl Asked {
             },
             (None, _) => (start_since(parameters.since.as_deref(), now_ms)?, None),
         };
-        Ok(Self { topics: topics(&parameters.topic)?, start, id, is_event_source })
+        let (topics, ticket) = (topics(&parameters.topic)?, parameters.ticket);
+        Ok(Self { topics, start, id, is_event_source, ticket })
     }
 }
 

@@ -1,6 +1,6 @@
 //! `GET /events`: server-sent events.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::atomic::Ordering};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -49,7 +49,12 @@ pub async fn events(
             return problem(StatusCode::NOT_ACCEPTABLE, text);
         }
     };
-    let grant = match outlet.access.admit(&request).await {
+    let ticket = asked.ticket.as_deref().filter(|_| request.method() == Method::GET);
+    let admitted = match ticket {
+        Some(ticket) => outlet.access.admit_ticket(ticket, &outlet.backplane).await.map(Some),
+        None => outlet.access.admit(&request).await,
+    };
+    let grant = match admitted {
         Ok(grant) => grant,
         Err(Denied::Unavailable) => return refuse(&outlet, &asked, End::Unready),
         Err(denied) => return deny(&denied),
@@ -73,8 +78,14 @@ pub async fn events(
     open(&outlet, &request, &asked, topics, grant.as_ref(), &worker)
 }
 
+/// A refusal that passes, of what is no stream.
+pub fn unready() -> HttpResponse {
+    let text = "tokens cannot be verified, or the log not be asked, right now";
+    come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, blocks::refusal_wait())
+}
+
 /// A refusal that lasts.
-fn deny(denied: &Denied) -> HttpResponse {
+pub fn deny(denied: &Denied) -> HttpResponse {
     let text = denied.to_string();
     match denied {
         Denied::Forbidden(_) => problem(StatusCode::FORBIDDEN, text),
@@ -117,9 +128,9 @@ fn open(
     let wanted = Wanted {
         outlet: outlet.clone(),
         shard: Rc::clone(&worker.shard),
+        lease: grant.map(|grant| Lease::new(grant, topics.clone())),
         topics,
         names: asked.topics.clone(),
-        lease: grant.map(Lease::new),
         start: asked.start,
         id: asked.id,
         watch: worker.stall_watch.watch(connection, end_at.into_std()),
@@ -131,6 +142,8 @@ fn open(
             Ok(stream) => BoxBody::new(stream),
             Err(reason) => return refuse(outlet, asked, reason),
         }
+    } else if !outlet.hub.has_room(outlet.opening.load(Ordering::SeqCst)) {
+        return refuse(outlet, asked, End::Busy);
     } else {
         BoxBody::new(Opening::new(wanted))
     };

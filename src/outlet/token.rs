@@ -4,6 +4,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, errors::ErrorKind};
 use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer, pem::PemObject as _};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -52,6 +53,9 @@ pub enum Denied {
     /// 403.
     #[error("the token is valid, but {0}")]
     Forbidden(&'static str),
+    /// 401.
+    #[error("the ticket is not valid: each is good for one stream, within 30 s")]
+    NoTicket,
     /// It may well be valid.
     #[error("the keys for readers' tokens are not available")]
     Unavailable,
@@ -79,6 +83,35 @@ const TOKEN_MAX_BYTES: usize = 8 * 1024;
 const PATTERNS_MAX: usize = 1_000;
 /// A shorter secret can be guessed from one token (RFC 7518, section 3.2).
 const SECRET_MIN_BYTES: usize = 32;
+
+/// A grant as it is kept for a ticket, or sent to another replica.
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    subject: Option<String>,
+    topics: Vec<String>,
+    expires_ms: u64,
+}
+
+impl Grant {
+    /// As JSON.
+    pub fn write(&self) -> String {
+        let wire = Wire {
+            subject: self.subject.as_deref().map(str::to_owned),
+            topics: self.topics.iter().map(ToString::to_string).collect(),
+            expires_ms: self.expires_ms,
+        };
+        // Texts and a number: nothing in it can fail.
+        serde_json::to_string(&wire).unwrap_or_default()
+    }
+
+    /// None if it is no grant.
+    pub fn read(text: &str) -> Option<Self> {
+        let wire: Wire = serde_json::from_str(text).ok()?;
+        let topics: Result<_, _> = wire.topics.iter().map(|topic| topic.parse()).collect();
+        let subject = wire.subject.map(Arc::from);
+        Some(Self { subject, topics: topics.ok()?, expires_ms: wire.expires_ms })
+    }
+}
 
 impl Tokens {
     /// Tokens must be for one of `audiences` and from one of `issuers`, if there are any. Their

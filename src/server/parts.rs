@@ -27,6 +27,7 @@ use crate::{
     outlet::{
         Outlet,
         access::Access,
+        renewals::Leases,
         stream::SLOW_MAX_BYTES,
         token::{self, TokenKeys, Tokens},
     },
@@ -47,8 +48,8 @@ pub(super) struct Parts {
 impl Parts {
     pub(super) fn new(config: &Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let metrics = Metrics::new()?;
-        let mut tasks = JoinSet::new();
-        let (hub, backplane) = log(config, &metrics, &mut tasks);
+        let (mut tasks, leases) = (JoinSet::new(), Arc::<Leases>::default());
+        let (hub, backplane) = log(config, &metrics, &leases, &mut tasks);
         let verifier = match &config.push_auth {
             PushAuth::None => None,
             PushAuth::Oidc { audiences, service_accounts } => {
@@ -78,6 +79,7 @@ impl Parts {
             access: access(config, &metrics)?,
             served: config.topics.clone(),
             metrics: metrics.clone(),
+            leases,
             opening: AtomicUsize::new(0),
             slow: Budget::new(SLOW_MAX_BYTES),
             keep_alive: config.keep_alive,
@@ -121,17 +123,29 @@ fn access(
 }
 
 /// The rings, and what fills them. `tasks` keeps what runs for it.
-fn log(config: &Config, metrics: &Metrics, tasks: &mut JoinSet<()>) -> (Hub, Backplane) {
+fn log(
+    config: &Config,
+    metrics: &Metrics,
+    leases: &Arc<Leases>,
+    tasks: &mut JoinSet<()>,
+) -> (Hub, Backplane) {
     match &config.backplane {
         config::Backplane::Local => {
             let history = rand::rng().random_range(1..=HISTORY_MAX);
             let hub = Hub::new(limits(config), history, clock::now_ms());
-            (hub.clone(), Backplane::Local(hub))
+            (hub.clone(), Backplane::Local(hub, Arc::default()))
         }
         config::Backplane::Redis(options) => {
             let hub = Hub::copy(limits(config));
             let (copy, metrics) = (hub.clone(), metrics.clone());
-            let redis = Redis::start(options, config.ring_age, copy, metrics, tasks);
+            let (redis, mut renewals) =
+                Redis::start(options, config.ring_age, copy, metrics, tasks);
+            let leases = Arc::clone(leases);
+            tasks.spawn(async move {
+                while let Some(renewal) = renewals.recv().await {
+                    leases.renew(&renewal);
+                }
+            });
             (hub, Backplane::Redis(redis))
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     guard::cors,
     inlet::push,
     ops,
-    outlet::{page, sse},
+    outlet::{page, renewals, sse},
     problem::{problem, problem_with},
 };
 
@@ -23,9 +23,14 @@ pub(super) fn public_routes(mode: Mode) -> impl FnOnce(&mut web::ServiceConfig) 
             .wrap(cors(mode))
             .route(read().to(sse::events))
             .default_service(web::to(sse::only_get));
+        let by_post = |path| {
+            web::resource(path).wrap(cors(mode)).default_service(web::to(renewals::only_post))
+        };
         let not_by_post = |path| web::resource(path).default_service(web::to(push::only_post));
         routes
             .service(events)
+            .service(by_post("/ticket").route(web::post().to(renewals::ticket)))
+            .service(by_post("/renew").route(web::post().to(renewals::renew)))
             .service(not_by_post("/push"))
             .service(not_by_post("/push/{topic}"))
             .configure(health_routes)

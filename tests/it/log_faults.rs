@@ -11,15 +11,15 @@ use crate::support::{
     redis::{Proxy, RedisServer},
 };
 
-const LOG: &str = "{stream-events}:log";
+pub const LOG: &str = "{stream-events}:log";
 
-fn replica(url: &str, flags: &[(&'static str, &str)]) -> Gateway {
+pub fn replica(url: &str, flags: &[(&'static str, &str)]) -> Gateway {
     let gateway = Gateway::dev(&[&[("backplane", url)], flags].concat());
     eventually("ready", || (gateway.get("/readyz", &[]).status == 200).then_some(()));
     gateway
 }
 
-fn next_gap(source: &mut EventSource) -> Value {
+pub fn next_gap(source: &mut EventSource) -> Value {
     loop {
         let event = source.next_raw().expect("the stream has ended");
         if event.event == "stream-gap" {
@@ -29,7 +29,7 @@ fn next_gap(source: &mut EventSource) -> Value {
 }
 
 /// Publishes until it is confirmed, as Pub/Sub does.
-fn publish(gateway: &Gateway, data: &str) {
+pub fn publish(gateway: &Gateway, data: &str) {
     let id = rand::random::<u64>().to_string();
     eventually("confirmed", || {
         let answer = gateway.push("orders", &message(data, &id));
@@ -62,6 +62,40 @@ fn gone_at_the_start() {
     publish(&gateway, "at last");
     assert_eq!(early.next().data, "at last");
     assert_eq!(gateway.get("/readyz", &[]).status, 200);
+}
+
+/// They are no subscribers yet, and count all the same.
+#[test]
+fn streams_that_wait_for_the_log_are_limited_too() {
+    let redis = RedisServer::stopped();
+    let url = redis.url();
+    let gateway = Gateway::dev(&[("backplane", &url), ("subscribers-max", "2")]);
+    let open =
+        || EventSource::connect(gateway.address, "/events", &[("Accept", "text/event-stream")]);
+    let waiting = [open(), open()];
+    let refused = open().next_raw().unwrap();
+    assert_eq!(
+        (refused.event.as_str(), refused.data.as_str()),
+        ("stream-end", r#"{"reason":"busy"}"#)
+    );
+    drop(waiting);
+    eventually("room again", || open().header("connection").is_none().then_some(()));
+}
+
+/// Nobody can say whether the log has this id, so its reader waits until somebody can.
+#[test]
+fn a_reader_who_is_ahead_waits_while_the_log_is_away() {
+    let mut redis = RedisServer::start();
+    let gateway = replica(&redis.url(), &[("keep-alive", "1 s")]);
+    let ahead = format!("{}-0", stream_events::clock::now_ms() + 1);
+    redis.kill();
+    let id = [("Last-Event-ID", ahead.as_str())];
+    let mut waiting = EventSource::connect(gateway.address, "/events", &id);
+    assert_eq!(waiting.next_bytes(), b":\n");
+    redis.restart();
+    let opened = waiting.next_raw().unwrap();
+    assert_eq!((opened.event.as_str(), opened.id), ("stream-open", ahead));
+    assert_eq!(next_gap(&mut waiting)["reason"], "log-changed");
 }
 
 #[test]
@@ -111,117 +145,6 @@ fn gone_in_the_middle_and_back_empty() {
     assert_eq!(next_gap(&mut late.resume("", &before.id))["reason"], "log-changed");
     assert!(gateway.metric("stream_events_log_breaks_total") >= 2.0);
     assert!(gateway.metric("stream_events_log_connects_total{connection=\"tail\"}") >= 2.0);
-}
-
-/// The wipe and the push come before any tail has noticed: nobody sees the log's head go back.
-#[test]
-fn wiped_under_everyones_feet() {
-    let redis = RedisServer::start();
-    let (one, other) = (replica(&redis.url(), &[]), replica(&redis.url(), &[]));
-    let mut sources = [one.events(""), other.events("")];
-    publish(&one, "before");
-    for source in &mut sources {
-        assert_eq!(source.next().data, "before");
-    }
-    redis.tell(&["FLUSHALL"]);
-    publish(&one, "after");
-    for source in &mut sources {
-        assert_eq!(next_gap(source)["reason"], "log-changed");
-        assert_eq!(source.next().data, "after");
-    }
-}
-
-/// The server's clock was ahead and is not any more: the new log's ids would be below those that
-/// were handed out, and its events never be read.
-#[test]
-fn wiped_and_the_clock_goes_back() {
-    let redis = RedisServer::start();
-    let gateway = replica(&redis.url(), &[]);
-    let mut source = gateway.events("");
-    let ahead = "9000000000000-7";
-    let entry = ["format", "1", "topic", "orders", "data", "from the future", "attributes", ""];
-    let rest = ["orderingKey", "", "messageId", "", "publishTimeMs", ""];
-    redis.tell(&[&["XADD", LOG, ahead], &entry[..], &rest].concat());
-    redis.tell(&["HSET", "{stream-events}:state", "newest", ahead]);
-    assert_eq!(source.next().id, ahead);
-    redis.tell(&["FLUSHALL"]);
-    publish(&gateway, "after");
-    let gap = next_gap(&mut source);
-    assert_eq!(gap["upto"], "9000000000000-8");
-    let event = source.next();
-    assert_eq!((event.id.as_str(), event.data.as_str()), ("9000000000000-9", "after"));
-}
-
-/// The new master never had what readers were shown.
-#[test]
-fn failed_over_to_a_replica_that_is_behind() {
-    let mut master = RedisServer::start();
-    let port = master.port.to_string();
-    let second = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
-    let proxy = Proxy::to(master.address());
-    let gateway = replica(&proxy.url(), &[]);
-    let mut source = gateway.events("");
-    publish(&gateway, "both have it");
-    let shared = source.next();
-    eventually("replicated", || (second.ask::<i64>(&["XLEN", LOG]) == 2).then_some(()));
-    // The replica hears no more of the master.
-    second.tell(&["REPLICAOF", "127.0.0.1", "1"]);
-    publish(&gateway, "only the old one has it");
-    let lost = source.next();
-
-    proxy.point_to(second.address());
-    master.kill();
-    proxy.cut();
-    // Before it is promoted it is no master to push to, nor to read from.
-    let refused = gateway.push("orders", &message("x", "1"));
-    assert_eq!(refused.status, 503);
-    second.tell(&["REPLICAOF", "NO", "ONE"]);
-    publish(&gateway, "after");
-    let gap = next_gap(&mut source);
-    assert_eq!((&gap["reason"], &gap["after"]), (&"log-changed".into(), &lost.id.as_str().into()));
-    assert_eq!(source.next().data, "after");
-    // Who has only what both had is told that something is missing after it.
-    assert_eq!(next_gap(&mut gateway.resume("", &shared.id))["reason"], "log-changed");
-}
-
-/// A new master that was written to before anyone who knows better came back: its newest id is above
-/// all that was seen, and only who it is gives it away.
-#[test]
-fn failed_over_to_a_replica_that_is_ahead_again() {
-    let mut master = RedisServer::start();
-    let port = master.port.to_string();
-    let second = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
-    let gateway = replica(&master.url(), &[]);
-    let mut source = gateway.events("");
-    publish(&gateway, "both have it");
-    let shared = source.next();
-    eventually("replicated", || (second.ask::<i64>(&["XLEN", LOG]) == 2).then_some(()));
-    second.tell(&["REPLICAOF", "127.0.0.1", "1"]);
-    publish(&gateway, "only the old one has it");
-    source.next();
-    master.kill();
-    second.tell(&["REPLICAOF", "NO", "ONE"]);
-    let other = replica(&second.url(), &[]);
-    publish(&other, "after");
-    assert_eq!(next_gap(&mut other.resume("", &shared.id))["reason"], "log-changed");
-}
-
-/// The same server, promoted again after another one was: its log went back, its name did not change.
-#[test]
-fn a_log_that_is_shorter_than_what_was_seen_of_it() {
-    let redis = RedisServer::start();
-    let proxy = Proxy::to(redis.address());
-    let gateway = replica(&proxy.url(), &[]);
-    let mut source = gateway.events("");
-    publish(&gateway, "kept");
-    let kept = source.next().id;
-    publish(&gateway, "forgotten");
-    let forgotten = source.next().id;
-    redis.tell(&["XDEL", LOG, &forgotten]);
-    redis.tell(&["HSET", "{stream-events}:state", "newest", &kept]);
-    proxy.cut();
-    let gap = next_gap(&mut source);
-    assert_eq!((&gap["reason"], &gap["after"]), (&"log-changed".into(), &forgotten.into()));
 }
 
 #[test]

@@ -46,6 +46,8 @@ mod replicas;
 
 mod log_faults;
 
+mod log_changes;
+
 mod log_settings;
 
 mod chaos;

@@ -5,10 +5,11 @@ use std::{collections::HashMap, io, path::PathBuf, sync::Arc, time::Duration};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue,
     IntoConnectionInfo as _, RedisConnectionInfo, RedisError, RedisResult, Script, ServerErrorKind,
-    TlsCertificates, aio::MultiplexedConnection, cmd, io::tcp::TcpSettings,
+    TlsCertificates, Value, aio::MultiplexedConnection, cmd, io::tcp::TcpSettings, pipe,
 };
 
 use crate::{
+    backplane::Renewal,
     config::{Password, Redis as Options},
     event::EventId,
 };
@@ -41,6 +42,8 @@ pub enum BadLink {
          (on Memorystore: an instance without cluster mode)"
     )]
     Cluster,
+    #[error("--redis-ca: {0}")]
+    Ca(RedisError),
     #[error("it answers INFO without {0}: is it Redis 6.2 or later, or Valkey?")]
     NoInfo(&'static str),
 }
@@ -48,7 +51,10 @@ pub enum BadLink {
 impl BadLink {
     /// Whether only someone who changes a setting can help.
     pub fn is_setting(&self) -> bool {
-        matches!(self, Self::Evicts(_) | Self::Cluster | Self::NoInfo(_))
+        matches!(
+            self,
+            Self::Evicts(_) | Self::Cluster | Self::NoInfo(_) | Self::File(..) | Self::Ca(_)
+        )
     }
 }
 
@@ -70,12 +76,14 @@ pub struct Dialer {
     scripts: Scripts,
     log: String,
     state: String,
+    renewals: String,
 }
 
 #[derive(Debug)]
 struct Scripts {
     append: Script,
     open: Script,
+    read: Script,
     trim: Script,
 }
 
@@ -101,6 +109,8 @@ pub struct Opened {
     pub newest: EventId,
     /// All that is wanted comes after this; what is before it is too old, or was trimmed away.
     pub after: EventId,
+    /// The newest renewal: those that come later are for the streams that are open now.
+    pub renewal: EventId,
 }
 
 impl Dialer {
@@ -113,10 +123,12 @@ impl Dialer {
             scripts: Scripts {
                 append: script(include_str!("lua/append.lua")),
                 open: script(include_str!("lua/open.lua")),
+                read: script(include_str!("lua/read.lua")),
                 trim: script(include_str!("lua/trim.lua")),
             },
             log: key("log"),
             state: key("state"),
+            renewals: key("renewals"),
         })
     }
 
@@ -156,7 +168,8 @@ impl Dialer {
         }
         let run_id = said("run_id")?.into();
         // Here, so that the first push need not.
-        for script in [&self.scripts.append, &self.scripts.open, &self.scripts.trim] {
+        let Scripts { append, open, read, trim } = &self.scripts;
+        for script in [append, open, read, trim] {
             script.load_async(&mut connection).await?;
         }
         Ok(Link { dialer: Arc::clone(self), connection, run_id })
@@ -187,16 +200,37 @@ impl Dialer {
             Some(path) => {
                 let root_cert = Some(read(path)?.into_bytes());
                 let certificates = TlsCertificates { client_tls: None, root_cert };
-                Ok(Client::build_with_tls(info, certificates)?)
+                Client::build_with_tls(info, certificates).map_err(BadLink::Ca)
             }
             None => Ok(Client::open(info)?),
         }
+    }
+
+    fn ticket(&self, name: &str) -> String {
+        format!("{{{}}}:ticket:{name}", self.options.prefix)
     }
 
     fn claim(&self, topic: &str, message_id: &str) -> String {
         format!("{{{}}}:claim:{topic}:{message_id}", self.options.prefix)
     }
 }
+
+/// What was read, as it came: what is wrong in it must not stop whoever reads.
+#[derive(Debug)]
+pub struct Reply {
+    pub role: Value,
+    pub read: Value,
+}
+
+/// A read is to have about so many bytes; the last entry in it may have more.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// And at most so many entries.
+const BATCH_MAX: usize = 256;
+/// A message id of Pub/Sub has some twenty digits. What is longer is not remembered, since it would
+/// be out of all limits.
+const MESSAGE_ID_MAX: usize = 128;
+/// Tails read them at once; these are for those that lose their connection for a moment.
+const RENEWALS_KEPT: &str = "10000";
 
 fn read(path: &PathBuf) -> Result<String, BadLink> {
     std::fs::read_to_string(path).map_err(|err| BadLink::File(path.clone(), err))
@@ -208,6 +242,11 @@ impl Link {
         Arc::ptr_eq(&self.run_id, &other.run_id)
     }
 
+    /// Which start of which server it is connected to.
+    pub fn server(&self) -> &Arc<str> {
+        &self.run_id
+    }
+
     /// Appends an entry, unless there is one of the same message. `write` adds the entry's fields.
     /// Returns the id, and whether it was there before.
     pub async fn append(
@@ -217,6 +256,7 @@ impl Link {
         write: impl FnOnce(&mut Cmd),
     ) -> RedisResult<(EventId, bool)> {
         let dialer = Arc::clone(&self.dialer);
+        let claim = claim.filter(|(_, message_id)| message_id.len() <= MESSAGE_ID_MAX);
         let claim = claim.map(|(topic, message_id)| dialer.claim(topic, message_id));
         let keys: Vec<&str> =
             [&dialer.log, &dialer.state].into_iter().chain(&claim).map(String::as_str).collect();
@@ -232,29 +272,69 @@ impl Link {
 
     /// To be called before anything is read from the log, of which as much is wanted as came within
     /// `wanted` until now, by the server's clock.
-    pub async fn open(&mut self, seen: EventId, wanted: Duration) -> RedisResult<Opened> {
+    /// `before` is the server that was read from before.
+    pub async fn open(
+        &mut self,
+        seen: EventId,
+        wanted: Duration,
+        before: Option<&str>,
+    ) -> RedisResult<Opened> {
         let dialer = Arc::clone(&self.dialer);
-        let keys = [dialer.log.as_str(), &dialer.state];
-        let (newest, after): (String, String) = self
+        let keys = [dialer.log.as_str(), &dialer.state, &dialer.renewals];
+        let (newest, after, renewal): (String, String, String) = self
             .call(&dialer.scripts.open, &keys, |command, run_id| {
                 command.arg(run_id).arg(seen.to_string()).arg(wanted.as_millis().to_string());
+                command.arg(before.unwrap_or_default());
             })
             .await?;
-        Ok(Opened { newest: event_id(&newest)?, after: event_id(&after)? })
+        Ok(Opened {
+            newest: event_id(&newest)?,
+            after: event_id(&after)?,
+            renewal: event_id(&renewal)?,
+        })
     }
 
-    /// Lets go of what is too old or too much. Returns how many entries went.
-    pub async fn trim(&mut self) -> RedisResult<u64> {
+    /// Lets go of what is too old or too much, as far as one step goes. Returns whether there may
+    /// be more. A look at the bytes takes the server some time.
+    pub async fn trim(&mut self, look_at_bytes: bool) -> RedisResult<bool> {
         let dialer = Arc::clone(&self.dialer);
         let keys = [dialer.log.as_str(), &dialer.state];
         let options = &dialer.options;
-        self.call(&dialer.scripts.trim, &keys, |command, _| {
-            command
-                .arg(options.log_age.as_millis().to_string())
-                .arg(options.log_events)
-                .arg(options.log_bytes);
-        })
-        .await
+        let bytes = if look_at_bytes { options.log_bytes.to_string() } else { String::new() };
+        let (_, more): (u64, u64) = self
+            .call(&dialer.scripts.trim, &keys, |command, _| {
+                let age = options.log_age.as_millis().to_string();
+                command.arg(age).arg(options.log_events).arg(bytes);
+            })
+            .await?;
+        Ok(more == 1)
+    }
+
+    /// Reads on after these, as soon as there is something or, with `block`, after a time.
+    pub async fn read(
+        &mut self,
+        after: EventId,
+        renewal: EventId,
+        block: Option<Duration>,
+    ) -> RedisResult<Reply> {
+        let Dialer { log, state, renewals, scripts, .. } = &*self.dialer;
+        let (after, renewal) = (after.to_string(), renewal.to_string());
+        let mut commands = pipe();
+        commands.cmd("ROLE");
+        if let Some(block) = block {
+            // Only to be woken: it cannot be told how many bytes are wanted.
+            commands
+                .cmd("XREAD")
+                .arg("COUNT")
+                .arg(1)
+                .arg("BLOCK")
+                .arg(block.as_millis().to_string());
+            commands.arg(&["STREAMS", log, renewals, &after, &renewal]).ignore();
+        }
+        commands.cmd("EVALSHA").arg(scripts.read.get_hash()).arg(3).arg(&[log, state, renewals]);
+        commands.arg(&[&after, &renewal]).arg(BATCH_BYTES).arg(BATCH_MAX);
+        let (role, read): (Value, Value) = commands.query_async(&mut self.connection).await?;
+        Ok(Reply { role, read })
     }
 
     /// The log's newest id. None if the log is lost, and nobody has seen it yet.
@@ -265,9 +345,24 @@ impl Link {
         newest.map(|id| event_id(&id)).transpose()
     }
 
-    /// The connection for commands of one's own, and the names of the log and its state.
-    pub fn parts(&mut self) -> (&mut MultiplexedConnection, &str, &str) {
-        (&mut self.connection, &self.dialer.log, &self.dialer.state)
+    /// Keeps a text for a time.
+    pub async fn keep(&mut self, name: &str, text: &str, time: Duration) -> RedisResult<()> {
+        let mut command = cmd("SET");
+        command.arg(self.dialer.ticket(name)).arg(text).arg("PX").arg(time.as_millis().to_string());
+        command.query_async(&mut self.connection).await
+    }
+
+    /// A text that was kept, once.
+    pub async fn take(&mut self, name: &str) -> RedisResult<Option<String>> {
+        cmd("GETDEL").arg(self.dialer.ticket(name)).query_async(&mut self.connection).await
+    }
+
+    /// Tells all tails of a renewal.
+    pub async fn renew(&mut self, renewal: &Renewal) -> RedisResult<()> {
+        let mut command = cmd("XADD");
+        command.arg(&self.dialer.renewals).arg(&["MAXLEN", "~", RENEWALS_KEPT, "*"]);
+        command.arg(&["stream", &renewal.stream, "grant", &renewal.grant]);
+        command.query_async(&mut self.connection).await
     }
 
     async fn call<T: FromRedisValue>(

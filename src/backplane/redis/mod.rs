@@ -4,6 +4,7 @@
 //! rings are filled only by the [`tail`], from the log, in the log's order.
 
 mod backoff;
+mod batch;
 mod entry;
 mod link;
 mod tail;
@@ -19,15 +20,15 @@ use std::{
 use backoff::Backoff;
 pub use link::BadLink;
 use link::{Dialer, Link};
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tail::{Progress, Tail};
 use tokio::{
-    sync::{Mutex, Notify},
+    sync::{Mutex, Notify, mpsc},
     task::JoinSet,
 };
 
 use crate::{
-    backplane::{Confirmed, Unavailable, Unconfirmed},
+    backplane::{Confirmed, Renewal, TICKET_MAX, Unavailable, Unconfirmed},
     burst::Burst,
     config::Redis as Options,
     event::EventId,
@@ -37,9 +38,13 @@ use crate::{
 };
 
 /// How long Redis may take to confirm a push. Pub/Sub waits for 10 s by default.
-const CONFIRM_MAX: Duration = Duration::from_secs(3);
+const CONFIRM_MAX: Duration = Duration::from_secs(8);
 /// How often the log is trimmed, by each replica.
 const TRIM_EVERY: Duration = Duration::from_secs(1);
+
+/// A look at its bytes, which takes Redis some milliseconds for each 100,000 events, is made in
+/// every so many of these.
+const LOOK_AT_BYTES_EVERY: u64 = 5;
 
 /// The log in Redis.
 #[derive(Debug)]
@@ -77,16 +82,17 @@ pub async fn check(options: &Options) -> Result<(), BadLink> {
 
 impl Redis {
     /// Begins to follow the log into `hub`, which must be a copy. It ends with the tasks that are
-    /// added to `tasks`.
+    /// added to `tasks`. What comes out are the renewals of streams on any replica.
     pub fn start(
         options: &Options,
         ring_age: Duration,
         hub: Hub,
         metrics: Metrics,
         tasks: &mut JoinSet<()>,
-    ) -> Arc<Self> {
+    ) -> (Arc<Self>, mpsc::Receiver<Renewal>) {
         let dialer = Dialer::new(options);
-        let tail = Tail::new(Arc::clone(&dialer), hub.clone(), metrics.clone(), ring_age);
+        let (tail, renewals) =
+            Tail::new(Arc::clone(&dialer), hub.clone(), metrics.clone(), ring_age);
         let redis = Arc::new(Self {
             hub,
             dialer,
@@ -100,12 +106,17 @@ impl Redis {
         tasks.spawn(tail.run());
         tasks.spawn(Arc::clone(&redis).keep_link());
         tasks.spawn(Arc::clone(&redis).trim());
-        redis
+        (redis, renewals)
     }
 
     /// See [`Backplane::publish`](super::Backplane::publish).
     pub async fn append(&self, message: &Message) -> Result<Confirmed, Unconfirmed> {
         let mut link = self.link().ok_or(Unconfirmed::Log)?;
+        // What is confirmed by a server that nobody reads from would be seen by nobody.
+        if !self.progress.agrees(link.server()) {
+            self.give_up(&link);
+            return Err(Unconfirmed::Log);
+        }
         let start = Instant::now();
         let claim = message.message_id.as_deref().map(|id| (message.topic.as_str(), id));
         let seen = self.hub.head();
@@ -130,8 +141,10 @@ impl Redis {
         let mut last = self.newest.last.lock().await;
         // An answer to a question that was put before this one came may be too old for it.
         if last.0 <= came {
-            last.0 = self.newest.asked.fetch_add(1, Ordering::SeqCst) + 1;
-            last.1 = self.ask_newest().await;
+            let number = self.newest.asked.fetch_add(1, Ordering::SeqCst) + 1;
+            // Noted only with its answer: whoever asks can go away while it is awaited.
+            let answer = self.ask_newest().await;
+            *last = (number, answer);
         }
         last.1.ok_or(Unavailable)
     }
@@ -145,6 +158,34 @@ impl Redis {
                 None
             }
         }
+    }
+
+    /// See [`Backplane::keep_ticket`](super::Backplane::keep_ticket).
+    pub async fn keep_ticket(&self, ticket: &str, meaning: &str) -> Result<(), Unavailable> {
+        let mut link = self.link().ok_or(Unavailable)?;
+        let kept = link.keep(ticket, meaning, TICKET_MAX).await;
+        self.or_unavailable(&link, kept)
+    }
+
+    /// See [`Backplane::take_ticket`](super::Backplane::take_ticket).
+    pub async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, Unavailable> {
+        let mut link = self.link().ok_or(Unavailable)?;
+        let taken = link.take(ticket).await;
+        self.or_unavailable(&link, taken)
+    }
+
+    /// See [`Backplane::renew`](super::Backplane::renew).
+    pub async fn renew(&self, renewal: &Renewal) -> Result<(), Unavailable> {
+        let mut link = self.link().ok_or(Unavailable)?;
+        let renewed = link.renew(renewal).await;
+        self.or_unavailable(&link, renewed)
+    }
+
+    fn or_unavailable<T>(&self, link: &Link, result: RedisResult<T>) -> Result<T, Unavailable> {
+        result.map_err(|err| {
+            self.failed(link, &err);
+            Unavailable
+        })
     }
 
     /// Whether the rings hold what the log held when this process came.
@@ -168,18 +209,22 @@ impl Redis {
 
     /// Gives a connection up, unless it is the error of one command alone.
     fn failed(&self, link: &Link, err: &RedisError) {
-        let alone = match err.kind() {
-            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => false,
-            ErrorKind::Server(_) | ErrorKind::Extension => true,
-            _ => false,
-        };
+        // Before Redis 7 what a script met stands within the text of another error.
+        let is_no_master = matches!(
+            err.kind(),
+            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+        ) || err.to_string().contains("READONLY");
+        let is_of_server = matches!(err.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
         if let Some(more) = self.failures.log(Instant::now()) {
             let server = self.dialer.address();
             tracing::warn!(server, error = %err, more, "Redis did not do what it was asked");
         }
-        if alone {
-            return;
+        if is_no_master || !is_of_server {
+            self.give_up(link);
         }
+    }
+
+    fn give_up(&self, link: &Link) {
         let mut current = self.link.write().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_some_and(|current| current.is(link)) {
             *current = None;
@@ -216,11 +261,23 @@ impl Redis {
     async fn trim(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(TRIM_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        for tick in 0_u64.. {
             ticks.tick().await;
             let Some(mut link) = self.link() else { continue };
-            if let Err(err) = link.trim().await {
-                self.failed(&link, &err);
+            if !self.progress.agrees(link.server()) {
+                self.give_up(&link);
+                continue;
+            }
+            let look_at_bytes = tick % LOOK_AT_BYTES_EVERY == 0;
+            loop {
+                match link.trim(look_at_bytes).await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(err) => {
+                        self.failed(&link, &err);
+                        break;
+                    }
+                }
             }
         }
     }

@@ -2,23 +2,25 @@
 //! replica's would show 11 there before 10.
 
 use std::{
-    collections::HashMap,
     convert::Infallible,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use redis::{Value, pipe, streams::StreamReadReply};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::{
-    backplane::redis::{
-        backoff::Backoff,
-        entry::{self, Entry},
-        link::{BadLink, Dialer, Link, event_id},
+    backplane::{
+        Renewal,
+        redis::{
+            backoff::Backoff,
+            batch::Batch,
+            entry::Entry,
+            link::{BadLink, Dialer},
+        },
     },
     clock,
     event::EventId,
@@ -31,11 +33,8 @@ use crate::{
 const BLOCK: Duration = Duration::from_secs(5);
 /// An answer takes at most so long beyond that.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// A batch is to have about so many bytes. Its first is one entry, since they can have 10 MB each.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// And at most so many entries.
-const BATCH_MAX: usize = 256;
-
+/// Renewals that are being carried out.
+const RENEWALS_MAX: usize = 10_000;
 /// Follows the log.
 #[derive(Debug)]
 pub struct Tail {
@@ -46,8 +45,11 @@ pub struct Tail {
     ring_age: Duration,
     /// The newest entry that was read.
     at: EventId,
-    has_begun: bool,
-    batch: usize,
+    /// The newest renewal that was.
+    renewal: EventId,
+    renewals: mpsc::Sender<Renewal>,
+    /// The server that was read from.
+    server: Option<Arc<str>>,
 }
 
 /// How far it is, as others may know it.
@@ -55,14 +57,23 @@ pub struct Tail {
 pub struct Progress {
     filled: AtomicBool,
     is_now_filled: Notify,
+    /// The server that is read from, while one is.
+    server: Mutex<Option<Arc<str>>>,
+    /// The connection is to be made anew.
+    is_elsewhere: Notify,
     /// When it last knew that it had read everything, Unix milliseconds; 0 while it does.
     behind_since_ms: AtomicU64,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        let behind_since_ms = AtomicU64::new(clock::now_ms());
-        Self { filled: AtomicBool::new(false), is_now_filled: Notify::new(), behind_since_ms }
+        Self {
+            filled: AtomicBool::new(false),
+            is_now_filled: Notify::new(),
+            server: Mutex::default(),
+            is_elsewhere: Notify::new(),
+            behind_since_ms: AtomicU64::new(clock::now_ms()),
+        }
     }
 }
 
@@ -78,6 +89,21 @@ impl Progress {
         if !self.is_filled() {
             filled.await;
         }
+    }
+
+    /// Whether pushes to a server come out here. If the log is read from another one, both are to
+    /// be found anew: one of them is no longer the master, and does not know.
+    pub fn agrees(&self, server: &Arc<str>) -> bool {
+        let read_from = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let agrees = read_from.as_ref().is_none_or(|read_from| read_from == server);
+        if !agrees {
+            self.is_elsewhere.notify_one();
+        }
+        agrees
+    }
+
+    fn reads_from(&self, server: Option<Arc<str>>) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
     }
 
     /// For how long there may have been entries that were not read.
@@ -99,36 +125,43 @@ impl Progress {
 
 /// Why it has to connect anew.
 #[derive(Debug, thiserror::Error)]
-enum Lost {
+pub enum Lost {
     #[error(transparent)]
     Link(#[from] BadLink),
     #[error(transparent)]
     Redis(#[from] redis::RedisError),
     #[error("the server is no longer the master")]
     Demoted,
-}
-
-/// What was read at once.
-struct Batch {
-    entries: Vec<(EventId, HashMap<String, Value>)>,
-    bytes: usize,
-    /// The newest entry that had been trimmed away after that.
-    trimmed: EventId,
+    #[error("the log is shorter than it was")]
+    Shorter,
+    #[error("pushes go to another server")]
+    Elsewhere,
+    #[error("the server does not answer as Redis does")]
+    Strange,
 }
 
 impl Tail {
-    pub fn new(dialer: Arc<Dialer>, hub: Hub, metrics: Metrics, ring_age: Duration) -> Self {
+    /// Renewals of streams are told to whoever keeps the other end of the channel.
+    pub fn new(
+        dialer: Arc<Dialer>,
+        hub: Hub,
+        metrics: Metrics,
+        ring_age: Duration,
+    ) -> (Self, mpsc::Receiver<Renewal>) {
         let progress = Arc::default();
-        Self {
+        let (renewals, received) = mpsc::channel(RENEWALS_MAX);
+        let tail = Self {
+            renewal: EventId::ZERO,
+            renewals,
             dialer,
             hub,
             metrics,
             progress,
             ring_age,
             at: EventId::ZERO,
-            has_begun: false,
-            batch: 1,
-        }
+            server: None,
+        };
+        (tail, received)
     }
 
     pub fn progress(&self) -> &Arc<Progress> {
@@ -141,6 +174,7 @@ impl Tail {
         loop {
             let Err(err) = self.follow(&mut backoff).await;
             self.progress.is_caught_up(false);
+            self.progress.reads_from(None);
             let wait = backoff.next();
             let server = self.dialer.address();
             tracing::warn!(server, error = %err, retry_in = ?wait, "not reading the log");
@@ -151,21 +185,28 @@ impl Tail {
     async fn follow(&mut self, backoff: &mut Backoff) -> Result<Infallible, Lost> {
         self.metrics.log_connects.with_label_values(&["tail"]).inc();
         let mut link = self.dialer.dial(BLOCK + ANSWER_MAX).await?;
-        let opened = link.open(self.at, self.ring_age).await?;
-        if !self.has_begun {
+        let opened = link.open(self.at, self.ring_age, self.server.as_deref()).await?;
+        if self.server.is_none() {
             self.begin(opened.after, GapReason::Evicted);
-            self.has_begun = true;
+            self.renewal = opened.renewal;
         }
+        // Perhaps they are others than those that were read.
+        self.renewal = self.renewal.min(opened.renewal);
+        self.server = Some(Arc::clone(link.server()));
+        self.progress.reads_from(self.server.clone());
         let server = self.dialer.address();
         tracing::info!(server, from = %self.at, newest = %opened.newest, "reading the log");
-        self.batch = 1;
+        let mut block = None;
         loop {
-            let batch = self.read(&mut link).await?;
+            let reply = tokio::select! {
+                reply = link.read(self.at, self.renewal, block) => reply?,
+                () = self.progress.is_elsewhere.notified() => return Err(Lost::Elsewhere),
+            };
             backoff.reset();
-            let is_all = batch.entries.len() < self.batch;
-            self.take(batch);
+            let is_all = self.take(Batch::of(reply)?)?;
             self.progress.is_caught_up(is_all);
-            if opened.newest <= self.at && !self.progress.is_filled() {
+            block = is_all.then_some(BLOCK);
+            if is_all && !self.progress.is_filled() {
                 self.progress.filled.store(true, Ordering::SeqCst);
                 self.progress.is_now_filled.notify_waiters();
                 tracing::info!(at = %self.at, "the rings are filled from the log");
@@ -173,48 +214,31 @@ impl Tail {
         }
     }
 
-    /// The next entries, as soon as there are some, or none after a time.
-    async fn read(&self, link: &mut Link) -> Result<Batch, Lost> {
-        let (connection, log, state) = link.parts();
-        let mut commands = pipe();
-        commands.cmd("ROLE").cmd("XREAD").arg("COUNT").arg(self.batch);
-        // Without a wait until the rings are filled: there is something, or nothing is missing.
-        if self.progress.is_filled() {
-            commands.arg("BLOCK").arg(u64::try_from(BLOCK.as_millis()).unwrap_or_default());
-        }
-        commands.arg("STREAMS").arg(log).arg(self.at.to_string());
-        // After the read: what was trimmed before it, and was not read yet, is told as missing.
-        commands.cmd("HGET").arg(state).arg("trimmed");
-        let (role, reply, trimmed): (Vec<Value>, Option<StreamReadReply>, Option<String>) =
-            commands.query_async(connection).await?;
-        if !matches!(role.first(), Some(Value::BulkString(role)) if role == b"master") {
-            return Err(Lost::Demoted);
-        }
-        let trimmed = trimmed.as_deref().map_or(Ok(EventId::ZERO), event_id)?;
-        let mut batch = Batch { entries: Vec::new(), bytes: 0, trimmed };
-        for entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
-            batch.bytes += entry.map.values().map(size).sum::<usize>();
-            batch.entries.push((event_id(&entry.id)?, entry.map));
-        }
-        Ok(batch)
-    }
-
-    fn take(&mut self, batch: Batch) {
+    /// Returns whether there is nothing more to read.
+    fn take(&mut self, batch: Batch) -> Result<bool, Lost> {
         if self.at < batch.trimmed {
             tracing::warn!(at = %self.at, trimmed = %batch.trimmed, "the log was trimmed too soon");
             self.begin(batch.trimmed, GapReason::Evicted);
         }
-        if !batch.entries.is_empty() {
-            let each = (batch.bytes / batch.entries.len()).max(1);
-            self.batch = (BATCH_BYTES / each).clamp(1, BATCH_MAX).min(self.batch * 4);
+        for (id, renewal) in batch.renewals {
+            self.renewal = id;
+            // Nobody waits for room: a reader whose renewal is lost renews again.
+            renewal.map(|renewal| self.renewals.try_send(renewal).ok());
         }
-        for (id, fields) in batch.entries {
+        let was_any = !batch.entries.is_empty();
+        for (id, entry) in batch.entries {
             // Those that were trimmed after they were read are told as missing already.
             if self.at < id {
                 self.at = id;
-                self.store(id, entry::read(fields));
+                self.store(id, entry);
             }
         }
+        match batch.newest {
+            Some(newest) if self.at <= newest => {}
+            _ => return Err(Lost::Shorter),
+        }
+        // The newest may have been taken out by hand.
+        Ok(!was_any || batch.newest == Some(self.at))
     }
 
     fn store(&mut self, id: EventId, entry: Entry) {
@@ -226,7 +250,7 @@ impl Tail {
             }
             Entry::Unreadable { reason } => {
                 tracing::error!(%id, reason, "an entry of the log cannot be read");
-                self.begin(id, GapReason::LogChanged);
+                self.hub.skip(id);
             }
         }
     }
@@ -238,8 +262,4 @@ impl Tail {
         }
         self.hub.begin(at, reason);
     }
-}
-
-fn size(value: &Value) -> usize {
-    if let Value::BulkString(bytes) = value { bytes.len() } else { 0 }
 }

@@ -116,7 +116,22 @@ struct Way {
     /// Those of connections that read the log.
     swallows_tails: bool,
     refuses: bool,
-    open: Vec<(TcpStream, TcpStream)>,
+    open: Vec<Passing>,
+}
+
+/// A connection through the proxy.
+struct Passing {
+    client: TcpStream,
+    server: TcpStream,
+    /// Whether it reads the log.
+    reads: Arc<AtomicBool>,
+}
+
+impl Passing {
+    fn end(&self) {
+        self.client.shutdown(Shutdown::Both).ok();
+        self.server.shutdown(Shutdown::Both).ok();
+    }
 }
 
 impl Proxy {
@@ -145,8 +160,8 @@ impl Proxy {
                 let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
                 let (back_from, back_to) =
                     (server.try_clone().unwrap(), client.try_clone().unwrap());
-                way.open.push((client, server));
                 let reads = Arc::new(AtomicBool::new(false));
+                way.open.push(Passing { client, server, reads: Arc::clone(&reads) });
                 let (saw_read, way) = (Arc::clone(&reads), Arc::clone(&shared));
                 std::thread::spawn(move || {
                     copy(from, to, |part| {
@@ -192,16 +207,26 @@ impl Proxy {
 
     /// Ends all connections.
     pub fn cut(&self) {
-        for (client, server) in self.way.lock().unwrap().open.drain(..) {
-            client.shutdown(Shutdown::Both).ok();
-            server.shutdown(Shutdown::Both).ok();
+        for passing in self.way.lock().unwrap().open.drain(..) {
+            passing.end();
         }
+    }
+
+    /// Ends those that read the log.
+    pub fn cut_tails(&self) {
+        self.way.lock().unwrap().open.retain(|passing| {
+            let reads = passing.reads.load(Ordering::SeqCst);
+            if reads {
+                passing.end();
+            }
+            !reads
+        });
     }
 
     /// Says to all clients that nothing more comes, and still takes what they send.
     pub fn half_close(&self) {
-        for (client, _) in &self.way.lock().unwrap().open {
-            client.shutdown(Shutdown::Write).ok();
+        for passing in &self.way.lock().unwrap().open {
+            passing.client.shutdown(Shutdown::Write).ok();
         }
     }
 }

@@ -5,10 +5,12 @@
 -- ARGV: the server's run id, the newest id that the caller has seen, for how many milliseconds the
 -- claim holds, and the entry's fields and values.
 
-heal(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+local newest = heal(KEYS[1], KEYS[2], ARGV[1], ARGV[2], '')
 if KEYS[3] then
     local id = redis.call('GET', KEYS[3])
     if id then
+        -- A write, so that a server that is no longer the master does not confirm.
+        redis.call('HSET', KEYS[2], 'newest', newest)
         return {'duplicate', id}
     end
 end

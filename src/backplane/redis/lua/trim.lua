@@ -1,33 +1,44 @@
--- Lets go of what is too old or too much, by the server's clock and in whole nodes of the stream. A
--- command of its own, because at maxmemory appends are refused and this is not.
+-- Lets go of what is too old or too much, oldest first and a bounded step at a time. A command of its
+-- own, because at maxmemory appends are refused and this, which writes nothing, is not.
 --
 -- KEYS: the log, its state.
--- ARGV: the oldest age in milliseconds, the most entries, the most bytes.
--- Returns how many entries went.
+-- ARGV: the oldest age in milliseconds by the server's clock, the most entries, and the most bytes, or ''
+-- for not to look (the look takes time in proportion to the log).
+-- Returns how many entries went, and whether there may be more.
+
+local ENTRIES, BYTES, STEP = 1000, 16777216, 4
 
 local newest = redis.call('HGET', KEYS[2], 'newest')
-if not newest or redis.call('XLEN', KEYS[1]) == 0 then
-    return 0
+local length = redis.call('XLEN', KEYS[1])
+if not newest or length == 0 then
+    return {0, 0}
 end
--- The newest entry stays: an empty log is one that was lost.
-local oldest_kept = math.min(now_ms() - tonumber(ARGV[1]), (split(newest)))
-local gone = redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', oldest_kept))
-gone = gone + redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[2])
-local bytes = redis.call('MEMORY', 'USAGE', KEYS[1]) or 0
-if tonumber(ARGV[3]) < bytes then
-    local entries = redis.call('XLEN', KEYS[1])
-    local kept = math.max(1, math.floor(entries * tonumber(ARGV[3]) / bytes))
-    gone = gone + redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', kept)
+local oldest_kept = now_ms() - tonumber(ARGV[1])
+local excess = 0
+if ARGV[3] ~= '' then
+    excess = redis.call('MEMORY', 'USAGE', KEYS[1], 'SAMPLES', 0) - tonumber(ARGV[3])
 end
-if 0 < gone then
-    -- All that can be said afterwards is that it was before the first that is left.
-    local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1][1]
-    local ms, sequence = split(first)
-    if 0 < sequence then
-        first = string.format('%.0f-%.0f', ms, sequence - 1)
-    else
-        first = string.format('%.0f-4294967295', ms - 1)
+local gone, bytes = 0, 0
+while gone < ENTRIES and bytes < BYTES do
+    local ids = {}
+    local step = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', STEP)
+    for _, entry in ipairs(step) do
+        local is_too_old = split(entry[1]) < oldest_kept
+        local is_too_much = tonumber(ARGV[2]) < length - gone - #ids or bytes < excess
+        -- The newest entry stays: an empty log is one that was lost.
+        if not (is_too_old or is_too_much) or not is_older(entry[1], newest) then
+            break
+        end
+        ids[#ids + 1] = entry[1]
+        for _, text in ipairs(entry[2]) do
+            bytes = bytes + #text
+        end
     end
-    redis.call('HSET', KEYS[2], 'trimmed', first)
+    if #ids == 0 then
+        return {gone, 0}
+    end
+    -- Not XTRIM: this one notes in the stream which was the newest that went.
+    redis.call('XDEL', KEYS[1], unpack(ids))
+    gone = gone + #ids
 end
-return gone
+return {gone, 1}
