@@ -4,11 +4,13 @@
 //! configuration is told at once and not one thing at a time.
 
 mod knobs;
+mod origin;
 mod values;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use knobs::{KNOBS, Knob};
+pub use origin::{BadOrigin, Origin};
 
 use crate::message::Topic;
 
@@ -27,6 +29,8 @@ pub struct Config {
     pub push_jwks_url: String,
     pub poison: Poison,
     pub read_auth: ReadAuth,
+    /// The pages that may ask, with credentials; any without if empty.
+    pub cors_origins: Vec<Origin>,
     pub push_bytes_in_flight: usize,
     /// The only topics served; any if empty.
     pub topics: Vec<Topic>,
@@ -194,6 +198,7 @@ impl Config {
             push_jwks_url: values.jwks_url("push-jwks-url"),
             poison: values.choice("poison", &[("ack", Poison::Ack), ("nack", Poison::Nack)]),
             read_auth: values.read_auth(),
+            cors_origins: values.many("cors-origin"),
             push_bytes_in_flight: values.bytes("push-bytes-in-flight"),
             topics: values.many("topic"),
             ring_events: values.count("ring-events"),

@@ -10,19 +10,31 @@ use actix_web::{
     },
 };
 
-use crate::{config::Mode, problem::problem};
+use crate::{
+    config::{Mode, Origin},
+    problem::problem,
+};
 
-/// Streams that anyone may read may be read from any page. No credentials are involved. Those of
-/// `dev` are for pages on this machine: of a local server, or a file. A file's origin is `null`,
-/// and so is that of a sandboxed frame in any page, so this keeps honest pages away and not a
-/// determined one.
-pub fn cors(mode: Mode) -> Cors {
+/// Which pages' scripts a browser lets read the answers.
+///
+/// Any page's, if no origins are listed: then no cookies are involved, and who has a token in a
+/// script may use it anywhere. Credentials only for those that are listed. Those of `dev` are for
+/// pages on this machine: of a local server, or a file. A file's origin is `null`, and so is that
+/// of a sandboxed frame in any page, so this keeps honest pages away and not a determined one.
+pub fn cors(mode: Mode, origins: &[Origin], methods: &[Method]) -> Cors {
     let cors = match mode {
-        Mode::Serve => Cors::default().allow_any_origin().send_wildcard(),
+        Mode::Serve if origins.is_empty() => Cors::default().allow_any_origin().send_wildcard(),
+        Mode::Serve => {
+            let origins = origins.to_vec();
+            let is_listed = move |asked: &str| origins.iter().any(|origin| origin.matches(asked));
+            Cors::default()
+                .allowed_origin_fn(move |asked, _| asked.to_str().is_ok_and(&is_listed))
+                .supports_credentials()
+        }
         Mode::Dev => Cors::default()
             .allowed_origin_fn(|origin, _| origin == "null" || is_local_origin(origin)),
     };
-    cors.allowed_methods([Method::GET, Method::HEAD])
+    cors.allowed_methods(methods.to_vec())
         .allowed_headers([header::ACCEPT, header::AUTHORIZATION, header::CACHE_CONTROL])
         .allowed_header("last-event-id")
         .expose_headers([header::RETRY_AFTER])

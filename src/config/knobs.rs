@@ -167,6 +167,14 @@ pub const KNOBS: &[Knob] = &[
         "Claim that lists the topics that a token grants, each a name, prefix.* or *; with dots for a \
          claim within another",
     ),
+    knob(
+        "cors-origin",
+        "ORIGIN",
+        Some(""),
+        "Pages that may read, as in https://app.example.com or https://*.example.com, with cookies \
+         too; any, without cookies, if none is given",
+    )
+    .many(),
     knob("topic", "NAME", Some(""), "The only topics that are served; any if none is given").many(),
     knob("ring-events", "N", Some("1024"), "Events held for replay, per topic")
         .from("1", "10000000"),

@@ -160,6 +160,7 @@ fn public_server(
     let (mode, stall, join_max) = (config.mode, config.stall, config.join_max);
     let (hub, inlet, outlet) = (parts.hub.clone(), parts.inlet.clone(), parts.outlet.clone());
     let readiness = parts.readiness.clone();
+    let origins = config.cors_origins.clone();
     // Called once on each worker's thread.
     let service = move || {
         let stall_watch = Rc::new(StallWatch::default());
@@ -171,7 +172,7 @@ fn public_server(
             .app_data(readiness.clone())
             .app_data(web::Data::new(worker))
             .wrap(CatchPanic::default())
-            .configure(public_routes(mode));
+            .configure(public_routes(mode, &origins));
         let (app, inlet) = (map_config(app, |()| AppConfig::default()), inlet.clone());
         let front = fn_factory(move || {
             let (app, inlet) = (app.new_service(()), inlet.clone());

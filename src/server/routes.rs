@@ -3,12 +3,12 @@
 use actix_web::{
     HttpResponse,
     guard::{Any, Get, Head},
-    http::{StatusCode, header},
+    http::{Method, StatusCode, header},
     web,
 };
 
 use crate::{
-    config::Mode,
+    config::{Mode, Origin},
     guard::cors,
     inlet::push,
     ops,
@@ -17,14 +17,19 @@ use crate::{
 };
 
 /// Every route.
-pub(super) fn public_routes(mode: Mode) -> impl FnOnce(&mut web::ServiceConfig) {
+pub(super) fn public_routes(
+    mode: Mode,
+    origins: &[Origin],
+) -> impl FnOnce(&mut web::ServiceConfig) {
     move |routes| {
         let events = web::resource("/events")
-            .wrap(cors(mode))
+            .wrap(cors(mode, origins, &[Method::GET, Method::HEAD]))
             .route(read().to(sse::events))
             .default_service(web::to(sse::only_get));
         let by_post = |path| {
-            web::resource(path).wrap(cors(mode)).default_service(web::to(renewals::only_post))
+            web::resource(path)
+                .wrap(cors(mode, origins, &[Method::POST]))
+                .default_service(web::to(renewals::only_post))
         };
         let not_by_post = |path| web::resource(path).default_service(web::to(push::only_post));
         routes

@@ -20,6 +20,8 @@ mod keys;
 
 mod reading;
 
+mod cors;
+
 mod hub;
 
 mod hub_model;

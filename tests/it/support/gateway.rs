@@ -42,7 +42,9 @@ impl Gateway {
         texts.insert("listen", vec!["127.0.0.1:0".to_owned()]);
         texts.insert("drain", vec!["0 s".to_owned()]);
         for (flag, text) in flags {
-            if ["topic", "push-audience", "push-service-account", "read-audience"].contains(flag) {
+            if ["topic", "push-audience", "push-service-account", "read-audience", "cors-origin"]
+                .contains(flag)
+            {
                 texts.entry(flag).or_default().push((*text).to_owned());
             } else {
                 texts.insert(flag, vec![(*text).to_owned()]);
