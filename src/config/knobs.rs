@@ -253,6 +253,29 @@ pub const KNOBS: &[Knob] = &[
     )
     .from("1", "1000000"),
     knob(
+        "streams-per-subject",
+        "N",
+        Some("100"),
+        "Streams open at once of one subject of readers' tokens (sub), on one replica; 0: any number",
+    )
+    .from("0", "1000000"),
+    knob(
+        "streams-per-address",
+        "N",
+        Some("0"),
+        "Streams open at once of one client address, on one replica; 0: any number. Behind proxies \
+         it wants --trusted-proxies, or they are all one address",
+    )
+    .from("0", "1000000"),
+    knob(
+        "trusted-proxies",
+        "N",
+        Some("0"),
+        "Proxies in front that each add the address they see to X-Forwarded-For (Google's load \
+         balancer counts as 2); the client's is so many from the right",
+    )
+    .from("0", "16"),
+    knob(
         "keep-alive",
         "TIME",
         Some("15 s"),

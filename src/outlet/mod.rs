@@ -3,6 +3,7 @@
 pub mod access;
 pub mod blocks;
 pub mod lease;
+pub mod limits;
 pub mod opening;
 pub mod page;
 pub mod query;
@@ -22,7 +23,7 @@ use crate::{
     hub::Hub,
     message::Topic,
     metrics::Metrics,
-    outlet::{access::Access, renewals::Leases},
+    outlet::{access::Access, limits::StreamLimits, renewals::Leases},
 };
 
 /// What every stream needs.
@@ -34,6 +35,7 @@ pub struct Outlet {
     /// The only topics there are for readers; any if empty.
     pub served: Vec<Topic>,
     pub metrics: Metrics,
+    pub limits: StreamLimits,
     /// Of readers with tokens.
     pub leases: Arc<Leases>,
     /// How many streams wait to be opened.

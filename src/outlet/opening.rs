@@ -26,7 +26,8 @@ use crate::{
         Outlet,
         blocks::{self, End},
         lease::{Expiry, Lease},
-        stream::{EventStream, FellBehind},
+        limits::Counted,
+        stream::{EventStream, FellBehind, Held},
     },
     watch::Watch,
 };
@@ -45,6 +46,7 @@ pub struct Wanted {
     /// The id that the reader brought, if it is one.
     pub id: Option<EventId>,
     pub watch: Watch,
+    pub counted: Counted,
     pub end_at: Instant,
     /// Whether the response goes out in HTTP/1.1's chunks.
     pub in_chunks: bool,
@@ -91,8 +93,8 @@ impl Wanted {
             .lease
             .as_ref()
             .map(|lease| Expiry::new(Arc::clone(lease), listed(lease), Instant::now()));
-        let stream =
-            EventStream::new(self.outlet, subscriber, open, self.end_at, self.watch, expiry);
+        let held = Held { watch: self.watch, counted: self.counted, expiry };
+        let stream = EventStream::new(self.outlet, subscriber, open, self.end_at, held);
         if self.in_chunks {
             stream.write_straight();
         }
@@ -146,16 +148,16 @@ enum State {
 
 /// Counts a stream for as long as it waits, or what it is told when the gateway leaves would not
 /// leave with it.
-struct Counted(web::Data<Outlet>);
+struct Waiting(web::Data<Outlet>);
 
-impl Counted {
+impl Waiting {
     fn new(outlet: &web::Data<Outlet>) -> Self {
         outlet.opening.fetch_add(1, Ordering::SeqCst);
         Self(outlet.clone())
     }
 }
 
-impl Drop for Counted {
+impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.opening.fetch_sub(1, Ordering::SeqCst);
     }
@@ -171,7 +173,7 @@ impl Opening {
     pub fn new(wanted: Wanted) -> Self {
         let keep_alive = wanted.outlet.keep_alive;
         let (outlet, id) = (wanted.outlet.clone(), wanted.id);
-        let counted = Counted::new(&outlet);
+        let counted = Waiting::new(&outlet);
         let opened = async move {
             let _counted = counted;
             wanted.open_later().await.map_err(|reason| {

@@ -20,6 +20,7 @@ use crate::{
         access::{self, NotYours},
         blocks::{self, End},
         lease::Lease,
+        limits::Met,
         opening::{Opening, Wanted},
         query::{Asked, BadRequest},
         token::{Denied, Grant},
@@ -120,6 +121,11 @@ fn open(
         let text = "this connection did not come through the gateway's listener";
         return problem(StatusCode::INTERNAL_SERVER_ERROR, text);
     };
+    let subject = grant.and_then(|grant| grant.subject.as_ref());
+    let counted = match outlet.limits.one_more(request, subject) {
+        Ok(counted) => counted,
+        Err(met) => return too_many(outlet, asked, met),
+    };
     // Spread, so that streams that were opened together do not end together.
     let age = outlet.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
     let end_at = Instant::now() + age;
@@ -134,6 +140,7 @@ fn open(
         start: asked.start,
         id: asked.id,
         watch: worker.stall_watch.watch(connection, end_at.into_std()),
+        counted,
         end_at,
         in_chunks,
     };
@@ -170,6 +177,19 @@ fn refuse(outlet: &Outlet, asked: &Asked, reason: End) -> HttpResponse {
         _ => "as many streams are open as this gateway allows (--subscribers-max)",
     };
     come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, blocks::refusal_wait())
+}
+
+/// As [`refuse`], of one that has as many streams as it may.
+fn too_many(outlet: &Outlet, asked: &Asked, met: Met) -> HttpResponse {
+    outlet.metrics.streams_refused.with_label_values(&[met.as_str()]).inc();
+    if asked.is_event_source {
+        return response().force_close().body(blocks::refusal(asked.id, End::Busy));
+    }
+    let text = match met {
+        Met::Subject => "this subject has as many streams as it may (--streams-per-subject)",
+        Met::Address => "this address has as many streams as it may (--streams-per-address)",
+    };
+    come_back_later(StatusCode::TOO_MANY_REQUESTS, text, blocks::refusal_wait())
 }
 
 /// The head of every stream. `no-transform` keeps proxies from compressing it, which would hold

@@ -28,6 +28,7 @@ use crate::{
         Outlet,
         blocks::{self, End},
         lease::Expiry,
+        limits::Counted,
     },
     watch::Watch,
 };
@@ -44,7 +45,7 @@ struct Stream {
     /// The first block.
     open: Option<Bytes>,
     /// The event that is being given out in slices, and how far.
-    sliced: Option<(Held, usize)>,
+    sliced: Option<(HeldEvent, usize)>,
     /// The last id that the reader was given.
     told: EventId,
     /// Events after this were published while the stream was open.
@@ -59,6 +60,16 @@ struct Stream {
     ended: bool,
     connection: Rc<Connection>,
     watch: Watch,
+    _counted: Counted,
+}
+
+/// What a stream has for as long as it is open.
+#[derive(Debug)]
+pub struct Held {
+    pub watch: Watch,
+    pub counted: Counted,
+    /// None if it may go on for ever.
+    pub expiry: Option<Expiry>,
 }
 
 /// Events that slow readers are in the middle of, over all streams, may have so many bytes that
@@ -68,14 +79,14 @@ pub const SLOW_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// An event that is given out in slices.
 #[derive(Debug)]
-enum Held {
+enum HeldEvent {
     /// Its ring may let go of it, and it stays.
     Claimed(Arc<Event>, #[expect(dead_code, reason = "given back when dropped")] Claim),
     /// It goes with its ring.
     Weak(sync::Weak<Event>),
 }
 
-impl Held {
+impl HeldEvent {
     fn new(event: &Arc<Event>, slow: &Arc<Budget>) -> Self {
         let mut claim = slow.claim();
         if claim.grow(event.size()) {
@@ -106,9 +117,9 @@ impl EventStream {
         subscriber: Subscriber,
         open: Bytes,
         end_at: Instant,
-        watch: Watch,
-        expiry: Option<Expiry>,
+        held: Held,
     ) -> Self {
+        let Held { watch, counted, expiry } = held;
         outlet.metrics.streams_opened.inc();
         let now = Instant::now();
         let due = (now + outlet.keep_alive).min(end_at);
@@ -129,6 +140,7 @@ impl EventStream {
             ended: false,
             connection: Rc::clone(watch.connection()),
             watch,
+            _counted: counted,
         };
         Self(Rc::new(RefCell::new(stream)))
     }
@@ -224,7 +236,7 @@ impl Stream {
                     block.bytes
                 }
                 Events::Large(event) => {
-                    let held = Held::new(&event, &self.outlet.slow);
+                    let held = HeldEvent::new(&event, &self.outlet.slow);
                     self.slice(&event, 0, held)
                 }
             }
@@ -236,7 +248,7 @@ impl Stream {
     }
 
     /// The next part of a large event. It is a copy, or it would pin all of it.
-    fn slice(&mut self, event: &Arc<Event>, from: usize, held: Held) -> Bytes {
+    fn slice(&mut self, event: &Arc<Event>, from: usize, held: HeldEvent) -> Bytes {
         let upto = event.frame.len().min(from + BLOCK_MAX_BYTES);
         if upto < event.frame.len() {
             self.sliced = Some((held, upto));

@@ -27,6 +27,7 @@ use crate::{
     outlet::{
         Outlet,
         access::Access,
+        limits::StreamLimits,
         renewals::Leases,
         stream::SLOW_MAX_BYTES,
         token::{self, TokenKeys, Tokens},
@@ -79,6 +80,11 @@ impl Parts {
             access: access(config, &metrics)?,
             served: config.topics.clone(),
             metrics: metrics.clone(),
+            limits: StreamLimits::new(
+                config.streams_per_subject,
+                config.streams_per_address,
+                config.trusted_proxies,
+            ),
             leases,
             opening: AtomicUsize::new(0),
             slow: Budget::new(SLOW_MAX_BYTES),

@@ -20,6 +20,8 @@ mod keys;
 
 mod reading;
 
+mod sessions;
+
 mod cors;
 
 mod hub;

@@ -9,28 +9,27 @@ use stream_events::clock;
 use crate::support::{
     eventually,
     gateway::Gateway,
-    http1::{self, EventSource},
+    http1::EventSource,
     jwks::{ANOTHER, Behaviour, ISSUERS, KID, KeyServer, sign, sign_with},
     process::{output, stream_events},
-    redis::RedisServer,
 };
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-fn now() -> u64 {
+pub fn now() -> u64 {
     clock::now_ms() / 1000
 }
 
-fn claims(topics: &[&str]) -> Value {
+pub fn claims(topics: &[&str]) -> Value {
     json!({ "sub": "alice", "exp": now() + 3600, "topics": topics })
 }
 
-fn bearer(token: &str) -> String {
+pub fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
 
 /// A gateway for tokens of `keys`, in which anyone may push.
-fn gateway(keys: &KeyServer, flags: &[(&'static str, &str)]) -> Gateway {
+pub fn gateway(keys: &KeyServer, flags: &[(&'static str, &str)]) -> Gateway {
     let url = keys.url();
     let all = [("push-auth", "none"), ("read-auth", "jwt"), ("read-jwks-url", &*url)];
     let gateway = Gateway::serve(&[&all[..], flags].concat());
@@ -43,7 +42,7 @@ fn status(gateway: &Gateway, query: &str, token: &str) -> u16 {
     gateway.get_head(&format!("/events{query}"), &[("Authorization", &bearer)]).0
 }
 
-fn open(gateway: &Gateway, query: &str, token: &str) -> EventSource {
+pub fn open(gateway: &Gateway, query: &str, token: &str) -> EventSource {
     gateway.events_with(query, &[("Authorization", &bearer(token))])
 }
 
@@ -256,110 +255,6 @@ fn a_stream_ends_with_its_token() {
     assert!(source.next_raw().is_none());
     assert!((now() + 1) * 1000 >= clock::now_ms());
     gateway.until_metric("stream_events_streams_ended_total{reason=\"expired\"}", 1.0);
-}
-
-fn name_of(source: &EventSource) -> String {
-    let opened: Value = serde_json::from_str(&source.opened.as_ref().unwrap().data).unwrap();
-    opened["stream"].as_str().unwrap().to_owned()
-}
-
-fn renew(gateway: &Gateway, stream: &str, token: &str) -> u16 {
-    let bearer = bearer(token);
-    let path = format!("/renew?stream={stream}");
-    gateway.post(&path, &[("Authorization", &bearer)], b"").status
-}
-
-fn ticket(gateway: &Gateway, token: &str) -> String {
-    let bearer = bearer(token);
-    let answer = gateway.post("/ticket", &[("Authorization", &bearer)], b"");
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.header("cache-control"), Some("no-store"));
-    assert_eq!(answer.json()["expires_in"], 30);
-    answer.json()["ticket"].as_str().unwrap().to_owned()
-}
-
-fn for_seconds(seconds: u64, subject: &str, topics: &[&str]) -> String {
-    sign(&json!({ "sub": subject, "exp": now() + seconds, "topics": topics }))
-}
-
-/// The next news of the reader's token: how many seconds are left.
-fn left(source: &mut EventSource) -> u64 {
-    loop {
-        let event = source.next_raw().expect("the stream has ended");
-        if event.event == "stream-auth" {
-            let data: Value = serde_json::from_str(&event.data).unwrap();
-            return data["expires_in"].as_u64().unwrap();
-        }
-    }
-}
-
-/// On the same replica and, with a log that is shared, on another.
-#[test]
-fn a_stream_is_renewed_in_place() {
-    let keys = KeyServer::start();
-    let redis = RedisServer::start();
-    let url = redis.url();
-    let shared = [("backplane", &*url)];
-    let gateways = [gateway(&keys, &[]), gateway(&keys, &shared), gateway(&keys, &shared)];
-    for (opened_at, renewed_at) in [(0, 0), (1, 1), (1, 2)] {
-        let at = &gateways[renewed_at];
-        let token = for_seconds(3, "alice", &["acme.*", "news"]);
-        let mut source = open(&gateways[opened_at], "", &token);
-        assert!(left(&mut source) <= 3);
-        let name = name_of(&source);
-        // Not for longer by anyone else, nor by a token that grants less.
-        let refused = if opened_at == renewed_at { 403 } else { 202 };
-        assert_eq!(renew(at, &name, &for_seconds(600, "bob", &["*"])), refused);
-        assert_eq!(renew(at, &name, &for_seconds(600, "alice", &["acme.*"])), refused);
-        assert_eq!(renew(at, &name, "x.y.z"), 401);
-        assert_eq!(renew(at, &name, &for_seconds(300, "alice", &["acme.*", "news"])), 202);
-        let seconds = left(&mut source);
-        assert!((290..=300).contains(&seconds), "{seconds}: nobody else's");
-        // It outlives its first token.
-        std::thread::sleep(std::time::Duration::from_secs(4));
-        gateways[opened_at].publish("acme.x", "still here");
-        assert_eq!(source.next().data, "still here");
-    }
-    let token = for_seconds(60, "alice", &["*"]);
-    assert_eq!(renew(&gateways[0], "0123456789abcdef", &token), 404);
-    assert_eq!(gateways[0].get("/renew", &[]).status, 405);
-}
-
-#[test]
-fn a_ticket_opens_one_stream() {
-    let keys = KeyServer::start();
-    let redis = RedisServer::start();
-    let url = redis.url();
-    let shared = [("backplane", &*url)];
-    let gateways = [gateway(&keys, &[]), gateway(&keys, &shared), gateway(&keys, &shared)];
-    for (bought_at, used_at) in [(0, 0), (1, 1), (1, 2)] {
-        let token = for_seconds(600, "alice", &["orders"]);
-        let name = ticket(&gateways[bought_at], &token);
-        let at = &gateways[used_at];
-        let query = format!("?ticket={name}");
-        // To look at the head is no use of it.
-        assert_eq!(
-            http1::request(at.address, "HEAD", &format!("/events{query}"), &[], b"").status,
-            401
-        );
-        let mut source = at.events(&query);
-        at.publish("others", "not for it");
-        at.publish("orders", "for it");
-        assert_eq!(source.next().data, "for it");
-        assert_eq!(at.get(&format!("/events{query}"), &[]).status, 401, "used");
-        // What its reader may see is what the token grants, and what came before it resumes.
-        let id = source.last_event_id().to_owned();
-        at.publish("orders", "missed");
-        let again = ticket(&gateways[bought_at], &token);
-        let query = format!("?ticket={again}&last_event_id={id}");
-        assert_eq!(at.events(&query).next().data, "missed");
-        let wrong = ticket(&gateways[bought_at], &token);
-        assert_eq!(at.get(&format!("/events?ticket={wrong}&topic=others"), &[]).status, 403);
-    }
-    assert_eq!(gateways[0].get("/events?ticket=invented", &[]).status, 401);
-    assert_eq!(gateways[0].post("/ticket", &[], b"").status, 401);
-    let anonymous = Gateway::dev(&[]);
-    assert_eq!(anonymous.post("/ticket", &[], b"").status, 404);
 }
 
 /// Whoever cannot be verified yet is not refused for good.

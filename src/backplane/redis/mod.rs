@@ -1,7 +1,7 @@
 //! One log for all replicas: a Redis stream whose own ids are the events' ids.
 //!
-//! A push is one atomic script ([`lua/append.lua`](../redis/lua)), and its answer is the ack. The
-//! rings are filled only by the [`tail`], from the log, in the log's order.
+//! A push is one atomic script (`lua/append.lua`), and its answer is the ack. The rings are filled
+//! only by the tail, from the log, in the log's order.
 
 mod backoff;
 mod batch;
