@@ -15,6 +15,7 @@ use actix_web::{
         header::{self, HeaderValue},
     },
 };
+use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 
 use crate::{
@@ -135,9 +136,11 @@ impl Inlet {
         let topic = self.topic_of_path(request)?;
         let nudged = request.version < Version::HTTP_2;
         let body = body::receive(payload, PUSH_BODY_MAX_BYTES, &self.in_flight, nudged).await;
-        let body = body.map_err(|err| self.unreceived(err))?;
+        let mut body = body.map_err(|err| self.unreceived(err))?;
         let message = decode(request, &body, topic).map_err(|refused| self.refuse(refused))?;
         self.serves(&message.topic)?;
+        // While a log on another machine is waited for, the message is enough; the claim stays.
+        body.bytes = Bytes::new();
         match self.backplane.publish(&message).await {
             Ok(Confirmed::Stored(id)) => {
                 tracing::debug!(topic = %message.topic, %id, "stored");
