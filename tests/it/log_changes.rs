@@ -6,6 +6,7 @@ use crate::{
     support::{
         eventually,
         gateway::message,
+        http1::EventSource,
         redis::{Proxy, RedisServer},
     },
 };
@@ -110,18 +111,23 @@ fn wiped_and_the_clock_goes_back() {
     let redis = RedisServer::start();
     let gateway = replica(&redis.url(), &[]);
     let mut source = gateway.events("");
-    let ahead = "9000000000000-7";
-    let entry = ["format", "1", "topic", "orders", "data", "from the future", "attributes", ""];
-    let rest = ["orderingKey", "", "messageId", "", "publishTimeMs", ""];
-    redis.tell(&[&["XADD", LOG, ahead], &entry[..], &rest].concat());
-    redis.tell(&["HSET", "{stream-events}:state", "newest", ahead]);
-    assert_eq!(source.next().id, ahead);
+    from_the_future(&redis, &mut source);
     redis.tell(&["FLUSHALL"]);
     publish(&gateway, "after");
     let gap = next_gap(&mut source);
     assert_eq!(gap["upto"], "9000000000000-8");
     let event = source.next();
     assert_eq!((event.id.as_str(), event.data.as_str()), ("9000000000000-9", "after"));
+}
+
+/// The reader gets an event of a time that is still to come, as of a server whose clock is ahead.
+fn from_the_future(redis: &RedisServer, source: &mut EventSource) {
+    let ahead = "9000000000000-7";
+    let fields = ["format", "1", "topic", "orders", "data", "from the future", "attributes", ""];
+    let rest = ["orderingKey", "", "messageId", "", "publishTimeMs", ""];
+    redis.tell(&[&["XADD", LOG, ahead], &fields[..], &rest].concat());
+    redis.tell(&["HSET", STATE, "newest", ahead]);
+    assert_eq!(source.next().id, ahead);
 }
 
 /// A master and its replica that have the same log, and the replica hears no more.
@@ -198,12 +204,7 @@ fn wiped_and_filled_again_by_one_who_knows_nothing() {
     let redis = RedisServer::start();
     let gateway = replica(&redis.url(), &[]);
     let mut source = gateway.events("");
-    let ahead = "9000000000000-7";
-    let fields = ["format", "1", "topic", "orders", "data", "from the future", "attributes", ""];
-    let rest = ["orderingKey", "", "messageId", "", "publishTimeMs", ""];
-    redis.tell(&[&["XADD", LOG, ahead], &fields[..], &rest].concat());
-    redis.tell(&["HSET", STATE, "newest", ahead]);
-    assert_eq!(source.next().id, ahead);
+    from_the_future(&redis, &mut source);
     redis.tell(&["FLUSHALL"]);
     let knows_nothing = replica(&redis.url(), &[]);
     publish(&knows_nothing, "below");

@@ -5,21 +5,9 @@ use std::{fs, io::Write as _};
 use crate::support::{
     eventually,
     gateway::{Gateway, message},
-    process::{output, serve, stream_events},
+    process::{OPEN, output, serve, stream_events},
     redis::RedisServer,
 };
-
-const OPEN: [&str; 9] = [
-    "serve",
-    "--listen",
-    "127.0.0.1:0",
-    "--ops-listen",
-    "off",
-    "--push-auth",
-    "none",
-    "--read-auth",
-    "anonymous",
-];
 
 fn until_ready(gateway: &Gateway) {
     eventually("ready", || (gateway.get("/readyz", &[]).status == 200).then_some(()));

@@ -79,21 +79,22 @@ impl Drop for Process {
     }
 }
 
+/// `serve` on a port of its own, open to all.
+pub const OPEN: [&str; 9] = [
+    "serve",
+    "--listen",
+    "127.0.0.1:0",
+    "--ops-listen",
+    "off",
+    "--push-auth",
+    "none",
+    "--read-auth",
+    "anonymous",
+];
+
 /// `serve` on a port of its own, open to all, with these flags, and where it listens.
 pub fn serve(flags: &[&str]) -> (Process, SocketAddr) {
-    let mut arguments = vec![
-        "serve",
-        "--listen",
-        "127.0.0.1:0",
-        "--ops-listen",
-        "off",
-        "--push-auth",
-        "none",
-        "--read-auth",
-        "anonymous",
-    ];
-    arguments.extend_from_slice(flags);
-    let process = Process::start(&mut stream_events(&arguments));
+    let process = Process::start(&mut stream_events(&[&OPEN[..], flags].concat()));
     let address = process.listen();
     (process, address)
 }
