@@ -5,9 +5,9 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use actix_http::Protocol;
 use actix_web::rt::net::TcpStream;
 use bytes::{Bytes, BytesMut};
+use prometheus::IntCounter;
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -27,13 +27,14 @@ use crate::{
 pub struct Acceptor {
     tls: Option<TlsAcceptor>,
     stall: Duration,
+    hello_time: Duration,
+    /// How many peers took longer.
+    silent: IntCounter,
 }
 
-/// What actix's HTTP service takes.
-pub type Accepted = (Socket, Protocol, Option<SocketAddr>);
+/// A connection, and its peer.
+pub type Accepted = (Socket, Option<SocketAddr>);
 
-/// A peer has so long for its TLS handshake, and so long again for its first bytes.
-const HELLO_MAX: Duration = Duration::from_secs(5);
 /// How an HTTP/2 connection begins ([RFC 9113, section
 /// 3.4](https://www.rfc-editor.org/rfc/rfc9113#section-3.4)).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -46,9 +47,15 @@ const UNSENT_MAX_BYTES: u32 = 64 * 1024;
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 impl Acceptor {
-    /// Plain HTTP without `tls`.
-    pub fn new(tls: Option<Arc<ServerConfig>>, stall: Duration) -> Self {
-        Self { tls: tls.map(TlsAcceptor::from), stall }
+    /// Plain HTTP without `tls`. `silent` counts those who do not say in `hello_time` what they
+    /// want.
+    pub fn new(
+        tls: Option<Arc<ServerConfig>>,
+        stall: Duration,
+        hello_time: Duration,
+        silent: IntCounter,
+    ) -> Self {
+        Self { tls: tls.map(TlsAcceptor::from), stall, hello_time, silent }
     }
 
     /// Prepares one socket.
@@ -64,8 +71,11 @@ impl Acceptor {
                 None => read_preface(io).await,
             }
         };
-        let (socket, protocol) = timeout(HELLO_MAX, hello).await??;
-        Ok((socket, protocol, peer))
+        let Ok(socket) = timeout(self.hello_time, hello).await else {
+            self.silent.inc();
+            return Err(io::ErrorKind::TimedOut.into());
+        };
+        Ok((socket?, peer))
     }
 
     fn set_options(&self, io: &TcpStream) -> io::Result<()> {
@@ -79,16 +89,16 @@ impl Acceptor {
     }
 }
 
-async fn handshake(tls: &TlsAcceptor, io: TcpStream) -> io::Result<(Socket, Protocol)> {
+async fn handshake(tls: &TlsAcceptor, io: TcpStream) -> io::Result<Socket> {
     let io = tls.accept(io).await?;
     let is_http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
     let transport = Transport::Tls(Box::new(io));
-    Ok((Socket::new(transport, Bytes::new(), is_http2), protocol(is_http2)))
+    Ok(Socket::new(transport, Bytes::new(), is_http2))
 }
 
 /// Reads until it is clear whether this is HTTP/2 with prior knowledge. The first byte that differs
 /// tells, so HTTP/1 is known from its first or second.
-async fn read_preface(mut io: TcpStream) -> io::Result<(Socket, Protocol)> {
+async fn read_preface(mut io: TcpStream) -> io::Result<Socket> {
     let mut ahead = BytesMut::with_capacity(PREFACE.len());
     while ahead.len() < PREFACE.len() && PREFACE.starts_with(&ahead) {
         let left = PREFACE.len() - ahead.len();
@@ -98,11 +108,7 @@ async fn read_preface(mut io: TcpStream) -> io::Result<(Socket, Protocol)> {
         }
     }
     let is_http2 = ahead == PREFACE;
-    Ok((Socket::new(Transport::Plain(io), ahead.freeze(), is_http2), protocol(is_http2)))
-}
-
-fn protocol(is_http2: bool) -> Protocol {
-    if is_http2 { Protocol::Http2 } else { Protocol::Http1 }
+    Ok(Socket::new(Transport::Plain(io), ahead.freeze(), is_http2))
 }
 
 /// Why TLS cannot be served.

@@ -5,11 +5,10 @@
 use std::{
     convert::Infallible,
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll},
 };
 
-use actix_http::{Payload, Request, Response};
+use actix_http::{HttpMessage as _, Payload, Request, Response};
 use actix_service::Service;
 use actix_web::{
     Error, HttpResponse,
@@ -22,7 +21,7 @@ use actix_web::{
 use crate::{
     config::Mode,
     connection::Connection,
-    guard,
+    guard::{self, HeadLimits},
     inlet::push::{self, Inlet},
 };
 
@@ -30,6 +29,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Front<A> {
     pub mode: Mode,
+    /// Of all but pushes: attributes of messages stand in their heads.
+    pub head_limits: HeadLimits,
     pub inlet: web::Data<Inlet>,
     pub app: A,
 }
@@ -50,7 +51,8 @@ where
     }
 
     fn call(&self, mut request: Request) -> Self::Future {
-        let answering = request.conn_data::<Rc<Connection>>().map(Connection::request);
+        let connection = Connection::of(request.conn_data(), &request.extensions());
+        let answering = connection.as_ref().map(Connection::request);
         let has_body = !matches!(request.payload(), Payload::None);
         let end = move |mut response: Response<BoxBody>| {
             drop(answering);
@@ -67,6 +69,9 @@ where
         if push::is_push(request.head()) {
             let inlet = self.inlet.clone();
             return Box::pin(async move { end(push::push(request, &inlet).await.into()) });
+        }
+        if let Some(refusal) = self.head_limits.refusal(request.head()) {
+            return Box::pin(async move { end(refusal.into()) });
         }
         let answer = self.app.call(request);
         Box::pin(async move {

@@ -1,4 +1,5 @@
-//! Which pages may ask: CORS, and what keeps pages of the web away from `dev`.
+//! Which pages may ask: CORS, and what keeps pages of the web away from `dev`. And how much they
+//! may say.
 
 use actix_cors::Cors;
 use actix_http::RequestHead;
@@ -9,6 +10,8 @@ use actix_web::{
         header::{self, HeaderValue},
     },
 };
+
+use prometheus::IntCounter;
 
 use crate::{
     config::{Mode, Origin},
@@ -54,6 +57,39 @@ pub fn refusal(mode: Mode, request: &RequestHead) -> Option<HttpResponse> {
     }
     let text = "dev answers only to localhost and loopback addresses, and to pages from there";
     Some(problem(StatusCode::MISDIRECTED_REQUEST, text))
+}
+
+/// How large the head of a request may be, and the query in it.
+#[derive(Debug, Clone)]
+pub struct HeadLimits {
+    pub bytes: usize,
+    pub query_bytes: usize,
+    /// How often each was met.
+    pub bytes_met: IntCounter,
+    pub query_met: IntCounter,
+}
+
+impl HeadLimits {
+    /// The answer to a head that is too large.
+    pub fn refusal(&self, request: &RequestHead) -> Option<HttpResponse> {
+        let query = request.uri.query().unwrap_or_default().len();
+        if self.query_bytes < query {
+            self.query_met.inc();
+            let most = self.query_bytes;
+            let text = format!("the query has {query} bytes, and may have {most}");
+            return Some(problem(StatusCode::URI_TOO_LONG, text));
+        }
+        let fields =
+            request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+        let bytes = request.uri.path().len() + query + fields.sum::<usize>();
+        if self.bytes < bytes {
+            self.bytes_met.inc();
+            let most = self.bytes;
+            let text = format!("the head has {bytes} bytes, and may have {most}");
+            return Some(problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
+        }
+        None
+    }
 }
 
 fn is_local_origin(origin: &HeaderValue) -> bool {

@@ -31,16 +31,19 @@ pub mod outlet;
 
 // Beside the data's way.
 pub mod accept;
+pub mod address;
 pub mod budget;
 pub mod burst;
 pub mod clock;
 pub mod connection;
 pub mod front;
 pub mod guard;
+pub mod http2;
 pub mod keys;
 pub mod metrics;
 pub mod ops;
 pub mod problem;
+pub mod rate;
 pub mod watch;
 
 pub mod server;

@@ -30,6 +30,9 @@ pub struct Metrics {
     pub streams_opened: IntCounter,
     /// `stream_events_streams_refused_total{reason}`.
     pub streams_refused: IntCounterVec,
+    /// `stream_events_limits_met_total{limit}`: requests and connections that a limit was for, by
+    /// the name of its flag.
+    pub limits_met: IntCounterVec,
     /// `stream_events_streams_ended_total{reason}`: why a stream ended: `max-age`, `draining`,
     /// `client` when its reader left, `stalled`, `fell-behind`.
     pub streams_ended: IntCounterVec,
@@ -49,6 +52,19 @@ pub struct Metrics {
 /// Seconds, from a push inside one machine to a backlog of a quarter of an hour.
 const LATENCY_BUCKETS: [f64; 15] =
     [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 900.0];
+
+/// Limits that are met by what is no stream, or not yet one. (Those of streams:
+/// `stream_events_streams_refused_total`.)
+const LIMITS: [&str; 8] = [
+    "requests-per-address",
+    "push-failures-per-address",
+    "topics-per-stream",
+    "head-bytes-max",
+    "query-bytes-max",
+    "http2-streams-max",
+    "hello-time",
+    "head-time",
+];
 
 impl Metrics {
     /// A registry of its own, so that two gateways in one process do not share their numbers.
@@ -85,6 +101,7 @@ impl Metrics {
                 "Streams refused for now.",
                 "reason",
             )?,
+            limits_met: limits_met(&registry)?,
             streams_ended: counters(&registry, "streams_ended_total", "Streams ended.", "reason")?,
             gaps: counters(&registry, "gaps_total", "Gaps told to readers.", "reason")?,
             latency: register(
@@ -122,6 +139,22 @@ impl Metrics {
         };
         Ok(metrics)
     }
+
+    /// Of [`Self::limits_met`], that of a flag.
+    pub fn limit(&self, flag: &str) -> IntCounter {
+        debug_assert!(LIMITS.contains(&flag), "{flag}");
+        self.limits_met.with_label_values(&[flag])
+    }
+}
+
+/// All of them, so that each is there before it is met.
+fn limits_met(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let limits_met =
+        counters(registry, "limits_met_total", "Limits met, by the flag's name.", "limit")?;
+    for limit in LIMITS {
+        let _none_yet = limits_met.with_label_values(&[limit]);
+    }
+    Ok(limits_met)
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {

@@ -1,5 +1,6 @@
 //! Looks after the connections of one worker: those whose peers take nothing, and those whose peers
-//! take all day to say what they want. Lives on that worker's thread.
+//! take all day to say what they want. Of HTTP/1 only: `http2` looks after its own. Lives on that
+//! worker's thread.
 
 use std::{
     cell::{Cell, RefCell},
@@ -7,12 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use prometheus::IntCounter;
+
 use crate::connection::Connection;
 
 /// Watches the connections of one worker for peers that take nothing, or that take all day to say
 /// what they want.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct StallWatch {
+    head_time: Duration,
+    /// How many heads took longer.
+    slow_heads: IntCounter,
     connections: RefCell<slab::Slab<Weak<Connection>>>,
     streams: RefCell<slab::Slab<Rc<Watched>>>,
 }
@@ -27,41 +33,45 @@ pub struct Watched {
     asked: Cell<bool>,
     /// The last look at which it was not waiting for its socket.
     since: Cell<Instant>,
-    /// When it must be over at the latest.
-    over_at: Instant,
 }
 
 /// Keeps a stream under watch until it is dropped.
 #[derive(Debug)]
 pub struct Watch {
     watched: Rc<Watched>,
-    by: Rc<StallWatch>,
-    key: usize,
+    /// Where it is listed. HTTP/2's are not: who serves them sees when they are stalled.
+    listed: Option<(Rc<StallWatch>, usize)>,
 }
 
 impl StallWatch {
+    /// Heads have to come in within `head_time`.
+    pub fn new(head_time: Duration, slow_heads: IntCounter) -> Self {
+        Self { head_time, slow_heads, connections: RefCell::default(), streams: RefCell::default() }
+    }
+
     /// Watches a connection for as long as it lives.
     pub fn add(&self, connection: &Rc<Connection>) {
         self.connections.borrow_mut().insert(Rc::downgrade(connection));
     }
 
-    /// Watches a stream from now on. It should end by itself at `over_at`.
-    pub fn watch(self: &Rc<Self>, connection: &Rc<Connection>, over_at: Instant) -> Watch {
+    /// Watches a stream from now on.
+    pub fn watch(self: &Rc<Self>, connection: &Rc<Connection>) -> Watch {
         connection.streams.set(connection.streams.get() + 1);
         let watched = Rc::new(Watched {
             connection: Rc::clone(connection),
             idle: Cell::new(true),
             asked: Cell::new(true),
             since: Cell::new(Instant::now()),
-            over_at,
         });
-        let key = self.streams.borrow_mut().insert(Rc::clone(&watched));
-        Watch { watched, by: Rc::clone(self), key }
+        let listed = (!connection.is_http2)
+            .then(|| (Rc::clone(self), self.streams.borrow_mut().insert(Rc::clone(&watched))));
+        Watch { watched, listed }
     }
 
     /// Looks after the streams for as long as it is polled.
     pub async fn run(self: Rc<Self>, stall: Duration) {
-        let mut ticks = tokio::time::interval((stall / 4).min(Duration::from_secs(1)));
+        let mut ticks =
+            tokio::time::interval((stall.min(self.head_time) / 4).min(Duration::from_secs(1)));
         loop {
             ticks.tick().await;
             self.close_stalled(Instant::now(), stall);
@@ -73,7 +83,11 @@ impl StallWatch {
     fn close_slow(&self, now: Instant) {
         self.connections.borrow_mut().retain(|_, connection| {
             let Some(connection) = connection.upgrade() else { return false };
-            if connection.is_slow(now) || connection.is_idle(now) {
+            let is_slow = connection.is_slow(now, self.head_time);
+            if is_slow && !connection.is_closed() {
+                self.slow_heads.inc();
+            }
+            if is_slow || connection.is_idle(now) {
                 connection.close();
             }
             connection.nudge();
@@ -81,39 +95,19 @@ impl StallWatch {
         });
     }
 
-    /// An HTTP/1 stream is cut when its socket took nothing for too long. An HTTP/2 stream has only
-    /// its window to go by, and its connection carries others too: it is closed when all of its
-    /// event streams are stalled, or when a stalled one is past its age.
+    /// A stream is cut when its socket took nothing for too long.
     fn close_stalled(&self, now: Instant, stall: Duration) {
         let streams = self.streams.borrow();
-        let mut stalled: Vec<(&Rc<Connection>, usize)> = Vec::new();
         let mut close: Vec<Rc<Connection>> = Vec::new();
-        let mut wrote: Vec<&Rc<Connection>> = Vec::new();
         for (_, stream) in streams.iter() {
             let connection = &stream.connection;
-            let progress = !connection.is_http2 && connection.wrote.get();
-            if connection.wrote.get() {
-                wrote.push(connection);
-            }
-            if stream.asked.replace(false) || stream.idle.get() || progress {
+            let wrote = connection.wrote.replace(false);
+            if stream.asked.replace(false) || stream.idle.get() || wrote {
                 stream.since.set(now);
             } else if stall <= now.duration_since(stream.since.get()) {
-                if !connection.is_http2 || stream.over_at + stall <= now {
-                    close.push(Rc::clone(connection));
-                } else if let Some((_, count)) =
-                    stalled.iter_mut().find(|(other, _)| Rc::ptr_eq(other, connection))
-                {
-                    *count += 1;
-                } else {
-                    stalled.push((connection, 1));
-                }
+                close.push(Rc::clone(connection));
             }
         }
-        for connection in wrote {
-            connection.wrote.set(false);
-        }
-        let all_stalled = stalled.into_iter().filter(|(c, count)| c.streams.get() <= *count);
-        close.extend(all_stalled.map(|(connection, _)| Rc::clone(connection)));
         drop(streams);
         for connection in close {
             connection.close();
@@ -143,6 +137,8 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let connection = &self.watched.connection;
         connection.streams.set(connection.streams.get().saturating_sub(1));
-        self.by.streams.borrow_mut().try_remove(self.key);
+        if let Some((by, key)) = &self.listed {
+            by.streams.borrow_mut().try_remove(*key);
+        }
     }
 }

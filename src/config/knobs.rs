@@ -268,6 +268,21 @@ pub const KNOBS: &[Knob] = &[
     )
     .from("0", "1000000"),
     knob(
+        "requests-per-address",
+        "N",
+        Some("0"),
+        "Requests per second of one client address to /events, /ticket and /renew; 0: any number. \
+         Behind proxies it wants --trusted-proxies",
+    )
+    .from("0", "1000000"),
+    knob(
+        "push-failures-per-address",
+        "N",
+        Some("100"),
+        "Pushes per second of one address whose token is not known yet to be good; 0: any number",
+    )
+    .from("0", "1000000"),
+    knob(
         "trusted-proxies",
         "N",
         Some("0"),
@@ -275,6 +290,28 @@ pub const KNOBS: &[Knob] = &[
          balancer counts as 2); the client's is so many from the right",
     )
     .from("0", "16"),
+    knob("topics-per-stream", "N", Some("1000"), "Topics that one reader may name")
+        .from("1", "100000"),
+    knob(
+        "head-bytes-max",
+        "SIZE",
+        Some("32 KiB"),
+        "The head of a request, but for pushes: theirs may have 128 KiB of attributes",
+    )
+    .from("1 KiB", "128 KiB"),
+    knob("query-bytes-max", "SIZE", Some("16 KiB"), "The query of a request, but for pushes")
+        .from("256 B", "64 KiB"),
+    knob("http2-streams-max", "N", Some("1000"), "Requests at once on one HTTP/2 connection")
+        .from("1", "100000"),
+    knob(
+        "hello-time",
+        "TIME",
+        Some("5 s"),
+        "A new connection has so long for its TLS handshake, and so long for its first bytes",
+    )
+    .from("100 ms", "5 min"),
+    knob("head-time", "TIME", Some("5 s"), "A request's head has to come in within this")
+        .from("100 ms", "5 min"),
     knob(
         "keep-alive",
         "TIME",

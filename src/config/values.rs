@@ -131,6 +131,10 @@ impl<'a> Values<'a> {
         self.number(flag, "a whole number", |text| text.trim().parse().ok())
     }
 
+    pub(super) fn small_count(&mut self, flag: &str) -> u32 {
+        self.number(flag, "a whole number", |text| text.trim().parse().ok())
+    }
+
     pub(super) fn bytes(&mut self, flag: &str) -> usize {
         self.number(flag, "a size, as in 32 MiB", |text| {
             usize::try_from(text.parse::<ByteSize>().ok()?.as_u64()).ok()

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use actix_http::Extensions;
 use bytes::Bytes;
 use rustix::net::SendFlags;
 pub use socket::{Socket, Transport};
@@ -62,14 +63,9 @@ thread_local! {
     static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A request's head has to be in within this time.
-pub const HEAD_MAX: Duration = Duration::from_secs(5);
-/// The first request of an HTTP/2 connection, which browsers and proxies open ahead of need.
-const HTTP2_FIRST_MAX: Duration = Duration::from_secs(60);
-
 /// A load balancer of Google keeps idle connections for 600 s. Whoever closes first risks that the
 /// other has just sent a request, so it has to be the other.
-const IDLE_MAX: Duration = Duration::from_secs(620);
+pub const IDLE_MAX: Duration = Duration::from_secs(620);
 
 impl Connection {
     fn new(transport: Option<Transport>, is_http2: bool) -> Self {
@@ -91,10 +87,20 @@ impl Connection {
         }
     }
 
+    /// The connection of a request: actix knows it where it accepted it, else it came with it.
+    pub fn of(accepted: Option<&Rc<Self>>, with_request: &Extensions) -> Option<Rc<Self>> {
+        accepted.or_else(|| with_request.get()).cloned()
+    }
+
     /// Ends it: its next read or write fails, and its owner is woken to do one.
     pub fn close(&self) {
         self.closed.set(true);
         self.wake();
+    }
+
+    /// Whether it was ended from this side.
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
     }
 
     fn wake(&self) {
@@ -103,11 +109,19 @@ impl Connection {
         }
     }
 
+    /// Drops what its reader takes nothing of, which can tell by [`Connection::is_stalled`]: a
+    /// stream of a connection that goes on.
+    pub fn drop_stalled<T>(&self, body: T) {
+        let before = self.timed_out.replace(true);
+        drop(body);
+        self.timed_out.set(before);
+    }
+
     /// Wakes its owner if a request is being answered. To be called about once a second: a push
     /// sets a timer for its body only when it is looked at a second time, which for nearly all is
-    /// when the body is there. Of HTTP/2 the owner does not look at requests.
+    /// when the body is there.
     pub fn nudge(&self) {
-        if !self.is_http2 && 0 < self.requests.get() && self.streams.get() == 0 {
+        if 0 < self.requests.get() && self.streams.get() == 0 {
             self.wake();
         }
     }
@@ -179,13 +193,11 @@ impl Connection {
         0 < self.streams.get() || 0 < self.requests.get()
     }
 
-    /// Whether a request's head has been coming in for too long (slow-loris). actix watches only
-    /// the first head of HTTP/1. Of HTTP/2 this sees only the first, since what a peer sends later
-    /// may be anything; of HTTP/1 also those that follow on the same connection.
-    pub fn is_slow(&self, now: Instant) -> bool {
+    /// Whether a request's head has been coming in for too long (slow-loris), be it the first or a
+    /// later one.
+    pub fn is_slow(&self, now: Instant, head_time: Duration) -> bool {
         let since = self.head_since.get();
-        let max = if self.is_http2 { HTTP2_FIRST_MAX } else { HEAD_MAX };
-        !self.is_busy() && since.is_some_and(|since| max <= now.duration_since(since))
+        !self.is_busy() && since.is_some_and(|since| head_time <= now.duration_since(since))
     }
 
     /// Whether nothing has been going on for as long as a connection is kept. To be called at each
@@ -201,7 +213,7 @@ impl Connection {
     }
 
     fn head_begins(&self) {
-        if !self.is_http2 && !self.is_busy() && self.head_since.get().is_none() {
+        if !self.is_busy() && self.head_since.get().is_none() {
             self.head_since.set(Some(Instant::now()));
         }
     }
@@ -251,9 +263,8 @@ mod tests {
             }
         }
         let woken = Arc::new(Woken(AtomicUsize::new(0)));
-        for (is_http2, answering, nudged) in [(false, true, 1), (false, false, 0), (true, true, 0)]
-        {
-            let connection = Rc::new(Connection::new(None, is_http2));
+        for (answering, nudged) in [(true, 1), (false, 0)] {
+            let connection = Rc::new(Connection::new(None, false));
             connection.waker.replace(Some(Arc::clone(&woken).into()));
             let _request = answering.then(|| connection.request());
             connection.nudge();
@@ -263,19 +274,17 @@ mod tests {
 
     #[test]
     fn heads_have_a_time_limit_and_answers_have_none() {
-        for (is_http2, max) in [(false, HEAD_MAX), (true, HTTP2_FIRST_MAX)] {
-            let connection = Rc::new(Connection::new(None, is_http2));
-            let after = |time: Duration| Instant::now() + time;
-            assert!(!connection.is_slow(after(max / 2)));
-            assert!(connection.is_slow(after(max)));
-            let request = connection.request();
-            connection.head_begins();
-            assert!(!connection.is_slow(after(max * 9)), "a body is coming in");
-            drop(request);
-            assert!(!connection.is_slow(after(max * 9)), "nothing is coming in");
-            connection.head_begins();
-            // What comes later over HTTP/2 may be anything: a ping, a window.
-            assert_eq!(connection.is_slow(after(max * 2)), !is_http2);
-        }
+        let max = Duration::from_secs(5);
+        let connection = Rc::new(Connection::new(None, false));
+        let is_slow_after = |time: Duration| connection.is_slow(Instant::now() + time, max);
+        assert!(!is_slow_after(max / 2));
+        assert!(is_slow_after(max));
+        let request = connection.request();
+        connection.head_begins();
+        assert!(!is_slow_after(max * 9), "a body is coming in");
+        drop(request);
+        assert!(!is_slow_after(max * 9), "nothing is coming in");
+        connection.head_begins();
+        assert!(is_slow_after(max * 2));
     }
 }

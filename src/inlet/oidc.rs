@@ -30,15 +30,6 @@ struct Verified {
     kid: String,
 }
 
-/// How a token was let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admitted {
-    /// Its signature and claims were checked.
-    Verified,
-    /// They were before, its key is still the issuer's, and it has not expired.
-    Remembered,
-}
-
 /// Why a push is not let in. The texts tell its sender no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
@@ -106,17 +97,10 @@ impl Verifier {
     ///
     /// # Errors
     /// See [`Denied`].
-    pub async fn verify(
-        &self,
-        authorization: Option<&[u8]>,
-        now_ms: u64,
-    ) -> Result<Admitted, Denied> {
+    pub async fn verify(&self, authorization: Option<&[u8]>, now_ms: u64) -> Result<(), Denied> {
         let token = authorization.and_then(bearer).ok_or(Denied::NoToken)?;
         if TOKEN_MAX_BYTES < token.len() {
             return Err(Denied::Invalid("it is too long"));
-        }
-        if self.was_verified(token, now_ms) {
-            return Ok(Admitted::Remembered);
         }
         let token = str::from_utf8(token).map_err(|_| Denied::Invalid("it is no JWT"))?;
         let header = decode_header(token).map_err(|_| Denied::Invalid("it is no JWT"))?;
@@ -150,10 +134,13 @@ impl Verifier {
             return Err(Denied::Forbidden("not of an allowed service account"));
         }
         self.remember(token, kid, claims.exp.saturating_mul(1000), now_ms);
-        Ok(Admitted::Verified)
+        Ok(())
     }
 
-    fn was_verified(&self, token: &[u8], now_ms: u64) -> bool {
+    /// Whether the value of an `Authorization` header was verified before, its key is still the
+    /// issuer's, and it has not expired.
+    pub fn remembers(&self, authorization: Option<&[u8]>, now_ms: u64) -> bool {
+        let Some(token) = authorization.and_then(bearer) else { return false };
         let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         verified
             .get(token)

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 
 use crate::{
+    address::client_address,
     backplane::{Backplane, Confirmed},
     burst::Burst,
     clock,
@@ -26,12 +27,13 @@ use crate::{
     inlet::{
         body::{self, Body, InFlight, Unreceived},
         envelope::{self, Poison, PoisonReason, Refused},
-        oidc::{Admitted, Denied, Verifier},
+        oidc::{Denied, Verifier},
         unwrapped,
     },
     message::{BadTopic, Message, Topic},
     metrics::Metrics,
     problem::{come_back_later, problem, problem_with},
+    rate::Rate,
 };
 
 /// What the push routes need.
@@ -46,6 +48,9 @@ pub struct Inlet {
     pub in_flight: Arc<InFlight>,
     pub metrics: Metrics,
     pub bursts: Bursts,
+    /// Of pushes whose tokens are not known.
+    pub failures: Rate,
+    pub trusted_proxies: usize,
 }
 
 /// One for each kind of failure that a subscription can have with every message.
@@ -66,6 +71,7 @@ enum Outcome {
     NoTopic,
     NotServed,
     Denied,
+    TooOften,
     KeysUnavailable,
     Encoded,
     Unreceived,
@@ -83,6 +89,7 @@ impl Outcome {
             Self::NoTopic => "no-topic",
             Self::NotServed => "not-served",
             Self::Denied => "denied",
+            Self::TooOften => "too-often",
             Self::KeysUnavailable => "keys-unavailable",
             Self::Encoded => "encoded",
             Self::Unreceived => "unreceived",
@@ -157,17 +164,22 @@ impl Inlet {
     async fn authenticate(&self, request: &RequestHead) -> Result<(), Answer> {
         let Some(verifier) = &self.verifier else { return Ok(()) };
         let authorization = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        let denied = match verifier.verify(authorization, clock::now_ms()).await {
-            Ok(admitted) => {
-                match admitted {
-                    Admitted::Verified => {
-                        self.metrics.push_tokens.with_label_values(&["verified"]).inc();
-                    }
-                    Admitted::Remembered => self.metrics.push_tokens_remembered.inc(),
-                }
-                return Ok(());
-            }
-            Err(denied) => denied,
+        let now_ms = clock::now_ms();
+        if verifier.remembers(authorization, now_ms) {
+            self.metrics.push_tokens_remembered.inc();
+            return Ok(());
+        }
+        // Before the signature is looked at, which is what a flood of tokens would cost.
+        let address = client_address(request, self.trusted_proxies);
+        if let Err(wait) = self.failures.one_more(address) {
+            let text = "this address has pushed too often without a good token \
+                        (--push-failures-per-address)";
+            let response = come_back_later(StatusCode::TOO_MANY_REQUESTS, text, wait);
+            return Err((Outcome::TooOften, response));
+        }
+        let Err(denied) = verifier.verify(authorization, now_ms).await else {
+            self.metrics.push_tokens.with_label_values(&["verified"]).inc();
+            return Ok(());
         };
         let text = denied.to_string();
         if let Some(more) = self.bursts.denied.log(Instant::now()) {

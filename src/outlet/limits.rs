@@ -7,13 +7,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use actix_web::HttpRequest;
-
 /// The limits of streams beside the total.
 #[derive(Debug)]
 pub struct StreamLimits {
-    /// How many proxies in front add the address they see to `X-Forwarded-For`.
-    trusted_proxies: usize,
     by_subject: Arc<Counts<Arc<str>>>,
     by_address: Arc<Counts<IpAddr>>,
 }
@@ -30,6 +26,14 @@ impl Met {
         match self {
             Self::Subject => "subject",
             Self::Address => "address",
+        }
+    }
+
+    /// What its reader is told.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Subject => "this subject has as many streams as it may (--streams-per-subject)",
+            Self::Address => "this address has as many streams as it may (--streams-per-address)",
         }
     }
 }
@@ -87,12 +91,8 @@ impl<K: Hash + Eq> Drop for One<K> {
 
 impl StreamLimits {
     /// 0 is no limit.
-    pub fn new(per_subject: usize, per_address: usize, trusted_proxies: usize) -> Self {
-        Self {
-            trusted_proxies,
-            by_subject: Counts::new(per_subject),
-            by_address: Counts::new(per_address),
-        }
+    pub fn new(per_subject: usize, per_address: usize) -> Self {
+        Self { by_subject: Counts::new(per_subject), by_address: Counts::new(per_address) }
     }
 
     /// Counts one more stream.
@@ -101,10 +101,9 @@ impl StreamLimits {
     /// With the limit that it would go beyond.
     pub fn one_more(
         &self,
-        request: &HttpRequest,
+        address: Option<IpAddr>,
         subject: Option<&Arc<str>>,
     ) -> Result<Counted, Met> {
-        let address = client_address(request, self.trusted_proxies);
         Ok(Counted {
             _subject: self.by_subject.one_more(subject.cloned()).map_err(|()| Met::Subject)?,
             _address: self.by_address.one_more(address).map_err(|()| Met::Address)?,
@@ -112,65 +111,19 @@ impl StreamLimits {
     }
 }
 
-/// Who asks. Each of the trusted proxies has added the address that it saw at the end of
-/// `X-Forwarded-For`, so the client's stands so many from the right: what is left of that anybody
-/// can have written. One that has too few entries did not come through them.
-pub fn client_address(request: &HttpRequest, trusted_proxies: usize) -> Option<IpAddr> {
-    let peer = request.peer_addr().map(|peer| peer.ip());
-    let Some(from_right) = trusted_proxies.checked_sub(1) else { return peer };
-    let fields: Vec<_> = request.headers().get_all("x-forwarded-for").collect();
-    let entries = fields.iter().rev().filter_map(|field| field.to_str().ok());
-    let mut entries = entries.flat_map(|field| field.rsplit(',')).map(str::trim);
-    entries.nth(from_right).and_then(address).or(peer)
-}
-
-/// With or without a port, as some proxies write it.
-fn address(text: &str) -> Option<IpAddr> {
-    let with_port = || text.parse::<std::net::SocketAddr>().map(|address| address.ip());
-    text.trim_matches(['[', ']']).parse().or_else(|_| with_port()).ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use actix_web::test::TestRequest;
-
     use super::*;
 
     #[test]
-    fn the_client_is_counted_from_the_right() {
-        let request = |fields: &[&str]| {
-            let mut request = TestRequest::default().peer_addr(([10, 0, 0, 1], 1).into());
-            for field in fields {
-                request = request.append_header(("X-Forwarded-For", *field));
-            }
-            request.to_http_request()
-        };
-        for (fields, proxies, expected) in [
-            (&["6.6.6.6, 1.2.3.4"][..], 0, "10.0.0.1"),
-            (&["6.6.6.6, 1.2.3.4"], 1, "1.2.3.4"),
-            (&["6.6.6.6, 1.2.3.4, 35.0.0.1"], 2, "1.2.3.4"),
-            (&["6.6.6.6", "1.2.3.4,35.0.0.1"], 2, "1.2.3.4"),
-            (&["[2001:db8::1]:443"], 1, "2001:db8::1"),
-            (&["1.2.3.4:5"], 1, "1.2.3.4"),
-            (&["unknown"], 1, "10.0.0.1"),
-            (&["1.2.3.4"], 2, "10.0.0.1"),
-            (&[], 1, "10.0.0.1"),
-        ] {
-            let found = client_address(&request(fields), proxies).unwrap();
-            assert_eq!(found.to_string(), expected, "{fields:?} {proxies}");
-        }
-    }
-
-    #[test]
     fn what_has_ended_counts_no_more() {
-        let limits = StreamLimits::new(2, 0, 0);
-        let request = TestRequest::default().to_http_request();
+        let limits = StreamLimits::new(2, 0);
         let alice: Arc<str> = "alice".into();
-        let open = || limits.one_more(&request, Some(&alice));
+        let open = || limits.one_more(None, Some(&alice));
         let (first, second) = (open().unwrap(), open().unwrap());
         assert!(matches!(open(), Err(Met::Subject)));
-        assert!(limits.one_more(&request, Some(&"bob".into())).is_ok());
-        assert!(limits.one_more(&request, None).is_ok());
+        assert!(limits.one_more(None, Some(&"bob".into())).is_ok());
+        assert!(limits.one_more(None, None).is_ok());
         drop(first);
         assert!(open().is_ok());
         drop(second);

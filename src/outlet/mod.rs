@@ -17,13 +17,17 @@ use std::{
     time::Duration,
 };
 
+use actix_web::HttpRequest;
+
 use crate::{
+    address::client_address,
     backplane::Backplane,
     budget::Budget,
     hub::Hub,
     message::Topic,
     metrics::Metrics,
     outlet::{access::Access, limits::StreamLimits, renewals::Leases},
+    rate::Rate,
 };
 
 /// What every stream needs.
@@ -36,6 +40,10 @@ pub struct Outlet {
     pub served: Vec<Topic>,
     pub metrics: Metrics,
     pub limits: StreamLimits,
+    pub topics_per_stream: usize,
+    /// Of readers' requests.
+    pub requests: Rate,
+    pub trusted_proxies: usize,
     /// Of readers with tokens.
     pub leases: Arc<Leases>,
     /// How many streams wait to be opened.
@@ -44,4 +52,17 @@ pub struct Outlet {
     pub slow: Arc<Budget>,
     pub keep_alive: Duration,
     pub stream_age_max: Duration,
+}
+
+/// What a reader is told whose address asks more often than it may.
+pub const TOO_OFTEN: &str = "this address asks too often (--requests-per-address)";
+
+impl Outlet {
+    /// Counts one more request of a reader.
+    ///
+    /// # Errors
+    /// With how long its address is to wait, when it is one too many.
+    pub fn admit(&self, request: &HttpRequest) -> Result<(), Duration> {
+        self.requests.one_more(client_address(request.head(), self.trusted_proxies))
+    }
 }

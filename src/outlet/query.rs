@@ -33,6 +33,8 @@ pub enum BadRequest {
     Parameter(String),
     /// 406.
     NotAcceptable,
+    /// 400, with how many there may be.
+    TooManyTopics(usize),
 }
 
 /// Parameters that are not here are refused: a misspelt `topics=` would otherwise stream
@@ -48,15 +50,12 @@ struct Parameters {
     ticket: Option<String>,
 }
 
-/// More topics than this are asked for by leaving them out.
-const TOPICS_MAX: usize = 1_000;
-
 impl Asked {
-    /// Reads a request that came at `now_ms`.
+    /// Reads a request that came at `now_ms` and may name so many topics.
     ///
     /// # Errors
     /// See [`BadRequest`].
-    pub fn read(request: &HttpRequest, now_ms: u64) -> Result<Self, BadRequest> {
+    pub fn read(request: &HttpRequest, now_ms: u64, topics_max: usize) -> Result<Self, BadRequest> {
         let is_event_source = accepts_event_stream(request)?;
         let Query(parameters) = Query::<Parameters>::from_query(request.query_string())
             .map_err(|err| BadRequest::Parameter(format!("{}: {}", err.path(), err.source())))?;
@@ -73,7 +72,7 @@ impl Asked {
             },
             (None, _) => (start_since(parameters.since.as_deref(), now_ms)?, None),
         };
-        let (topics, ticket) = (topics(&parameters.topic)?, parameters.ticket);
+        let (topics, ticket) = (topics(&parameters.topic, topics_max)?, parameters.ticket);
         Ok(Self { topics, start, id, is_event_source, ticket })
     }
 }
@@ -93,7 +92,7 @@ fn header_id(request: &HttpRequest) -> Option<Result<EventId, ()>> {
     Some(text.map_err(|_| ()).and_then(|text| text.parse().map_err(|_| ())))
 }
 
-fn topics(lists: &[String]) -> Result<Vec<Topic>, BadRequest> {
+fn topics(lists: &[String], max: usize) -> Result<Vec<Topic>, BadRequest> {
     let mut names = Vec::new();
     for name in lists.iter().flat_map(|list| list.split(',')) {
         let name = name.trim();
@@ -102,9 +101,8 @@ fn topics(lists: &[String]) -> Result<Vec<Topic>, BadRequest> {
             Err(err) => return Err(BadRequest::Parameter(format!("topic: {err}"))),
         }
     }
-    if TOPICS_MAX < names.len() {
-        let problem = format!("topic: more than {TOPICS_MAX}; leave it out to get all topics");
-        return Err(BadRequest::Parameter(problem));
+    if max < names.len() {
+        return Err(BadRequest::TooManyTopics(max));
     }
     names.sort();
     names.dedup();

@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::{
     backplane::{Renewal, TICKET_MAX},
     outlet::{
-        Outlet,
+        Outlet, TOO_OFTEN,
         lease::Lease,
         sse::{deny, unready},
         token::{Denied, Grant},
@@ -132,6 +132,9 @@ fn accepted() -> HttpResponse {
 }
 
 async fn admitted(request: &HttpRequest, outlet: &Outlet) -> Result<Grant, HttpResponse> {
+    if let Err(wait) = outlet.admit(request) {
+        return Err(come_back_later(StatusCode::TOO_MANY_REQUESTS, TOO_OFTEN, wait));
+    }
     match outlet.access.admit(request).await {
         Ok(Some(grant)) => Ok(grant),
         Ok(None) => {

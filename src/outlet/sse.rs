@@ -1,9 +1,9 @@
 //! `GET /events`: server-sent events.
 
-use std::{rc::Rc, sync::atomic::Ordering};
+use std::{rc::Rc, sync::atomic::Ordering, time::Duration};
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpMessage as _, HttpRequest, HttpResponse,
     body::BoxBody,
     http::{ConnectionType, Method, StatusCode, Version, header},
     web,
@@ -12,15 +12,15 @@ use rand::RngExt as _;
 use tokio::time::Instant;
 
 use crate::{
+    address::client_address,
     clock,
     connection::Connection,
     hub::{Shard, Topics},
     outlet::{
-        Outlet,
+        Outlet, TOO_OFTEN,
         access::{self, NotYours},
         blocks::{self, End},
         lease::Lease,
-        limits::Met,
         opening::{Opening, Wanted},
         query::{Asked, BadRequest},
         token::{Denied, Grant},
@@ -42,14 +42,22 @@ pub async fn events(
     outlet: web::Data<Outlet>,
     worker: web::Data<Worker>,
 ) -> HttpResponse {
-    let asked = match Asked::read(&request, clock::now_ms()) {
+    let asked = match Asked::read(&request, clock::now_ms(), outlet.topics_per_stream) {
         Ok(asked) => asked,
+        Err(BadRequest::TooManyTopics(max)) => {
+            outlet.metrics.limit("topics-per-stream").inc();
+            let text = format!("topic: more than {max}; leave it out to get all topics");
+            return problem(StatusCode::BAD_REQUEST, text);
+        }
         Err(BadRequest::Parameter(text)) => return problem(StatusCode::BAD_REQUEST, text),
         Err(BadRequest::NotAcceptable) => {
             let text = "this is text/event-stream, which Accept rules out";
             return problem(StatusCode::NOT_ACCEPTABLE, text);
         }
     };
+    if let Err(wait) = outlet.admit(&request) {
+        return too_many(&outlet, &asked, "rate", TOO_OFTEN, wait);
+    }
     let ticket = asked.ticket.as_deref().filter(|_| request.method() == Method::GET);
     let admitted = match ticket {
         Some(ticket) => outlet.access.admit_ticket(ticket, &outlet.backplane).await.map(Some),
@@ -117,14 +125,17 @@ fn open(
     if outlet.hub.draining().is_some() {
         return refuse(outlet, asked, End::Draining);
     }
-    let Some(connection) = request.conn_data::<Rc<Connection>>() else {
+    let Some(connection) = Connection::of(request.conn_data(), &request.extensions()) else {
         let text = "this connection did not come through the gateway's listener";
         return problem(StatusCode::INTERNAL_SERVER_ERROR, text);
     };
     let subject = grant.and_then(|grant| grant.subject.as_ref());
-    let counted = match outlet.limits.one_more(request, subject) {
+    let address = client_address(request.head(), outlet.trusted_proxies);
+    let counted = match outlet.limits.one_more(address, subject) {
         Ok(counted) => counted,
-        Err(met) => return too_many(outlet, asked, met),
+        Err(met) => {
+            return too_many(outlet, asked, met.as_str(), met.text(), blocks::refusal_wait());
+        }
     };
     // Spread, so that streams that were opened together do not end together.
     let age = outlet.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
@@ -139,7 +150,7 @@ fn open(
         names: asked.topics.clone(),
         start: asked.start,
         id: asked.id,
-        watch: worker.stall_watch.watch(connection, end_at.into_std()),
+        watch: worker.stall_watch.watch(&connection),
         counted,
         end_at,
         in_chunks,
@@ -179,17 +190,19 @@ fn refuse(outlet: &Outlet, asked: &Asked, reason: End) -> HttpResponse {
     come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, blocks::refusal_wait())
 }
 
-/// As [`refuse`], of one that has as many streams as it may.
-fn too_many(outlet: &Outlet, asked: &Asked, met: Met) -> HttpResponse {
-    outlet.metrics.streams_refused.with_label_values(&[met.as_str()]).inc();
+/// As [`refuse`], of one that has as many streams as it may, or asks too often.
+fn too_many(
+    outlet: &Outlet,
+    asked: &Asked,
+    reason: &str,
+    text: &str,
+    wait: Duration,
+) -> HttpResponse {
+    outlet.metrics.streams_refused.with_label_values(&[reason]).inc();
     if asked.is_event_source {
         return response().force_close().body(blocks::refusal(asked.id, End::Busy));
     }
-    let text = match met {
-        Met::Subject => "this subject has as many streams as it may (--streams-per-subject)",
-        Met::Address => "this address has as many streams as it may (--streams-per-address)",
-    };
-    come_back_later(StatusCode::TOO_MANY_REQUESTS, text, blocks::refusal_wait())
+    come_back_later(StatusCode::TOO_MANY_REQUESTS, text, wait)
 }
 
 /// The head of every stream. `no-transform` keeps proxies from compressing it, which would hold

@@ -1,42 +1,23 @@
 //! Runs the gateway: its listeners, its workers, and the order of shutdown in one place.
 
 mod parts;
+mod public;
 mod routes;
 
 use std::{
     io,
     net::TcpListener,
-    rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use actix_http::HttpService;
-use actix_service::{
-    ServiceFactory as _, ServiceFactoryExt as _, boxed, fn_factory, fn_service, map_config,
-};
-use actix_web::{
-    App, HttpServer,
-    dev::{AppConfig, Server},
-    http::KeepAlive,
-    web,
-};
-use actix_web_lab::middleware::CatchPanic;
+use actix_web::{App, HttpServer, dev::Server, web};
 use parts::Parts;
-use routes::{ops_routes, public_routes};
+use routes::ops_routes;
 use rustls::ServerConfig;
 use socket2::{Domain, Socket as Socket2, Type};
 
-use crate::{
-    accept::Acceptor,
-    clock,
-    config::Config,
-    connection::{Connection, HEAD_MAX, Socket},
-    front::Front,
-    hub::Hub,
-    outlet::sse::Worker,
-    watch::StallWatch,
-};
+use crate::{clock, config::Config, hub::Hub, inlet::push::Inlet, outlet::Outlet};
 
 /// Sockets that listen already, so that nothing can fail between being told the port and using it.
 #[derive(Debug)]
@@ -92,11 +73,11 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let mut parts = Parts::new(&config).map_err(io::Error::other)?;
-    let public = public_server(&config, tls, listeners.public, &parts)?;
+    let public = public::server(&config, tls, listeners.public, &parts)?;
     let ops = listeners.ops.map(|listener| ops_server(listener, &parts)).transpose()?;
     let handles: Vec<_> = ops.iter().chain([&public]).map(Server::handle).collect();
     let servers: Vec<_> = ops.into_iter().chain([public]).map(tokio::spawn).collect();
-    parts.tasks.spawn(sweep(parts.hub.clone()));
+    parts.tasks.spawn(sweep(parts.hub.clone(), parts.inlet.clone(), parts.outlet.clone()));
 
     let mut tasks = std::mem::take(&mut parts.tasks);
     tokio::select! {
@@ -141,73 +122,14 @@ async fn leave(config: &Config, parts: &Parts) {
     tracing::info!(streams_cut = parts.hub.subscribers(), "left");
 }
 
-async fn sweep(hub: Hub) {
+async fn sweep(hub: Hub, inlet: web::Data<Inlet>, outlet: web::Data<Outlet>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
         ticks.tick().await;
         hub.sweep(clock::now_ms());
+        inlet.failures.sweep();
+        outlet.requests.sweep();
     }
-}
-
-fn public_server(
-    config: &Config,
-    tls: Option<Arc<ServerConfig>>,
-    listener: TcpListener,
-    parts: &Parts,
-) -> io::Result<Server> {
-    let address = listener.local_addr()?;
-    let acceptor = Acceptor::new(tls, config.stall);
-    let (mode, stall, join_max) = (config.mode, config.stall, config.join_max);
-    let (hub, inlet, outlet) = (parts.hub.clone(), parts.inlet.clone(), parts.outlet.clone());
-    let readiness = parts.readiness.clone();
-    let origins = config.cors_origins.clone();
-    // Called once on each worker's thread.
-    let service = move || {
-        let stall_watch = Rc::new(StallWatch::default());
-        let worker = Worker { shard: hub.add_shard(), stall_watch: Rc::clone(&stall_watch) };
-        actix_web::rt::spawn(Rc::clone(&worker.shard).run(join_max));
-        actix_web::rt::spawn(Rc::clone(&worker.stall_watch).run(stall));
-        let app = App::new()
-            .app_data(outlet.clone())
-            .app_data(readiness.clone())
-            .app_data(web::Data::new(worker))
-            .wrap(CatchPanic::default())
-            .configure(public_routes(mode, &origins));
-        let (app, inlet) = (map_config(app, |()| AppConfig::default()), inlet.clone());
-        let front = fn_factory(move || {
-            let (app, inlet) = (app.new_service(()), inlet.clone());
-            async move { Ok::<_, ()>(Front { mode, inlet, app: app.await? }) }
-        });
-        let http = HttpService::build()
-            // No timer for each request: `StallWatch` closes idle connections.
-            .keep_alive(KeepAlive::Os)
-            .client_request_timeout(HEAD_MAX)
-            // A reader's FIN must end its stream at once: it is how a closed tab looks.
-            .h1_allow_half_closed(false)
-            .local_addr(address)
-            .on_connect_ext(move |socket: &Socket, data: &mut actix_http::Extensions| {
-                stall_watch.add(socket.connection());
-                data.insert::<Rc<Connection>>(Rc::clone(socket.connection()));
-            })
-            .finish(front);
-        let acceptor = acceptor.clone();
-        // Boxed, both: a connection's task keeps the room for a TLS handshake, and has each future
-        // that is in line in it twice (where it was moved from and to).
-        let service = fn_service(move |io| Box::pin(acceptor.clone().accept(io)))
-            .map_err(|err| tracing::debug!(error = %err, "connection not accepted"))
-            .and_then(http.map_err(|err| tracing::debug!(error = %err, "connection failed")));
-        boxed::factory(service)
-    };
-    let server = Server::build()
-        .workers(config.workers)
-        .max_concurrent_connections(
-            // Of each worker; connections are spread over them in turn.
-            config.subscribers_max.div_ceil(config.workers) + CONNECTIONS_BESIDE_STREAMS,
-        )
-        .disable_signals()
-        .listen("public", listener, service)?
-        .run();
-    Ok(server)
 }
 
 /// On a worker of its own, so that probes and metrics are answered however busy the others are.
@@ -216,11 +138,6 @@ fn ops_server(listener: TcpListener, parts: &Parts) -> io::Result<Server> {
     let app = move || {
         App::new().app_data(gauges.clone()).app_data(readiness.clone()).configure(ops_routes)
     };
-    let server = HttpServer::new(app)
-        .workers(1)
-        .client_request_timeout(HEAD_MAX)
-        .disable_signals()
-        .listen(listener)?
-        .run();
+    let server = HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run();
     Ok(server)
 }

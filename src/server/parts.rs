@@ -32,6 +32,7 @@ use crate::{
         stream::SLOW_MAX_BYTES,
         token::{self, TokenKeys, Tokens},
     },
+    rate::Rate,
 };
 
 /// What all workers share.
@@ -73,6 +74,11 @@ impl Parts {
             in_flight: Arc::clone(&in_flight),
             metrics: metrics.clone(),
             bursts: Bursts::default(),
+            failures: Rate::new(
+                config.push_failures_per_address,
+                metrics.limit("push-failures-per-address"),
+            ),
+            trusted_proxies: config.trusted_proxies,
         };
         let outlet = Outlet {
             hub: hub.clone(),
@@ -80,11 +86,10 @@ impl Parts {
             access: access(config, &metrics)?,
             served: config.topics.clone(),
             metrics: metrics.clone(),
-            limits: StreamLimits::new(
-                config.streams_per_subject,
-                config.streams_per_address,
-                config.trusted_proxies,
-            ),
+            limits: StreamLimits::new(config.streams_per_subject, config.streams_per_address),
+            topics_per_stream: config.topics_per_stream,
+            requests: Rate::new(config.requests_per_address, metrics.limit("requests-per-address")),
+            trusted_proxies: config.trusted_proxies,
             leases,
             opening: AtomicUsize::new(0),
             slow: Budget::new(SLOW_MAX_BYTES),

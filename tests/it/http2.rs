@@ -22,19 +22,19 @@ use crate::support::{
 pub struct Connection {
     _send: SendRequest<Bytes>,
     pub streams: Vec<RecvStream>,
-    _driver: tokio::task::JoinHandle<()>,
+    driver: tokio::task::JoinHandle<Result<(), h2::Error>>,
 }
 
 /// Opens streams on one connection, up to their first block.
 pub async fn open_streams(address: SocketAddr, count: usize) -> Connection {
     let socket = TcpStream::connect(address).await.unwrap();
     let (mut send, connection) = h2::client::handshake(socket).await.unwrap();
-    let driver = tokio::spawn(async move { drop(connection.await) });
+    let driver = tokio::spawn(connection);
     let mut streams = Vec::new();
     for _ in 0..count {
         streams.push(open(&mut send).await);
     }
-    Connection { _send: send, streams, _driver: driver }
+    Connection { _send: send, streams, driver }
 }
 
 async fn open(send: &mut SendRequest<Bytes>) -> RecvStream {
@@ -76,10 +76,9 @@ fn streams_share_a_connection() {
     assert_eq!(gateway.get("/healthz", &[]).status, 200, "and HTTP/1.1 on the same port");
 }
 
-/// actix does not watch for a reset while a stream is idle; the keep-alive finds out.
 #[test]
-fn a_reset_stream_is_gone_by_the_next_keep_alive() {
-    let gateway = std::sync::Arc::new(Gateway::dev(&[("keep-alive", "1 s")]));
+fn a_reset_stream_is_gone_at_once() {
+    let gateway = std::sync::Arc::new(Gateway::dev(&[("keep-alive", "10 min")]));
     block_on(async {
         let mut connection = open_streams(gateway.address, 3).await;
         connection.streams.truncate(1);
@@ -91,34 +90,48 @@ fn a_reset_stream_is_gone_by_the_next_keep_alive() {
     gateway.until_metric("stream_events_streams", 0.0);
 }
 
-/// A stream whose window is full takes nothing, and its connection is closed if it has no other;
-/// if it has, those go on.
+/// A stream whose window stays shut is reset, and those beside it go on.
 #[test]
-fn a_stalled_stream_is_ended_with_its_connection_unless_others_use_it() {
-    let gateway = Gateway::dev(&[("stall", "1 s"), ("keep-alive", "1 s")]);
+fn a_stalled_stream_is_reset_and_others_on_its_connection_go_on() {
+    let gateway = std::sync::Arc::new(Gateway::dev(&[("stall", "1 s"), ("keep-alive", "1 s")]));
     block_on(async {
         let mut shared = open_streams(gateway.address, 2).await;
-        let alone = open_streams(gateway.address, 1).await;
-        let start = Instant::now();
         for n in 0..3 {
             gateway.push("orders", &message("x".repeat(60_000), &n.to_string()));
         }
-        // One stream of the shared connection reads on, the other two do not.
+        // One of them reads on, and the other does not, whose window has 64 KiB.
         let (reads, stalls) = shared.streams.split_at_mut(1);
-        while start.elapsed() < Duration::from_secs(4) {
-            next(&mut reads[0]).await;
+        let asked = std::sync::Arc::clone(&gateway);
+        let ended = "stream_events_streams_ended_total{reason=\"stalled\"}";
+        let until = move || asked.until_metric(ended, 1.0);
+        let mut until = tokio::task::spawn_blocking(until);
+        loop {
+            tokio::select! {
+                ended = &mut until => break ended.unwrap(),
+                _read = next(&mut reads[0]) => {}
+            }
         }
-        let mut alone = alone;
-        let cut = read_to_end(&mut alone.streams[0]).await;
-        assert!(cut.is_err(), "a stalled stream alone on its connection is cut");
+        let reset = read_to_end(&mut stalls[0]).await.expect_err("a reset");
+        assert_eq!(reset.reason(), Some(h2::Reason::CANCEL), "{reset}");
         gateway.publish("orders", "still there");
         while !next(&mut reads[0]).await.ends_with("data: still there\n\n") {}
-        // The stalled one gets what it has room for, and lost nothing.
-        let mut rest = String::new();
-        while !rest.ends_with("data: still there\n\n") {
-            rest.push_str(&next(&mut stalls[0]).await);
+    });
+}
+
+/// Its clients are told to take their next requests elsewhere, and the connection ends with its
+/// last stream.
+#[test]
+fn a_gateway_that_leaves_says_so() {
+    let mut gateway = Gateway::dev(&[("drain", "1 s")]);
+    block_on(async {
+        let mut connection = open_streams(gateway.address, 2).await;
+        tokio::task::spawn_blocking(move || gateway.stop()).await.unwrap();
+        for stream in &mut connection.streams {
+            let end = next(stream).await;
+            assert!(end.ends_with("data: {\"reason\":\"draining\"}\n\n"), "{end}");
+            read_to_end(stream).await.expect("it ends as a response does");
         }
-        assert_eq!(rest.matches("\ndata: x").count(), 3);
+        connection.driver.await.unwrap().expect("a GOAWAY without an error");
     });
 }
 

@@ -24,6 +24,8 @@ mod sessions;
 
 mod cors;
 
+mod limits;
+
 mod hub;
 
 mod hub_model;
