@@ -55,7 +55,7 @@ const LATENCY_BUCKETS: [f64; 15] =
 
 /// Limits that are met by what is no stream, or not yet one. (Those of streams:
 /// `stream_events_streams_refused_total`.)
-const LIMITS: [&str; 8] = [
+const LIMITS: [&str; 9] = [
     "requests-per-address",
     "push-failures-per-address",
     "topics-per-stream",
@@ -64,6 +64,7 @@ const LIMITS: [&str; 8] = [
     "http2-streams-max",
     "hello-time",
     "head-time",
+    "body-time",
 ];
 
 impl Metrics {

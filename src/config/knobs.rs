@@ -313,6 +313,14 @@ pub const KNOBS: &[Knob] = &[
     knob("head-time", "TIME", Some("5 s"), "A request's head has to come in within this")
         .from("100 ms", "5 min"),
     knob(
+        "body-time",
+        "TIME",
+        Some("60 s"),
+        "A push's body has to come in within this (Pub/Sub gives up after the ack deadline: 10 s by \
+         default)",
+    )
+    .from("1 s", "10 min"),
+    knob(
         "keep-alive",
         "TIME",
         Some("15 s"),

@@ -30,9 +30,6 @@ pub enum Unreceived {
     Broken,
 }
 
-/// A body that takes longer is a slow-loris attack: Pub/Sub gives up after its ack deadline, which
-/// is 10 s by default.
-const RECEIVE_MAX: Duration = Duration::from_secs(60);
 /// Of a body that is too large so much is read and dropped, so that its sender gets to read the
 /// answer; a connection that is closed over unread data is reset.
 const DISCARD_MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -84,7 +81,15 @@ pub struct Body {
     _claim: Claim,
 }
 
-/// Receives a body of at most `max` bytes.
+/// How much of a body is taken, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimits {
+    pub bytes: usize,
+    /// A body that takes longer is a slow-loris attack.
+    pub time: Duration,
+}
+
+/// Receives a body within its limits.
 ///
 /// `nudged` says that this is looked at whenever its connection's socket has something, and about
 /// once a second come what may: as HTTP/1 is, whose requests are answered by their connection's
@@ -95,11 +100,11 @@ pub struct Body {
 /// See [`Unreceived`].
 pub async fn receive(
     payload: Payload,
-    max: usize,
+    limits: BodyLimits,
     in_flight: &Arc<InFlight>,
     nudged: bool,
 ) -> Result<Body, Unreceived> {
-    let mut received = pin!(collect(payload, max, in_flight));
+    let mut received = pin!(collect(payload, limits.bytes, in_flight));
     if nudged {
         let mut first = Some(Context::from_waker(Waker::noop()));
         let looked = poll_fn(|cx| match &mut first {
@@ -114,7 +119,7 @@ pub async fn receive(
             return received;
         }
     }
-    tokio::time::timeout(RECEIVE_MAX, received).await.unwrap_or(Err(Unreceived::TooSlow))
+    tokio::time::timeout(limits.time, received).await.unwrap_or(Err(Unreceived::TooSlow))
 }
 
 async fn collect(
@@ -175,20 +180,21 @@ mod tests {
     /// A peer that sends a head and no body: the first look sets no timer, the nudge's does.
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_comes_is_waited_for_so_long_and_no_longer() {
+        let limits = BodyLimits { bytes: 1_000, time: Duration::from_secs(60) };
         for nudged in [false, true] {
             let (_sender, payload) = h1::Payload::create(false);
             let in_flight = InFlight::new(1_000);
             let woken = Arc::new(Woken(AtomicUsize::new(0)));
             let (waker, payload) = (Arc::clone(&woken).into(), Payload::H1 { payload });
             let mut cx = Context::from_waker(&waker);
-            let mut body = pin!(receive(payload, 1_000, &in_flight, nudged));
+            let mut body = pin!(receive(payload, limits, &in_flight, nudged));
             assert!(body.as_mut().poll(&mut cx).is_pending());
-            tokio::time::advance(RECEIVE_MAX * 2).await;
+            tokio::time::advance(limits.time * 2).await;
             tokio::task::yield_now().await;
             assert_eq!(woken.0.load(Ordering::SeqCst), usize::from(!nudged));
             if nudged {
                 assert!(body.as_mut().poll(&mut cx).is_pending());
-                tokio::time::advance(RECEIVE_MAX * 2).await;
+                tokio::time::advance(limits.time * 2).await;
                 tokio::task::yield_now().await;
                 assert_eq!(woken.0.load(Ordering::SeqCst), 1);
             }

@@ -25,7 +25,7 @@ use crate::{
     clock,
     config::{PUSH_BODY_MAX_BYTES, Poison as OnPoison},
     inlet::{
-        body::{self, Body, InFlight, Unreceived},
+        body::{self, Body, BodyLimits, InFlight, Unreceived},
         envelope::{self, Poison, PoisonReason, Refused},
         oidc::{Denied, Verifier},
         unwrapped,
@@ -46,6 +46,8 @@ pub struct Inlet {
     pub topics: Vec<Topic>,
     pub on_poison: OnPoison,
     pub in_flight: Arc<InFlight>,
+    /// How long a body may take.
+    pub body_time: Duration,
     pub metrics: Metrics,
     pub bursts: Bursts,
     /// Of pushes whose tokens are not known.
@@ -141,8 +143,9 @@ impl Inlet {
         self.authenticate(request).await?;
         self.refuse_encoded(request)?;
         let topic = self.topic_of_path(request)?;
+        let limits = BodyLimits { bytes: PUSH_BODY_MAX_BYTES, time: self.body_time };
         let nudged = request.version < Version::HTTP_2;
-        let body = body::receive(payload, PUSH_BODY_MAX_BYTES, &self.in_flight, nudged).await;
+        let body = body::receive(payload, limits, &self.in_flight, nudged).await;
         let mut body = body.map_err(|err| self.unreceived(err))?;
         let message = decode(request, &body, topic).map_err(|refused| self.refuse(refused))?;
         self.serves(&message.topic)?;
@@ -247,7 +250,8 @@ impl Inlet {
                 unavailable(Outcome::Busy, "too many bytes in flight (--push-bytes-in-flight)")
             }
             Unreceived::TooSlow => {
-                let text = "the body did not come in time";
+                self.metrics.limit("body-time").inc();
+                let text = "the body did not come in time (--body-time)";
                 (Outcome::Unreceived, problem(StatusCode::REQUEST_TIMEOUT, text))
             }
             Unreceived::Broken => {
@@ -292,6 +296,10 @@ impl Inlet {
             );
         }
         let response = match (self.on_poison, poison.reason) {
+            // Not all of it was read, and what still comes, for ever perhaps, is not wanted.
+            (OnPoison::Ack, PoisonReason::TooLarge) => {
+                HttpResponse::NoContent().force_close().finish()
+            }
             (OnPoison::Ack, _) => HttpResponse::NoContent().finish(),
             (OnPoison::Nack, PoisonReason::TooLarge) => {
                 problem(StatusCode::PAYLOAD_TOO_LARGE, &poison.detail)

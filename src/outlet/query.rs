@@ -95,7 +95,7 @@ fn header_id(request: &HttpRequest) -> Option<Result<EventId, ()>> {
 fn topics(lists: &[String], max: usize) -> Result<Vec<Topic>, BadRequest> {
     let mut names = Vec::new();
     for name in lists.iter().flat_map(|list| list.split(',')) {
-        let name = name.trim();
+        let name = name.trim_ascii();
         match name.parse::<Topic>() {
             Ok(topic) => names.push(topic),
             Err(err) => return Err(BadRequest::Parameter(format!("topic: {err}"))),

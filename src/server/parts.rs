@@ -72,6 +72,7 @@ impl Parts {
             topics: config.topics.clone(),
             on_poison: config.poison,
             in_flight: Arc::clone(&in_flight),
+            body_time: config.body_time,
             metrics: metrics.clone(),
             bursts: Bursts::default(),
             failures: Rate::new(

@@ -26,6 +26,8 @@ mod cors;
 
 mod limits;
 
+mod hostile;
+
 mod hub;
 
 mod hub_model;

@@ -113,10 +113,7 @@ impl Gateway {
 
     /// The value of a metric, 0 if it is not there yet: `name` or `name{label="value"}`.
     pub fn metric(&self, name: &str) -> f64 {
-        let answer = http1::request(self.ops, "GET", "/metrics", &[], b"");
-        let text = answer.text();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().unwrap())
+        metric(self.ops, name)
     }
 
     /// Waits until a metric has a value.
@@ -138,6 +135,14 @@ impl Gateway {
             assert!(ended.is_ok() || std::thread::panicking(), "the gateway panicked");
         }
     }
+}
+
+/// As [`Gateway::metric`], of whichever gateway has its metrics there.
+pub fn metric(ops: SocketAddr, name: &str) -> f64 {
+    let answer = http1::request(ops, "GET", "/metrics", &[], b"");
+    let text = answer.text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().unwrap())
 }
 
 impl Drop for Gateway {

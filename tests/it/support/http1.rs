@@ -65,6 +65,24 @@ pub fn request(
     read_answer(socket, method)
 }
 
+/// Sends bytes, and reads what comes until the server closes, or has said nothing for a while. Either
+/// may end early: whoever is attacked may close.
+pub fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut socket = connect(address);
+    socket.write_all(bytes).ok();
+    socket.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+    let mut text = Vec::new();
+    let ended = socket.read_to_end(&mut text);
+    let mut text = String::from_utf8_lossy(&text).into_owned();
+    if ended.is_ok() {
+        text.push_str(CLOSED);
+    }
+    text
+}
+
+/// Ends what [`exchange`] returns when the server has closed the connection.
+pub const CLOSED: &str = "(closed)";
+
 pub fn write_head(socket: &mut TcpStream, method: &str, path: &str, headers: &[(&str, &str)]) {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
     for (name, value) in headers {

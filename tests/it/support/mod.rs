@@ -6,6 +6,7 @@ pub mod jwks;
 pub mod parser;
 pub mod process;
 pub mod redis;
+pub mod victim;
 
 use std::time::{Duration, Instant};
 

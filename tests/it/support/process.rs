@@ -42,17 +42,29 @@ impl Process {
         Self { child, log }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 
     /// The address that a gateway with JSON logs listens on: a field of its first line.
     pub fn listen(&self) -> SocketAddr {
+        self.address("listen")
+    }
+
+    /// That of its metrics.
+    pub fn ops_listen(&self) -> SocketAddr {
+        self.address("ops_listen")
+    }
+
+    fn address(&self, field: &str) -> SocketAddr {
         eventually("the gateway listens", || {
             let log = self.log();
-            let lines = log.iter().filter_map(|line| serde_json::from_str(line).ok());
-            let mut lines = lines;
-            lines.find_map(|line: serde_json::Value| line.get("listen")?.as_str()?.parse().ok())
+            let mut lines = log.iter().filter_map(|line| serde_json::from_str(line).ok());
+            lines.find_map(|line: serde_json::Value| line.get(field)?.as_str()?.parse().ok())
         })
     }
 

@@ -1,0 +1,223 @@
+//! Attacks, each by its name. After each, a normal client gets its events within a second, and the
+//! memory is back to within [`KEPT_MAX_KIB`](crate::support::victim::KEPT_MAX_KIB) of what it was.
+
+mod content;
+mod identity;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
+
+use crate::support::{
+    PATIENCE, eventually,
+    http1::{self, CLOSED},
+    victim::Victim,
+};
+
+/// Sends a byte on each connection again and again until all are closed. Returns how long that took.
+fn drip(mut sockets: Vec<TcpStream>, byte: u8) -> Duration {
+    let start = Instant::now();
+    for socket in &sockets {
+        socket.set_nonblocking(true).unwrap();
+    }
+    while !sockets.is_empty() {
+        assert!(start.elapsed() < PATIENCE, "{} are still open", sockets.len());
+        sockets.retain_mut(|socket| {
+            let open = socket.write_all(&[byte]).is_ok();
+            open && !matches!(socket.read(&mut [0; 512]), Ok(0))
+        });
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    start.elapsed()
+}
+
+fn begin(victim: &Victim, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
+    let begun = || {
+        let mut socket = http1::connect(victim.address);
+        socket.write_all(bytes).unwrap();
+        socket
+    };
+    (0..count).map(|_| begun()).collect()
+}
+
+#[test]
+fn slow_loris_heads() {
+    let victim = Victim::serve(&["--head-time", "1 s"]).calm();
+    let sockets = begin(&victim, 500, b"GET /events HTTP/1.1\r\nHost: localhost\r\nX-A: ");
+    victim.serves_a_normal_client();
+    assert!(drip(sockets, b'a') < Duration::from_secs(10));
+    victim.has_recovered();
+}
+
+#[test]
+fn slow_loris_bodies() {
+    let victim = Victim::serve(&["--body-time", "1 s"]).calm();
+    let head = "POST /push/orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n{";
+    let mut sockets = begin(&victim, 300, head.as_bytes());
+    let chunked = "POST /push HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    sockets.extend(begin(&victim, 200, format!("{chunked}fffff\r\n").as_bytes()));
+    victim.serves_a_normal_client();
+    assert!(drip(sockets, b' ') < Duration::from_secs(10));
+    victim.has_recovered();
+}
+
+/// 50 readers ask for everything and take nothing, while 100 MB are published.
+#[test]
+fn readers_that_never_read() {
+    let victim = Victim::serve(&["--stall", "2 s", "--ring-events", "4"]).calm();
+    let silent: Vec<_> = (0..50)
+        .map(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_recv_buffer_size(4_096).unwrap();
+            socket.connect(&victim.address.into()).unwrap();
+            let mut socket = TcpStream::from(socket);
+            http1::write_head(&mut socket, "GET", "/events", &[]);
+            socket
+        })
+        .collect();
+    let megabyte = "x".repeat(1_000_000);
+    for _ in 0..100 {
+        victim.publish("orders", &megabyte);
+    }
+    victim.serves_a_normal_client();
+    eventually("all of them are cut", || (victim.streams() < 1.0).then_some(()));
+    drop(silent);
+    (0..4).for_each(|_| victim.publish("orders", "small"));
+    victim.has_recovered();
+}
+
+#[test]
+fn ten_thousand_connections_that_say_nothing() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let mut victim = Victim::serve(&["--hello-time", "10 s"]).calm();
+    say_nothing(&victim);
+    // The allocator keeps most of the 3 KiB that each took, and uses it again: a second time takes
+    // nothing more.
+    victim.has_recovered_but_for(48 * 1024);
+    victim = victim.calm();
+    say_nothing(&victim);
+    let (once, twice) = (victim.calm_kib, victim.memory_kib());
+    assert!(twice < once + 4 * 1024, "{once} KiB after one attack, {twice} after two");
+}
+
+fn say_nothing(victim: &Victim) {
+    let mut silent = Vec::new();
+    for n in 0..10_000_u32 {
+        // All from one address, which has 28,000 ports: from ten, as an attacker would.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket
+            .bind(&std::net::SocketAddr::from(([127, 0, 0, 2 + (n % 10) as u8], 0)).into())
+            .unwrap();
+        socket.connect(&victim.address.into()).unwrap();
+        silent.push(TcpStream::from(socket));
+    }
+    victim.serves_a_normal_client();
+    for mut socket in silent {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert!(matches!(socket.read(&mut [0]), Ok(0) | Err(_)), "it was let go");
+    }
+}
+
+/// What one server takes for one request and another for two. Nothing of what follows an ambiguous
+/// head may be answered ([RFC 9112, section 11.2](https://www.rfc-editor.org/rfc/rfc9112#section-11.2)).
+#[test]
+fn request_smuggling() {
+    let victim = Victim::serve(&[]).calm();
+    let hidden = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let length = hidden.len();
+    let both = format!("Content-Length: {length}\r\nTransfer-Encoding: chunked");
+    let lengths = format!("Content-Length: 0\r\nContent-Length: {length}");
+    let fields = [
+        both,
+        lengths,
+        format!("Content-Length: 0, {length}"),
+        format!("Content-Length: +{length}"),
+        format!("Content-Length : {length}"),
+        format!("X: a\r\n Content-Length: {length}"),
+        format!("X: a\rContent-Length: {length}"),
+        format!("X: a\0b\r\nContent-Length: {length}"),
+        "Content-Length: -1".to_owned(),
+        "Content-Length: 0x10".to_owned(),
+        "Content-Length: 99999999999999999999999".to_owned(),
+        "Transfer-Encoding: identity".to_owned(),
+        "Transfer-Encoding: xchunked".to_owned(),
+        "Transfer-Encoding: gzip, chunked".to_owned(),
+        "Transfer-Encoding: chunked, identity".to_owned(),
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked".to_owned(),
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: x".to_owned(),
+        "Transfer-Encoding: \u{b}chunked".to_owned(),
+        "Transfer-Encoding : chunked".to_owned(),
+        "Transfer-Encoding:\r\n chunked".to_owned(),
+        "Host: another".to_owned(),
+    ];
+    for first in ["POST /push/orders", "GET /events", "GET /healthz"] {
+        for fields in &fields {
+            let head = format!("{first} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
+            refused_alone(&victim, &format!("{head}0\r\n\r\n{hidden}"));
+        }
+    }
+    // Chunks that are none, in what is a chunked body.
+    for chunks in ["-1\r\n", "fffffffffffffffff\r\n", "0;a=\n", "0\n\n", "1\r\nabc\r\n0\r\n\r\n"] {
+        let head =
+            "POST /push/orders HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+        refused_alone(&victim, &format!("{head}{chunks}{hidden}"));
+    }
+    for line in
+        ["GET /healthz HTTP/1.2", "GET /healthz", "GET  /healthz HTTP/1.1", " GET / HTTP/1.1"]
+    {
+        refused_alone(&victim, &format!("{line}\r\nHost: localhost\r\n\r\n{hidden}"));
+    }
+    refused_alone(&victim, &format!("GET /healthz HTTP/1.1\r\n\r\n{hidden}"));
+    victim.has_recovered();
+}
+
+/// One answer, which refuses, and the end of the connection.
+fn refused_alone(victim: &Victim, bytes: &str) {
+    let text = victim.raw(bytes.as_bytes());
+    assert!(text.starts_with("HTTP/1.1 400 "), "{bytes:?}: {text}");
+    assert_eq!(text.matches("HTTP/1.").count(), 1, "{bytes:?}: {text}");
+    assert!(text.ends_with(CLOSED), "{bytes:?}: {text}");
+}
+
+/// Streams that are asked for and reset at once, by the ten thousand (CVE-2023-44487).
+#[test]
+fn http2_rapid_reset() {
+    let victim = Victim::serve(&[]).calm();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ended = runtime.block_on(async {
+        let socket = tokio::net::TcpStream::connect(victim.address).await.unwrap();
+        let mut client = h2::client::Builder::new();
+        client.initial_max_send_streams(100_000).max_concurrent_reset_streams(100_000);
+        let (send, connection) = client.handshake::<_, bytes::Bytes>(socket).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let attack = async {
+            loop {
+                let mut send = send.clone().ready().await?;
+                for _ in 0..100 {
+                    let request = http::Request::get("http://localhost/events").body(()).unwrap();
+                    let (answer, mut stream) = send.send_request(request, true)?;
+                    stream.send_reset(h2::Reason::CANCEL);
+                    drop(answer);
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let ended: Result<(), h2::Error> =
+            tokio::time::timeout(PATIENCE, attack).await.expect("it is ended");
+        driver.abort();
+        ended
+    });
+    let reason = ended.unwrap_err();
+    eprintln!("ended with: {reason}");
+    eventually("all of its streams are gone", || {
+        victim.serves_a_normal_client();
+        Some(())
+    });
+    victim.has_recovered();
+}
