@@ -43,7 +43,7 @@ fn the_readmes_flag_table_is_that_of_the_program() {
 #[test]
 fn the_settings_of_kubernetes_are_read() {
     let mut texts = Texts::new();
-    for line in read("k8s/configmap.yaml").lines() {
+    for line in read("k8s/base/configmap.yaml").lines() {
         let Some((name, text)) = line.trim().split_once(": ") else { continue };
         let Some(name) = name.strip_prefix("STREAM_EVENTS_") else { continue };
         let knob = KNOBS.iter().find(|knob| knob.env() == format!("STREAM_EVENTS_{name}"));
@@ -52,7 +52,7 @@ fn the_settings_of_kubernetes_are_read() {
     }
     assert!(10 < texts.len());
     let config = Config::from_texts(Mode::Serve, &texts, None).unwrap();
-    let deployment = read("k8s/deployment.yaml");
+    let deployment = read("k8s/base/deployment.yaml");
     let grace = deployment.lines().find_map(|line| {
         line.trim().strip_prefix("terminationGracePeriodSeconds: ")?.parse::<u64>().ok()
     });
