@@ -1,0 +1,108 @@
+"""What a careless edit does to what is in front of the pods, and which rule must tell of it."""
+
+import rules_names as names
+import rules_network as network
+import rules_streams as streams
+from changing import MISSING, add, annotated, of_pod, put, setting, without
+
+INGRESS = ("spec", "rules", 0, "http", "paths")
+POLICY = ("spec", "ingress")
+METRICS_PATH = {"path": "/metrics", "pathType": "Exact",
+                "backend": {"service": {"name": "stream-events", "port": {"name": "http"}}}}
+NGINX, GKE_RULE = "nginx.ingress.kubernetes.io", ("spec", "rules", 0)
+
+# The rule, where, the change, and what the rule says then.
+STREAMS = [
+    (streams.responses_may_last, "gke-ingress", put(3000, "BackendConfig", "spec", "timeoutSec"),
+     "may last 3000 s"),
+    (streams.responses_may_last, "gke-ingress",
+     annotated(MISSING, "Service", "cloud.google.com/backend-config"), "may last 30 s"),
+    (streams.responses_may_last, "gke-gateway",
+     put(30, "GCPBackendPolicy", "spec", "default", "timeoutSec"), "may last 30 s"),
+    (streams.responses_may_last, "gke-gateway", without("GCPBackendPolicy"), "may last 30 s"),
+    (streams.responses_may_last, "gke-gateway",
+     put({"request": "10m"}, "HTTPRoute", *GKE_RULE, "timeouts"), "may last 600"),
+    (streams.responses_may_last, "gke-ingress", setting("STREAM_AGE_MAX", "2 h"), "lasts 7200 s"),
+    (streams.responses_may_last, "istio", put("15s", "VirtualService", "spec", "http", 0,
+     "timeout"), "may last 15"),
+    (streams.silence_is_broken_in_time, "base", setting("KEEP_ALIVE", "30 s"), "many proxies"),
+    (streams.silence_is_broken_in_time, "nginx-ingress",
+     annotated("20", "Ingress", f"{NGINX}/proxy-read-timeout"), "20 s of silence"),
+    (streams.silence_is_broken_in_time, "istio",
+     put("30s", "DestinationRule", "spec", "trafficPolicy", "connectionPool", "http",
+         "idleTimeout"), "30s"),
+    (streams.nginx_lets_through, "nginx-ingress",
+     annotated(MISSING, "Ingress", "nginx.org/proxy-buffering"), "F5 nginx holds"),
+    (streams.nginx_lets_through, "nginx-ingress",
+     annotated("8m", "Ingress", f"{NGINX}/proxy-body-size"), "refuses pushes"),
+    (streams.unhealthy_by_default, "gke-gateway", without("HealthCheckPolicy"), "healthy"),
+    (streams.proxies_are_counted, "gke-ingress", setting("TRUSTED_PROXIES", "1"), "2 add"),
+    (streams.proxies_are_counted, "gke-gateway", setting("TRUSTED_PROXIES", "3"), "2 add"),
+    (streams.proxies_are_counted, "istio", setting("TRUSTED_PROXIES", "0"), "1 add"),
+]
+NETWORK = [
+    (network.ports_agree, "base", setting("OPS_LISTEN", "0.0.0.0:9091"), "9091"),
+    (network.ports_agree, "base", add({"name": "ops", "port": 9090, "targetPort": "ops"},
+     "Service", "spec", "ports"), "leads to ops"),
+    (network.ports_agree, "base", put("LoadBalancer", "Service", "spec", "type"), "outside"),
+    (network.ports_agree, "gke-ingress", put(9090, "BackendConfig", "spec", "healthCheck", "port"),
+     "health on 9090"),
+    (network.only_public_paths, "nginx-ingress", add(METRICS_PATH, "Ingress", *INGRESS),
+     "/metrics"),
+    (network.only_public_paths, "gke-ingress", put("Prefix", "Ingress", *INGRESS, 0, "pathType"),
+     "/events…"),
+    (network.only_public_paths, "gke-gateway", put(MISSING, "HTTPRoute", *GKE_RULE, "matches"),
+     "/… can"),
+    (network.only_public_paths, "istio", put([{"uri": {"prefix": "/"}}], "VirtualService", "spec",
+     "http", 0, "match"), "/… can"),
+    (network.only_public_paths, "nginx-ingress", put(MISSING, "Ingress", *INGRESS, 3), "/ticket"),
+    (network.network_is_closed, "base", put(["Ingress"], "NetworkPolicy", "spec", "policyTypes"),
+     "both ways"),
+    (network.network_is_closed, "base", put([{"namespaceSelector": {}}], "NetworkPolicy", *POLICY,
+     1, "from"), "gets metrics"),
+    (network.network_is_closed, "gke-ingress", add({"ipBlock": {"cidr": "0.0.0.0/0"}},
+     "NetworkPolicy", *POLICY, 0, "from"), "0.0.0.0/0"),
+    (network.network_is_closed, "gke-gateway", put([{"namespaceSelector": {}}], "NetworkPolicy",
+     *POLICY, 0, "from"), "X-Forwarded-For"),
+    (network.network_lets_out, "base", put(MISSING, "NetworkPolicy", "spec", "egress", 1), "443"),
+    (network.network_lets_out, "redis", setting("BACKPLANE", "redis://10.0.0.3:6390"), "6390"),
+    (network.network_lets_out, "istio", put(MISSING, "NetworkPolicy", "spec", "egress", 2),
+     "15012"),
+    (network.network_lets_out, "base", add({}, "NetworkPolicy", "spec", "egress"), "every port"),
+    (network.network_lets_out, "base", add({"ports": [{"port": 80}]}, "NetworkPolicy", "spec",
+     "egress"), "metadata"),
+    (network.only_the_gateway_writes_the_log, "redis", put(MISSING, "NetworkPolicy", *POLICY, 0,
+     "from", name="stream-events-redis"), "may write to Redis"),
+    (network.only_the_gateway_writes_the_log, "redis", put(["Ingress"], "NetworkPolicy", "spec",
+     "policyTypes", name="stream-events-redis"), "connect to others"),
+    (network.mesh_asks_who_comes, "istio", put("PERMISSIVE", "PeerAuthentication", "spec", "mtls",
+     "mode"), "of the mesh"),
+    (network.mesh_asks_who_comes, "istio", put({"mode": "DISABLE"}, "PeerAuthentication", "spec",
+     "portLevelMtls", "8080"), "clear text"),
+    (network.mesh_asks_who_comes, "istio", put(MISSING, "AuthorizationPolicy", "spec", "rules", 0,
+     "from"), "anyone may"),
+    (network.mesh_asks_who_comes, "istio", put(MISSING, "AuthorizationPolicy", "spec", "rules", 1,
+     "to", 0, "operation", "paths"), "anyone may"),
+    (network.mesh_asks_who_comes, "istio", without("AuthorizationPolicy"), "no list"),
+]
+NAMES = [
+    (names.labels_select, "base", put({"app": "x"}, "NetworkPolicy", "spec", "podSelector",
+     "matchLabels"), "NetworkPolicy is for pods with"),
+    (names.labels_select, "gke-ingress", put("http", "PodMonitoring", "spec", "endpoints", 0,
+     "port"), "metrics are not at"),
+    (names.labels_select, "redis", of_pod({"app": "x"}, "topologySpreadConstraints", 0,
+     "labelSelector", "matchLabels"), "counts other pods"),
+    (names.names_are_there, "base", without("ServiceAccount"), "no ServiceAccount"),
+    (names.names_are_there, "gke-ingress", without("ManagedCertificate"), "ManagedCertificate"),
+    (names.names_are_there, "gke-ingress", annotated("other", "Ingress",
+     "networking.gke.io/v1beta1.FrontendConfig"), "FrontendConfig other"),
+    (names.names_are_there, "gke-gateway", put("gateway", "HealthCheckPolicy", "spec", "targetRef",
+     "name"), "Service gateway"),
+    (names.names_are_there, "gke-gateway", put("other", "HTTPRoute", "spec", "parentRefs", 0,
+     "name"), "Gateway other"),
+    (names.names_are_there, "istio", put("events", "DestinationRule", "spec", "host"),
+     "Service events"),
+    (names.hosts_agree, "gke-ingress", put(["other.example.com"], "ManagedCertificate", "spec",
+     "domains"), "several names"),
+]
+CHANGES = STREAMS + NETWORK + NAMES

@@ -1,0 +1,124 @@
+"""Rules for what is in front: no proxy may cut, hold back or refuse what the gateway would not."""
+
+import json
+
+from manifests import all_of, annotation, at, one, settings
+from quantities import seconds, size
+
+GKE = "networking.gke.io"
+# What Google's load balancers allow for a whole response, unless told.
+# https://cloud.google.com/load-balancing/docs/https#timeouts_and_retries
+GOOGLE_RESPONSE = 30
+# The silences that proxies bear: nginx's and many load balancers' 60 s between two reads.
+USUAL_SILENCE = 60
+# src/config.rs, PUSH_BODY_MAX_BYTES.
+PUSH_BODY = 16 << 20
+
+NGINX = {
+    "F5": {"buffering": "nginx.org/proxy-buffering", "silence": "nginx.org/proxy-read-timeout",
+           "body": "nginx.org/client-max-body-size"},
+    "Kubernetes'": {"buffering": "nginx.ingress.kubernetes.io/proxy-buffering",
+                    "silence": "nginx.ingress.kubernetes.io/proxy-read-timeout",
+                    "body": "nginx.ingress.kubernetes.io/proxy-body-size"},
+}
+
+
+def google_ingresses(docs):
+    return [doc for doc in all_of(docs, "Ingress")
+            if annotation(doc, "kubernetes.io/ingress.class", "").startswith("gce")]
+
+
+def nginx_ingresses(docs):
+    return [doc for doc in all_of(docs, "Ingress")
+            if doc["spec"].get("ingressClassName") == "nginx"]
+
+
+def google_gateways(docs):
+    return [doc for doc in all_of(docs, "Gateway", "gateway.networking.k8s.io")
+            if doc["spec"]["gatewayClassName"].startswith("gke-")]
+
+
+def _policy(docs, kind):
+    """The policy that is for the gateway's Service, or nothing."""
+    for doc in all_of(docs, kind, GKE):
+        target = doc["spec"]["targetRef"]
+        if (target["group"], target["kind"], target["name"]) == ("", "Service", "stream-events"):
+            return doc
+    return None
+
+
+def _responses(docs):
+    """For how long each proxy lets a whole response last, as far as it has a limit."""
+    if google_ingresses(docs):
+        service = one(docs, "Service")
+        names = json.loads(annotation(service, "cloud.google.com/backend-config", "{}"))
+        config = one(docs, "BackendConfig", names.get("default"))
+        yield "BackendConfig", at(config, "spec", "timeoutSec", default=GOOGLE_RESPONSE)
+    if google_gateways(docs):
+        policy = _policy(docs, "GCPBackendPolicy")
+        yield "GCPBackendPolicy", at(policy, "spec", "default", "timeoutSec",
+                                     default=GOOGLE_RESPONSE)
+    for doc in all_of(docs, "HTTPRoute"):
+        for rule in doc["spec"].get("rules", []):
+            for name, text in rule.get("timeouts", {}).items():
+                yield f"HTTPRoute: {name}", seconds(text)
+    for doc in all_of(docs, "VirtualService"):
+        for route in doc["spec"].get("http", []):
+            if "timeout" in route:
+                yield "VirtualService: timeout", seconds(route["timeout"])
+
+
+def responses_may_last(docs):
+    """The gateway ends each stream itself, within its age; a proxy would just cut."""
+    age = seconds(settings(docs)["STREAM_EVENTS_STREAM_AGE_MAX"])
+    for name, limit in _responses(docs):
+        if limit < age:
+            yield f"{name}: a response may last {limit} s, and a stream lasts {age:g} s"
+
+
+def _silences(docs):
+    yield "many proxies", USUAL_SILENCE
+    for doc in nginx_ingresses(docs):
+        for name, annotations in NGINX.items():
+            yield f"{name} nginx", annotation(doc, annotations["silence"], USUAL_SILENCE)
+    for doc in all_of(docs, "DestinationRule"):
+        idle = at(doc, "spec", "trafficPolicy", "connectionPool", "http", "idleTimeout")
+        if idle:
+            yield "DestinationRule", idle
+
+
+def silence_is_broken_in_time(docs):
+    """Twice, so that one keep-alive may come late."""
+    keep_alive = seconds(settings(docs)["STREAM_EVENTS_KEEP_ALIVE"])
+    for name, limit in _silences(docs):
+        if 2 * keep_alive >= seconds(limit):
+            yield f"{name}: {limit} s of silence are too short for a keep-alive of {keep_alive:g} s"
+
+
+def nginx_lets_through(docs):
+    """Events at once, and pushes of the size that the gateway takes."""
+    for doc in nginx_ingresses(docs):
+        for name, annotations in NGINX.items():
+            if annotation(doc, annotations["buffering"]) not in ("off", "false"):
+                yield f"{name} nginx holds events back in buffers"
+            if size(annotation(doc, annotations["body"], "1m")) < PUSH_BODY:
+                yield f"{name} nginx refuses pushes that the gateway takes"
+
+
+def unhealthy_by_default(docs):
+    """Google's Gateway asks for /, which the gateway does not have, unless a policy says so."""
+    if google_gateways(docs) and not _policy(docs, "HealthCheckPolicy"):
+        yield "no HealthCheckPolicy for the Service: no pod would be healthy"
+
+
+def proxies_are_counted(docs):
+    """Too few, and all readers have one address; too many, and readers choose theirs."""
+    behind = (2 if google_ingresses(docs) or google_gateways(docs) else
+              1 if nginx_ingresses(docs) or all_of(docs, "VirtualService") else 0)
+    trusted = int(settings(docs)["STREAM_EVENTS_TRUSTED_PROXIES"])
+    if trusted != behind:
+        yield f"TRUSTED_PROXIES is {trusted}, and {behind} add addresses"
+
+
+RULES = [responses_may_last, silence_is_broken_in_time, nginx_lets_through, unhealthy_by_default,
+         proxies_are_counted]

@@ -1,0 +1,102 @@
+"""The manifests' settings on this machine: they start a gateway, and it leaves as they say."""
+
+import signal
+import tempfile
+import threading
+import time
+import unittest
+import urllib.request
+
+import gateway
+import manifests
+from quantities import seconds
+
+
+def environment(docs, **changes):
+    """What the pod would have in its environment, but for what cannot be had here."""
+    data = manifests.one(docs, "ConfigMap")["data"]
+    return data | {f"STREAM_EVENTS_{name}": text for name, text in changes.items()}
+
+
+def read_lines(url, into):
+    """Follows a stream in the background."""
+    def follow():
+        with urllib.request.urlopen(url, timeout=120) as answer:
+            for line in answer:
+                into.append(line.decode().rstrip("\n"))
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    return thread
+
+
+@unittest.skipUnless(manifests.TOOL, manifests.NO_TOOL)
+@unittest.skipUnless(gateway.BINARY, gateway.NO_BINARY)
+class Runs(unittest.TestCase):
+    def test_the_base_starts_serves_and_leaves_within_its_grace_period(self):
+        docs = manifests.variant("base")
+        spec = manifests.pod(docs)
+        container = spec["containers"][0]
+        with gateway.issuer() as keys, gateway.gateway(
+                container["args"], environment(docs, PUSH_JWKS_URL=keys)) as (process, url, ops):
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                path = container[probe]["httpGet"]["path"]
+                gateway.until(lambda path=path: gateway.status(ops + path) == 200)
+            self.assertEqual(gateway.status(f"{url}/push/orders", data=b"{}"), 401)
+            self.assertEqual(gateway.status(f"{url}/metrics"), 404)
+            self.assertEqual(gateway.status(f"{ops}/metrics"), 200)
+
+            lines = []
+            reader = read_lines(f"{url}/events", lines)
+            gateway.until(lambda: "event: stream-open" in lines)
+            self.leave(docs, process, url, lines)
+            reader.join(5)
+            self.assertIn("event: stream-end", lines)
+
+    def leave(self, docs, process, url, lines):
+        """As the kubelet makes it leave: SIGTERM, and SIGKILL after the grace period."""
+        settings = manifests.settings(docs)
+        delay = seconds(settings["STREAM_EVENTS_DRAIN_DELAY"])
+        start = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        gateway.until(lambda: gateway.status(f"{url}/readyz") == 503, limit=2)
+        # Whom the load balancer still sends here is served, and no stream has ended.
+        time.sleep(delay / 2)
+        late = []
+        read_lines(f"{url}/events", late)
+        gateway.until(lambda: "event: stream-open" in late, limit=2)
+        self.assertNotIn("event: stream-end", lines + late)
+        grace = manifests.pod(docs)["terminationGracePeriodSeconds"]
+        self.assertEqual(process.wait(grace - (time.monotonic() - start)), 0)
+        self.assertGreater(time.monotonic() - start, delay)
+
+    @unittest.skipUnless(gateway.REDIS, gateway.NO_REDIS)
+    def test_replicas_share_the_log_of_the_overlay_redis(self):
+        docs = manifests.variant("redis")
+        server = manifests.one(docs, "StatefulSet", "stream-events-redis")["spec"]["template"]
+        script = server["spec"]["containers"][0]["args"][0]
+        conf = manifests.one(docs, "ConfigMap", "stream-events-redis")["data"]["redis.conf"]
+        args = manifests.pod(docs)["containers"][0]["args"]
+        with tempfile.TemporaryDirectory() as directory, \
+                gateway.redis_server(script, conf, directory) as (redis, port):
+            # Without Google's tokens, which only Google can make.
+            settings = environment(docs, BACKPLANE=f"redis://127.0.0.1:{port}", PUSH_AUTH="none",
+                                   REDIS_PASSWORD_FILE=f"{directory}/redis-password")
+            for name in ("PUSH_AUDIENCE", "PUSH_SERVICE_ACCOUNT"):
+                del settings[f"STREAM_EVENTS_{name}"]
+            with gateway.gateway(args, settings) as (_, one, one_ops), \
+                    gateway.gateway(args, settings) as (_, other, other_ops):
+                for ops in (one_ops, other_ops):
+                    gateway.until(lambda ops=ops: gateway.status(f"{ops}/readyz") == 200)
+                lines = []
+                read_lines(f"{other}/events", lines)
+                gateway.until(lambda: "event: stream-open" in lines)
+                push = gateway.status(f"{one}/push/orders?payload=raw", data=b"shared")
+                self.assertEqual(push, 204)
+                gateway.until(lambda: "data: shared" in lines)
+            # The script gives its process to the server, which gets the kubelet's SIGTERM.
+            redis.send_signal(signal.SIGTERM)
+            self.assertEqual(redis.wait(10), 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
