@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     config::TlsFiles,
     connection::{Socket, Transport},
+    proxy_protocol::ProxyProtocol,
 };
 
 /// How sockets become connections.
@@ -26,6 +27,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Acceptor {
     tls: Option<TlsAcceptor>,
+    proxy_protocol: Option<ProxyProtocol>,
     stall: Duration,
     hello_time: Duration,
     /// How many peers took longer.
@@ -47,25 +49,29 @@ const UNSENT_MAX_BYTES: u32 = 64 * 1024;
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 impl Acceptor {
-    /// Plain HTTP without `tls`. `silent` counts those who do not say in `hello_time` what they
-    /// want.
+    /// Plain HTTP without `tls`; with `proxy_protocol` every connection begins with its header.
+    /// `silent` counts those who do not say in `hello_time` what they want.
     pub fn new(
         tls: Option<Arc<ServerConfig>>,
+        proxy_protocol: Option<ProxyProtocol>,
         stall: Duration,
         hello_time: Duration,
         silent: IntCounter,
     ) -> Self {
-        Self { tls: tls.map(TlsAcceptor::from), stall, hello_time, silent }
+        Self { tls: tls.map(TlsAcceptor::from), proxy_protocol, stall, hello_time, silent }
     }
 
     /// Prepares one socket.
     ///
     /// # Errors
     /// When the peer does not say in time what it wants. There is nobody to tell.
-    pub async fn accept(self, io: TcpStream) -> io::Result<Accepted> {
-        let peer = io.peer_addr().ok();
+    pub async fn accept(self, mut io: TcpStream) -> io::Result<Accepted> {
+        let mut peer = io.peer_addr().ok();
         self.set_options(&io)?;
         let hello = async {
+            if let Some(proxy_protocol) = &self.proxy_protocol {
+                peer = proxy_protocol.read_source(&mut io).await?.or(peer);
+            }
             match &self.tls {
                 Some(tls) => handshake(tls, io).await,
                 None => read_preface(io).await,

@@ -25,6 +25,8 @@ pub struct Config {
     pub listen: SocketAddr,
     pub ops_listen: Option<SocketAddr>,
     pub tls: Option<TlsFiles>,
+    /// Whether every public connection begins with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     pub push_auth: PushAuth,
     pub push_jwks_url: String,
     pub poison: Poison,
@@ -208,6 +210,7 @@ impl Config {
             listen: values.listen(port),
             ops_listen: values.ops_listen(),
             tls: values.tls(),
+            proxy_protocol: values.choice("proxy-protocol", &[("off", false), ("on", true)]),
             push_auth: values.push_auth(),
             push_jwks_url: values.jwks_url("push-jwks-url"),
             poison: values.choice("poison", &[("ack", Poison::Ack), ("nack", Poison::Nack)]),

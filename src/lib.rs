@@ -43,6 +43,7 @@ pub mod keys;
 pub mod metrics;
 pub mod ops;
 pub mod problem;
+pub mod proxy_protocol;
 pub mod rate;
 pub mod watch;
 

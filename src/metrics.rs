@@ -41,6 +41,9 @@ pub struct Metrics {
     /// `stream_events_latency_seconds`: from Pub/Sub's publish time to a stream's socket. One
     /// observation for each batch that a stream is given, of the newest event in it.
     pub latency: Histogram,
+    /// `stream_events_proxy_headers_refused_total`: connections that began without a valid header
+    /// of the PROXY protocol.
+    pub proxy_refused: IntCounter,
     /// `stream_events_log_append_seconds`: from asking Redis to its answer.
     pub log_append: Histogram,
     /// `stream_events_log_connects_total{connection}`: attempts to connect to Redis.
@@ -115,6 +118,7 @@ impl Metrics {
                     .buckets(LATENCY_BUCKETS.to_vec()),
                 )?,
             )?,
+            proxy_refused: counter(&registry, "proxy_headers_refused_total", "Bad PROXY headers.")?,
             log_append: register(
                 &registry,
                 Histogram::with_opts(

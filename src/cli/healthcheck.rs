@@ -28,18 +28,24 @@ pub fn command() -> Command {
 
 /// `/readyz` of the gateway that has this environment too: of its ops listener, which never speaks
 /// TLS, or of the public one if that is off.
-pub fn url(environment: &Environment) -> String {
+///
+/// # Errors
+/// When neither would answer: the public one wants to be told by a proxy who asks.
+pub fn url(environment: &Environment) -> Result<String, &'static str> {
     let given = |name: &str| environment.get(name).filter(|text| !text.is_empty());
     let address = |name: &str| given(name)?.parse::<SocketAddr>().ok();
     let ops_is_off = given("STREAM_EVENTS_OPS_LISTEN").is_some_and(|text| text == "off");
     if !ops_is_off {
         let ops = address("STREAM_EVENTS_OPS_LISTEN").unwrap_or(loopback(9090));
-        return format!("http://{}/readyz", reachable(ops));
+        return Ok(format!("http://{}/readyz", reachable(ops)));
+    }
+    if given("STREAM_EVENTS_PROXY_PROTOCOL").is_some_and(|text| text == "on") {
+        return Err("with --proxy-protocol on it asks the ops listener, and that is off");
     }
     let port = given("PORT").and_then(|port| port.parse().ok()).unwrap_or(8080);
     let public = address("STREAM_EVENTS_LISTEN").unwrap_or(loopback(port));
     let scheme = if given("STREAM_EVENTS_TLS_CERT").is_some() { "https" } else { "http" };
-    format!("{scheme}://{}/readyz", reachable(public))
+    Ok(format!("{scheme}://{}/readyz", reachable(public)))
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -99,7 +105,7 @@ mod tests {
     fn it_asks_the_ops_listener_unless_that_is_off() {
         let url_of = |pairs: &[(&str, &str)]| {
             let pairs = pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
-            url(&pairs.collect())
+            url(&pairs.collect()).unwrap_or_else(str::to_owned)
         };
         assert_eq!(url_of(&[]), "http://127.0.0.1:9090/readyz");
         let ops = [("STREAM_EVENTS_OPS_LISTEN", "0.0.0.0:9999"), ("PORT", "7777")];
@@ -108,6 +114,9 @@ mod tests {
         assert_eq!(url_of(&off), "http://127.0.0.1:7777/readyz");
         let tls = [off[0], ("STREAM_EVENTS_LISTEN", "[::]:8443"), ("STREAM_EVENTS_TLS_CERT", "x")];
         assert_eq!(url_of(&tls), "https://[::1]:8443/readyz");
+        let proxied = [off[0], ("STREAM_EVENTS_PROXY_PROTOCOL", "on")];
+        assert!(url_of(&proxied).contains("--proxy-protocol"));
+        assert_eq!(url_of(&proxied[1..]), "http://127.0.0.1:9090/readyz");
         let one = [("STREAM_EVENTS_OPS_LISTEN", "10.0.0.7:9999")];
         assert_eq!(url_of(&one), "http://10.0.0.7:9999/readyz");
     }

@@ -64,7 +64,9 @@ pub fn parse(
         }
         Some(("healthcheck", given)) => {
             let url = given.get_one::<String>("url").cloned();
-            Ok(Command::Healthcheck(url.unwrap_or_else(|| healthcheck::url(environment))))
+            let url = url.map_or_else(|| healthcheck::url(environment), Ok);
+            let bad = |why| Stop::Clap(command().error(clap::error::ErrorKind::InvalidValue, why));
+            Ok(Command::Healthcheck(url.map_err(bad)?))
         }
         _ => Err(Stop::Clap(command().error(
             clap::error::ErrorKind::MissingSubcommand,

@@ -78,6 +78,14 @@ pub const KNOBS: &[Knob] = &[
     ),
     knob("tls-key", "FILE", Some(""), "Private key (PEM) of --tls-cert"),
     knob(
+        "proxy-protocol",
+        "off|on",
+        Some("off"),
+        "on: a proxy that passes bytes on (nginx stream, HAProxy, a TCP load balancer) is in front \
+         and begins every public connection with the PROXY protocol, version 1 or 2; connections \
+         without it are ended, health checks too",
+    ),
+    knob(
         "push-auth",
         "oidc|none",
         None,
@@ -307,7 +315,8 @@ pub const KNOBS: &[Knob] = &[
         "hello-time",
         "TIME",
         Some("5 s"),
-        "A new connection has so long for its TLS handshake, and so long for its first bytes",
+        "A new connection has so long for its PROXY protocol header and TLS handshake, or its first \
+         bytes",
     )
     .from("100 ms", "5 min"),
     knob("head-time", "TIME", Some("5 s"), "A request's head has to come in within this")

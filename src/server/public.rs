@@ -36,6 +36,7 @@ use crate::{
     metrics::Metrics,
     ops::Readiness,
     outlet::{Outlet, sse::Worker},
+    proxy_protocol::ProxyProtocol,
     watch::StallWatch,
 };
 
@@ -59,10 +60,13 @@ pub(super) fn server(
     parts: &Parts,
 ) -> io::Result<Server> {
     let metrics = parts.outlet.metrics.clone();
+    let refused = &metrics.proxy_refused;
+    let proxy_protocol = config.proxy_protocol.then(|| ProxyProtocol::new(refused.clone()));
+    let silent = metrics.limit("hello-time");
     let public = Arc::new(Public {
         config: config.clone(),
         address: listener.local_addr()?,
-        acceptor: Acceptor::new(tls, config.stall, config.hello_time, metrics.limit("hello-time")),
+        acceptor: Acceptor::new(tls, proxy_protocol, config.stall, config.hello_time, silent),
         hub: parts.hub.clone(),
         inlet: parts.inlet.clone(),
         outlet: parts.outlet.clone(),

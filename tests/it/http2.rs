@@ -3,7 +3,6 @@
 use std::{
     io::Write as _,
     net::SocketAddr,
-    path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
@@ -13,9 +12,11 @@ use h2::{RecvStream, client::SendRequest};
 use tokio::net::TcpStream;
 
 use crate::support::{
+    block_on,
     gateway::{Gateway, message},
     http1,
     process::output,
+    tls::Certificate,
 };
 
 /// A connection, and the streams that are open on it.
@@ -55,12 +56,6 @@ async fn next(stream: &mut RecvStream) -> String {
     let data = stream.data().await.expect("the stream has ended").unwrap();
     stream.flow_control().release_capacity(data.len()).unwrap();
     String::from_utf8(data.to_vec()).unwrap()
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let limited = async { tokio::time::timeout(crate::support::PATIENCE, future).await };
-    runtime.block_on(limited).expect("it took too long")
 }
 
 #[test]
@@ -207,21 +202,11 @@ fn a_peer_that_says_nothing_is_let_go() {
     assert!(start.elapsed() < Duration::from_secs(10));
 }
 
-/// A certificate for localhost, made for this run.
-fn certificate() -> (tempfile::TempDir, PathBuf, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    (folder, cert, key)
-}
-
 /// curl is the client: it negotiates by ALPN as browsers do.
 #[test]
 fn tls_offers_both_by_alpn() {
-    let (_folder, cert, key) = certificate();
-    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let certificate = Certificate::new();
+    let (cert, key) = (certificate.cert.to_str().unwrap(), certificate.key.to_str().unwrap());
     let gateway = Gateway::dev(&[("tls-cert", cert), ("tls-key", key), ("stream-age-max", "1 s")]);
     let url = format!("https://localhost:{}/events", gateway.address.port());
     for (option, version) in [("--http2", "2"), ("--http1.1", "1.1")] {
@@ -240,12 +225,13 @@ fn tls_offers_both_by_alpn() {
 /// The stall watch and the drain work through TLS, too.
 #[test]
 fn a_tls_stream_ends_with_the_gateway() {
-    let (_folder, cert, key) = certificate();
-    let flags = [("tls-cert", cert.to_str().unwrap()), ("tls-key", key.to_str().unwrap())];
+    let certificate = Certificate::new();
+    let (cert, key) = (certificate.cert.to_str().unwrap(), certificate.key.to_str().unwrap());
+    let flags = [("tls-cert", cert), ("tls-key", key)];
     let mut gateway = Gateway::dev(&flags);
     let url = format!("https://localhost:{}/events", gateway.address.port());
     let mut curl = Command::new("curl");
-    curl.args(["-sSN", "--cacert", cert.to_str().unwrap(), &url]);
+    curl.args(["-sSN", "--cacert", cert, &url]);
     let reader = std::thread::spawn(move || output(&mut curl));
     gateway.until_metric("stream_events_streams", 1.0);
     gateway.stop();

@@ -50,6 +50,8 @@ mod slow;
 
 mod http2;
 
+mod proxy_protocol;
+
 mod replicas;
 
 mod log_faults;

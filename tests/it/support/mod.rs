@@ -7,6 +7,7 @@ pub mod parser;
 pub mod process;
 pub mod redis;
 pub mod victim;
+pub mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,13 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         assert!(start.elapsed() < PATIENCE, "never came to be: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Runs to the end, which has to come in time.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let limited = async { tokio::time::timeout(PATIENCE, future).await };
+    runtime.block_on(limited).expect("it took too long")
 }
 
 /// The seed of a test that draws random numbers: `SEED` in the environment, or a new one. Printed,
