@@ -13,7 +13,10 @@ use crate::support::{
     eventually,
     gateway::{Gateway, message},
     http1,
+    nginx::Nginx,
     process::installed,
+    redis::free_port,
+    tls::Certificate,
 };
 
 struct Browser {
@@ -46,8 +49,9 @@ impl Browser {
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
             "--disable-dev-shm-usage", folder,
         ]});
-        let wanted =
-            json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });
+        // Certificates are made for the run.
+        let wanted = json!({ "acceptInsecureCerts": true, "goog:chromeOptions": options });
+        let wanted = json!({ "capabilities": { "alwaysMatch": wanted } });
         let session = browser.call("POST", "/session", &wanted);
         browser.session = format!("/session/{}", session["sessionId"].as_str().unwrap());
         browser
@@ -145,6 +149,34 @@ fn event_source_resumes_by_itself() {
     let seen = browser.until("all of it", "return seen.length >= 20 && seen");
     assert_eq!(seen, json!((0..20).map(|n| n.to_string()).collect::<Vec<_>>()));
     assert_eq!(browser.run("return source.readyState !== EventSource.CLOSED"), true);
+}
+
+/// Through nginx, over TLS and HTTP/2, for a page of another origin: while no gateway is there its
+/// `EventSource` is told to come back, where nginx's own 502 would have closed it for good.
+#[test]
+fn event_source_waits_behind_nginx_for_a_gateway() {
+    let port = free_port();
+    let to = [([127, 0, 0, 1], port).into(); 2];
+    let l7 = Nginx::l7(to, &Certificate::new(), &[("retry: $retry_ms", "retry: 300")]);
+    let page = Gateway::dev(&[]);
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/healthz", page.address));
+    browser.run(&format!(
+        "window.seen = []; window.ends = []; window.opens = [];
+         window.source = new EventSource('https://localhost:{}/events');
+         source.onmessage = event => seen.push(event.data);
+         source.addEventListener('stream-open', event => opens.push(event.data));
+         source.addEventListener('stream-end', event => ends.push(event.data));",
+        l7.address.port()
+    ));
+    browser.until("it is told to come back, again and again", "return ends.length > 2");
+    let listen = format!("127.0.0.1:{port}");
+    let gateway = Gateway::dev(&[("listen", &listen), ("trusted-proxies", "1")]);
+    browser.until("it came back", "return opens.length > 0");
+    gateway.publish("orders", "hello");
+    let seen = browser.until("the event is there", "return seen.length > 0 && seen");
+    assert_eq!(seen, json!(["hello"]));
+    assert!(l7.access_log().contains("\"GET /events HTTP/2.0\" 200 "), "{}", l7.access_log());
 }
 
 #[test]

@@ -52,6 +52,10 @@ mod http2;
 
 mod proxy_protocol;
 
+mod proxies;
+
+mod rolling;
+
 mod replicas;
 
 mod log_faults;

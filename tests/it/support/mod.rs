@@ -2,12 +2,14 @@
 
 pub mod gateway;
 pub mod http1;
+pub mod http2;
 pub mod jwks;
+pub mod nginx;
 pub mod parser;
 pub mod process;
 pub mod redis;
-pub mod victim;
 pub mod tls;
+pub mod victim;
 
 use std::time::{Duration, Instant};
 

@@ -27,6 +27,12 @@ pub struct Parser {
 }
 
 impl Parser {
+    /// Begins where another stream ended.
+    pub fn resume(&mut self, last_event_id: &str) {
+        last_event_id.clone_into(&mut self.id_buffer);
+        last_event_id.clone_into(&mut self.last_event_id);
+    }
+
     /// Takes more of the stream and returns the events that it dispatches.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Dispatched> {
         let mut dispatched = Vec::new();

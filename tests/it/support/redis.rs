@@ -23,8 +23,11 @@ pub struct RedisServer {
     arguments: Vec<String>,
 }
 
+/// A port to listen on, also again after a restart: below those that the kernel gives to outgoing
+/// connections (`ip_local_port_range`, from 32,768), which could take it in between.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let mut ports = std::iter::repeat_with(|| rand::random_range(10_000..32_000));
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 impl RedisServer {
