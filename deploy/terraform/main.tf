@@ -1,0 +1,112 @@
+# Topics, their push subscriptions to the gateway, what cannot be delivered, and who may do what.
+# README.md has the reason of each number.
+
+data "google_project" "this" {
+  project_id = var.project
+}
+
+locals {
+  # Pub/Sub's own account in this project. It pushes, signs tokens, and moves dead letters.
+  pubsub = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+}
+
+resource "google_pubsub_topic" "events" {
+  for_each = var.topics
+  name     = each.value
+}
+
+# Whose token the pushes carry. It has no role but to call the service.
+resource "google_service_account" "push" {
+  account_id   = "pubsub-push"
+  display_name = "Pub/Sub's pushes to Stream Events"
+}
+
+# What the gateway runs as. It calls no Google API, so it has no role at all.
+resource "google_service_account" "gateway" {
+  account_id   = "stream-events"
+  display_name = "Stream Events"
+}
+
+resource "google_pubsub_subscription" "push" {
+  for_each = var.topics
+  name     = "${each.value}-to-events"
+  topic    = google_pubsub_topic.events[each.value].id
+
+  ack_deadline_seconds       = 10
+  message_retention_duration = "604800s"
+  enable_message_ordering    = var.message_ordering
+
+  # Never: by default a subscription that is quiet for 31 days is deleted.
+  expiration_policy {
+    ttl = ""
+  }
+
+  retry_policy {
+    minimum_backoff = "1s"
+    maximum_backoff = "60s"
+  }
+
+  dead_letter_policy {
+    dead_letter_topic     = google_pubsub_topic.dead_letters.id
+    max_delivery_attempts = 100
+  }
+
+  push_config {
+    push_endpoint = "${var.endpoint}/${each.value}"
+
+    oidc_token {
+      service_account_email = google_service_account.push.email
+      audience              = var.audience == "" ? "${var.endpoint}/${each.value}" : var.audience
+    }
+  }
+
+  # Without them the first pushes fail, and the first dead letters are lost.
+  depends_on = [
+    google_service_account_iam_member.signs_tokens,
+    google_pubsub_topic_iam_member.writes_dead_letters,
+  ]
+}
+
+# The account of Pub/Sub may make tokens of this one account, and of no other.
+resource "google_service_account_iam_member" "signs_tokens" {
+  service_account_id = google_service_account.push.name
+  role               = "roles/iam.serviceAccountTokenCreator"
+  member             = local.pubsub
+}
+
+resource "google_cloud_run_v2_service_iam_member" "calls_gateway" {
+  count    = var.cloud_run_service == "" ? 0 : 1
+  name     = var.cloud_run_service
+  location = var.region
+  role     = "roles/run.invoker"
+  member   = google_service_account.push.member
+}
+
+resource "google_pubsub_topic" "dead_letters" {
+  name = "stream-events-dead-letters"
+}
+
+# A topic without a subscription keeps nothing.
+resource "google_pubsub_subscription" "dead_letters" {
+  name                       = "stream-events-dead-letters"
+  topic                      = google_pubsub_topic.dead_letters.id
+  message_retention_duration = "604800s"
+
+  expiration_policy {
+    ttl = ""
+  }
+}
+
+# https://cloud.google.com/pubsub/docs/dead-letter-topics#grant_forwarding_permissions
+resource "google_pubsub_topic_iam_member" "writes_dead_letters" {
+  topic  = google_pubsub_topic.dead_letters.id
+  role   = "roles/pubsub.publisher"
+  member = local.pubsub
+}
+
+resource "google_pubsub_subscription_iam_member" "acks_dead_letters" {
+  for_each     = var.topics
+  subscription = google_pubsub_subscription.push[each.value].id
+  role         = "roles/pubsub.subscriber"
+  member       = local.pubsub
+}

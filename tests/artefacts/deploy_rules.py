@@ -1,0 +1,187 @@
+"""What must hold between the artefacts of deploy/ and the gateway's own settings. Each rule takes
+what an artefact says and returns its problems, so that a test can break an artefact and see it."""
+
+import re
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+UNITS = {"ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
+SIZES = {"MiB": 2**20, "Mi": 2**20, "GiB": 2**30, "Gi": 2**30}
+
+# Cloud Run: https://cloud.google.com/run/docs/configuring/request-timeout,
+# about-concurrency, container-contract#instance-shutdown
+TIMEOUT_MAX, CONCURRENCY_MAX, KILLED_AFTER = 3600, 1000, 10
+
+
+def seconds(text):
+    number, unit = re.fullmatch(r"([\d.]+) ?(\w+)", text).groups()
+    return float(number) * UNITS[unit]
+
+
+def size(text):
+    number, unit = re.fullmatch(r"(\d+) ?(\w+)", text).groups()
+    return int(number) * SIZES[unit]
+
+
+def source(path):
+    return (PROJECT / "src" / path).read_text()
+
+
+def knobs():
+    """The gateway's flags and their defaults."""
+    text = re.sub(r"\s+", " ", source("config/knobs.rs"))
+    found = re.findall(r'knob\( ?"([a-z0-9-]+)", ?"[^"]*", ?(?:Some\("([^"]*)"\)|None)', text)
+    return dict(found)
+
+
+def environment_name(flag):
+    return "STREAM_EVENTS_" + flag.upper().replace("-", "_")
+
+
+def constant(path, name):
+    """A Duration of the source, in seconds."""
+    text = source(path)
+    unit, number = re.search(rf"{name}: Duration = Duration::from_(\w+)\(([\d_]+)\)", text).groups()
+    return int(number.replace("_", "")) * {"secs": 1, "millis": 0.001}[unit]
+
+
+def settings_known(text):
+    """Settings and flags that the gateway has not."""
+    known = {environment_name(flag) for flag in knobs()}
+    used = set(re.findall(r"STREAM_EVENTS_[A-Z_]+[A-Z]", text)) - {"STREAM_EVENTS_BINARY"}
+    flags = set(re.findall(r"`--([a-z][a-z-]+)", text))
+    return [f"no setting: {name}" for name in sorted(used - known)] + [
+        f"no flag: --{flag}" for flag in sorted(flags - set(knobs()))
+    ]
+
+
+def metrics_known(text):
+    """Metrics and values of labels that the gateway has not."""
+    names = set(re.findall(r'"([a-z_]+)"', source("metrics.rs") + source("ops.rs")))
+    known = {f"stream_events_{name.removeprefix('stream_events_')}" for name in names}
+    problems = []
+    for name, labels in re.findall(r"\b(stream_events_[a-z_]+[a-z])(\{[^}]*\})?", text):
+        if re.sub("_(bucket|sum|count)$", "", name) not in known:
+            problems.append(f"no metric: {name}")
+        for value in re.findall(r'[a-z]+=~?"([^"]*)"', labels):
+            for one in value.split("|"):
+                if not any(f'"{one}"' in path.read_text() for path in SOURCES):
+                    problems.append(f"no value of a label: {one}")
+    return problems
+
+
+SOURCES = sorted((PROJECT / "src").rglob("*.rs"))
+
+
+def cloud_run(service):
+    template = service["spec"]["template"]
+    notes, spec = template["metadata"]["annotations"], template["spec"]
+    container = spec["containers"][0]
+    own = {entry["name"]: entry["value"] for entry in container["env"]}
+
+    def setting(flag):
+        return own.get(environment_name(flag), knobs()[flag])
+
+    def number(name):
+        return int(notes[f"autoscaling.knative.dev/{name}"])
+
+    wrong = settings_known(str(service))
+    readers = int(setting("subscribers-max"))
+    if container["ports"] != [{"name": "h2c", "containerPort": 8080}]:
+        wrong.append("not HTTP/2 end to end on the default port")
+    if not spec["timeoutSeconds"] <= TIMEOUT_MAX:
+        wrong.append("a timeout that Cloud Run does not know")
+    if readers > 1 and seconds(setting("stream-age-max")) >= spec["timeoutSeconds"]:
+        wrong.append("Cloud Run cuts streams before the gateway ends them")
+    if not readers < spec["containerConcurrency"] <= CONCURRENCY_MAX:
+        wrong.append("streams leave no room for other requests")
+    if seconds(setting("drain-delay")) + seconds(setting("drain")) + 1 > KILLED_AFTER:
+        wrong.append("Cloud Run kills it while it drains")
+    if notes["run.googleapis.com/cpu-throttling"] != "false":
+        wrong.append("no CPU to read the log with")
+    if number("maxScale") > 1 and not setting("backplane").startswith("redis"):
+        wrong.append("several instances without a log that they share")
+    if not 1 <= number("minScale") <= number("maxScale"):
+        wrong.append("no instance is warm")
+    for name in ("startupProbe", "livenessProbe"):
+        probe = container.get(name, {}).get("httpGet", {"path": "/ready", "port": 8080})
+        if probe["path"].endswith("z") or probe["port"] != 8080:
+            wrong.append(f"a {name} that Cloud Run cannot ask")
+    held = size(setting("ring-bytes-total")) + size(setting("push-bytes-in-flight"))
+    if held + 128 * 2**20 > size(container["resources"]["limits"]["memory"]):
+        wrong.append("more may be held than there is memory")
+    iam = service["metadata"]["annotations"].get("run.googleapis.com/invoker-iam-disabled")
+    if iam == "true" and "none" in (setting("push-auth"), setting("read-auth").replace("anonymous", "none")):
+        wrong.append("open to anyone")
+    if iam != "true" and setting("push-auth") == "oidc":
+        wrong.append("a token whose signature Cloud Run has taken away cannot be checked")
+    return wrong
+
+
+# Kong's own entities: https://github.com/Kong/kong/tree/master/kong/db/schema/entities
+KONG = {
+    "services": "name retries protocol host port path connect_timeout write_timeout read_timeout "
+    "tags client_certificate tls_verify tls_verify_depth ca_certificates url enabled routes",
+    "routes": "name protocols methods hosts paths headers https_redirect_status_code "
+    "regex_priority strip_path path_handling preserve_host request_buffering response_buffering "
+    "snis sources destinations tags service",
+    "upstreams": "name algorithm hash_on hash_fallback slots healthchecks tags host_header "
+    "client_certificate targets",
+    "targets": "target weight tags",
+}
+
+
+def unknown_to_kong(kind, entity):
+    wrong = [f"{kind}: {field}" for field in entity if field not in KONG[kind].split()]
+    for inner in KONG.keys() & entity.keys():
+        wrong += [problem for each in entity[inner] for problem in unknown_to_kong(inner, each)]
+    return wrong
+
+
+def kong(config):
+    wrong = []
+    upstreams = {upstream["name"]: upstream for upstream in config["upstreams"]}
+    for kind in ("upstreams", "services"):
+        wrong += [problem for each in config[kind] for problem in unknown_to_kong(kind, each)]
+    for service in config["services"]:
+        if service["host"] not in upstreams:
+            wrong.append(f"no upstream {service['host']}")
+        if service["read_timeout"] <= 10_000:
+            wrong.append("shorter than Pub/Sub's ack deadline")
+        for route in service["routes"]:
+            if route.get("strip_path", True):
+                wrong.append(f"{route['name']}: the gateway would not know the path")
+            if any("events" in path for path in route["paths"]):
+                if route.get("response_buffering", True):
+                    wrong.append("events wait for a buffer")
+                if service["read_timeout"] / 1000 <= 2 * seconds(knobs()["keep-alive"]):
+                    wrong.append("an idle stream is cut between two keep-alives")
+    return wrong
+
+
+def envoy(config):
+    listener, cluster = (config["static_resources"][kind][0] for kind in ("listeners", "clusters"))
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    routes = manager["route_config"]["virtual_hosts"][0]["routes"]
+    actions = {str(list(route["match"].values())[0]): route["route"] for route in routes}
+    wrong = []
+    if actions["/events"].get("timeout") != "0s":
+        wrong.append("streams are cut after Envoy's 15 s")
+    if seconds(manager["stream_idle_timeout"]) <= 2 * seconds(knobs()["keep-alive"]):
+        wrong.append("an idle stream is cut between two keep-alives")
+    if seconds(actions["/push"]["timeout"]) <= 10:
+        wrong.append("shorter than Pub/Sub's ack deadline")
+    limits = cluster["circuit_breakers"]["thresholds"][0]
+    gateways = len(cluster["load_assignment"]["endpoints"][0]["lb_endpoints"])
+    readers = gateways * int(knobs()["subscribers-max"])
+    if min(limits["max_connections"], limits["max_requests"]) < readers:
+        wrong.append("fewer connections than there may be streams")
+    options = list(cluster["typed_extension_protocol_options"].values())[0]
+    idle = seconds(options["common_http_protocol_options"]["idle_timeout"])
+    if idle >= constant("connection/mod.rs", "IDLE_MAX"):
+        wrong.append("the gateway closes connections that Envoy is about to use")
+    if "http_protocol_options" not in options["explicit_http_config"]:
+        wrong.append("streams share a connection")
+    if not manager.get("use_remote_address"):
+        wrong.append("clients may say where they come from")
+    return wrong

@@ -1,0 +1,276 @@
+"""deploy/: the artefacts against the gateway's settings and their makers' schemas. Each rule is also
+seen to notice what it is for."""
+
+import copy
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+import deploy_rules as rules
+import deploy_terraform as terraform
+import yaml
+from deploy_processes import PROJECT, not_checked
+
+DEPLOY = PROJECT / "deploy"
+SDKS = ["/usr/lib/google-cloud-sdk", "/opt/google-cloud-sdk"]
+
+
+def load(path):
+    return yaml.safe_load((DEPLOY / path).read_text())
+
+
+class Rules(unittest.TestCase):
+    def holds(self, rule, of, **broken):
+        """The rule finds nothing, and finds what each of these changes breaks."""
+        self.assertEqual(rule(copy.deepcopy(of)), [])
+        for name, change in broken.items():
+            other = copy.deepcopy(of)
+            changed = change(other)
+            # A text is not changed in place.
+            other = changed if isinstance(of, str) else other
+            self.assertNotEqual(other, of, f"{name} changes nothing")
+            self.assertNotEqual(rule(other), [], f"{name} is not noticed")
+
+    def test_settings_flags_and_metrics_are_the_gateways(self):
+        for path in DEPLOY.rglob("*"):
+            if path.is_file():
+                text = path.read_text()
+                self.assertEqual(rules.settings_known(text), [], path)
+                self.assertEqual(rules.metrics_known(text), [], path)
+        text = (DEPLOY / "RUNBOOK.md").read_text()
+        self.assertGreater(len(set(re.findall(r"stream_events_\w+", text))), 15)
+        self.assertNotEqual(rules.settings_known("STREAM_EVENTS_KEEP_ALIV"), [])
+        self.assertNotEqual(rules.settings_known("`--keep-aliv`"), [])
+        self.assertNotEqual(rules.metrics_known("stream_events_stream"), [])
+        wrong = 'stream_events_pushes_total{outcome="stord"}'
+        self.assertNotEqual(rules.metrics_known(wrong), [])
+
+    def test_links_lead_somewhere(self):
+        def dead(path, text):
+            links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+            return [link for link in links if not (path.parent / link).exists()]
+
+        for path in [*DEPLOY.rglob("*.md"), PROJECT / "README.md"]:
+            self.assertEqual(dead(path, path.read_text()), [], path)
+        self.assertEqual(dead(DEPLOY / "x.md", "[a](nowhere.md)"), ["nowhere.md"])
+
+    def test_cloud_run(self):
+        def env(service, name, value):
+            for entry in service["spec"]["template"]["spec"]["containers"][0]["env"]:
+                if entry["name"] == f"STREAM_EVENTS_{name}":
+                    entry["value"] = value
+
+        def template(service):
+            return service["spec"]["template"]
+
+        self.holds(
+            rules.cloud_run,
+            load("cloud-run/events.yaml"),
+            age=lambda s: env(s, "STREAM_AGE_MAX", "60 min"),
+            timeout=lambda s: template(s)["spec"].update(timeoutSeconds=300),
+            too_long=lambda s: template(s)["spec"].update(timeoutSeconds=3601),
+            concurrency=lambda s: template(s)["spec"].update(containerConcurrency=80),
+            drain=lambda s: env(s, "DRAIN", "20 s"),
+            alone=lambda s: env(s, "BACKPLANE", "local"),
+            open=lambda s: env(s, "READ_AUTH", "anonymous"),
+            memory=lambda s: env(s, "RING_BYTES_TOTAL", "1 GiB"),
+            port=lambda s: template(s)["spec"]["containers"][0]["ports"][0].update(name="http1"),
+            probe=lambda s: template(s)["spec"]["containers"][0]["startupProbe"]["httpGet"].update(
+                path="/readyz"
+            ),
+            cpu=lambda s: template(s)["metadata"]["annotations"].update(
+                {"run.googleapis.com/cpu-throttling": "true"}
+            ),
+            cold=lambda s: template(s)["metadata"]["annotations"].update(
+                {"autoscaling.knative.dev/minScale": "0"}
+            ),
+        )
+        self.holds(
+            rules.cloud_run,
+            load("cloud-run/push.yaml"),
+            unsigned=lambda s: env(s, "PUSH_AUTH", "oidc"),
+            public=lambda s: s["metadata"]["annotations"].update(
+                {"run.googleapis.com/invoker-iam-disabled": "true"}
+            ),
+        )
+
+    def test_cloud_run_has_every_field_and_annotation(self):
+        sdk = next((Path(sdk) / "lib" for sdk in SDKS if Path(sdk).exists()), None)
+        if not sdk:
+            not_checked("Cloud Run's fields, since Google's SDK is not installed")
+        for name in ("events", "push"):
+            service = load(f"cloud-run/{name}.yaml")
+            self.assertEqual(unknown_to_cloud_run(sdk, service), "")
+            broken = copy.deepcopy(service)
+            broken["spec"]["template"]["spec"]["containers"][0]["prots"] = []
+            self.assertIn("prots", unknown_to_cloud_run(sdk, broken))
+            broken = copy.deepcopy(service)
+            notes = broken["spec"]["template"]["metadata"]["annotations"]
+            notes["run.googleapis.com/cpu-throtling"] = "false"
+            self.assertIn("cpu-throtling", unknown_to_cloud_run(sdk, broken))
+
+    def test_kong(self):
+        self.holds(
+            rules.kong,
+            load("kong/kong.yaml"),
+            buffering=lambda c: c["services"][0]["routes"][0].pop("response_buffering"),
+            idle=lambda c: c["services"][0].update(read_timeout=20_000),
+            push=lambda c: c["services"][1].update(read_timeout=5_000),
+            path=lambda c: c["services"][0]["routes"][0].update(strip_path=True),
+            name=lambda c: c["upstreams"][0].update(name="other"),
+            misspelt=lambda c: c["services"][0]["routes"][0].update(respons_buffering=False),
+        )
+
+    def test_envoy(self):
+        def manager(config):
+            chain = config["static_resources"]["listeners"][0]["filter_chains"][0]
+            return chain["filters"][0]["typed_config"]
+
+        def route(config, at):
+            return manager(config)["route_config"]["virtual_hosts"][0]["routes"][at]["route"]
+
+        def cluster(config):
+            return config["static_resources"]["clusters"][0]
+
+        def options(config):
+            return list(cluster(config)["typed_extension_protocol_options"].values())[0]
+
+        self.holds(
+            rules.envoy,
+            load("envoy/envoy.yaml"),
+            timeout=lambda c: route(c, 0).pop("timeout"),
+            idle=lambda c: manager(c).update(stream_idle_timeout="20s"),
+            push=lambda c: route(c, 1).update(timeout="10s"),
+            few=lambda c: cluster(c)["circuit_breakers"]["thresholds"][0].update(
+                max_connections=1024
+            ),
+            late=lambda c: options(c)["common_http_protocol_options"].update(idle_timeout="900s"),
+            shared=lambda c: options(c).update(explicit_http_config={"http2_protocol_options": {}}),
+            spoofed=lambda c: manager(c).update(use_remote_address=False),
+        )
+
+    def test_terraform(self):
+        text = "\n".join(path.read_text() for path in sorted((DEPLOY / "terraform").glob("*.tf")))
+
+        def swap(old, new):
+            return lambda text: text.replace(old, new)
+
+        self.holds(
+            terraform.consistent,
+            text,
+            undeclared=swap("local.pubsub", "local.pubsubs"),
+            unused=swap("var.message_ordering", "false"),
+            resource=swap("google_pubsub_topic.dead_letters.id", "google_pubsub_topic.dead.id"),
+        )
+        self.holds(
+            terraform.least_privilege,
+            text,
+            role=swap("roles/pubsub.publisher", "roles/pubsub.editor"),
+            project=swap("google_service_account_iam_member", "google_project_iam_member"),
+            account=swap("google_service_account.push.name", "google_service_account.gateway.name"),
+        )
+        self.holds(
+            terraform.numbers,
+            text,
+            deadline=swap("ack_deadline_seconds       = 10", "ack_deadline_seconds       = 8"),
+            attempts=swap("max_delivery_attempts = 100", "max_delivery_attempts = 5"),
+            expires=swap('ttl = ""', 'ttl = "2678400s"'),
+            token=swap("oidc_token", "no_token"),
+        )
+
+    def test_terraform_reads_it(self):
+        if not shutil.which("terraform"):
+            not_checked("terraform fmt and validate, since there is no terraform")
+        folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        for path in (DEPLOY / "terraform").glob("*.tf"):
+            shutil.copy(path, folder)
+
+        def run(*command):
+            command = ["terraform", f"-chdir={folder}", *command]
+            return subprocess.run(command, capture_output=True, text=True)
+
+        said = run("fmt", "-check", "-diff")
+        self.assertEqual(said.returncode, 0, said.stdout)
+        (folder / "x.tf").write_text('variable   "x" {}\n')
+        self.assertNotEqual(run("fmt", "-check").returncode, 0)
+        (folder / "x.tf").unlink()
+        if run("init", "-backend=false", "-input=false").returncode:
+            not_checked("terraform validate, since the provider could not be had")
+        said = run("validate")
+        self.assertEqual(said.returncode, 0, said.stdout + said.stderr)
+
+    def test_compose(self):
+        def rule(config):
+            gateways = [config["services"][f"gateway-{name}"] for name in "ab"]
+            wrong = [
+                f"a port for all: {port}"
+                for service in config["services"].values()
+                for port in service.get("ports", [])
+                if not port.startswith("127.0.0.1:")
+            ]
+            for gateway in gateways:
+                own = gateway["environment"]
+                wrong += rules.settings_known(str(own))
+                if own["STREAM_EVENTS_BACKPLANE"] != "redis://redis:6379":
+                    wrong.append("they do not share a log")
+                drain = rules.seconds(rules.knobs()["drain"])
+                if rules.seconds(gateway["stop_grace_period"]) <= drain:
+                    wrong.append("killed while it drains")
+                if not gateway["read_only"] or gateway["cap_drop"] != ["ALL"]:
+                    wrong.append("may do more than it must")
+            if "noeviction" not in config["services"]["redis"]["command"]:
+                wrong.append("the gateway refuses this Redis")
+            return wrong
+
+        def gateway(config):
+            return config["services"]["gateway-a"]
+
+        config = load("local/compose.yaml")
+        self.holds(
+            rule,
+            config,
+            port=lambda c: c["services"]["nginx"].update(ports=["8080:8080"]),
+            alone=lambda c: gateway(c)["environment"].pop("STREAM_EVENTS_BACKPLANE")
+            and gateway(c)["environment"].update(STREAM_EVENTS_BACKPLANE="local"),
+            killed=lambda c: gateway(c).update(stop_grace_period="5s"),
+            writes=lambda c: gateway(c).update(read_only=False),
+            evicts=lambda c: c["services"]["redis"].update(command="redis-server"),
+        )
+
+    def test_compose_reads_it(self):
+        ways = [["docker", "compose"], ["docker-compose"]]
+        ways = [way for way in ways if shutil.which(way[0]) and not run([*way, "version"]).returncode]
+        if not ways:
+            not_checked("compose.yaml's fields, since there is no docker compose")
+        file = DEPLOY / "local/compose.yaml"
+        said = run([*ways[0], "-f", file, "config", "-q"])
+        self.assertEqual(said.returncode, 0, said.stderr)
+        broken = file.read_text().replace("read_only:", "readonly:")
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as other:
+            other.write(broken)
+            other.flush()
+            self.assertNotEqual(run([*ways[0], "-f", other.name, "config", "-q"]).returncode, 0)
+
+
+def run(command):
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def unknown_to_cloud_run(sdk, service):
+    """Fields and annotations that Google's SDK has not. In a process of its own: the SDK brings
+    its own modules."""
+    script = PROJECT / "tests/artefacts/deploy_cloud_run.py"
+    said = subprocess.run(
+        [sys.executable, script, sdk], input=yaml.safe_dump(service), capture_output=True, text=True
+    )
+    assert said.returncode == 0, said.stderr
+    return said.stdout.strip()
+
+
+if __name__ == "__main__":
+    unittest.main()

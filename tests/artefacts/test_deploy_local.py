@@ -1,0 +1,87 @@
+"""deploy/local/run: Pub/Sub's emulator, Redis, two gateways and nginx, for real."""
+
+import base64
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import unittest
+from pathlib import Path
+
+from deploy_processes import (
+    PROJECT, Process, Reader, binary, listens, not_checked, request, until,
+)
+
+SDKS = ["/usr/lib/google-cloud-sdk", "/opt/google-cloud-sdk", os.environ.get("CLOUDSDK_ROOT_DIR")]
+SDKS += [f"{os.environ.get('HOME', '')}/google-cloud-sdk"]
+JARS = "platform/pubsub-emulator/lib/*-all.jar"
+
+
+class Stack(Process):
+    def __init__(self, test):
+        if not any(list(Path(sdk).glob(JARS)) for sdk in SDKS if sdk):
+            not_checked("deploy/local/run, since the Pub/Sub emulator is not installed")
+        for tool in ["java", "redis-server", "/usr/sbin/nginx", "setpriv"]:
+            if not shutil.which(tool):
+                not_checked(f"deploy/local/run, since there is no {tool}")
+        self.base = free_ports(5)
+        environment = os.environ | {
+            "BASE_PORT": str(self.base),
+            "STREAM_EVENTS_BINARY": str(binary()),
+        }
+        options = {"stdout": subprocess.PIPE, "env": environment}
+        super().__init__(test, [PROJECT / "deploy/local/run"], **options)
+        said = iter(self.child.stdout.readline, "")
+        if not any("Ctrl-C ends all of it." in line for line in said):
+            raise AssertionError("the stack did not start")
+
+    def publish(self, text):
+        data = base64.b64encode(text.encode()).decode()
+        body = json.dumps({"messages": [{"data": data}]})
+        path = "/v1/projects/local/topics/orders:publish"
+        headers = {"Content-Type": "application/json"}
+        status, answer = request(self.base + 4, "POST", path, body, headers)
+        assert status == 200, answer
+
+
+def free_ports(count):
+    """The first of so many free ports in a row."""
+    while True:
+        base = random.randrange(20000, 32000)
+        if not any(listens(port) for port in range(base, base + count)):
+            return base
+
+
+class Local(unittest.TestCase):
+    def test_what_is_published_is_read_through_nginx_and_from_both_gateways(self):
+        stack = Stack(self)
+        # nginx gives them to its gateways in turn; the last two are each gateway by itself.
+        ports = [stack.base, stack.base, stack.base + 1, stack.base + 2]
+        readers = [Reader(self, f"http://127.0.0.1:{port}/events?topic=orders") for port in ports]
+        for reader in readers:
+            reader.until("event: stream-open")
+            reader.until("data:")
+        for number in range(4):
+            # Each is read by all before the next is published: none waits in a buffer.
+            stack.publish(f"event {number}")
+            for reader in readers:
+                self.assertEqual(reader.data(), f"event {number}")
+        # More than nginx keeps of a body in memory.
+        stack.publish("x" * 1_000_000)
+        for reader in readers:
+            self.assertEqual(len(reader.data()), 1_000_000)
+
+    def test_ctrl_c_and_a_kill_end_all_of_it(self):
+        for number in (signal.SIGINT, signal.SIGKILL):
+            stack = Stack(self)
+            ports = range(stack.base, stack.base + 5)
+            self.assertEqual([port for port in ports if not listens(port)], [])
+            stack.child.send_signal(number)
+            stack.child.wait(20)
+            until("all are gone", lambda ports=ports: not any(map(listens, ports)))
+
+
+if __name__ == "__main__":
+    unittest.main()
