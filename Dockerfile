@@ -41,18 +41,18 @@ LABEL org.opencontainers.image.title="stream-events" \
       org.opencontainers.image.base.name="gcr.io/distroless/cc-debian12:nonroot" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /build/target/release/stream-events /stream-events
-# glibc keeps what large events were in for itself, unless told to give large blocks back: after a burst
-# of 10 MB events and slow readers 426 MB stayed, and 19 MB with these.
+# glibc keeps what large events were in for itself, unless told to give large blocks back: after a
+# burst of 10 MB events and slow readers 426 MB stayed, and 19 MB with these.
 ENV MALLOC_MMAP_THRESHOLD_=131072 MALLOC_TRIM_THRESHOLD_=131072
-# The image's user "nonroot", by number: with runAsNonRoot Kubernetes refuses a name, since it cannot
-# tell which user a name stands for. Nothing is ever written: run it with a read-only root.
+# The image's user "nonroot", by number: with runAsNonRoot Kubernetes refuses a name, since it
+# cannot tell which user a name stands for. Nothing is ever written: run it with a read-only root.
 USER 65532:65532
 # 8080: push in, events out. 9090: metrics and health, not for the public.
 EXPOSE 8080 9090
 # Begins the drain: 8 s by default, and docker stop waits 10 s by default.
 STOPSIGNAL SIGTERM
-# For Docker; Kubernetes has probes of its own. 5 s is more than the 3 s after which the command gives
-# up by itself. In the first 30 s failures do not count: the push tokens' keys are being fetched.
+# For Docker; Kubernetes has probes of its own. 5 s is more than the 3 s after which the command
+# gives up by itself. In the first 30 s failures do not count: the push tokens' keys are fetched.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["/stream-events", "healthcheck"]
 ENTRYPOINT ["/stream-events"]

@@ -28,8 +28,8 @@ def unknown(message, path):
 service = yaml.safe_load(sys.stdin)
 found = list(unknown(encoding.DictToMessage(service, run_v1_messages.Service), "service"))
 folders = ["api_lib/run", "command_lib/run", "generated_clients/apis/run/v1"]
-texts = (path.read_text() for name in folders for path in (sdk / "googlecloudsdk" / name).glob("*.py"))
-text = "\n".join(texts)
+files = [path for name in folders for path in (sdk / "googlecloudsdk" / name).glob("*.py")]
+text = "\n".join(path.read_text() for path in files)
 template = service["spec"]["template"]
 for notes in (service["metadata"], template["metadata"]):
     # In the SDK the part before the slash may stand apart.

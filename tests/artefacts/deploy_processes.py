@@ -33,6 +33,13 @@ def binary():
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
+def google_sdks():
+    """Where the gcloud CLI may have been installed."""
+    folders = ["/usr/lib/google-cloud-sdk", "/opt/google-cloud-sdk"]
+    folders += [os.environ.get("CLOUDSDK_ROOT_DIR", ""), str(Path.home() / "google-cloud-sdk")]
+    return [Path(folder) for folder in folders if folder and Path(folder).is_dir()]
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

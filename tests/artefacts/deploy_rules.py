@@ -111,7 +111,8 @@ def cloud_run(service):
     if held + 128 * 2**20 > size(container["resources"]["limits"]["memory"]):
         wrong.append("more may be held than there is memory")
     iam = service["metadata"]["annotations"].get("run.googleapis.com/invoker-iam-disabled")
-    if iam == "true" and "none" in (setting("push-auth"), setting("read-auth").replace("anonymous", "none")):
+    open_to_all = setting("push-auth") == "none" or setting("read-auth") == "anonymous"
+    if iam == "true" and open_to_all:
         wrong.append("open to anyone")
     if iam != "true" and setting("push-auth") == "oidc":
         wrong.append("a token whose signature Cloud Run has taken away cannot be checked")

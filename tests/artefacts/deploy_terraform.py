@@ -35,7 +35,8 @@ def consistent(text):
         elif kind == "locals":
             declared |= {f"local.{name}" for name in re.findall(r"^  (\w+) +?=", body, re.M)}
     # A name stands outside of a text, or in ${} within one.
-    code = re.sub(r'"((?:[^"\\]|\\.)*)"', lambda text: " ".join(re.findall(r"\$\{(.*?)\}", text[1])), text)
+    names = lambda found: " ".join(re.findall(r"\$\{(.*?)\}", found[1]))  # noqa: E731
+    code = re.sub(r'"((?:[^"\\]|\\.)*)"', names, text)
     used = set(re.findall(r"\b(?:var|local)\.\w+|\bdata\.google_\w+\.\w+", code))
     used |= set(re.findall(r"(?<![.\w])google_\w+\.\w+", code))
     wrong = [f"not declared: {name}" for name in sorted(used - declared)]

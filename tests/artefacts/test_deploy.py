@@ -1,5 +1,5 @@
-"""deploy/: the artefacts against the gateway's settings and their makers' schemas. Each rule is also
-seen to notice what it is for."""
+"""deploy/: the artefacts against the gateway's settings and their makers' schemas. Each rule is
+also seen to notice what it is for."""
 
 import copy
 import re
@@ -13,10 +13,9 @@ from pathlib import Path
 import deploy_rules as rules
 import deploy_terraform as terraform
 import yaml
-from deploy_processes import PROJECT, not_checked
+from deploy_processes import PROJECT, google_sdks, not_checked
 
 DEPLOY = PROJECT / "deploy"
-SDKS = ["/usr/lib/google-cloud-sdk", "/opt/google-cloud-sdk"]
 
 
 def load(path):
@@ -99,7 +98,7 @@ class Rules(unittest.TestCase):
         )
 
     def test_cloud_run_has_every_field_and_annotation(self):
-        sdk = next((Path(sdk) / "lib" for sdk in SDKS if Path(sdk).exists()), None)
+        sdk = next((sdk / "lib" for sdk in google_sdks()), None)
         if not sdk:
             not_checked("Cloud Run's fields, since Google's SDK is not installed")
         for name in ("events", "push"):
@@ -244,7 +243,8 @@ class Rules(unittest.TestCase):
 
     def test_compose_reads_it(self):
         ways = [["docker", "compose"], ["docker-compose"]]
-        ways = [way for way in ways if shutil.which(way[0]) and not run([*way, "version"]).returncode]
+        ways = [way for way in ways if shutil.which(way[0])]
+        ways = [way for way in ways if run([*way, "version"]).returncode == 0]
         if not ways:
             not_checked("compose.yaml's fields, since there is no docker compose")
         file = DEPLOY / "local/compose.yaml"

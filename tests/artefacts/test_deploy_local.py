@@ -8,20 +8,17 @@ import shutil
 import signal
 import subprocess
 import unittest
-from pathlib import Path
 
 from deploy_processes import (
-    PROJECT, Process, Reader, binary, listens, not_checked, request, until,
+    PROJECT, Process, Reader, binary, google_sdks, listens, not_checked, request, until,
 )
 
-SDKS = ["/usr/lib/google-cloud-sdk", "/opt/google-cloud-sdk", os.environ.get("CLOUDSDK_ROOT_DIR")]
-SDKS += [f"{os.environ.get('HOME', '')}/google-cloud-sdk"]
 JARS = "platform/pubsub-emulator/lib/*-all.jar"
 
 
 class Stack(Process):
     def __init__(self, test):
-        if not any(list(Path(sdk).glob(JARS)) for sdk in SDKS if sdk):
+        if not any(list(sdk.glob(JARS)) for sdk in google_sdks()):
             not_checked("deploy/local/run, since the Pub/Sub emulator is not installed")
         for tool in ["java", "redis-server", "/usr/sbin/nginx", "setpriv"]:
             if not shutil.which(tool):
