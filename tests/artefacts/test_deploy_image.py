@@ -1,5 +1,5 @@
-"""The Dockerfile's text. scripts/check-image builds and runs it; this needs nothing, and looks at how
-the file is read, and at what only an engine would act on."""
+"""The Dockerfile's text. scripts/check-image builds and runs it; this needs nothing, and looks at
+how the file is read, and at what only an engine would act on."""
 
 import shutil
 import sys
@@ -31,7 +31,7 @@ def problems(path):
     if final.only("STOPSIGNAL") != "SIGTERM":
         wrong.append("a signal that begins no drain")
     labels = final.only("LABEL")
-    wrong += [f"no label {name}" for name in LABELS if f"opencontainers.image.{name}=" not in labels]
+    wrong += [f"no label {name}" for name in LABELS if f"image.{name}=" not in labels]
     steps = [name for name, _, _ in build.steps]
     if steps.count("RUN") != 2 or steps.index("RUN") > len(steps) - 1 - steps[::-1].index("COPY"):
         wrong.append("no layer of the dependencies before the sources")
