@@ -48,8 +48,8 @@ def constant(path, name):
 def settings_known(text):
     """Settings and flags that the gateway has not."""
     known = {environment_name(flag) for flag in knobs()}
-    used = set(re.findall(r"STREAM_EVENTS_[A-Z_]+[A-Z]", text)) - {"STREAM_EVENTS_BINARY"}
-    flags = set(re.findall(r"`--([a-z][a-z-]+)", text))
+    used = set(re.findall(r"STREAM_EVENTS_[A-Z0-9_]+[A-Z0-9]", text)) - {"STREAM_EVENTS_BINARY"}
+    flags = set(re.findall(r"`--([a-z][a-z0-9-]+)", text))
     return [f"no setting: {name}" for name in sorted(used - known)] + [
         f"no flag: --{flag}" for flag in sorted(flags - set(knobs()))
     ]
@@ -95,6 +95,8 @@ def cloud_run(service):
         wrong.append("Cloud Run cuts streams before the gateway ends them")
     if not readers < spec["containerConcurrency"] <= CONCURRENCY_MAX:
         wrong.append("streams leave no room for other requests")
+    if int(setting("http2-streams-max")) < spec["containerConcurrency"]:
+        wrong.append("a connection takes fewer requests than Cloud Run may put on it")
     if seconds(setting("drain-delay")) + seconds(setting("drain")) + 1 > KILLED_AFTER:
         wrong.append("Cloud Run kills it while it drains")
     if notes["run.googleapis.com/cpu-throttling"] != "false":

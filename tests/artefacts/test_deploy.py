@@ -74,6 +74,9 @@ class Rules(unittest.TestCase):
             too_long=lambda s: template(s)["spec"].update(timeoutSeconds=3601),
             concurrency=lambda s: template(s)["spec"].update(containerConcurrency=80),
             drain=lambda s: env(s, "DRAIN", "20 s"),
+            shared=lambda s: template(s)["spec"]["containers"][0]["env"].append(
+                {"name": "STREAM_EVENTS_HTTP2_STREAMS_MAX", "value": "100"}
+            ),
             alone=lambda s: env(s, "BACKPLANE", "local"),
             open=lambda s: env(s, "READ_AUTH", "anonymous"),
             memory=lambda s: env(s, "RING_BYTES_TOTAL", "1 GiB"),
