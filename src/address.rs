@@ -14,22 +14,23 @@ pub fn client_address(head: &RequestHead, trusted_proxies: usize) -> Option<IpAd
     let peer = head.peer_addr.map(|peer| peer.ip());
     let forwarded = trusted_proxies.checked_sub(1).and_then(|from_right| {
         let fields: Vec<_> = head.headers().get_all("x-forwarded-for").collect();
-        let entries = fields.iter().rev().filter_map(|field| field.to_str().ok());
-        let mut entries = entries.flat_map(|field| field.rsplit(',')).map(str::trim);
-        entries.nth(from_right).and_then(address)
+        // By bytes: what is left of the client's may be anything, and must not hide it.
+        let entries = fields.iter().rev().flat_map(|field| field.as_bytes().rsplit(|b| *b == b','));
+        entries.map(<[u8]>::trim_ascii).nth(from_right).and_then(address)
     });
     forwarded.or(peer).map(network)
 }
 
 /// With or without a port, as some proxies write it.
-fn address(text: &str) -> Option<IpAddr> {
+fn address(entry: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(entry).ok()?;
     let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
     text.trim_matches(['[', ']']).parse().or_else(|_| with_port()).ok()
 }
 
 /// A host gets 64 bits of IPv6 to choose its address from ([RFC 4291, section
 /// 2.5.1](https://www.rfc-editor.org/rfc/rfc4291#section-2.5.1)).
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
         v4 @ IpAddr::V4(_) => v4,
@@ -54,12 +55,17 @@ mod tests {
             (&["::ffff:1.2.3.4"], 1, "1.2.3.4"),
             (&["1.2.3.4:5"], 1, "1.2.3.4"),
             (&["unknown"], 1, "10.0.0.1"),
+            (&["9.9.9.9", "\u{ff}, 1.2.3.4"], 1, "1.2.3.4"),
+            (&["\u{ff}, 1.2.3.4"], 1, "1.2.3.4"),
+            (&["9.9.9.9, \u{ff}"], 1, "10.0.0.1"),
             (&["1.2.3.4"], 2, "10.0.0.1"),
             (&[], 1, "10.0.0.1"),
         ] {
             let mut request = TestRequest::default().peer_addr(([10, 0, 0, 1], 1).into());
             for field in fields {
-                request = request.append_header(("X-Forwarded-For", *field));
+                let bytes: Vec<u8> = field.chars().map(|c| u8::try_from(c).unwrap()).collect();
+                let value = actix_http::header::HeaderValue::from_bytes(&bytes).unwrap();
+                request = request.append_header(("X-Forwarded-For", value));
             }
             let request = request.to_request();
             assert_eq!(request.headers().get_all("x-forwarded-for").count(), fields.len());

@@ -3,13 +3,15 @@
 //! A knob's value is text until [`Config::from_texts`] reads it, so that all that is wrong with a
 //! configuration is told at once and not one thing at a time.
 
+mod knob;
 mod knobs;
 mod origin;
 mod values;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use knobs::{KNOBS, Knob};
+pub use knob::Knob;
+pub use knobs::KNOBS;
 pub use origin::{BadOrigin, Origin};
 
 use crate::message::Topic;
@@ -52,6 +54,9 @@ pub struct Config {
     /// Per second, each 0 for no limit.
     pub requests_per_address: u32,
     pub push_failures_per_address: u32,
+    pub tickets_per_subject: u32,
+    pub connections_per_address: usize,
+    pub connections_beside_streams: usize,
     pub trusted_proxies: usize,
     pub topics_per_stream: usize,
     pub head_bytes_max: usize,
@@ -232,6 +237,9 @@ impl Config {
             streams_per_address: values.count("streams-per-address"),
             requests_per_address: values.small_count("requests-per-address"),
             push_failures_per_address: values.small_count("push-failures-per-address"),
+            tickets_per_subject: values.small_count("tickets-per-subject"),
+            connections_per_address: values.count("connections-per-address"),
+            connections_beside_streams: values.count("connections-beside-streams"),
             trusted_proxies: values.count("trusted-proxies"),
             topics_per_stream: values.count("topics-per-stream"),
             head_bytes_max: values.bytes("head-bytes-max"),

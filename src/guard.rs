@@ -32,6 +32,9 @@ pub fn cors(mode: Mode, origins: &[Origin], methods: &[Method]) -> Cors {
             let is_listed = move |asked: &str| origins.iter().any(|origin| origin.matches(asked));
             Cors::default()
                 .allowed_origin_fn(move |asked, _| asked.to_str().is_ok_and(&is_listed))
+                // A page that may not read the answer could still open streams with the cookies of
+                // whoever looks at it.
+                .block_on_origin_mismatch(true)
                 .supports_credentials()
         }
         Mode::Dev => Cors::default()

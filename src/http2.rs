@@ -104,11 +104,17 @@ impl Http2 {
                     continue;
                 }
             };
-            let Some((request, respond)) = accepted.transpose()? else { return Ok(()) };
+            let Some((request, mut respond)) = accepted.transpose()? else { return Ok(()) };
             asked = true;
             let mine = Rc::clone(&open);
-            if Rc::strong_count(&open) > self.streams_max as usize {
+            let (count, most) = (Rc::strong_count(&open) - 1, self.streams_max as usize);
+            if most <= count {
                 self.full.inc();
+            }
+            // Twice: of those that were reset some have not been told yet.
+            if 2 * most < count {
+                respond.send_reset(Reason::REFUSED_STREAM);
+                continue;
             }
             let (service, connection) = (Rc::clone(service), Rc::clone(&connection));
             let stall = self.stall;
@@ -141,7 +147,15 @@ where
     };
     request.head_mut().peer_addr = peer;
     request.extensions_mut().insert(Rc::clone(connection));
-    let Ok(response) = service.call(request).await;
+    let answered = service.call(request);
+    let mut answered = pin!(answered);
+    // Nobody waits for it any more: else requests that are reset while they are answered would add
+    // up beyond the number of streams.
+    let Ok(response) = tokio::select! {
+        biased;
+        _reset = poll_fn(|cx| respond.poll_reset(cx)) => return Ok(()),
+        response = &mut answered => response,
+    };
     let (response, body) = response.into_parts();
     let size = body.size();
     let is_over = is_head || size.is_eof();

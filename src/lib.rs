@@ -36,6 +36,7 @@ pub mod budget;
 pub mod burst;
 pub mod clock;
 pub mod connection;
+pub mod counts;
 pub mod front;
 pub mod guard;
 pub mod http2;

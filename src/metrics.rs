@@ -58,9 +58,12 @@ const LATENCY_BUCKETS: [f64; 15] =
 
 /// Limits that are met by what is no stream, or not yet one. (Those of streams:
 /// `stream_events_streams_refused_total`.)
-const LIMITS: [&str; 9] = [
+const LIMITS: [&str; 12] = [
     "requests-per-address",
     "push-failures-per-address",
+    "tickets-per-subject",
+    "connections-per-address",
+    "connections-beside-streams",
     "topics-per-stream",
     "head-bytes-max",
     "query-bytes-max",

@@ -1,6 +1,6 @@
-//! How often one address may do something.
+//! How often someone may do something.
 
-use std::{net::IpAddr, num::NonZeroU32, time::Duration};
+use std::{fmt, hash::Hash, num::NonZeroU32, time::Duration};
 
 use governor::{
     Quota, RateLimiter,
@@ -10,23 +10,28 @@ use governor::{
 };
 use prometheus::IntCounter;
 
-type Limiter = RateLimiter<
-    IpAddr,
-    HashMapStateStore<IpAddr>,
+type Limiter<K> = RateLimiter<
+    K,
+    HashMapStateStore<K>,
     MonotonicClock,
     NoOpMiddleware<<MonotonicClock as governor::clock::Clock>::Instant>,
 >;
 
-/// So many per second of each address, which may also come all at once.
-#[derive(Debug)]
-pub struct Rate {
+/// So many per second of each, which may also come all at once.
+pub struct Rate<K: Hash + Eq + Clone> {
     /// None for no limit.
-    limiter: Option<Limiter>,
+    limiter: Option<Limiter<K>>,
     /// Counts those that were too many.
     met: IntCounter,
 }
 
-impl Rate {
+impl<K: Hash + Eq + Clone> fmt::Debug for Rate<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rate").field("met", &self.met).finish_non_exhaustive()
+    }
+}
+
+impl<K: Hash + Eq + Clone> Rate<K> {
     /// `per_second` 0 is no limit.
     pub fn new(per_second: u32, met: IntCounter) -> Self {
         let quota = NonZeroU32::new(per_second).map(Quota::per_second);
@@ -34,19 +39,19 @@ impl Rate {
         Self { limiter: quota.map(limiter), met }
     }
 
-    /// One more of this address.
+    /// One more of this one. Nobody is none.
     ///
     /// # Errors
     /// With how long it is to wait, when it is one too many.
-    pub fn one_more(&self, address: Option<IpAddr>) -> Result<(), Duration> {
-        let (Some(limiter), Some(address)) = (&self.limiter, address) else { return Ok(()) };
-        limiter.check_key(&address).map_err(|not_until| {
+    pub fn one_more(&self, key: Option<K>) -> Result<(), Duration> {
+        let (Some(limiter), Some(key)) = (&self.limiter, key) else { return Ok(()) };
+        limiter.check_key(&key).map_err(|not_until| {
             self.met.inc();
             not_until.wait_time_from(MonotonicClock.now())
         })
     }
 
-    /// Forgets the addresses that have been quiet for long enough to be new ones. To be called
+    /// Forgets those that have been quiet for long enough to be new ones. To be called
     /// about once a second, so that no more are known than came within about two.
     pub fn sweep(&self) {
         if let Some(limiter) = &self.limiter {
@@ -58,9 +63,11 @@ impl Rate {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
-    fn rate(per_second: u32) -> Rate {
+    fn rate(per_second: u32) -> Rate<IpAddr> {
         Rate::new(per_second, IntCounter::new("met", "met").unwrap())
     }
 

@@ -1,6 +1,6 @@
 //! Looks after the connections of one worker: those whose peers take nothing, and those whose peers
-//! take all day to say what they want. Of HTTP/1 only: `http2` looks after its own. Lives on that
-//! worker's thread.
+//! take all day to say what they want. Streams of HTTP/1 only: `http2` looks after its own. Lives
+//! on that worker's thread.
 
 use std::{
     cell::{Cell, RefCell},
@@ -10,18 +10,34 @@ use std::{
 
 use prometheus::IntCounter;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, IDLE_MAX};
 
 /// Watches the connections of one worker for peers that take nothing, or that take all day to say
 /// what they want.
 #[derive(Debug)]
 pub struct StallWatch {
-    head_time: Duration,
-    /// How many heads took longer.
-    slow_heads: IntCounter,
+    limits: ConnectionLimits,
+    /// Connections without a stream at the last look.
+    beside: Cell<usize>,
     connections: RefCell<slab::Slab<Weak<Connection>>>,
     streams: RefCell<slab::Slab<Rc<Watched>>>,
 }
+
+/// What connections are held to.
+#[derive(Debug)]
+pub struct ConnectionLimits {
+    /// A head has to come in within this.
+    pub head_time: Duration,
+    /// Counts those that take longer.
+    pub slow_heads: IntCounter,
+    /// So many may be there without a stream. When there are half as many, idle ones are let go.
+    pub beside_streams: usize,
+    /// Counts them.
+    pub crowded_out: IntCounter,
+}
+
+/// An idle connection is let go after this when there are many: whoever has one can make another.
+const IDLE_MAX_IN_A_CROWD: Duration = Duration::from_secs(1);
 
 /// One event stream under watch.
 #[derive(Debug)]
@@ -44,9 +60,10 @@ pub struct Watch {
 }
 
 impl StallWatch {
-    /// Heads have to come in within `head_time`.
-    pub fn new(head_time: Duration, slow_heads: IntCounter) -> Self {
-        Self { head_time, slow_heads, connections: RefCell::default(), streams: RefCell::default() }
+    /// Nobody is watched yet.
+    pub fn new(limits: ConnectionLimits) -> Self {
+        let (connections, streams) = (RefCell::default(), RefCell::default());
+        Self { limits, beside: Cell::new(0), connections, streams }
     }
 
     /// Watches a connection for as long as it lives.
@@ -70,8 +87,9 @@ impl StallWatch {
 
     /// Looks after the streams for as long as it is polled.
     pub async fn run(self: Rc<Self>, stall: Duration) {
-        let mut ticks =
-            tokio::time::interval((stall.min(self.head_time) / 4).min(Duration::from_secs(1)));
+        let mut ticks = tokio::time::interval(
+            (stall.min(self.limits.head_time) / 4).min(Duration::from_secs(1)),
+        );
         loop {
             ticks.tick().await;
             self.close_stalled(Instant::now(), stall);
@@ -81,18 +99,27 @@ impl StallWatch {
 
     /// Those whose heads take too long, and those of which nothing is wanted any more.
     fn close_slow(&self, now: Instant) {
+        let crowded = self.limits.beside_streams / 2 < self.beside.get();
+        let idle_max = if crowded { IDLE_MAX_IN_A_CROWD } else { IDLE_MAX };
+        let mut beside = 0;
         self.connections.borrow_mut().retain(|_, connection| {
             let Some(connection) = connection.upgrade() else { return false };
-            let is_slow = connection.is_slow(now, self.head_time);
-            if is_slow && !connection.is_closed() {
-                self.slow_heads.inc();
-            }
-            if is_slow || connection.is_idle(now) {
+            beside += usize::from(connection.streams.get() == 0);
+            if connection.is_slow(now, self.limits.head_time) {
+                if !connection.is_closed() {
+                    self.limits.slow_heads.inc();
+                }
+                connection.close();
+            } else if connection.is_idle(now, idle_max) && (crowded || !connection.is_http2) {
+                if crowded && !connection.is_closed() {
+                    self.limits.crowded_out.inc();
+                }
                 connection.close();
             }
             connection.nudge();
             true
         });
+        self.beside.set(beside);
     }
 
     /// A stream is cut when its socket took nothing for too long.

@@ -111,6 +111,13 @@ impl Backplane {
         }
     }
 
+    /// Forgets tickets that nobody used. To be called about once a second.
+    pub fn sweep(&self, now: Instant) {
+        if let Self::Local(_, tickets) = self {
+            tickets.sweep(now);
+        }
+    }
+
     /// Keeps what a ticket stands for, on all replicas.
     ///
     /// # Errors

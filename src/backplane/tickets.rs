@@ -8,8 +8,10 @@ use std::{
 
 /// How long a ticket is good for.
 pub const TICKET_MAX: Duration = Duration::from_secs(30);
-/// So many at once. Each wants a valid token, so this is a limit for whoever has one.
-const TICKETS_MAX: usize = 100_000;
+/// So many at once, with what a token of 8 kB can grant: 80 MB.
+const TICKETS_MAX: usize = 10_000;
+/// Room for so many is kept.
+const TICKETS_KEPT: usize = 1_024;
 
 /// Tickets and what they stand for.
 #[derive(Debug, Default)]
@@ -21,14 +23,18 @@ impl Tickets {
     /// Keeps what a ticket stands for. Returns whether there was room.
     pub fn keep(&self, ticket: &str, meaning: String, now: Instant) -> bool {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        if TICKETS_MAX <= by_name.len() {
-            by_name.retain(|_, (kept, _)| now.duration_since(*kept) < TICKET_MAX);
-        }
         let has_room = by_name.len() < TICKETS_MAX;
         if has_room {
             by_name.insert(ticket.to_owned(), (now, meaning));
         }
         has_room
+    }
+
+    /// Forgets those that nobody used in time. To be called about once a second.
+    pub fn sweep(&self, now: Instant) {
+        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        by_name.retain(|_, (kept, _)| now.duration_since(*kept) < TICKET_MAX);
+        by_name.shrink_to(TICKETS_KEPT);
     }
 
     /// What a ticket stands for, once.
@@ -63,6 +69,7 @@ mod tests {
             assert!(tickets.keep(&n.to_string(), String::new(), start));
         }
         assert!(!tickets.keep("one more", String::new(), start));
+        tickets.sweep(start + TICKET_MAX);
         assert!(tickets.keep("one more", String::new(), start + TICKET_MAX));
     }
 }

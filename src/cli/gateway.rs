@@ -84,7 +84,7 @@ fn log_start(config: &Config, listeners: &Listeners) -> std::io::Result<()> {
 /// Each connection is a file. Many systems let a process have 1,024 unless it asks for more, and a
 /// gateway that runs out of files cannot even answer its probes.
 fn raise_file_limit(config: &Config) {
-    let wanted = config.subscribers_max + server::CONNECTIONS_BESIDE_STREAMS;
+    let wanted = config.subscribers_max + config.connections_beside_streams;
     let limit = getrlimit(Resource::Nofile);
     let all = Rlimit { current: limit.maximum, ..limit };
     if let Err(err) = setrlimit(Resource::Nofile, all) {

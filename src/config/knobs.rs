@@ -1,56 +1,6 @@
 //! The table of all knobs: the command line, the environment and the checks come from it.
 
-/// One knob.
-#[derive(Debug)]
-pub struct Knob {
-    /// Without the dashes. `STREAM_EVENTS_` and this in capitals is the environment's name.
-    pub flag: &'static str,
-    /// What its value is called in the help.
-    pub value: &'static str,
-    /// None when `serve` must be told.
-    pub default: Option<&'static str>,
-    /// What `dev` has instead.
-    pub dev: Option<&'static str>,
-    /// The smallest and the largest value: a count, a size or a duration as the default is.
-    pub limits: Option<(&'static str, &'static str)>,
-    /// Whether it may be given more than once (with commas in the environment).
-    pub many: bool,
-    /// Whether it is only read from the environment: everyone on a machine sees its command lines.
-    pub secret: bool,
-    pub help: &'static str,
-}
-
-const fn knob(
-    flag: &'static str,
-    value: &'static str,
-    default: Option<&'static str>,
-    help: &'static str,
-) -> Knob {
-    Knob { flag, value, default, dev: None, limits: None, many: false, secret: false, help }
-}
-
-impl Knob {
-    const fn dev(self, dev: &'static str) -> Self {
-        Self { dev: Some(dev), ..self }
-    }
-
-    const fn from(self, least: &'static str, most: &'static str) -> Self {
-        Self { limits: Some((least, most)), ..self }
-    }
-
-    const fn many(self) -> Self {
-        Self { many: true, ..self }
-    }
-
-    const fn secret(self) -> Self {
-        Self { secret: true, ..self }
-    }
-
-    /// Its name in the environment.
-    pub fn env(&self) -> String {
-        format!("STREAM_EVENTS_{}", self.flag.replace('-', "_").to_uppercase())
-    }
-}
+use super::knob::{Knob, knob};
 
 /// All knobs, in the order of the help.
 pub const KNOBS: &[Knob] = &[
@@ -290,6 +240,28 @@ pub const KNOBS: &[Knob] = &[
         "Pushes per second of one address whose token is not known yet to be good; 0: any number",
     )
     .from("0", "1000000"),
+    knob(
+        "tickets-per-subject",
+        "N",
+        Some("10"),
+        "Tickets per second of one subject of readers' tokens; 0: any number",
+    )
+    .from("0", "1000000"),
+    knob(
+        "connections-per-address",
+        "N",
+        Some("0"),
+        "Connections at once of one address that connects, which may be a proxy's; 0: any number",
+    )
+    .from("0", "1000000"),
+    knob(
+        "connections-beside-streams",
+        "N",
+        Some("4096"),
+        "Connections of each worker without a stream: pushes, probes, idle ones. When half are used, \
+         those that were idle for a second are closed",
+    )
+    .from("16", "1000000"),
     knob(
         "trusted-proxies",
         "N",

@@ -1,6 +1,7 @@
 //! A client's socket, and what the rest of the gateway may know of it: whether it takes anything,
 //! and how to close it from outside. Lives on one worker's thread.
 
+mod frames;
 mod socket;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 
 use actix_http::Extensions;
 use bytes::Bytes;
+use frames::Frames;
 use rustix::net::SendFlags;
 pub use socket::{Socket, Transport};
 
@@ -39,6 +41,8 @@ pub struct Connection {
     timed_out: Cell<bool>,
     /// Since when the head of a request has been coming in.
     head_since: Cell<Option<Instant>>,
+    /// Where in what its peer sends it is: of HTTP/2.
+    frames: Option<Box<RefCell<Frames>>>,
     /// Whether a request came since the last look.
     asked: Cell<bool>,
     /// The first look at which nothing was going on.
@@ -81,6 +85,7 @@ impl Connection {
             timed_out: Cell::new(false),
             // The first one begins with the connection.
             head_since: Cell::new(Some(Instant::now())),
+            frames: is_http2.then(|| Box::new(RefCell::new(Frames::new()))),
             asked: Cell::new(false),
             idle_since: Cell::new(None),
             waker: RefCell::new(None),
@@ -183,7 +188,9 @@ impl Connection {
     /// To be told of each request, when its head is in. What it returns is kept while the request
     /// is answered.
     pub fn request(self: &Rc<Self>) -> Request {
-        self.head_since.set(None);
+        if !self.is_http2 {
+            self.head_since.set(None);
+        }
         self.asked.set(true);
         self.requests.set(self.requests.get() + 1);
         Request(Rc::clone(self))
@@ -197,19 +204,34 @@ impl Connection {
     /// later one.
     pub fn is_slow(&self, now: Instant, head_time: Duration) -> bool {
         let since = self.head_since.get();
-        !self.is_busy() && since.is_some_and(|since| head_time <= now.duration_since(since))
+        let may_be = self.is_http2 || !self.is_busy();
+        may_be && since.is_some_and(|since| head_time <= now.duration_since(since))
     }
 
-    /// Whether nothing has been going on for as long as a connection is kept. To be called at each
-    /// look.
-    pub fn is_idle(&self, now: Instant) -> bool {
+    /// Whether nothing has been going on for so long. To be called at each look.
+    pub fn is_idle(&self, now: Instant, idle_max: Duration) -> bool {
         if self.asked.replace(false) || self.is_busy() {
             self.idle_since.set(None);
             return false;
         }
         let since = self.idle_since.get().unwrap_or(now);
         self.idle_since.set(Some(since));
-        IDLE_MAX <= now.duration_since(since)
+        idle_max <= now.duration_since(since)
+    }
+
+    /// To be told of what was read.
+    fn heard(&self, bytes: &[u8]) {
+        if let Some(frames) = &self.frames {
+            let seen = frames.borrow_mut().read(bytes);
+            if !seen.is_coming {
+                self.head_since.set(None);
+            } else if seen.is_new || self.head_since.get().is_none() {
+                self.head_since.set(Some(Instant::now()));
+            }
+        // Empty lines between requests are to be ignored (RFC 9112, section 2.2).
+        } else if bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+            self.head_begins();
+        }
     }
 
     fn head_begins(&self) {
@@ -241,17 +263,17 @@ mod tests {
         let connection = Rc::new(Connection::new(None, false));
         let start = Instant::now();
         let after = |time: Duration| start + time;
-        assert!(!connection.is_idle(start));
-        assert!(!connection.is_idle(after(IDLE_MAX / 2)));
+        assert!(!connection.is_idle(start, IDLE_MAX));
+        assert!(!connection.is_idle(after(IDLE_MAX / 2), IDLE_MAX));
         drop(connection.request());
-        assert!(!connection.is_idle(after(IDLE_MAX)), "there was a request");
-        assert!(!connection.is_idle(after(IDLE_MAX)));
+        assert!(!connection.is_idle(after(IDLE_MAX), IDLE_MAX), "there was a request");
+        assert!(!connection.is_idle(after(IDLE_MAX), IDLE_MAX));
         let answering = connection.request();
-        assert!(!connection.is_idle(after(IDLE_MAX * 3)), "one is being answered");
+        assert!(!connection.is_idle(after(IDLE_MAX * 3), IDLE_MAX), "one is being answered");
         drop(answering);
-        assert!(!connection.is_idle(after(IDLE_MAX * 3)));
-        assert!(!connection.is_idle(after(IDLE_MAX * 39 / 10)));
-        assert!(connection.is_idle(after(IDLE_MAX * 4)));
+        assert!(!connection.is_idle(after(IDLE_MAX * 3), IDLE_MAX));
+        assert!(!connection.is_idle(after(IDLE_MAX * 39 / 10), IDLE_MAX));
+        assert!(connection.is_idle(after(IDLE_MAX * 4), IDLE_MAX));
     }
 
     #[test]

@@ -155,15 +155,14 @@ impl AsyncRead for Socket {
         if !this.ahead.is_empty() {
             let part = this.ahead.split_to(this.ahead.len().min(buffer.remaining()));
             buffer.put_slice(&part);
+            if this.connection.is_http2 {
+                this.connection.heard(&part);
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
         let polled = this.poll(cx, |transport, cx| transport.read(cx, buffer));
-        // Empty lines between requests are to be ignored (RFC 9112, section 2.2).
-        let read = buffer.filled().get(before..).unwrap_or_default();
-        if read.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
-            this.connection.head_begins();
-        }
+        this.connection.heard(buffer.filled().get(before..).unwrap_or_default());
         polled
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::result_large_err, reason = "the error is the answer, made once a request")]
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -51,7 +52,7 @@ pub struct Inlet {
     pub metrics: Metrics,
     pub bursts: Bursts,
     /// Of pushes whose tokens are not known.
-    pub failures: Rate,
+    pub failures: Rate<IpAddr>,
     pub trusted_proxies: usize,
 }
 

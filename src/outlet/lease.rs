@@ -63,15 +63,18 @@ impl Lease {
         if self.subject.is_none() || self.subject != grant.subject {
             return Err("the token is not of the subject (sub) that opened the stream");
         }
+        if grant.expires_ms < self.expires_ms.load(Ordering::SeqCst) {
+            return Err("the token ends before the one that the stream has");
+        }
         if !self.topics.are_within(&grant.topics) {
             return Err("the token does not grant all that the stream follows");
         }
         Ok(())
     }
 
-    /// Lets its stream go on until then.
+    /// Lets its stream go on until then, or for as long as it may anyhow.
     pub fn extend(&self, expires_ms: u64) {
-        self.expires_ms.store(expires_ms, Ordering::SeqCst);
+        self.expires_ms.fetch_max(expires_ms, Ordering::SeqCst);
         self.waker.wake();
     }
 }

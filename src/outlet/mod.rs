@@ -13,6 +13,7 @@ pub mod stream;
 pub mod token;
 
 use std::{
+    net::IpAddr,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
@@ -42,7 +43,9 @@ pub struct Outlet {
     pub limits: StreamLimits,
     pub topics_per_stream: usize,
     /// Of readers' requests.
-    pub requests: Rate,
+    pub requests: Rate<IpAddr>,
+    /// Of subjects.
+    pub tickets: Rate<Arc<str>>,
     pub trusted_proxies: usize,
     /// Of readers with tokens.
     pub leases: Arc<Leases>,

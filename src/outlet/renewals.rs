@@ -83,6 +83,10 @@ pub async fn ticket(request: HttpRequest, outlet: web::Data<Outlet>) -> HttpResp
         Ok(grant) => grant,
         Err(refusal) => return refusal,
     };
+    if let Err(wait) = outlet.tickets.one_more(grant.subject.clone()) {
+        let text = "this subject asks for too many tickets (--tickets-per-subject)";
+        return come_back_later(StatusCode::TOO_MANY_REQUESTS, text, wait);
+    }
     let ticket = format!("{:032x}", rand::rng().random::<u128>());
     if outlet.backplane.keep_ticket(&ticket, grant.write()).await.is_err() {
         let text = "tickets cannot be kept now";

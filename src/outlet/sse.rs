@@ -42,7 +42,12 @@ pub async fn events(
     outlet: web::Data<Outlet>,
     worker: web::Data<Worker>,
 ) -> HttpResponse {
-    let asked = match Asked::read(&request, clock::now_ms(), outlet.topics_per_stream) {
+    let asked = Asked::read(&request, clock::now_ms(), outlet.topics_per_stream);
+    if let Err(wait) = outlet.admit(&request) {
+        let asked = asked.as_ref().ok();
+        return too_many(&outlet, asked, "rate", TOO_OFTEN, wait);
+    }
+    let asked = match asked {
         Ok(asked) => asked,
         Err(BadRequest::TooManyTopics(max)) => {
             outlet.metrics.limit("topics-per-stream").inc();
@@ -55,9 +60,6 @@ pub async fn events(
             return problem(StatusCode::NOT_ACCEPTABLE, text);
         }
     };
-    if let Err(wait) = outlet.admit(&request) {
-        return too_many(&outlet, &asked, "rate", TOO_OFTEN, wait);
-    }
     let ticket = asked.ticket.as_deref().filter(|_| request.method() == Method::GET);
     let admitted = match ticket {
         Some(ticket) => outlet.access.admit_ticket(ticket, &outlet.backplane).await.map(Some),
@@ -134,7 +136,7 @@ fn open(
     let counted = match outlet.limits.one_more(address, subject) {
         Ok(counted) => counted,
         Err(met) => {
-            return too_many(outlet, asked, met.as_str(), met.text(), blocks::refusal_wait());
+            return too_many(outlet, Some(asked), met.as_str(), met.text(), blocks::refusal_wait());
         }
     };
     // Spread, so that streams that were opened together do not end together.
@@ -193,13 +195,13 @@ fn refuse(outlet: &Outlet, asked: &Asked, reason: End) -> HttpResponse {
 /// As [`refuse`], of one that has as many streams as it may, or asks too often.
 fn too_many(
     outlet: &Outlet,
-    asked: &Asked,
+    asked: Option<&Asked>,
     reason: &str,
     text: &str,
     wait: Duration,
 ) -> HttpResponse {
     outlet.metrics.streams_refused.with_label_values(&[reason]).inc();
-    if asked.is_event_source {
+    if let Some(asked) = asked.filter(|asked| asked.is_event_source) {
         return response().force_close().body(blocks::refusal(asked.id, End::Busy));
     }
     come_back_later(StatusCode::TOO_MANY_REQUESTS, text, wait)

@@ -3,11 +3,13 @@
 use std::{fs, path::Path, sync::Arc};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, errors::ErrorKind};
+use memchr::memmem;
 use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
+    clock,
     keys::{Key, Keys, Lookup},
     message::TopicPattern,
 };
@@ -208,6 +210,10 @@ impl Tokens {
             reason = "checked above"
         )]
         let expires_ms = (expires.ok_or(Denied::Invalid("its exp is no time"))? * 1000.0) as u64;
+        // To the second, without leeway: it would open a stream that ends at once, again and again.
+        if expires_ms <= clock::now_ms() {
+            return Err(Denied::Invalid("it has expired"));
+        }
         Ok(Grant {
             subject: claims.get("sub").and_then(Value::as_str).map(Arc::from),
             topics: self.patterns(claims)?,
@@ -258,6 +264,8 @@ pub enum BadKey {
     Private(String),
     #[error("{0} holds no public key that is known here: RSA, P-256, P-384 or Ed25519, in PEM")]
     Unknown(String),
+    #[error("{0} holds JSON: a key set is given by its URL (--read-jwks-url), a key in PEM")]
+    KeySet(String),
     #[error("{0} holds a secret of {1} bytes; at least {SECRET_MIN_BYTES} are safe")]
     Short(String, usize),
 }
@@ -272,8 +280,12 @@ pub fn load_key(path: &Path) -> Result<Key, BadKey> {
     if PrivateKeyDer::from_pem_slice(&bytes).is_ok() {
         return Err(BadKey::Private(name()));
     }
-    if bytes.starts_with(b"-----BEGIN") {
+    // Wherever it stands: what is public must never be taken for a secret, or anyone could sign.
+    if memmem::find(&bytes, b"-----BEGIN").is_some() {
         return public_key(&bytes).ok_or_else(|| BadKey::Unknown(name()));
+    }
+    if serde_json::from_slice::<Value>(&bytes).is_ok_and(|json| json.is_object()) {
+        return Err(BadKey::KeySet(name()));
     }
     // Who writes it with an editor or `openssl rand -base64 32` ends it with a line end.
     let secret = bytes.trim_ascii_end();

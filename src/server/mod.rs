@@ -54,8 +54,6 @@ fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
 /// standard library's 128 would make most of them wait for a retry of a second or more. (The kernel
 /// cuts it to `somaxconn`, 4,096 by default.)
 const BACKLOG: i32 = 4_096;
-/// Connections beside streams: pushes, probes, and streams that are just being opened.
-pub const CONNECTIONS_BESIDE_STREAMS: usize = 4_096;
 /// After the drain, for the last blocks to leave and for what is left to be closed by force.
 const FLUSH: Duration = Duration::from_millis(400);
 /// How often shutdown looks whether everyone has left.
@@ -129,6 +127,8 @@ async fn sweep(hub: Hub, inlet: web::Data<Inlet>, outlet: web::Data<Outlet>) {
         hub.sweep(clock::now_ms());
         inlet.failures.sweep();
         outlet.requests.sweep();
+        outlet.tickets.sweep();
+        outlet.backplane.sweep(Instant::now());
     }
 }
 

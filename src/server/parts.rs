@@ -89,6 +89,7 @@ impl Parts {
             metrics: metrics.clone(),
             limits: StreamLimits::new(config.streams_per_subject, config.streams_per_address),
             topics_per_stream: config.topics_per_stream,
+            tickets: Rate::new(config.tickets_per_subject, metrics.limit("tickets-per-subject")),
             requests: Rate::new(config.requests_per_address, metrics.limit("requests-per-address")),
             trusted_proxies: config.trusted_proxies,
             leases,

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     io,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -23,11 +23,13 @@ use actix_web::{
 use actix_web_lab::middleware::CatchPanic;
 use rustls::ServerConfig;
 
-use super::{CONNECTIONS_BESIDE_STREAMS, parts::Parts, routes::public_routes};
+use super::{parts::Parts, routes::public_routes};
 use crate::{
     accept::Acceptor,
+    address::network,
     config::Config,
     connection::{Connection, Socket},
+    counts::Counts,
     front::Front,
     guard::HeadLimits,
     http2::Http2,
@@ -37,7 +39,7 @@ use crate::{
     ops::Readiness,
     outlet::{Outlet, sse::Worker},
     proxy_protocol::ProxyProtocol,
-    watch::StallWatch,
+    watch::{ConnectionLimits, StallWatch},
 };
 
 /// What every worker is made from.
@@ -50,6 +52,7 @@ struct Public {
     outlet: web::Data<Outlet>,
     readiness: web::Data<Readiness>,
     metrics: Metrics,
+    by_address: Arc<Counts<IpAddr>>,
 }
 
 /// The public listener's server. It runs when it is polled.
@@ -72,12 +75,13 @@ pub(super) fn server(
         outlet: parts.outlet.clone(),
         readiness: parts.readiness.clone(),
         metrics,
+        by_address: Counts::new(config.connections_per_address),
     });
     let server = Server::build()
         .workers(config.workers)
         .max_concurrent_connections(
             // Of each worker; connections are spread over them in turn.
-            config.subscribers_max.div_ceil(config.workers) + CONNECTIONS_BESIDE_STREAMS,
+            config.subscribers_max.div_ceil(config.workers) + config.connections_beside_streams,
         )
         .disable_signals()
         // Called once on each worker's thread.
@@ -94,8 +98,12 @@ async fn connections(
     public: Arc<Public>,
 ) -> Result<impl Service<TcpStream, Response = (), Error = ()>, ()> {
     let config = &public.config;
-    let slow_heads = public.metrics.limit("head-time");
-    let stall_watch = Rc::new(StallWatch::new(config.head_time, slow_heads));
+    let stall_watch = Rc::new(StallWatch::new(ConnectionLimits {
+        head_time: config.head_time,
+        slow_heads: public.metrics.limit("head-time"),
+        beside_streams: config.connections_beside_streams,
+        crowded_out: public.metrics.limit("connections-beside-streams"),
+    }));
     let worker = Worker { shard: public.hub.add_shard(), stall_watch: Rc::clone(&stall_watch) };
     spawn(Rc::clone(&worker.shard).run(config.join_max));
     spawn(Rc::clone(&worker.stall_watch).run(config.stall));
@@ -108,7 +116,6 @@ async fn connections(
         .h1_allow_half_closed(false)
         .local_addr(public.address)
         .on_connect_ext(move |socket: &Socket, data: &mut Extensions| {
-            stall_watch.add(socket.connection());
             data.insert::<Rc<Connection>>(Rc::clone(socket.connection()));
         })
         .h1(fn_factory({
@@ -127,6 +134,7 @@ async fn connections(
     let service = fn_service(move |io| {
         let accepted = Box::pin(public.acceptor.clone().accept(io));
         let (http1, http2, front) = (Rc::clone(&http1), Rc::clone(&http2), Rc::clone(&front));
+        let (public, stall_watch) = (Arc::clone(&public), Rc::clone(&stall_watch));
         Box::pin(async move {
             let (socket, peer) = match accepted.await {
                 Ok(accepted) => accepted,
@@ -135,6 +143,12 @@ async fn connections(
                     return Ok(());
                 }
             };
+            let Ok(_counted) = public.by_address.one_more(peer.map(|peer| network(peer.ip())))
+            else {
+                public.metrics.limit("connections-per-address").inc();
+                return Ok(());
+            };
+            stall_watch.add(socket.connection());
             let ended = if socket.connection().is_http2 {
                 Box::pin(http2.serve(socket, peer, &front)).await.map_err(|err| err.to_string())
             } else {

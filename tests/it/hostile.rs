@@ -16,7 +16,8 @@ use socket2::{Domain, Socket, Type};
 use crate::support::{
     PATIENCE, eventually,
     http1::{self, CLOSED},
-    victim::Victim,
+    jwks::{Behaviour, KeyServer},
+    victim::{KEPT_MAX_KIB, Victim},
 };
 
 /// Sends a byte on each connection again and again until all are closed. Returns how long that took.
@@ -120,7 +121,9 @@ fn say_nothing(victim: &Victim) {
     victim.serves_a_normal_client();
     for mut socket in silent {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        assert!(matches!(socket.read(&mut [0]), Ok(0) | Err(_)), "it was let go");
+        let read = socket.read(&mut [0]);
+        let reset = |err: &std::io::Error| err.kind() == std::io::ErrorKind::ConnectionReset;
+        assert!(matches!(read, Ok(0)) || read.as_ref().is_err_and(reset), "not let go: {read:?}");
     }
 }
 
@@ -185,39 +188,86 @@ fn refused_alone(victim: &Victim, bytes: &str) {
     assert!(text.ends_with(CLOSED), "{bytes:?}: {text}");
 }
 
+/// Each asks for something once, and stays: more than there may be. They make way for others.
+#[test]
+fn idle_connections_that_fill_the_house() {
+    let limits =
+        ["--workers", "1", "--subscribers-max", "10", "--connections-beside-streams", "200"];
+    let victim = Victim::serve(&limits).calm();
+    let mut idle = Vec::new();
+    for _ in 0..1_000 {
+        let Ok(mut socket) = TcpStream::connect(victim.address) else { break };
+        socket.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").ok();
+        idle.push(socket);
+    }
+    victim.serves_a_normal_client();
+    assert!(0.0 < victim.limit_met("connections-beside-streams"));
+    victim.has_recovered();
+    drop(idle);
+}
+
 /// Streams that are asked for and reset at once, by the ten thousand (CVE-2023-44487).
 #[test]
 fn http2_rapid_reset() {
     let victim = Victim::serve(&[]).calm();
+    let ended = reset_requests(&victim, Duration::ZERO);
+    assert_eq!(ended.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{ended}");
+    eventually("all of its streams are gone", || (victim.streams() < 1.0).then_some(()));
+    victim.has_recovered();
+}
+
+/// Reset not at once, but before they are answered, which takes as long as the issuer's keys do.
+#[test]
+fn http2_late_resets() {
+    let keys = KeyServer::with(Behaviour::Hang);
+    let url = keys.url();
+    let victim = Victim::start(&[
+        "--push-auth",
+        "none",
+        "--read-auth",
+        "jwt",
+        "--read-jwks-url",
+        &url,
+        "--http2-streams-max",
+        "100",
+    ]);
+    let before = victim.memory_kib();
+    let ended = reset_requests(&victim, Duration::from_millis(50));
+    eprintln!("{before} KiB before, {} after: {ended}", victim.memory_kib());
+    assert!(victim.memory_kib() < before + KEPT_MAX_KIB, "of requests that nobody waits for");
+}
+
+/// Asks for streams with a token and resets them after a while, a hundred at a time, until it is ended
+/// or has done so for some time. Returns why it was ended.
+fn reset_requests(victim: &Victim, after: Duration) -> h2::Error {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let ended = runtime.block_on(async {
+    runtime.block_on(async {
         let socket = tokio::net::TcpStream::connect(victim.address).await.unwrap();
         let mut client = h2::client::Builder::new();
-        client.initial_max_send_streams(100_000).max_concurrent_reset_streams(100_000);
-        let (send, connection) = client.handshake::<_, bytes::Bytes>(socket).await.unwrap();
+        client.initial_max_send_streams(100).max_concurrent_reset_streams(100_000);
+        let (send, connection) = client.handshake::<_, ::bytes::Bytes>(socket).await.unwrap();
         let driver = tokio::spawn(connection);
+        let token = crate::support::jwks::sign(&crate::reading::claims(&["*"]));
         let attack = async {
-            loop {
-                let mut send = send.clone().ready().await?;
+            for _ in 0..100_000 / (1 + after.as_millis() as usize * 20) {
+                let mut asked = Vec::new();
                 for _ in 0..100 {
-                    let request = http::Request::get("http://localhost/events").body(()).unwrap();
-                    let (answer, mut stream) = send.send_request(request, true)?;
+                    let mut send = send.clone().ready().await?;
+                    let request = http::Request::get("http://localhost/events")
+                        .header("authorization", crate::reading::bearer(&token));
+                    asked.push(send.send_request(request.body(()).unwrap(), true)?);
+                }
+                tokio::time::sleep(after).await;
+                for (_, stream) in &mut asked {
                     stream.send_reset(h2::Reason::CANCEL);
-                    drop(answer);
                 }
                 tokio::task::yield_now().await;
             }
+            Err(h2::Reason::NO_ERROR.into())
         };
         let ended: Result<(), h2::Error> =
-            tokio::time::timeout(PATIENCE, attack).await.expect("it is ended");
+            tokio::time::timeout(PATIENCE, attack).await.expect("it takes too long");
         driver.abort();
-        ended
-    });
-    let reason = ended.unwrap_err();
-    eprintln!("ended with: {reason}");
-    eventually("all of its streams are gone", || {
-        victim.serves_a_normal_client();
-        Some(())
-    });
-    victim.has_recovered();
+        ended.unwrap_err()
+    })
 }

@@ -141,6 +141,53 @@ fn who_does_not_say_what_it_wants_is_let_go() {
     gateway.until_metric(&met("head-time"), 2.0);
 }
 
+/// Over HTTP/2: one that says only how it begins, or begins a head and does not end it, on a
+/// connection that has a stream.
+#[tokio::test]
+async fn an_http2_head_has_to_come_in() {
+    let gateway = Gateway::dev(&[("head-time", "400 ms"), ("hello-time", "5 s")]);
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    // GET /events, as HPACK's static table has it and a literal; and the first bytes of another.
+    let path = [&[0x04, 7][..], b"/events"].concat();
+    let get = [&[0x82, 0x86, 0x41, 9][..], b"localhost", &path].concat();
+    let frame = |flags, stream| {
+        [&[0, 0, u8::try_from(get.len()).unwrap(), 1, flags, 0, 0, 0, stream][..], &get].concat()
+    };
+    let begin = |parts: &[&[u8]]| {
+        let mut socket = http1::connect(gateway.address);
+        socket.write_all(&parts.concat()).unwrap();
+        socket
+    };
+    let open = begin(&[preface, &settings, &frame(5, 1)]);
+    gateway.until_metric("stream_events_streams", 1.0);
+    let slow = [
+        begin(&[preface]),
+        begin(&[preface, &settings, &frame(1, 1)]),
+        begin(&[preface, &settings, &frame(5, 1)[..12]]),
+        begin(&[preface, &settings, &frame(5, 1), &frame(1, 3)]),
+    ];
+    for mut socket in slow {
+        assert!(socket.read_to_end(&mut Vec::new()).is_ok(), "it is let go");
+    }
+    gateway.until_metric(&met("head-time"), 4.0);
+    gateway.until_metric("stream_events_streams", 1.0);
+    drop(open);
+}
+
+#[test]
+fn one_address_has_so_many_connections() {
+    let gateway = Gateway::dev(&[("connections-per-address", "2")]);
+    let kept: Vec<_> = (0..2).map(|_| gateway.events("")).collect();
+    let mut third = http1::connect(gateway.address);
+    http1::write_head(&mut third, "GET", "/healthz", &[]);
+    assert!(matches!(third.read(&mut [0]), Ok(0) | Err(_)), "it is closed without an answer");
+    gateway.until_metric(&met("connections-per-address"), 1.0);
+    drop(kept);
+    gateway.until_metric("stream_events_streams", 0.0);
+    assert_eq!(gateway.get("/healthz", &[]).status, 200);
+}
+
 async fn connect(
     address: SocketAddr,
 ) -> (h2::client::SendRequest<Bytes>, h2::client::Connection<tokio::net::TcpStream, Bytes>) {

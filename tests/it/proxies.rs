@@ -138,7 +138,9 @@ fn layer_4_passes_on_what_it_was_told() {
     let l4 = Nginx::l4([gateway.address; 2], &takes);
     let open = |from: &str| {
         let mut socket = http1::connect(l4.address);
-        write!(socket, "PROXY TCP4 {from} 10.0.0.1 56324 443\r\n").unwrap();
+        // In one segment, since nginx waits for no second.
+        let header = format!("PROXY TCP4 {from} 10.0.0.1 56324 443\r\n");
+        socket.write_all(header.as_bytes()).unwrap();
         http1::write_head(&mut socket, "GET", "/events", &[]);
         EventSource::from_socket(socket)
     };

@@ -147,6 +147,7 @@ fn forged_and_spoilt_tokens_are_refused() {
         ("cut", sign(&good())[..200].to_owned(), 401),
         ("no JWT", "x.y.z".to_owned(), 401),
         ("expired", with("exp", json!(now() - 60)), 401),
+        ("just expired", with("exp", json!(now() - 1)), 401),
         ("expires never", without("exp"), 401),
         ("expires at some text", with("exp", json!("soon")), 401),
         ("not valid yet", with("nbf", json!(now() + 600)), 401),
@@ -224,6 +225,7 @@ fn key_files_that_are_none_are_refused_at_the_start() {
         (pair.serialize_pem(), "private key"),
         ("too short".to_owned(), "32 are safe"),
         (public.replace('M', "!"), "no public key"),
+        (json!({ "keys": [ISSUERS.jwk(KID)] }).to_string(), "--read-jwks-url"),
     ] {
         let path = folder.path().join("key");
         fs::write(&path, text).unwrap();
@@ -231,6 +233,24 @@ fn key_files_that_are_none_are_refused_at_the_start() {
         let jwt = ["--read-auth", "jwt", "--read-key-file", path.to_str().unwrap()];
         let (ok, text) = output(&mut stream_events(&[&arguments[..], &jwt].concat()));
         assert!(!ok && text.contains(part), "{text}");
+    }
+}
+
+/// A public key is one wherever in its file it stands. As a secret, anyone who has it could sign.
+#[test]
+fn a_public_key_is_never_a_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key.pem");
+    for before in ["\n", "Bag Attributes\n    friendlyName: reader\n", "# our key\n\n"] {
+        let file = format!("{before}{}", ISSUERS.pem);
+        fs::write(&path, &file).unwrap();
+        let flags = [("push-auth", "none"), ("read-auth", "jwt")];
+        let key = [("read-key-file", path.to_str().unwrap())];
+        let gateway = Gateway::serve(&[&flags[..], &key].concat());
+        let secret = EncodingKey::from_secret(file.trim_end().as_bytes());
+        let forged = encode(&Header::new(Algorithm::HS256), &claims(&["*"]), &secret).unwrap();
+        assert_eq!(status(&gateway, "", &forged), 401, "{before:?}");
+        assert_eq!(status(&gateway, "", &sign(&claims(&["*"]))), 200, "{before:?}");
     }
 }
 

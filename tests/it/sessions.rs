@@ -147,3 +147,29 @@ fn one_subject_and_one_address_have_so_many_streams() {
     assert_eq!(status("dave", "9.9.9.9, 1.1.1.1"), 429);
     assert_eq!(status("dave", "1.1.1.1, 9.9.9.9"), 200);
 }
+
+/// A renewal never takes from what the stream has.
+#[test]
+fn a_token_that_ends_sooner_renews_nothing() {
+    let keys = KeyServer::start();
+    let gateway = gateway(&keys, &[]);
+    let source = open(&gateway, "", &for_seconds(500, "alice", &["*"]));
+    let name = name_of(&source);
+    assert_eq!(renew(&gateway, &name, &for_seconds(100, "alice", &["*"])), 403);
+    assert_eq!(renew(&gateway, &name, &for_seconds(900, "alice", &["*"])), 202);
+}
+
+#[test]
+fn one_subject_gets_so_many_tickets() {
+    let keys = KeyServer::start();
+    let gateway = gateway(&keys, &[("tickets-per-subject", "2")]);
+    let ask = |subject: &str| {
+        let bearer = bearer(&for_seconds(60, subject, &["*"]));
+        gateway.post("/ticket", &[("Authorization", &bearer)], b"").status
+    };
+    let statuses: Vec<_> = (0..20).map(|_| ask("alice")).collect();
+    assert_eq!(statuses[..2], [200, 200]);
+    assert!(statuses.contains(&429), "{statuses:?}");
+    assert_eq!(ask("bob"), 200);
+    assert!(1.0 <= gateway.metric("stream_events_limits_met_total{limit=\"tickets-per-subject\"}"));
+}

@@ -73,6 +73,10 @@ impl Victim {
         metric(self.ops, "stream_events_streams")
     }
 
+    pub fn limit_met(&self, flag: &str) -> f64 {
+        metric(self.ops, &format!("stream_events_limits_met_total{{limit=\"{flag}\"}}"))
+    }
+
     /// A request, which may fail: a server may close a connection that it does not want more of.
     pub fn raw(&self, bytes: &[u8]) -> String {
         http1::exchange(self.address, bytes)
