@@ -53,6 +53,9 @@ struct Claims {
     /// One text and not a list. The validation has compared it.
     #[serde(rename = "aud")]
     _aud: String,
+    /// So is this (RFC 7519, section 4.1.1): the validation would take a list with Google in it.
+    #[serde(rename = "iss")]
+    _iss: String,
     email: String,
     email_verified: bool,
     exp: u64,
@@ -173,7 +176,7 @@ fn reason(kind: &ErrorKind) -> &'static str {
         ErrorKind::InvalidIssuer => "its iss is not Google",
         ErrorKind::MissingRequiredClaim(_) => "it lacks one of exp, iss and aud",
         ErrorKind::Json(_) => {
-            "it lacks one of aud, email, email_verified and exp, or has another type"
+            "it lacks one of aud, iss, email, email_verified and exp, or has another type"
         }
         _ => "it is malformed",
     }

@@ -122,6 +122,7 @@ fn every_other_token_is_refused() {
         ("a list of aud", sign(&with(|c| c["aud"] = json!([AUDIENCE, "other"]))), 401),
         ("no aud", sign(&without("aud")), 401),
         ("another iss", sign(&with(|c| c["iss"] = "https://accounts.example".into())), 401),
+        ("a list of iss", sign(&with(|c| c["iss"] = json!(["accounts.google.com", "x"]))), 401),
         ("no iss", sign(&without("iss")), 401),
         ("no email", sign(&without("email")), 401),
         ("another email", sign(&with(|c| c["email"] = "x@example.com".into())), 403),
