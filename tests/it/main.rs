@@ -36,6 +36,8 @@ mod hub_patterns;
 
 mod hub_threads;
 
+mod seeds;
+
 mod straight;
 
 mod stream;

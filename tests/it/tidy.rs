@@ -227,7 +227,7 @@ fn the_hub_knows_no_protocol_and_the_rings_no_time() {
 #[test]
 fn files_are_small_and_say_what_they_are_for() {
     let mut wrong = Vec::new();
-    for folder in ["src", "tests", "examples", "benches"] {
+    for folder in ["src", "tests", "examples", "benches", "fuzz"] {
         for (file, text) in sources(folder) {
             if !text.starts_with("//! ") {
                 wrong.push(format!(
@@ -243,7 +243,7 @@ fn files_are_small_and_say_what_they_are_for() {
                 let long = LINE_CHARS_MAX < line.chars().count()
                     && !line.contains('"')
                     && !line.contains("https://");
-                if long && ["src", "benches"].contains(&folder) {
+                if long && ["src", "benches", "fuzz"].contains(&folder) {
                     wrong.push(format!(
                         "{folder}/{file}:{}: over {LINE_CHARS_MAX} characters",
                         at + 1

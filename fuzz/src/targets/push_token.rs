@@ -1,0 +1,105 @@
+//! The token of a push. Nothing is let in but what Google's key has signed, of the right header
+//! and claims; and all of that is.
+
+use std::{sync::LazyLock, time::Duration};
+
+use jsonwebtoken::Algorithm;
+use serde_json::Value;
+use stream_events::{
+    clock,
+    inlet::oidc::{ALGORITHMS, Verifier},
+    keys::{KeySource, KeyTimes, Keys},
+    metrics::Metrics,
+};
+use tokio::runtime::{Builder, Runtime};
+
+use super::{
+    jwks::{ACCOUNT, AUDIENCE, ISSUERS, KID, KeyServer},
+    signed::{Issuer, Tried, is_strange, plain},
+};
+
+const HEADER: &str = r#"{"alg":"RS256","typ":"JWT","kid":"key-1"}"#;
+/// Of the year 2100, so that a seed stays what it is.
+const CLAIMS: &str = r#"{"aud":"https://gateway.example/push","email":"pusher@project.iam.gserviceaccount.com","email_verified":true,"exp":4102444800,"iat":1763690177,"iss":"https://accounts.google.com"}"#;
+const LEEWAY_SECS: u64 = 31;
+
+static VERIFIER: LazyLock<(Runtime, Verifier)> = LazyLock::new(|| {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let keys = runtime.block_on(async {
+        let server = KeyServer::start();
+        let fetches = Metrics::new().unwrap().key_fetches;
+        let source =
+            KeySource { url: server.url(), of: "push tokens", algorithms: ALGORITHMS, fetches };
+        // One fetch, and none for the sake of a kid.
+        let long = Duration::from_secs(365 * 24 * 3600);
+        let times = KeyTimes {
+            age_min: long,
+            age_max: long,
+            cool_down: long,
+            stale_max: long,
+            ..KeyTimes::default()
+        };
+        let keys = Keys::start(source, times).unwrap();
+        while !keys.available() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        keys
+    });
+    (runtime, Verifier::new(keys, &[AUDIENCE.to_owned()], &[ACCOUNT.to_owned()]))
+});
+
+/// See the module.
+pub fn run(input: &[u8]) -> &'static str {
+    let issuer = Issuer {
+        key: &ISSUERS.private,
+        algorithm: Algorithm::RS256,
+        header: HEADER,
+        claims: CLAIMS,
+    };
+    let Some(tried) = issuer.token(input) else { return "nothing" };
+    match tried {
+        Tried::Forged(token) => {
+            assert!(!is_let_in(&token), "{:?}", String::from_utf8_lossy(&token));
+            "forged"
+        }
+        Tried::Signed { token, header: of_header, claims } => {
+            let let_in = is_let_in(token.as_bytes());
+            // The second time it is remembered, if it was let in; and never if it was not.
+            assert_eq!(is_let_in(token.as_bytes()), let_in);
+            let text = || String::from_utf8_lossy(&claims);
+            if let (Some(header), Some(claims)) = (plain(&of_header), plain(&claims)) {
+                let right = !is_strange(&header, "RS256") && header["kid"] == KID;
+                let may = right && is_googles(&claims);
+                assert!(may || !let_in, "let in: {header}, {}", text());
+                // Another right header may still have a field that is no field's.
+                let must = may && of_header == HEADER.as_bytes();
+                assert!(let_in || !must, "refused: {}", text());
+            }
+            if let_in { "let-in" } else { "refused" }
+        }
+    }
+}
+
+fn is_let_in(token: &[u8]) -> bool {
+    let (runtime, verifier) = &*VERIFIER;
+    let value = [b"Bearer ", token].concat();
+    runtime.block_on(verifier.verify(Some(&value), clock::now_ms())).is_ok()
+}
+
+/// The claims that Google's documentation names, one by one.
+fn is_googles(claims: &Value) -> bool {
+    let now = clock::now_ms() / 1000;
+    let whole = |name: &str| claims[name].as_u64();
+    let latest = now + LEEWAY_SECS;
+    // Seconds with a fraction are a time too (RFC 7519, section 2), and `nbf` is not Google's.
+    let begun = |nbf: &Value| nbf.as_f64().is_some_and(|time| time < (latest + 1) as f64);
+    claims["aud"] == AUDIENCE
+        && ["https://accounts.google.com", "accounts.google.com"]
+            .iter()
+            .any(|i| claims["iss"] == *i)
+        && claims["email"] == ACCOUNT
+        && claims["email_verified"] == true
+        && whole("exp").is_some_and(|time| now <= time + LEEWAY_SECS)
+        && (claims["iat"].is_null() || whole("iat").is_some_and(|time| time <= latest))
+        && claims.get("nbf").is_none_or(begun)
+}

@@ -1,0 +1,161 @@
+//! What a reader asks for, in the query and in headers, against a reading by hand.
+//!
+//! An input is a query, and on further lines headers.
+
+use std::collections::BTreeSet;
+
+use actix_web::{
+    HttpRequest,
+    http::{
+        Uri,
+        header::{HeaderName, HeaderValue},
+    },
+    test::TestRequest,
+};
+use stream_events::{
+    event::EventId,
+    hub::Start,
+    message::Topic,
+    outlet::query::{Asked, BadRequest},
+};
+
+/// Some time in 2025.
+const NOW_MS: u64 = 1_763_690_177_349;
+
+/// See the module.
+pub fn run(input: &[u8]) -> &'static str {
+    let Some(request) = request(input) else { return "no-request" };
+    let asked = Asked::read(&request, NOW_MS);
+    let accept: Vec<_> = request.headers().get_all("accept").cloned().collect();
+    let accept = accept.iter().map(|value| value.as_bytes().to_ascii_lowercase());
+    let accept = accept.collect::<Vec<_>>().join(&b',');
+    let parameters = parameters(request.query_string());
+    match asked {
+        Err(BadRequest::NotAcceptable) => {
+            assert!(!accept.is_empty(), "it rules something out");
+            "not-acceptable"
+        }
+        Err(BadRequest::Parameter(text)) => {
+            let wrong = parameters.as_ref().and_then(|all| what_is_wrong(all, &request));
+            assert!(wrong.is_none_or(|wrong| wrong), "nothing is wrong, and yet: {text}");
+            "bad-parameter"
+        }
+        Ok(asked) => {
+            let named = accept.windows(17).any(|part| part == b"text/event-stream");
+            assert!(named || !asked.is_event_source);
+            is_as_asked(&asked, &parameters.expect("it decodes"), &request)
+        }
+    }
+}
+
+fn request(input: &[u8]) -> Option<HttpRequest> {
+    let mut lines = input.split(|byte| *byte == b'\n');
+    let query = str::from_utf8(lines.next()?).ok()?;
+    let uri = format!("/events?{query}");
+    let whole = uri.parse::<Uri>().is_ok_and(|uri| uri.query() == Some(query));
+    let mut request = TestRequest::with_uri(if whole { &uri } else { return None });
+    for line in lines {
+        let (name, value) = line.split_at(line.iter().position(|byte| *byte == b':')?);
+        let name = HeaderName::from_bytes(name).ok()?;
+        let value = HeaderValue::from_bytes(value[1..].trim_ascii()).ok()?;
+        request = request.append_header((name, value));
+    }
+    Some(request.to_http_request())
+}
+
+/// Names and values as a form has them
+/// (<https://url.spec.whatwg.org/#urlencoded-parsing>); none if one is no text.
+fn parameters(query: &str) -> Option<Vec<(String, String)>> {
+    let decoded = |part: &str| {
+        let mut bytes = Vec::new();
+        let mut rest = part.as_bytes();
+        while let [first, after @ ..] = rest {
+            let hex = after.get(..2).and_then(|hex| str::from_utf8(hex).ok());
+            let hex = hex.filter(|hex| hex.bytes().all(|digit| digit.is_ascii_hexdigit()));
+            match (first, hex.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
+                (b'%', Some(byte)) => {
+                    bytes.push(byte);
+                    rest = &after[2..];
+                    continue;
+                }
+                (b'+', _) => bytes.push(b' '),
+                _ => bytes.push(*first),
+            }
+            rest = after;
+        }
+        String::from_utf8(bytes).ok()
+    };
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(name, value)| Some((decoded(name)?, decoded(value)?)))
+        .collect()
+}
+
+fn values<'a>(parameters: &'a [(String, String)], name: &str) -> Vec<&'a str> {
+    parameters.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str()).collect()
+}
+
+fn names(parameters: &[(String, String)]) -> impl Iterator<Item = &str> {
+    values(parameters, "topic").into_iter().flat_map(|list| list.split(',')).map(str::trim)
+}
+
+/// `None` when that is up to the parser of times.
+fn what_is_wrong(parameters: &[(String, String)], request: &HttpRequest) -> Option<bool> {
+    const KNOWN: [&str; 5] = ["topic", "last_event_id", "since", "format", "ticket"];
+    if values(parameters, "since").iter().any(|since| !since.is_empty()) {
+        return None;
+    }
+    let unknown = parameters.iter().any(|(name, _)| !KNOWN.contains(&name.as_str()));
+    let twice = KNOWN[1..].iter().any(|name| 1 < values(parameters, name).len());
+    let format = values(parameters, "format").iter().any(|format| *format != "data");
+    let topic = names(parameters).any(|name| name.parse::<Topic>().is_err());
+    let many = 1_000 < names(parameters).count();
+    let id = header_id(request).is_none()
+        && values(parameters, "last_event_id")
+            .iter()
+            .any(|id| !id.is_empty() && id.parse::<EventId>().is_err());
+    Some(unknown || twice || format || topic || many || id)
+}
+
+fn header_id(request: &HttpRequest) -> Option<Result<EventId, ()>> {
+    let value = request.headers().get("last-event-id")?.as_bytes().trim_ascii();
+    let id = str::from_utf8(value).map_err(drop).and_then(|text| text.parse().map_err(drop));
+    (!value.is_empty()).then_some(id)
+}
+
+fn is_as_asked(
+    asked: &Asked,
+    parameters: &[(String, String)],
+    request: &HttpRequest,
+) -> &'static str {
+    assert_ne!(what_is_wrong(parameters, request), Some(true), "{parameters:?}");
+    let topics: BTreeSet<_> = names(parameters).collect();
+    assert!(topics.into_iter().eq(asked.topics.iter().map(Topic::as_str)));
+    let one = |name: &str| values(parameters, name).first().copied();
+    assert_eq!(asked.ticket.as_deref(), one("ticket"));
+    let of_query = one("last_event_id").filter(|id| !id.is_empty());
+    match (header_id(request), of_query, one("since").filter(|since| !since.is_empty())) {
+        (Some(Ok(id)), ..) => {
+            assert_eq!((asked.start, asked.id), (Start::After(id), Some(id)));
+            "after-header"
+        }
+        (Some(Err(())), ..) => {
+            assert_eq!((asked.start, asked.id), (Start::Unknown, None));
+            "unknown-id"
+        }
+        (None, Some(text), _) => {
+            let id = text.parse().expect("it is an id");
+            assert_eq!((asked.start, asked.id), (Start::After(id), Some(id)));
+            "after-query"
+        }
+        (None, None, Some(since)) => {
+            assert!(matches!(asked.start, Start::Since(_)) && asked.id.is_none(), "{since:?}");
+            "since"
+        }
+        (None, None, None) => {
+            assert_eq!((asked.start, asked.id), (Start::Live, None));
+            "live"
+        }
+    }
+}

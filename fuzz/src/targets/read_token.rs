@@ -1,0 +1,95 @@
+//! The token of a reader, and what it grants. Nothing is let in but what the issuer's key has
+//! signed, of the right claims; all of that is; and it grants what its claims say, no more.
+//!
+//! An input that begins with `g` is a grant, as it comes from another replica.
+
+use std::{io::Write as _, sync::LazyLock};
+
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::Value;
+use stream_events::{
+    clock,
+    message::TopicPattern,
+    outlet::token::{Grant, TokenKeys, Tokens, load_key},
+};
+use tokio::runtime::{Builder, Runtime};
+
+use super::signed::{Issuer, Tried, is_strange, names, plain};
+
+const AUDIENCE: &str = "https://gateway.example/events";
+const ISSUER: &str = "https://issuer.example";
+const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
+/// Of the year 2100, so that a seed stays what it is.
+const CLAIMS: &str = r#"{"aud":"https://gateway.example/events","exp":4102444800,"grant":{"topics":["orders","logs.*"]},"iss":"https://issuer.example","sub":"ada"}"#;
+/// A test's, and nobody's.
+const SECRET: &[u8] = b"of no use outside of these tests";
+const LEEWAY_SECS: u64 = 31;
+/// Topics in one token.
+const PATTERNS_MAX: usize = 1_000;
+/// Longer tokens are not looked at.
+const TOKEN_MAX_BYTES: usize = 8 * 1024;
+
+static TOKENS: LazyLock<(Runtime, Tokens)> = LazyLock::new(|| {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(SECRET).unwrap();
+    let keys = TokenKeys::One(load_key(file.path()).unwrap());
+    let tokens = Tokens::new(keys, &[AUDIENCE.to_owned()], &[ISSUER.to_owned()], "grant.topics");
+    (Builder::new_current_thread().enable_all().build().unwrap(), tokens)
+});
+
+/// See the module.
+pub fn run(input: &[u8]) -> &'static str {
+    if let Some(text) = input.strip_prefix(b"g").and_then(|text| str::from_utf8(text).ok()) {
+        let Some(grant) = Grant::read(text) else { return "no-grant" };
+        assert_eq!(Grant::read(&grant.write()), Some(grant));
+        return "grant";
+    }
+    let key = EncodingKey::from_secret(SECRET);
+    let issuer = Issuer { key: &key, algorithm: Algorithm::HS256, header: HEADER, claims: CLAIMS };
+    match issuer.token(input) {
+        None => "nothing",
+        Some(Tried::Forged(token)) => {
+            assert_eq!(granted(&token), None, "{:?}", String::from_utf8_lossy(&token));
+            "forged"
+        }
+        Some(Tried::Signed { token, header, claims }) => {
+            let grant = granted(token.as_bytes());
+            if let (Some(tree), Some(claims)) = (plain(&header), plain(&claims)) {
+                let want = expected(&claims).filter(|_| !is_strange(&tree, "HS256"));
+                let must = header == HEADER.as_bytes() && token.len() <= TOKEN_MAX_BYTES;
+                assert!(grant == want || grant.is_none() && !must, "{grant:?}: {tree}, {claims}");
+            }
+            let Some(grant) = grant else { return "refused" };
+            assert_eq!(Grant::read(&grant.write()), Some(grant));
+            "let-in"
+        }
+    }
+}
+
+fn granted(token: &[u8]) -> Option<Grant> {
+    let (runtime, tokens) = &*TOKENS;
+    runtime.block_on(tokens.verify(str::from_utf8(token).ok()?)).ok()
+}
+
+/// What the claims grant, if they do.
+fn expected(claims: &Value) -> Option<Grant> {
+    let now = clock::now_ms() / 1000;
+    let latest = (now + LEEWAY_SECS + 1) as f64;
+    let exp = claims["exp"].as_f64().filter(|exp| (now - LEEWAY_SECS) as f64 <= *exp)?;
+    let begun = claims.get("nbf").is_none_or(|nbf| nbf.as_f64().is_some_and(|nbf| nbf < latest));
+    let meant = names(&claims["aud"], AUDIENCE) && names(&claims["iss"], ISSUER);
+    // One that is to narrow what is seen, and is not understood, is a reason to refuse.
+    let all = claims.get("filter").is_none() && exp < 1e12;
+    let topics = match claims.get("grant")?.get("topics")? {
+        Value::String(one) => vec![one.as_str()],
+        Value::Array(list) => list.iter().map(Value::as_str).collect::<Option<_>>()?,
+        _ => return None,
+    };
+    let patterns: Result<Vec<TopicPattern>, _> = topics.iter().map(|topic| topic.parse()).collect();
+    let patterns = patterns.ok().filter(|all| all.len() <= PATTERNS_MAX)?;
+    (begun && meant && all).then(|| Grant {
+        subject: claims["sub"].as_str().map(Into::into),
+        topics: patterns.into(),
+        expires_ms: (exp * 1000.0) as u64,
+    })
+}
