@@ -2,7 +2,10 @@
 //!
 //! An input is a query, and on further lines headers.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use actix_web::{
     HttpRequest,
@@ -13,18 +16,22 @@ use actix_web::{
     test::TestRequest,
 };
 use stream_events::{
+    address::client_address,
     event::EventId,
     hub::Start,
     message::Topic,
     outlet::query::{Asked, BadRequest},
 };
 
+/// The nearest proxy.
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 /// Some time in 2025.
 const NOW_MS: u64 = 1_763_690_177_349;
 
 /// See the module.
 pub fn run(input: &[u8]) -> &'static str {
     let Some(request) = request(input) else { return "no-request" };
+    counts_from_the_right(&request);
     let asked = Asked::read(&request, NOW_MS);
     let accept: Vec<_> = request.headers().get_all("accept").cloned().collect();
     let accept = accept.iter().map(|value| value.as_bytes().to_ascii_lowercase());
@@ -54,6 +61,7 @@ fn request(input: &[u8]) -> Option<HttpRequest> {
     let uri = format!("/events?{query}");
     let whole = uri.parse::<Uri>().is_ok_and(|uri| uri.query() == Some(query));
     let mut request = TestRequest::with_uri(if whole { &uri } else { return None });
+    request = request.peer_addr((PEER, 443).into());
     for line in lines {
         let (name, value) = line.split_at(line.iter().position(|byte| *byte == b':')?);
         let name = HeaderName::from_bytes(name).ok()?;
@@ -158,4 +166,29 @@ fn is_as_asked(
             "live"
         }
     }
+}
+
+/// What the trusted proxies have added to `X-Forwarded-For` is all that counts: nothing that stands
+/// left of it changes whose a stream is.
+fn counts_from_the_right(request: &HttpRequest) {
+    let fields: Vec<_> = request.headers().get_all("x-forwarded-for").collect();
+    let all = fields.iter().map(|field| field.as_bytes()).collect::<Vec<_>>().join(&b',');
+    let mut from_right = all.rsplit(|byte| *byte == b',').filter(|_| !fields.is_empty());
+    for proxies in 1..4 {
+        let entry = from_right.next().and_then(|entry| str::from_utf8(entry.trim_ascii()).ok());
+        let want = entry.and_then(|entry| {
+            let bare = entry.trim_matches(['[', ']']).parse().ok();
+            bare.or(entry.parse::<SocketAddr>().ok().map(|address| address.ip()))
+        });
+        let want = want.map_or(PEER, network);
+        assert_eq!(client_address(request.head(), proxies), Some(want), "{fields:?}");
+    }
+    assert_eq!(client_address(request.head(), 0), Some(PEER));
+}
+
+/// All of 64 bits of IPv6 are one address, and an IPv4 address is one however it is written.
+fn network(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address else { return address };
+    let [a, b, c, d, ..] = v6.segments();
+    v6.to_ipv4_mapped().map_or(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into(), IpAddr::V4)
 }
