@@ -5,12 +5,16 @@
 
 use std::{io::Write as _, sync::LazyLock};
 
+use actix_web::{http::header::HeaderValue, test::TestRequest};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::Value;
 use stream_events::{
     clock,
     message::TopicPattern,
-    outlet::token::{Grant, TokenKeys, Tokens, load_key},
+    outlet::{
+        access::Access,
+        token::{Grant, TokenKeys, Tokens, load_key},
+    },
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -29,12 +33,13 @@ const PATTERNS_MAX: usize = 1_000;
 /// Longer tokens are not looked at.
 const TOKEN_MAX_BYTES: usize = 8 * 1024;
 
-static TOKENS: LazyLock<(Runtime, Tokens)> = LazyLock::new(|| {
+static ACCESS: LazyLock<(Runtime, Access)> = LazyLock::new(|| {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(SECRET).unwrap();
     let keys = TokenKeys::One(load_key(file.path()).unwrap());
     let tokens = Tokens::new(keys, &[AUDIENCE.to_owned()], &[ISSUER.to_owned()], "grant.topics");
-    (Builder::new_current_thread().enable_all().build().unwrap(), tokens)
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    (runtime, Access::Token { tokens, cookie: Some("session".to_owned()) })
 });
 
 /// See the module.
@@ -66,9 +71,18 @@ pub fn run(input: &[u8]) -> &'static str {
     }
 }
 
+/// What a request with the token gets, whether it is in the header or in the cookie.
 fn granted(token: &[u8]) -> Option<Grant> {
-    let (runtime, tokens) = &*TOKENS;
-    runtime.block_on(tokens.verify(str::from_utf8(token).ok()?)).ok()
+    let (runtime, access) = &*ACCESS;
+    let admitted = |name: &str, before: &[u8], after: &[u8]| {
+        let value = HeaderValue::from_bytes(&[before, token, after].concat()).ok()?;
+        let request = TestRequest::default().insert_header((name, value)).to_http_request();
+        runtime.block_on(access.admit(&request)).ok()?
+    };
+    let by_header = admitted("authorization", b"Bearer ", b"");
+    let by_cookie = admitted("cookie", b"a=b; session=", b"; c=d");
+    assert_eq!(by_cookie, by_header, "{:?}", String::from_utf8_lossy(token));
+    by_header
 }
 
 /// What the claims grant, if they do.
