@@ -50,6 +50,9 @@ struct Parameters {
     ticket: Option<String>,
 }
 
+/// What is wrong with a query is said in no more than this.
+const PROBLEM_CHARS_MAX: usize = 200;
+
 impl Asked {
     /// Reads a request that came at `now_ms` and may name so many topics.
     ///
@@ -58,7 +61,7 @@ impl Asked {
     pub fn read(request: &HttpRequest, now_ms: u64, topics_max: usize) -> Result<Self, BadRequest> {
         let is_event_source = accepts_event_stream(request)?;
         let Query(parameters) = Query::<Parameters>::from_query(request.query_string())
-            .map_err(|err| BadRequest::Parameter(format!("{}: {}", err.path(), err.source())))?;
+            .map_err(|err| unread(&format!("{}: {}", err.path(), err.source())))?;
         if let Some(format) = parameters.format.filter(|format| format != "data") {
             return bad("format", &format, "is not data, the only format so far");
         }
@@ -75,6 +78,11 @@ impl Asked {
         let (topics, ticket) = (topics(&parameters.topic, topics_max)?, parameters.ticket);
         Ok(Self { topics, start, id, is_event_source, ticket })
     }
+}
+
+/// It names what it could not read, which can be as long as the query.
+fn unread(problem: &str) -> BadRequest {
+    BadRequest::Parameter(problem.chars().take(PROBLEM_CHARS_MAX).collect())
 }
 
 fn bad<T>(parameter: &str, text: &str, problem: &str) -> Result<T, BadRequest> {

@@ -45,6 +45,7 @@ pub fn run(input: &[u8]) -> &'static str {
         Err(BadRequest::Parameter(text)) => {
             let wrong = parameters.as_ref().and_then(|all| what_is_wrong(all, &request));
             assert!(wrong.is_none_or(|wrong| wrong), "nothing is wrong, and yet: {text}");
+            assert!(text.len() < 1_000, "the answer is as long as the query");
             "bad-parameter"
         }
         Ok(asked) => {
