@@ -27,12 +27,13 @@ use stream_events::{
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 /// Some time in 2025.
 const NOW_MS: u64 = 1_763_690_177_349;
+const TOPICS_MAX: usize = 1_000;
 
 /// See the module.
 pub fn run(input: &[u8]) -> &'static str {
     let Some(request) = request(input) else { return "no-request" };
     counts_from_the_right(&request);
-    let asked = Asked::read(&request, NOW_MS);
+    let asked = Asked::read(&request, NOW_MS, TOPICS_MAX);
     let accept: Vec<_> = request.headers().get_all("accept").cloned().collect();
     let accept = accept.iter().map(|value| value.as_bytes().to_ascii_lowercase());
     let accept = accept.collect::<Vec<_>>().join(&b',');
@@ -41,6 +42,10 @@ pub fn run(input: &[u8]) -> &'static str {
         Err(BadRequest::NotAcceptable) => {
             assert!(!accept.is_empty(), "it rules something out");
             "not-acceptable"
+        }
+        Err(BadRequest::TooManyTopics(max)) => {
+            assert!(parameters.is_some_and(|all| max < names(&all).count()));
+            "too-many-topics"
         }
         Err(BadRequest::Parameter(text)) => {
             let wrong = parameters.as_ref().and_then(|all| what_is_wrong(all, &request));
@@ -106,7 +111,7 @@ fn values<'a>(parameters: &'a [(String, String)], name: &str) -> Vec<&'a str> {
 }
 
 fn names(parameters: &[(String, String)]) -> impl Iterator<Item = &str> {
-    values(parameters, "topic").into_iter().flat_map(|list| list.split(',')).map(str::trim)
+    values(parameters, "topic").into_iter().flat_map(|list| list.split(',')).map(str::trim_ascii)
 }
 
 /// `None` when that is up to the parser of times.
@@ -119,7 +124,7 @@ fn what_is_wrong(parameters: &[(String, String)], request: &HttpRequest) -> Opti
     let twice = KNOWN[1..].iter().any(|name| 1 < values(parameters, name).len());
     let format = values(parameters, "format").iter().any(|format| *format != "data");
     let topic = names(parameters).any(|name| name.parse::<Topic>().is_err());
-    let many = 1_000 < names(parameters).count();
+    let many = TOPICS_MAX < names(parameters).count();
     let id = header_id(request).is_none()
         && values(parameters, "last_event_id")
             .iter()
