@@ -140,6 +140,12 @@ class Streams(unittest.TestCase):
             return said.stdout + said.stderr
 
         self.assertEqual(status("/push/orders", "-d", body), "204")
+        # The attributes of an unwrapped message stand in the head. (Over HTTP/2 curl sends at most
+        # 64 KiB of it.)
+        attributes = ["--http1.1", "-H", "x-goog-pubsub-message-id: 2", "-d", "unwrapped"]
+        for number in range(75):
+            attributes += ["-H", f"attribute-{number}: {'x' * 1024}"]
+        self.assertEqual(status("/push/orders", *attributes), "204")
         self.assertEqual(status("/metrics"), "404")
         self.assertEqual(status("/pushes"), "404")
         # The address counts that Envoy saw, and not one that the client made up.

@@ -198,6 +198,11 @@ fn only_what_clients_need_is_passed_on() {
         {
             assert_eq!(client.status(Method::GET, path, Bytes::new()).await, status, "{path}");
         }
+        // A query as long as the gateway takes, which is longer than nginx takes by default.
+        let topics: Vec<_> = (0..950).map(|n| format!("topic-{n:010}")).collect();
+        let long = format!("/events?topic={}", topics.join(","));
+        assert!(16_000 < long.len());
+        assert_eq!(client.status(Method::GET, &long, Bytes::new()).await, 200);
         // What is wrong with a request for good is said as the gateway says it.
         for (path, accept, status) in [
             ("/events?since=never", "text/event-stream", 400),
