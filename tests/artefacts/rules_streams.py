@@ -101,8 +101,9 @@ def nginx_lets_through(docs):
         for name, annotations in NGINX.items():
             if annotation(doc, annotations["buffering"]) not in ("off", "false"):
                 yield f"{name} nginx holds events back in buffers"
-            if size(annotation(doc, annotations["body"], "1m")) < PUSH_BODY:
-                yield f"{name} nginx refuses pushes that the gateway takes"
+            # Above it, since what is too large is the gateway's to judge (--poison).
+            if size(annotation(doc, annotations["body"], "1m")) <= PUSH_BODY:
+                yield f"{name} nginx refuses pushes that the gateway answers"
 
 
 def unhealthy_by_default(docs):
