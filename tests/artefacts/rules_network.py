@@ -127,6 +127,9 @@ def only_the_gateway_writes_the_log(docs):
     policy = _policy(docs, "stream-events-redis")
     if policy.get("egress") or set(policy.get("policyTypes", [])) != {"Ingress", "Egress"}:
         yield "Redis may connect to others"
+    template = at(one(docs, "StatefulSet", "stream-events-redis"), "spec", "template")
+    if at(template, "metadata", "labels", "sidecar.istio.io/inject") != "false":
+        yield "Redis may get a sidecar, which could not reach istiod"
     labels = at(one(docs, "Deployment"), "spec", "selector")
     for rule in policy.get("ingress", [{}]):
         if rule.get("from") != [{"podSelector": labels}]:
