@@ -109,7 +109,8 @@ def cloud_run(service):
         probe = container.get(name, {}).get("httpGet", {"path": "/ready", "port": 8080})
         if probe["path"].endswith("z") or probe["port"] != 8080:
             wrong.append(f"a {name} that Cloud Run cannot ask")
-    held = size(setting("ring-bytes-total")) + size(setting("push-bytes-in-flight"))
+    # Pushes as they come, and decoded from base64; 128 MiB for streams, ids and the program.
+    held = size(setting("ring-bytes-total")) + size(setting("push-bytes-in-flight")) * 7 / 4
     if held + 128 * 2**20 > size(container["resources"]["limits"]["memory"]):
         wrong.append("more may be held than there is memory")
     iam = service["metadata"]["annotations"].get("run.googleapis.com/invoker-iam-disabled")

@@ -53,7 +53,7 @@ class Rules(unittest.TestCase):
             links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
             return [link for link in links if not (path.parent / link).exists()]
 
-        for path in [*DEPLOY.rglob("*.md"), PROJECT / "README.md"]:
+        for path in [*DEPLOY.rglob("*.md"), PROJECT / "README.md", PROJECT / "k8s/README.md"]:
             self.assertEqual(dead(path, path.read_text()), [], path)
         self.assertEqual(dead(DEPLOY / "x.md", "[a](nowhere.md)"), ["nowhere.md"])
 
@@ -80,6 +80,7 @@ class Rules(unittest.TestCase):
             alone=lambda s: env(s, "BACKPLANE", "local"),
             open=lambda s: env(s, "READ_AUTH", "anonymous"),
             memory=lambda s: env(s, "RING_BYTES_TOTAL", "1 GiB"),
+            decoded=lambda s: env(s, "PUSH_BYTES_IN_FLIGHT", "256 MiB"),
             port=lambda s: template(s)["spec"]["containers"][0]["ports"][0].update(name="http1"),
             probe=lambda s: template(s)["spec"]["containers"][0]["startupProbe"]["httpGet"].update(
                 path="/readyz"
