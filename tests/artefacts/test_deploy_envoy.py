@@ -153,6 +153,17 @@ class Streams(unittest.TestCase):
         forged = ["-H", "X-Forwarded-For: 203.0.113.9", "-H", "Accept: */*", "-m", "5"]
         self.assertEqual(status("/events", *forged), "429")
 
+    def test_a_gateway_that_is_killed_costs_no_reader_its_stream(self):
+        killed, other = Gateway(self), Gateway(self)
+        proxy = Envoy(self, [killed.port, other.port])
+        for _ in range(8):
+            Reader(self, f"{proxy.url}/events").until("event: stream-open")
+        killed.end()
+        # Before Envoy has noticed. To it the one that is gone has the fewest streams.
+        readers = [Reader(self, f"{proxy.url}/events") for _ in range(16)]
+        for reader in readers:
+            self.assertIsNotNone(reader.until("event: stream-open")[1], "it got a 503")
+
     def test_a_gateway_that_leaves_gets_no_new_streams(self):
         leaving, staying = Gateway(self, DRAIN_DELAY="10 s", DRAIN="5 s"), Gateway(self)
         proxy = Envoy(self, [leaving.port, staying.port])
