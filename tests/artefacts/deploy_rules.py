@@ -186,6 +186,9 @@ def envoy(config):
         wrong.append("the gateway closes connections that Envoy is about to use")
     if "http_protocol_options" not in options["explicit_http_config"]:
         wrong.append("streams share a connection")
+    for path in ("/events", "/push"):
+        if "previous_hosts" not in str(actions[path].get("retry_policy")):
+            wrong.append(f"{path}: a gateway that is gone is tried again")
     if not manager.get("use_remote_address"):
         wrong.append("clients may say where they come from")
     return wrong

@@ -106,6 +106,18 @@ def nginx_lets_through(docs):
                 yield f"{name} nginx refuses pushes that the gateway answers"
 
 
+def mesh_tries_another_pod(docs):
+    """When one is gone, and not after an answer: 503 asks for less."""
+    for doc in all_of(docs, "VirtualService"):
+        for route in doc["spec"].get("http", []):
+            # Without retryOn Istio tries again after 503 too.
+            tried = set(at(route, "retries", "retryOn", default="503").split(","))
+            if tried != {"connect-failure", "refused-stream", "reset"}:
+                yield f"Istio tries again after {sorted(tried)}"
+            if at(route, "retries", "attempts", default=0) < 1:
+                yield "Istio tries no other pod"
+
+
 def unhealthy_by_default(docs):
     """Google's Gateway asks for /, which the gateway does not have, unless a policy says so."""
     if google_gateways(docs) and not _policy(docs, "HealthCheckPolicy"):
@@ -121,5 +133,5 @@ def proxies_are_counted(docs):
         yield f"TRUSTED_PROXIES is {trusted}, and {behind} add addresses"
 
 
-RULES = [responses_may_last, silence_is_broken_in_time, nginx_lets_through, unhealthy_by_default,
-         proxies_are_counted]
+RULES = [responses_may_last, silence_is_broken_in_time, nginx_lets_through, mesh_tries_another_pod,
+         unhealthy_by_default, proxies_are_counted]

@@ -153,6 +153,7 @@ class Rules(unittest.TestCase):
             ),
             late=lambda c: options(c)["common_http_protocol_options"].update(idle_timeout="900s"),
             shared=lambda c: options(c).update(explicit_http_config={"http2_protocol_options": {}}),
+            same=lambda c: route(c, 1).update(retry_policy={"retry_on": "reset"}),
             spoofed=lambda c: manager(c).update(use_remote_address=False),
         )
 
