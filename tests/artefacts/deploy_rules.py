@@ -132,13 +132,19 @@ KONG = {
     "upstreams": "name algorithm hash_on hash_fallback slots healthchecks tags host_header "
     "client_certificate targets",
     "targets": "target weight tags",
+    "healthchecks": "active passive threshold",
+    "active": "type timeout concurrency http_path https_sni https_verify_certificate headers "
+    "healthy unhealthy",
+    "healthy": "interval http_statuses successes",
+    "unhealthy": "interval http_statuses http_failures tcp_failures timeouts",
 }
 
 
 def unknown_to_kong(kind, entity):
     wrong = [f"{kind}: {field}" for field in entity if field not in KONG[kind].split()]
     for inner in KONG.keys() & entity.keys():
-        wrong += [problem for each in entity[inner] for problem in unknown_to_kong(inner, each)]
+        those = entity[inner] if isinstance(entity[inner], list) else [entity[inner]]
+        wrong += [problem for each in those for problem in unknown_to_kong(inner, each)]
     return wrong
 
 

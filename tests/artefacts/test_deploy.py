@@ -125,6 +125,7 @@ class Rules(unittest.TestCase):
             push=lambda c: c["services"][1].update(read_timeout=5_000),
             path=lambda c: c["services"][0]["routes"][0].update(strip_path=True),
             name=lambda c: c["upstreams"][0].update(name="other"),
+            check=lambda c: c["upstreams"][0]["healthchecks"]["active"].update(timeouts=1),
             misspelt=lambda c: c["services"][0]["routes"][0].update(respons_buffering=False),
         )
 
