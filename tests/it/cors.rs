@@ -19,6 +19,10 @@ fn listed_pages_may_read_with_credentials_and_no_others() {
         ("https://evil.com", false),
         ("https://app.example.com.evil.com", false),
         ("null", false),
+        // The gateway's own name: a page beside it, behind the same proxy.
+        ("https://localhost", true),
+        ("http://localhost", false),
+        ("https://localhost.evil.com", false),
     ] {
         let (status, headers) = gateway.get_head("/events", &[("Origin", origin)]);
         let header = |name: &str| {
