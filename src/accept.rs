@@ -16,11 +16,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{io::AsyncReadExt as _, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::{
-    config::TlsFiles,
-    connection::{Socket, Transport},
-    proxy_protocol::ProxyProtocol,
-};
+use crate::{config::TlsFiles, connection::Transport, proxy_protocol::ProxyProtocol};
 
 /// How sockets become connections.
 #[expect(missing_debug_implementations, reason = "a TlsAcceptor has none")]
@@ -34,8 +30,15 @@ pub struct Acceptor {
     silent: IntCounter,
 }
 
-/// A connection, and its peer.
-pub type Accepted = (Socket, Option<SocketAddr>);
+/// A connection that has said what it speaks.
+#[derive(Debug)]
+pub struct Accepted {
+    pub transport: Transport,
+    /// What was read to find out.
+    pub ahead: Bytes,
+    pub is_http2: bool,
+    pub peer: Option<SocketAddr>,
+}
 
 /// How an HTTP/2 connection begins ([RFC 9113, section
 /// 3.4](https://www.rfc-editor.org/rfc/rfc9113#section-3.4)).
@@ -77,11 +80,12 @@ impl Acceptor {
                 None => read_preface(io).await,
             }
         };
-        let Ok(socket) = timeout(self.hello_time, hello).await else {
+        let Ok(said) = timeout(self.hello_time, hello).await else {
             self.silent.inc();
             return Err(io::ErrorKind::TimedOut.into());
         };
-        Ok((socket?, peer))
+        let (transport, ahead, is_http2) = said?;
+        Ok(Accepted { transport, ahead, is_http2, peer })
     }
 
     fn set_options(&self, io: &TcpStream) -> io::Result<()> {
@@ -95,16 +99,18 @@ impl Acceptor {
     }
 }
 
-async fn handshake(tls: &TlsAcceptor, io: TcpStream) -> io::Result<Socket> {
+type Said = (Transport, Bytes, bool);
+
+async fn handshake(tls: &TlsAcceptor, io: TcpStream) -> io::Result<Said> {
     let io = tls.accept(io).await?;
     let is_http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
     let transport = Transport::Tls(Box::new(io));
-    Ok(Socket::new(transport, Bytes::new(), is_http2))
+    Ok((transport, Bytes::new(), is_http2))
 }
 
 /// Reads until it is clear whether this is HTTP/2 with prior knowledge. The first byte that differs
 /// tells, so HTTP/1 is known from its first or second.
-async fn read_preface(mut io: TcpStream) -> io::Result<Socket> {
+async fn read_preface(mut io: TcpStream) -> io::Result<Said> {
     let mut ahead = BytesMut::with_capacity(PREFACE.len());
     while ahead.len() < PREFACE.len() && PREFACE.starts_with(&ahead) {
         let left = PREFACE.len() - ahead.len();
@@ -114,7 +120,7 @@ async fn read_preface(mut io: TcpStream) -> io::Result<Socket> {
         }
     }
     let is_http2 = ahead == PREFACE;
-    Ok(Socket::new(Transport::Plain(io), ahead.freeze(), is_http2))
+    Ok((Transport::Plain(io), ahead.freeze(), is_http2))
 }
 
 /// Why TLS cannot be served.

@@ -71,6 +71,7 @@ pub struct Config {
     pub drain_delay: Duration,
     pub drain: Duration,
     pub join_max: Duration,
+    pub lean_streams: bool,
     pub workers: usize,
     pub log_format: LogFormat,
     /// Directives of `tracing-subscriber`'s `EnvFilter`.
@@ -254,6 +255,7 @@ impl Config {
             drain_delay: values.duration("drain-delay"),
             drain: values.duration("drain"),
             join_max: values.duration("join-max"),
+            lean_streams: values.choice("lean-streams", &[("off", false), ("on", true)]),
             workers: values.workers(),
             log_format: values
                 .choice("log-format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),

@@ -21,10 +21,10 @@ use crate::{
 /// Which pages' scripts a browser lets read the answers.
 ///
 /// Any page's, if no origins are listed: then no cookies are involved, and who has a token in a
-/// script may use it anywhere. Credentials only for those that are listed, and for the gateway's own
-/// name, whose pages a browser asks no leave for. Those of `dev` are for pages on this machine: of a
-/// local server, or a file. A file's origin is `null`, and so is that of a sandboxed frame in any
-/// page, so this keeps honest pages away and not a determined one.
+/// script may use it anywhere. Credentials only for those that are listed, and for the gateway's
+/// own name, whose pages a browser asks no leave for. Those of `dev` are for pages on this machine:
+/// of a local server, or a file. A file's origin is `null`, and so is that of a sandboxed frame in
+/// any page, so this keeps honest pages away and not a determined one.
 pub fn cors(mode: Mode, origins: &[Origin], methods: &[Method]) -> Cors {
     let cors = match mode {
         Mode::Serve if origins.is_empty() => Cors::default().allow_any_origin().send_wildcard(),
@@ -34,7 +34,8 @@ pub fn cors(mode: Mode, origins: &[Origin], methods: &[Method]) -> Cors {
             Cors::default()
                 .allowed_origin_fn(move |asked, request| {
                     // Only with TLS: a page of that name without it may be anyone's on the way.
-                    let is_own = |asked: &str| asked.strip_prefix("https://") == Some(host_of(request));
+                    let is_own =
+                        |asked: &str| asked.strip_prefix("https://") == Some(host_of(request));
                     asked.to_str().is_ok_and(|asked| is_listed(asked) || is_own(asked))
                 })
                 // A page that may not read the answer could still open streams with the cookies of

@@ -343,6 +343,13 @@ pub const KNOBS: &[Knob] = &[
          that took, at most this, so that more events share a write; 0 ms: never",
     )
     .from("0 ms", "1 s"),
+    knob(
+        "lean-streams",
+        "on|off",
+        Some("off"),
+        "on: streams over plain HTTP/1.1 have neither a task nor buffers, some 0.5 KB each; off: they \
+         are served by actix, as those over TLS, some 12 KB each",
+    ),
     knob("workers", "N", Some("0"), "Threads that serve connections; 0 is one per core")
         .from("0", "1024"),
     knob("log-format", "json|text", Some("json"), "json is Cloud Logging's").dev("text"),

@@ -1,12 +1,12 @@
 //! A client's socket, and what the rest of the gateway may know of it: whether it takes anything,
 //! and how to close it from outside. Lives on one worker's thread.
 
+pub mod chunk;
 mod frames;
 mod socket;
 
 use std::{
     cell::{Cell, RefCell},
-    io::{self, IoSlice, Write as _},
     rc::Rc,
     task::Waker,
     time::{Duration, Instant},
@@ -14,8 +14,8 @@ use std::{
 
 use actix_http::Extensions;
 use bytes::Bytes;
+use chunk::send_chunk;
 use frames::Frames;
-use rustix::net::SendFlags;
 pub use socket::{Socket, Transport};
 
 /// A connection, as its streams see it. actix offers no way to end a response whose socket takes
@@ -58,13 +58,6 @@ impl Drop for Request {
     fn drop(&mut self) {
         self.0.requests.set(self.0.requests.get().saturating_sub(1));
     }
-}
-
-/// A chunk of up to so many bytes is joined with its framing for one plain write.
-const JOINED_MAX_BYTES: usize = 2 * 1024;
-
-thread_local! {
-    static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A load balancer of Google keeps idle connections for 600 s. Whoever closes first risks that the
@@ -153,36 +146,20 @@ impl Connection {
     /// [`Connection::is_quiet`]. Returns whether it was taken whole. If not, the owner has to be
     /// woken: it finds the error, or writes the rest with its next flush.
     pub fn write_chunk(&self, chunk: &Bytes) -> bool {
-        let mut size = io::Cursor::new([0; 18]);
-        let fits = write!(size, "{:X}\r\n", chunk.len());
-        debug_assert!(fits.is_ok(), "16 digits and a line end");
-        let len = usize::try_from(size.position()).unwrap_or_default();
-        let size = size.get_ref().get(..len).unwrap_or_default();
-        let parts = [size, chunk, b"\r\n"];
-        let written = match &*self.transport.borrow() {
-            // The kernel takes three small parts for more than a copy of them and one.
-            Some(Transport::Plain(io)) if chunk.len() <= JOINED_MAX_BYTES => JOINED
-                .with_borrow_mut(|joined| {
-                    joined.clear();
-                    for part in parts {
-                        joined.extend_from_slice(part);
-                    }
-                    // Not through tokio, whose word on whether the socket is writable lies in yet
-                    // another place of the memory. It finds out when it writes the rest.
-                    Ok(rustix::net::send(io, joined, SendFlags::NOSIGNAL)?)
-                }),
-            Some(Transport::Plain(io)) => io.try_write_vectored(&parts.map(IoSlice::new)),
-            _ => Ok(0),
+        let sent = match &*self.transport.borrow() {
+            // Not through tokio, whose word on whether the socket is writable lies in yet another
+            // place of the memory. It finds out when it writes the rest.
+            Some(Transport::Plain(io)) => send_chunk(io, chunk),
+            _ => return false,
         };
-        let written = written.unwrap_or(0);
-        if 0 < written {
+        // Who finds the error is its owner.
+        let Ok(sent) = sent else { return false };
+        if 0 < sent.bytes {
             self.wrote.set(true);
         }
-        let whole = parts.iter().map(|part| part.len()).sum::<usize>();
-        if written < whole {
-            self.rest.replace(Bytes::from(parts.concat()).split_off(written));
-        }
-        written == whole
+        let whole = sent.rest.is_empty();
+        self.rest.replace(sent.rest);
+        whole
     }
 
     /// To be told of each request, when its head is in. What it returns is kept while the request

@@ -12,7 +12,7 @@ use actix_http::{Payload, Request, RequestHead};
 use actix_web::{
     HttpResponse,
     http::{
-        Method, StatusCode, Version,
+        Method, StatusCode,
         header::{self, HeaderValue},
     },
 };
@@ -145,7 +145,7 @@ impl Inlet {
         self.refuse_encoded(request)?;
         let topic = self.topic_of_path(request)?;
         let limits = BodyLimits { bytes: PUSH_BODY_MAX_BYTES, time: self.body_time };
-        let nudged = request.version < Version::HTTP_2;
+        let nudged = matches!(payload, Payload::H1 { .. });
         let body = body::receive(payload, limits, &self.in_flight, nudged).await;
         let mut body = body.map_err(|err| self.unreceived(err))?;
         let message = decode(request, &body, topic).map_err(|refused| self.refuse(refused))?;

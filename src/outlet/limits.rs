@@ -56,10 +56,10 @@ impl StreamLimits {
         &self,
         address: Option<IpAddr>,
         subject: Option<&Arc<str>>,
-    ) -> Result<Counted, Met> {
-        Ok(Counted {
-            _subject: self.by_subject.one_more(subject.cloned()).map_err(|_| Met::Subject)?,
-            _address: self.by_address.one_more(address).map_err(|_| Met::Address)?,
-        })
+    ) -> Result<Option<Box<Counted>>, Met> {
+        let subject = self.by_subject.one_more(subject.cloned()).map_err(|_| Met::Subject)?;
+        let address = self.by_address.one_more(address).map_err(|_| Met::Address)?;
+        let is_counted = subject.is_some() || address.is_some();
+        Ok(is_counted.then(|| Box::new(Counted { _subject: subject, _address: address })))
     }
 }

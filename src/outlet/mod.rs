@@ -2,12 +2,15 @@
 
 pub mod access;
 pub mod blocks;
+pub mod body;
+pub mod lean;
 pub mod lease;
 pub mod limits;
 pub mod opening;
 pub mod page;
 pub mod query;
 pub mod renewals;
+pub mod sliced;
 pub mod sse;
 pub mod stream;
 pub mod token;
@@ -24,7 +27,8 @@ use crate::{
     address::client_address,
     backplane::Backplane,
     budget::Budget,
-    hub::Hub,
+    event::EventId,
+    hub::{Hub, Start},
     message::Topic,
     metrics::Metrics,
     outlet::{access::Access, limits::StreamLimits, renewals::Leases},
@@ -67,5 +71,25 @@ impl Outlet {
     /// With how long its address is to wait, when it is one too many.
     pub fn admit(&self, request: &HttpRequest) -> Result<(), Duration> {
         self.requests.one_more(client_address(request.head(), self.trusted_proxies))
+    }
+
+    /// Whether a stream that starts there can be opened without anybody being asked or waited for.
+    pub fn is_settled(&self, start: Start) -> bool {
+        self.backplane.is_filled() && self.ahead(start).is_none()
+    }
+
+    /// The id to start after, if this replica has not read as far.
+    pub fn ahead(&self, start: Start) -> Option<EventId> {
+        match start {
+            // An id of another history is not one to come.
+            Start::After(id)
+                if self.hub.is_copy()
+                    && id.history() == EventId::ZERO.history()
+                    && self.hub.head() < id =>
+            {
+                Some(id)
+            }
+            _ => None,
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! How a stream is opened: at once, or when this replica knows what to give its reader.
 
 use std::{
+    cell::RefCell,
     fmt,
     pin::Pin,
     rc::Rc,
@@ -20,14 +21,16 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use crate::{
     backplane::Unavailable,
     event::EventId,
-    hub::{Shard, Start, Topics},
+    hub::{Shard, Start, Subscriber, Topics},
     message::Topic,
     outlet::{
         Outlet,
         blocks::{self, End},
+        body::EventStream,
+        lean::LeanSocket,
         lease::{Expiry, Lease},
         limits::Counted,
-        stream::{EventStream, FellBehind, Held},
+        stream::{FellBehind, Held, Stream},
     },
     watch::Watch,
 };
@@ -45,11 +48,16 @@ pub struct Wanted {
     pub start: Start,
     /// The id that the reader brought, if it is one.
     pub id: Option<EventId>,
-    pub watch: Watch,
-    pub counted: Counted,
+    pub counted: Option<Box<Counted>>,
     pub end_at: Instant,
-    /// Whether the response goes out in HTTP/1.1's chunks.
-    pub in_chunks: bool,
+}
+
+/// A stream that has its place in the hub.
+#[derive(Debug)]
+pub struct Subscribed {
+    outlet: web::Data<Outlet>,
+    subscriber: Subscriber,
+    held: Held,
 }
 
 /// How long until the log is asked again that could not be asked.
@@ -58,28 +66,19 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 impl Wanted {
     /// Whether nobody has to be asked or waited for.
     pub fn is_settled(&self) -> bool {
-        self.outlet.backplane.is_filled() && self.ahead().is_none()
+        self.outlet.is_settled(self.start)
     }
 
     /// The id that the reader brought, if this replica has not read as far.
     fn ahead(&self) -> Option<EventId> {
-        let hub = &self.outlet.hub;
-        match self.start {
-            // An id of another history is not one to come.
-            Start::After(id)
-                if hub.is_copy() && id.history() == EventId::ZERO.history() && hub.head() < id =>
-            {
-                Some(id)
-            }
-            _ => None,
-        }
+        self.outlet.ahead(self.start)
     }
 
-    /// Opens it.
+    /// Gives it its place.
     ///
     /// # Errors
     /// With the reason why its reader is to come back later.
-    pub fn open(self) -> Result<EventStream, End> {
+    pub fn subscribe(self) -> Result<Subscribed, End> {
         let topics = self.topics.clone();
         let subscriber = self.outlet.hub.subscribe(&self.shard, topics, self.start);
         let subscriber = subscriber.map_err(|_| End::Busy)?;
@@ -93,17 +92,13 @@ impl Wanted {
             .lease
             .as_ref()
             .map(|lease| Expiry::new(Arc::clone(lease), listed(lease), Instant::now()));
-        let held = Held { watch: self.watch, counted: self.counted, expiry };
-        let stream = EventStream::new(self.outlet, subscriber, open, self.end_at, held);
-        if self.in_chunks {
-            stream.write_straight();
-        }
-        Ok(stream)
+        let held = Held { open, end_at: self.end_at, counted: self.counted, expiry };
+        Ok(Subscribed { outlet: self.outlet, subscriber, held })
     }
 
     /// Opens it when the rings are filled, and it is known whether an id that is ahead of them is
     /// one of the log's.
-    async fn open_later(mut self) -> Result<EventStream, End> {
+    async fn subscribe_later(mut self) -> Result<Subscribed, End> {
         tokio::select! {
             biased;
             () = self.outlet.hub.drain_begins() => return Err(End::Draining),
@@ -126,7 +121,29 @@ impl Wanted {
                 () = sleep_until(self.end_at) => return Err(End::MaxAge),
             }
         }
-        self.open()
+        self.subscribe()
+    }
+}
+
+impl Subscribed {
+    /// As the body of a response, which goes out in HTTP/1.1's chunks or not.
+    pub fn body(self, watch: Watch, in_chunks: bool) -> EventStream {
+        let stream = Stream::body(self.outlet, self.subscriber, watch, self.held);
+        // What a task and its buffers cost is many times what it costs to write one event.
+        if in_chunks {
+            Stream::write_straight(&stream);
+        }
+        EventStream(stream)
+    }
+
+    /// As one that writes itself.
+    pub fn lean(self, socket: LeanSocket) -> Rc<RefCell<Stream>> {
+        Stream::lean(self.outlet, self.subscriber, socket, self.held)
+    }
+
+    /// Whether it ends with a token.
+    pub fn is_leased(&self) -> bool {
+        self.held.expiry.is_some()
     }
 }
 
@@ -170,13 +187,14 @@ impl fmt::Debug for Opening {
 }
 
 impl Opening {
-    pub fn new(wanted: Wanted) -> Self {
+    pub fn new(wanted: Wanted, watch: Watch, in_chunks: bool) -> Self {
         let keep_alive = wanted.outlet.keep_alive;
         let (outlet, id) = (wanted.outlet.clone(), wanted.id);
         let counted = Waiting::new(&outlet);
         let opened = async move {
             let _counted = counted;
-            wanted.open_later().await.map_err(|reason| {
+            let subscribed = wanted.subscribe_later().await;
+            subscribed.map(|subscribed| subscribed.body(watch, in_chunks)).map_err(|reason| {
                 outlet.metrics.streams_refused.with_label_values(&[reason.as_str()]).inc();
                 blocks::refusal(id, reason)
             })

@@ -20,6 +20,7 @@ use crate::{
         Outlet, TOO_OFTEN,
         access::{self, NotYours},
         blocks::{self, End},
+        lean::{Behind, Hatch, Left},
         lease::Lease,
         opening::{Opening, Wanted},
         query::{Asked, BadRequest},
@@ -43,6 +44,14 @@ pub async fn events(
     worker: web::Data<Worker>,
 ) -> HttpResponse {
     let asked = Asked::read(&request, clock::now_ms(), outlet.topics_per_stream);
+    // One that cannot be opened at once needs a body that waits. Before anything is counted or used
+    // up, since the request comes again.
+    if let (Ok(asked), Some(hatch)) = (&asked, request.extensions().get::<Rc<Hatch>>())
+        && !outlet.is_settled(asked.start)
+    {
+        hatch.leave(Left::Passed);
+        return HttpResponse::Ok().finish();
+    }
     if let Err(wait) = outlet.admit(&request) {
         let asked = asked.as_ref().ok();
         return too_many(&outlet, asked, "rate", TOO_OFTEN, wait);
@@ -127,10 +136,6 @@ fn open(
     if outlet.hub.draining().is_some() {
         return refuse(outlet, asked, End::Draining);
     }
-    let Some(connection) = Connection::of(request.conn_data(), &request.extensions()) else {
-        let text = "this connection did not come through the gateway's listener";
-        return problem(StatusCode::INTERNAL_SERVER_ERROR, text);
-    };
     let subject = grant.and_then(|grant| grant.subject.as_ref());
     let address = client_address(request.head(), outlet.trusted_proxies);
     let counted = match outlet.limits.one_more(address, subject) {
@@ -152,20 +157,33 @@ fn open(
         names: asked.topics.clone(),
         start: asked.start,
         id: asked.id,
-        watch: worker.stall_watch.watch(&connection),
         counted,
         end_at,
-        in_chunks,
     };
+    let hatch = request.extensions().get::<Rc<Hatch>>().cloned();
+    if let Some(hatch) = hatch {
+        return match wanted.subscribe() {
+            Ok(subscribed) => {
+                hatch.leave(Left::Stream(Box::new(subscribed)));
+                response().body(Behind)
+            }
+            Err(reason) => refuse(outlet, asked, reason),
+        };
+    }
+    let Some(connection) = Connection::of(request.conn_data(), &request.extensions()) else {
+        let text = "this connection did not come through the gateway's listener";
+        return problem(StatusCode::INTERNAL_SERVER_ERROR, text);
+    };
+    let watch = worker.stall_watch.watch(&connection);
     let body = if wanted.is_settled() {
-        match wanted.open() {
-            Ok(stream) => BoxBody::new(stream),
+        match wanted.subscribe() {
+            Ok(subscribed) => BoxBody::new(subscribed.body(watch, in_chunks)),
             Err(reason) => return refuse(outlet, asked, reason),
         }
     } else if !outlet.hub.has_room(outlet.opening.load(Ordering::SeqCst)) {
         return refuse(outlet, asked, End::Busy);
     } else {
-        BoxBody::new(Opening::new(wanted))
+        BoxBody::new(Opening::new(wanted, watch, in_chunks))
     };
     let mut response = response().body(body);
     if !in_chunks && head.version < Version::HTTP_2 {

@@ -1,51 +1,43 @@
 //! One reader's stream: the loop from its cursor to its socket.
 
+mod ways;
+
 use std::{
-    cell::RefCell,
-    hint::black_box,
     pin::Pin,
-    rc::{Rc, Weak},
-    sync::{self, Arc},
+    rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use actix_web::{
-    body::{BodySize, MessageBody},
-    web,
-};
+use actix_web::web;
 use bytes::Bytes;
 use rand::RngExt as _;
 use tokio::time::{Instant, Sleep};
 
 use crate::{
-    budget::{Budget, Claim},
     clock,
     connection::Connection,
     event::{Event, EventId},
-    hub::{BLOCK_MAX_BYTES, Events, Listener, Read, Subscriber},
+    hub::{BLOCK_MAX_BYTES, Events, Read, Subscriber},
     outlet::{
         Outlet,
         blocks::{self, End},
+        lean::LeanSocket,
         lease::Expiry,
         limits::Counted,
+        sliced::HeldEvent,
     },
     watch::Watch,
 };
 
-/// The body of a response to `GET /events`. It is asked for more only while its socket takes more,
-/// and then reads on from its cursor: that is all the flow control there is.
+/// A reader's stream, whoever writes it.
 #[derive(Debug)]
-pub struct EventStream(Rc<RefCell<Stream>>);
-
-#[derive(Debug)]
-struct Stream {
+pub struct Stream {
     outlet: web::Data<Outlet>,
     subscriber: Subscriber,
-    /// The first block.
-    open: Option<Bytes>,
-    /// The event that is being given out in slices, and how far.
-    sliced: Option<(HeldEvent, usize)>,
+    /// What goes out before anything is read.
+    first: Option<Box<First>>,
     /// The last id that the reader was given.
     told: EventId,
     /// Events after this were published while the stream was open.
@@ -56,52 +48,39 @@ struct Stream {
     end_at: Instant,
     end_reason: End,
     expiry: Option<Box<Expiry>>,
-    timer: Pin<Box<Sleep>>,
     ended: bool,
-    connection: Rc<Connection>,
-    watch: Watch,
-    _counted: Counted,
+    way: Way,
+    _counted: Option<Box<Counted>>,
 }
 
-/// What a stream has for as long as it is open.
+/// What goes out before anything is read.
+#[derive(Debug)]
+enum First {
+    /// The first block.
+    Open(Bytes),
+    /// The event that is being given out in slices, and how far.
+    Sliced(HeldEvent, usize),
+}
+
+/// How it gets to its socket.
+#[derive(Debug)]
+enum Way {
+    /// It is the body of a response, and is asked for more when the socket has taken what was given
+    /// before.
+    Body { connection: Rc<Connection>, watch: Watch, timer: Pin<Box<Sleep>> },
+    /// It writes itself.
+    Lean(LeanSocket),
+}
+
+/// What a stream is made with.
 #[derive(Debug)]
 pub struct Held {
-    pub watch: Watch,
-    pub counted: Counted,
+    /// The first block.
+    pub open: Bytes,
+    pub end_at: Instant,
+    pub counted: Option<Box<Counted>>,
     /// None if it may go on for ever.
     pub expiry: Option<Expiry>,
-}
-
-/// Events that slow readers are in the middle of, over all streams, may have so many bytes that
-/// their rings have let go of: a reader that takes longer for an event than its ring holds it gets
-/// it all the same, as long as not too many do.
-pub const SLOW_MAX_BYTES: usize = 64 * 1024 * 1024;
-
-/// An event that is given out in slices.
-#[derive(Debug)]
-enum HeldEvent {
-    /// Its ring may let go of it, and it stays.
-    Claimed(Arc<Event>, #[expect(dead_code, reason = "given back when dropped")] Claim),
-    /// It goes with its ring.
-    Weak(sync::Weak<Event>),
-}
-
-impl HeldEvent {
-    fn new(event: &Arc<Event>, slow: &Arc<Budget>) -> Self {
-        let mut claim = slow.claim();
-        if claim.grow(event.size()) {
-            Self::Claimed(Arc::clone(event), claim)
-        } else {
-            Self::Weak(Arc::downgrade(event))
-        }
-    }
-
-    fn event(&self) -> Option<Arc<Event>> {
-        match self {
-            Self::Claimed(event, _) => Some(Arc::clone(event)),
-            Self::Weak(event) => event.upgrade(),
-        }
-    }
 }
 
 /// The reader is so slow that the event it was in the middle of has left its ring. Its connection
@@ -110,84 +89,45 @@ impl HeldEvent {
 #[error("an event left its ring while it was being written to a slow reader")]
 pub struct FellBehind;
 
-impl EventStream {
-    /// A stream that begins with the block `open` and ends at `end_at`.
-    pub fn new(
-        outlet: web::Data<Outlet>,
-        subscriber: Subscriber,
-        open: Bytes,
-        end_at: Instant,
-        held: Held,
-    ) -> Self {
-        let Held { watch, counted, expiry } = held;
+impl Stream {
+    fn new(outlet: web::Data<Outlet>, subscriber: Subscriber, way: Way, held: Held) -> Self {
         outlet.metrics.streams_opened.inc();
-        let now = Instant::now();
-        let due = (now + outlet.keep_alive).min(end_at);
-        let expiry = expiry.map(Box::new);
-        let stream = Stream {
+        Self {
             told: subscriber.opened_at(),
             opened_at_head: subscriber.hub().head(),
             outlet,
             subscriber,
-            open: Some(open),
-            sliced: None,
+            first: Some(Box::new(First::Open(held.open))),
             id_due: false,
-            written_at: now,
-            end_at,
+            written_at: Instant::now(),
+            end_at: held.end_at,
             end_reason: End::MaxAge,
-            expiry,
-            timer: Box::pin(tokio::time::sleep_until(due)),
+            expiry: held.expiry.map(Box::new),
             ended: false,
-            connection: Rc::clone(watch.connection()),
-            watch,
-            _counted: counted,
-        };
-        Self(Rc::new(RefCell::new(stream)))
-    }
-
-    /// Lets the stream write to its socket itself while that is idle, without its task being woken:
-    /// for a response in chunks only. What a task and its buffers cost is many times what it costs
-    /// to write one event.
-    pub fn write_straight(&self) {
-        let stream = self.0.borrow();
-        if stream.connection.takes_chunks() {
-            let weak: Weak<RefCell<Stream>> = Rc::downgrade(&self.0);
-            stream.subscriber.listen(weak);
+            way,
+            _counted: held.counted,
         }
     }
-}
 
-impl Listener for RefCell<Stream> {
-    fn is_ready(&self) -> bool {
-        let stream = self.borrow();
-        // Looked at only to have them fetched: what the call needs lies in several places.
-        black_box((stream.open.is_some(), stream.sliced.is_some(), stream.told, stream.written_at));
-        black_box((stream.subscriber.has_more(), stream.connection.takes_chunks()));
-        stream.connection.is_quiet() && stream.subscriber.hub().draining().is_none()
+    /// When there is something to do though nothing was published.
+    fn due(&self) -> Instant {
+        let expires = self.expiry.as_ref().map_or(self.end_at, |expiry| expiry.due());
+        (self.written_at + self.outlet.keep_alive).min(self.end_at).min(expires)
     }
 
-    fn call(&self, now: Instant) -> bool {
-        let mut stream = self.borrow_mut();
-        while let Some(read) = stream.subscriber.read() {
-            let block = stream.give(read);
-            stream.written_at = now;
-            if !stream.connection.write_chunk(&block) || stream.sliced.is_some() {
-                return false;
-            }
-        }
-        !stream.subscriber.has_more() && !stream.id_due
-    }
-}
-
-impl Stream {
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FellBehind>>> {
         self.subscriber.wait_no_more();
-        if let Some(open) = self.open.take() {
-            return Poll::Ready(Some(Ok(open)));
-        }
-        if let Some((held, from)) = self.sliced.take() {
-            let slice = held.event().map(|event| self.slice(&event, from, held));
-            return Poll::Ready(Some(slice.ok_or(FellBehind)));
+        match self.first.take().map(|first| *first) {
+            Some(First::Open(open)) => return Poll::Ready(Some(Ok(open))),
+            Some(First::Sliced(held, from)) => {
+                let slice = held.event().map(|event| self.slice(&event, from, held));
+                if slice.is_none() {
+                    self.ended = true;
+                    self.outlet.metrics.streams_ended.with_label_values(&["fell-behind"]).inc();
+                }
+                return Poll::Ready(Some(slice.ok_or(FellBehind)));
+            }
+            None => {}
         }
         if self.ended {
             return Poll::Ready(None);
@@ -251,7 +191,7 @@ impl Stream {
     fn slice(&mut self, event: &Arc<Event>, from: usize, held: HeldEvent) -> Bytes {
         let upto = event.frame.len().min(from + BLOCK_MAX_BYTES);
         if upto < event.frame.len() {
-            self.sliced = Some((held, upto));
+            self.first = Some(Box::new(First::Sliced(held, upto)));
         } else {
             self.given(1, event.id, event.publish_time_ms);
         }
@@ -320,63 +260,44 @@ impl Stream {
     /// Ready after a time of silence, or when it is time to end.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
         loop {
-            // One timer for both ends, and it is not moved for every event: only when it fires too
-            // early, or would fire too late.
-            let keep_alive = self.outlet.keep_alive;
-            let expires = self.expiry.as_ref().map_or(self.end_at, |expiry| expiry.due());
-            let end_at = self.end_at.min(expires);
-            let due = (self.written_at + keep_alive).min(end_at);
-            if due < self.timer.deadline() {
-                self.timer.as_mut().reset(due);
+            let due = self.due();
+            // One timer for all of it, and it is not moved for every event: only when it fires too
+            // early, or would fire too late. Who writes itself has none, and is driven when due.
+            if let Way::Body { timer, .. } = &mut self.way {
+                if due < timer.deadline() {
+                    timer.as_mut().reset(due);
+                }
+                ready!(timer.as_mut().poll(cx));
             }
-            ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
-            self.timer.as_mut().reset((now + keep_alive).min(end_at));
             if let Some(block) = self.heed_expiry(cx, now) {
                 return Poll::Ready(block);
             }
             if self.end_at <= now {
                 return Poll::Ready(self.end());
             }
-            if due <= now {
+            if self.written_at + self.outlet.keep_alive <= now {
                 self.written_at = now;
                 let all_told = self.told == self.subscriber.cursor();
                 return Poll::Ready(if all_told { blocks::KEEP_ALIVE } else { self.give_id() });
             }
-            self.timer.as_mut().reset(due);
+            let due = self.due();
+            match &mut self.way {
+                Way::Body { timer, .. } => timer.as_mut().reset(due),
+                Way::Lean(_) => return Poll::Pending,
+            }
         }
-    }
-}
-
-impl MessageBody for EventStream {
-    type Error = FellBehind;
-
-    fn size(&self) -> BodySize {
-        BodySize::Stream
-    }
-
-    fn poll_next(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, FellBehind>>> {
-        let mut this = self.0.borrow_mut();
-        let chunk = this.poll_chunk(cx);
-        this.watch.asked(chunk.is_ready());
-        if chunk.is_ready() {
-            this.connection.is_due();
-        }
-        if let Poll::Ready(Some(Err(FellBehind))) = chunk {
-            this.ended = true;
-            this.outlet.metrics.streams_ended.with_label_values(&["fell-behind"]).inc();
-        }
-        chunk
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
         if !self.ended {
-            let reason = if self.watch.was_stalled() { "stalled" } else { "client" };
+            let stalled = match &self.way {
+                Way::Body { watch, .. } => watch.was_stalled(),
+                Way::Lean(socket) => socket.is_stalled(),
+            };
+            let reason = if stalled { "stalled" } else { "client" };
             self.outlet.metrics.streams_ended.with_label_values(&[reason]).inc();
         }
     }

@@ -29,7 +29,7 @@ use crate::{
         access::Access,
         limits::StreamLimits,
         renewals::Leases,
-        stream::SLOW_MAX_BYTES,
+        sliced::SLOW_MAX_BYTES,
         token::{self, TokenKeys, Tokens},
     },
     rate::Rate,

@@ -1,15 +1,19 @@
 //! The public listener: what each of its workers has, and what becomes of a connection.
 
 use std::{
+    any::Any,
+    cell::OnceCell,
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr, TcpListener},
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
 };
 
-use actix_http::{Extensions, HttpService, Request, Response};
+use actix_http::{
+    Extensions, HttpService, Request, Response, ServiceConfigBuilder, error::DispatchError,
+};
 use actix_server::Server;
 use actix_service::{Service, ServiceFactory as _, boxed, fn_factory, fn_service, map_config};
 use actix_web::{
@@ -21,23 +25,26 @@ use actix_web::{
     web,
 };
 use actix_web_lab::middleware::CatchPanic;
+use bytes::Bytes;
+use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use rustls::ServerConfig;
 
 use super::{parts::Parts, routes::public_routes};
 use crate::{
-    accept::Acceptor,
+    accept::{Accepted, Acceptor},
     address::network,
     config::Config,
-    connection::{Connection, Socket},
+    connection::{Connection, Socket, Transport},
     counts::Counts,
     front::Front,
     guard::HeadLimits,
+    http1::{Crowd, Http1, Peer},
     http2::Http2,
     hub::Hub,
     inlet::push::Inlet,
     metrics::Metrics,
     ops::Readiness,
-    outlet::{Outlet, sse::Worker},
+    outlet::{Outlet, lean::Lean, sse::Worker},
     proxy_protocol::ProxyProtocol,
     watch::{ConnectionLimits, StallWatch},
 };
@@ -108,6 +115,75 @@ async fn connections(
     spawn(Rc::clone(&worker.shard).run(config.join_max));
     spawn(Rc::clone(&worker.stall_watch).run(config.stall));
     let front = Rc::new(front(Arc::clone(&public), worker).await?);
+    let actix = actix(&public, &front).await?;
+    let http2 = Rc::new(Http2 {
+        streams_max: config.http2_streams_max,
+        full: public.metrics.limit("http2-streams-max"),
+        stall: config.stall,
+        hub: public.hub.clone(),
+    });
+    let http1 = own_http1(&public, &front, {
+        let (actix, stall_watch) = (Rc::clone(&actix), Rc::clone(&stall_watch));
+        move |io, ahead, peer| {
+            let socket = Socket::new(Transport::Plain(io), ahead, false);
+            stall_watch.add(socket.connection());
+            Box::pin(actix.call((socket, peer)).map(heed))
+        }
+    });
+    let http1 = http1.map_err(|err| tracing::error!(error = %err, "epoll"))?;
+    // Boxed, each: a connection's task keeps the room for whatever it ever is, such as a TLS
+    // handshake, and has each future that is in line in it twice (where it was moved from and to).
+    let service = fn_service(move |io| {
+        let accepted = Box::pin(public.acceptor.clone().accept(io));
+        let (actix, http1, http2) = (Rc::clone(&actix), Rc::clone(&http1), Rc::clone(&http2));
+        let (front, public, watch) =
+            (Rc::clone(&front), Arc::clone(&public), Rc::clone(&stall_watch));
+        Box::pin(async move {
+            let Accepted { transport, ahead, is_http2, peer } = match accepted.await {
+                Ok(accepted) => accepted,
+                Err(err) => {
+                    tracing::debug!(error = %err, "connection not accepted");
+                    return Ok(());
+                }
+            };
+            let Ok(counted) = public.by_address.one_more(peer.map(|peer| network(peer.ip())))
+            else {
+                public.metrics.limit("connections-per-address").inc();
+                return Ok(());
+            };
+            let transport = match transport {
+                Transport::Plain(io) if !is_http2 && public.config.lean_streams => {
+                    let peer = Box::new(Peer { address: peer, counted });
+                    Box::pin(http1.serve(io, ahead, peer)).await;
+                    return Ok(());
+                }
+                transport => transport,
+            };
+            let socket = Socket::new(transport, ahead, is_http2);
+            watch.add(socket.connection());
+            if is_http2 {
+                heed(Box::pin(http2.serve(socket, peer, &front)).await);
+            } else {
+                heed(actix.call((socket, peer)).await);
+            }
+            drop(counted);
+            Ok(())
+        })
+    });
+    service.new_service(()).await
+}
+
+/// HTTP/1.1 as actix serves it.
+async fn actix<S>(
+    public: &Public,
+    front: &Rc<S>,
+) -> Result<
+    Rc<impl Service<(Socket, Option<SocketAddr>), Response = (), Error = DispatchError> + use<S>>,
+    (),
+>
+where
+    S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
+{
     let http1 = HttpService::build()
         // No timers for each request: `StallWatch` closes idle connections, and slow ones.
         .keep_alive(KeepAlive::Os)
@@ -119,48 +195,57 @@ async fn connections(
             data.insert::<Rc<Connection>>(Rc::clone(socket.connection()));
         })
         .h1(fn_factory({
-            let front = Rc::clone(&front);
+            let front = Rc::clone(front);
             move || std::future::ready(Ok::<_, ()>(Rc::clone(&front)))
         }));
-    let http1 = Rc::new(http1.new_service(()).await?);
-    let http2 = Rc::new(Http2 {
-        streams_max: config.http2_streams_max,
-        full: public.metrics.limit("http2-streams-max"),
+    Ok(Rc::new(http1.new_service(()).await?))
+}
+
+fn heed<E: std::fmt::Display>(ended: Result<(), E>) {
+    if let Err(err) = ended {
+        tracing::debug!(error = %err, "connection failed");
+    }
+}
+
+/// HTTP/1.1 in clear text, but for what is odd.
+fn own_http1<S>(
+    public: &Public,
+    front: &Rc<S>,
+    actix: impl Fn(TcpStream, Bytes, Option<SocketAddr>) -> LocalBoxFuture<'static, ()> + 'static,
+) -> io::Result<Rc<Http1<S>>>
+where
+    S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
+    S::Future: 'static,
+{
+    let config = &public.config;
+    let slot = Rc::<OnceCell<Weak<Http1<S>>>>::default();
+    let to = Rc::clone(&slot);
+    let lean = Lean::new(config.stall, move |io, peer| {
+        let Some(http1) = to.get().and_then(Weak::upgrade) else { return };
+        let known = |peer: Box<dyn Any>| peer.downcast::<Peer>().ok();
+        let peer = peer
+            .and_then(known)
+            .unwrap_or_else(|| Box::new(Peer { address: io.peer_addr().ok(), counted: None }));
+        if let Ok(io) = TcpStream::from_std(io) {
+            spawn(http1.serve(io, Bytes::new(), peer));
+        }
+    })?;
+    spawn(Rc::clone(&lean).run());
+    let http1 = Rc::new(Http1 {
+        front: Rc::clone(front),
+        config: ServiceConfigBuilder::new().keep_alive(KeepAlive::Os).build(),
+        head_time: config.head_time,
+        slow_heads: public.metrics.limit("head-time"),
         stall: config.stall,
-        hub: public.hub.clone(),
+        lean,
+        actix: Box::new(actix),
+        crowd: Rc::new(Crowd::new(
+            config.connections_beside_streams / 2,
+            public.metrics.limit("connections-beside-streams"),
+        )),
     });
-    // Boxed, each: a connection's task keeps the room for whatever it ever is, such as a TLS
-    // handshake, and has each future that is in line in it twice (where it was moved from and to).
-    let service = fn_service(move |io| {
-        let accepted = Box::pin(public.acceptor.clone().accept(io));
-        let (http1, http2, front) = (Rc::clone(&http1), Rc::clone(&http2), Rc::clone(&front));
-        let (public, stall_watch) = (Arc::clone(&public), Rc::clone(&stall_watch));
-        Box::pin(async move {
-            let (socket, peer) = match accepted.await {
-                Ok(accepted) => accepted,
-                Err(err) => {
-                    tracing::debug!(error = %err, "connection not accepted");
-                    return Ok(());
-                }
-            };
-            let Ok(_counted) = public.by_address.one_more(peer.map(|peer| network(peer.ip())))
-            else {
-                public.metrics.limit("connections-per-address").inc();
-                return Ok(());
-            };
-            stall_watch.add(socket.connection());
-            let ended = if socket.connection().is_http2 {
-                Box::pin(http2.serve(socket, peer, &front)).await.map_err(|err| err.to_string())
-            } else {
-                http1.call((socket, peer)).await.map_err(|err| err.to_string())
-            };
-            if let Err(error) = ended {
-                tracing::debug!(error, "connection failed");
-            }
-            Ok(())
-        })
-    });
-    service.new_service(()).await
+    drop(slot.set(Rc::downgrade(&http1)));
+    Ok(http1)
 }
 
 /// What answers requests, over whichever protocol they come.

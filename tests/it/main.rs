@@ -40,6 +40,8 @@ mod seeds;
 
 mod straight;
 
+mod lean;
+
 mod stream;
 
 mod round_trip;

@@ -28,6 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("accept", &["config", "connection", "proxy_protocol"]),
     ("guard", &["config", "problem"]),
     ("front", &["config", "connection", "guard", "inlet"]),
+    ("http1", &["http1", "connection", "counts", "outlet"]),
     ("http2", &["http2", "clock", "connection", "hub"]),
     ("hub", &["hub", "event", "message"]),
     ("backplane", &["backplane", "hub", "event", "message", "burst", "clock", "config", "metrics"]),

@@ -68,9 +68,14 @@ pub fn request(
 /// Sends bytes, and reads what comes until the server closes, or has said nothing for a while. Either
 /// may end early: whoever is attacked may close.
 pub fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+    exchange_for(address, bytes, std::time::Duration::from_millis(500))
+}
+
+/// As [`exchange`], with how long a silence ends it.
+pub fn exchange_for(address: SocketAddr, bytes: &[u8], silence: std::time::Duration) -> String {
     let mut socket = connect(address);
     socket.write_all(bytes).ok();
-    socket.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+    socket.set_read_timeout(Some(silence)).unwrap();
     let mut text = Vec::new();
     let ended = socket.read_to_end(&mut text);
     let mut text = String::from_utf8_lossy(&text).into_owned();
@@ -216,6 +221,11 @@ impl EventSource {
 
     pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
+    }
+
+    /// What it comes from.
+    pub fn socket(&self) -> TcpStream {
+        self.body.reader.get_ref().try_clone().unwrap()
     }
 
     /// From now on nothing is waited for.

@@ -1,0 +1,147 @@
+//! The socket of a stream that writes itself.
+
+use std::{io, mem, net::TcpStream, rc::Weak, task::Waker};
+
+use bytes::Bytes;
+
+use super::Lean;
+use crate::connection::chunk::{LAST_CHUNK, send_chunk, send_rest};
+
+/// The socket of a stream that writes itself.
+#[derive(Debug)]
+pub struct LeanSocket {
+    /// None when it was taken.
+    io: Option<TcpStream>,
+    /// What of the last chunk was not taken.
+    rest: Option<Box<Bytes>>,
+    by: Weak<Lean>,
+    key: u32,
+    /// Whether anything was taken since this was last asked.
+    progress: bool,
+    state: State,
+    /// Wakes the stream when its token is renewed.
+    waker: Waker,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// The response has been ended.
+    Last,
+    /// The connection is gone.
+    Broken,
+    /// Its reader took nothing.
+    Stalled,
+}
+
+impl LeanSocket {
+    /// `head` goes out before all chunks.
+    pub(super) fn new(io: TcpStream, head: Bytes, by: Weak<Lean>, key: u32, waker: Waker) -> Self {
+        Self {
+            io: Some(io),
+            rest: Some(Box::new(head)),
+            by,
+            key,
+            progress: false,
+            state: State::Open,
+            waker,
+        }
+    }
+
+    /// Writes a chunk, when [`LeanSocket::flush`] has said that there is room. Returns whether it
+    /// was taken whole.
+    pub fn write_chunk(&mut self, chunk: &Bytes) -> bool {
+        match self.io.as_ref().map(|io| send_chunk(io, chunk)) {
+            Some(Ok(sent)) => {
+                self.progress |= 0 < sent.bytes;
+                self.keep(sent.rest)
+            }
+            Some(Err(err)) => self.breaks(&err),
+            None => false,
+        }
+    }
+
+    /// Ends the response.
+    pub fn write_last_chunk(&mut self) {
+        self.state = State::Last;
+        self.keep(LAST_CHUNK);
+    }
+
+    fn breaks(&mut self, err: &io::Error) -> bool {
+        let timed_out = err.kind() == io::ErrorKind::TimedOut;
+        self.state = if timed_out { State::Stalled } else { State::Broken };
+        false
+    }
+
+    fn keep(&mut self, rest: Bytes) -> bool {
+        let is_whole = rest.is_empty();
+        self.rest = (!is_whole).then(|| Box::new(rest));
+        is_whole
+    }
+
+    /// Writes what is left of the last chunk. Returns whether there is nothing left.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        if matches!(self.state, State::Broken | State::Stalled) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        while let (Some(io), Some(rest)) = (&self.io, &mut self.rest) {
+            let taken = match send_rest(io, rest) {
+                Ok(taken) => taken,
+                Err(err) => {
+                    self.breaks(&err);
+                    return Err(err);
+                }
+            };
+            if taken == 0 {
+                return Ok(false);
+            }
+            self.progress = true;
+            let _taken = rest.split_to(taken);
+            if rest.is_empty() {
+                self.rest = None;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether all of the response was written.
+    pub fn is_over(&self) -> bool {
+        self.state == State::Last && self.rest.is_none()
+    }
+
+    /// Has the stream driven when its worker's task has its turn.
+    pub fn drive_soon(&self) {
+        if let Some(by) = self.by.upgrade() {
+            by.drive_soon(self.key);
+        }
+    }
+
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Whether it ended because its reader took nothing.
+    pub fn is_stalled(&self) -> bool {
+        self.state == State::Stalled
+    }
+
+    pub(super) fn has_timed_out(&self) -> bool {
+        let error = self.io.as_ref().and_then(|io| io.take_error().ok().flatten());
+        error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    }
+
+    pub(super) fn stalls(&mut self) {
+        self.state = State::Stalled;
+    }
+
+    pub(super) fn took_something(&mut self) -> bool {
+        mem::take(&mut self.progress)
+    }
+
+    pub(super) fn take(&mut self) -> Option<TcpStream> {
+        self.io.take()
+    }
+}

@@ -1,0 +1,169 @@
+//! The two ways of a stream to its socket: as the body of a response, which asks for what comes
+//! next, and on its own.
+
+use std::{
+    cell::RefCell,
+    hint::black_box,
+    rc::{Rc, Weak},
+    task::{Context, Poll},
+};
+
+use actix_web::web;
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{FellBehind, Held, Stream, Way};
+use crate::{
+    hub::{Listener, Subscriber},
+    outlet::{
+        Outlet,
+        lean::{Driven, LeanSocket},
+    },
+    watch::Watch,
+};
+
+/// A stream that has much to give lets others go on after so many blocks.
+const BLOCKS_IN_TURN: usize = 16;
+
+impl Stream {
+    /// A stream that is the body of a response.
+    pub fn body(
+        outlet: web::Data<Outlet>,
+        subscriber: Subscriber,
+        watch: Watch,
+        held: Held,
+    ) -> Rc<RefCell<Self>> {
+        let due = (Instant::now() + outlet.keep_alive).min(held.end_at);
+        let timer = Box::pin(tokio::time::sleep_until(due));
+        let way = Way::Body { connection: Rc::clone(watch.connection()), watch, timer };
+        Rc::new(RefCell::new(Self::new(outlet, subscriber, way, held)))
+    }
+
+    /// A stream that writes itself. It is to be driven at once.
+    pub fn lean(
+        outlet: web::Data<Outlet>,
+        subscriber: Subscriber,
+        socket: LeanSocket,
+        held: Held,
+    ) -> Rc<RefCell<Self>> {
+        let stream = Rc::new(RefCell::new(Self::new(outlet, subscriber, Way::Lean(socket), held)));
+        Self::listen(&stream);
+        stream
+    }
+
+    /// Has what is published written by the stream itself, without any task being woken.
+    fn listen(this: &Rc<RefCell<Self>>) {
+        let weak: Weak<RefCell<Self>> = Rc::downgrade(this);
+        this.borrow().subscriber.listen(weak);
+    }
+
+    /// The same, of a body that goes out in chunks, while its socket is idle.
+    pub fn write_straight(this: &Rc<RefCell<Self>>) {
+        let takes_chunks = match &this.borrow().way {
+            Way::Body { connection, .. } => connection.takes_chunks(),
+            Way::Lean(_) => false,
+        };
+        if takes_chunks {
+            Self::listen(this);
+        }
+    }
+
+    /// What comes next, for the response that this is the body of.
+    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FellBehind>>> {
+        let chunk = self.poll_chunk(cx);
+        if let Way::Body { connection, watch, timer: _ } = &self.way {
+            watch.asked(chunk.is_ready());
+            if chunk.is_ready() {
+                connection.is_due();
+            }
+        }
+        chunk
+    }
+
+    /// Something is left to do: whose task is not to be woken sees to it itself.
+    fn is_not_done(&self) -> bool {
+        match &self.way {
+            Way::Body { .. } => false,
+            Way::Lean(socket) => {
+                self.subscriber.wait_no_more();
+                socket.drive_soon();
+                true
+            }
+        }
+    }
+
+    /// Its socket, if it writes itself.
+    pub fn lean_socket(&mut self) -> Option<&mut LeanSocket> {
+        match &mut self.way {
+            Way::Lean(socket) => Some(socket),
+            Way::Body { .. } => None,
+        }
+    }
+
+    /// Writes what there is, for as long as the socket takes it, but not for ever.
+    pub fn drive(&mut self) -> Driven {
+        let Some(waker) = self.lean_socket().map(|socket| socket.waker()) else {
+            return Driven::Broken;
+        };
+        let mut cx = Context::from_waker(&waker);
+        for _ in 0..BLOCKS_IN_TURN {
+            let flushed = self.lean_socket().map(|socket| (socket.flush(), socket.is_over()));
+            match flushed {
+                Some((Ok(true), true)) => return Driven::Over,
+                Some((Ok(true), false)) => {}
+                Some((Ok(false), _)) => return Driven::Blocked,
+                Some((Err(_), _)) | None => return Driven::Broken,
+            }
+            let chunk = match self.poll_chunk(&mut cx) {
+                Poll::Ready(chunk) => chunk,
+                Poll::Pending if self.subscriber.has_more() => return Driven::Again,
+                Poll::Pending => return Driven::Waits(self.due()),
+            };
+            let Some(socket) = self.lean_socket() else { return Driven::Broken };
+            match chunk {
+                // What is not taken, and errors, are the next flush's.
+                Some(Ok(chunk)) => drop(socket.write_chunk(&chunk)),
+                Some(Err(FellBehind)) => return Driven::Broken,
+                None => socket.write_last_chunk(),
+            }
+        }
+        Driven::Again
+    }
+}
+
+impl Listener for RefCell<Stream> {
+    fn is_ready(&self) -> bool {
+        let stream = self.borrow();
+        // Looked at only to have them fetched: what the call needs lies in several places.
+        black_box((stream.first.is_some(), stream.told, stream.written_at));
+        black_box(stream.subscriber.has_more());
+        match &stream.way {
+            Way::Body { connection, .. } => {
+                black_box(connection.takes_chunks());
+                connection.is_quiet() && stream.subscriber.hub().draining().is_none()
+            }
+            Way::Lean(_) => true,
+        }
+    }
+
+    fn call(&self, now: Instant) -> bool {
+        let stream = &mut *self.borrow_mut();
+        if stream.subscriber.hub().draining().is_none() && stream.first.is_none() {
+            while let Some(read) = stream.subscriber.read() {
+                let block = stream.give(read);
+                stream.written_at = now;
+                let whole = match &mut stream.way {
+                    Way::Body { connection, .. } => connection.write_chunk(&block),
+                    Way::Lean(socket) => socket.write_chunk(&block),
+                };
+                if !whole || stream.first.is_some() {
+                    return stream.is_not_done();
+                }
+            }
+            if !stream.subscriber.has_more() && !stream.id_due {
+                return true;
+            }
+        }
+        stream.is_not_done()
+    }
+}

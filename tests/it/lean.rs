@@ -1,0 +1,305 @@
+//! Streams that write themselves: to their readers they are the same as those that actix serves.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::{
+    reading,
+    support::{
+        eventually,
+        gateway::{Gateway, message},
+        http1::{self, EventSource},
+        jwks::{KeyServer, sign},
+    },
+};
+
+const STREAMS: &str = "stream_events_streams";
+
+fn lean(flags: &[(&'static str, &str)]) -> Gateway {
+    Gateway::dev(&[flags, &[("lean-streams", "on")]].concat())
+}
+
+/// What differs from one run to the next: times, ids, names, and how long to wait.
+fn without_chance(text: &str) -> String {
+    let shown = |line: &str| {
+        let names = ["date: ", "retry-after: ", "retry: ", "id: "];
+        let name = names.iter().find(|name| line.starts_with(**name));
+        name.map_or_else(|| line.to_owned(), |name| format!("{name}…\n"))
+    };
+    // A chunk's size tells how long the ids in it are.
+    let is_size = |line: &str| {
+        let text = line.trim_end();
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let text = text.replace("HTTP/1.", "\n\nHTTP/1.");
+    let mut lines: Vec<_> =
+        text.split_inclusive('\n').filter(|line| !is_size(line)).map(shown).collect();
+    // Fields of a head come in any order, and what is listed in them too.
+    for head in lines.split_mut(|line| line.trim().is_empty()) {
+        if head.iter().any(|line| line.starts_with("HTTP/1.")) {
+            head.sort_unstable();
+            for line in head {
+                let mut words: Vec<_> = line.trim_end().split([' ', ',']).collect();
+                words.sort_unstable();
+                *line = words.join(" ") + "\n";
+            }
+        }
+    }
+    // Ids and names in data: of digits.
+    let is_id =
+        |word: &str| 20 < word.len() && word.bytes().all(|b| b"-abcdef0123456789".contains(&b));
+    let text = lines.concat();
+    let words = text.split('"').map(|word| if is_id(word) { "…" } else { word });
+    words.collect::<Vec<_>>().join("\"")
+}
+
+/// What clients ask for, and what they had better not.
+fn requests(token: &str) -> Vec<String> {
+    let with = |line: &str, fields: &str| format!("{line} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    let auth = format!("Authorization: {token}\r\n");
+    let events = "Accept: text/event-stream\r\n";
+    // What is pushed here is for none of the streams.
+    vec![
+        with("GET /events", &auth),
+        with("GET /events?since=10m", &auth),
+        with("GET /events?topic=orders", &format!("{auth}{events}")),
+        with("GET /events?since=10m", &format!("{auth}Origin: https://app.example.com\r\n")),
+        with("GET /events", &format!("{auth}Origin: https://evil.example\r\n")),
+        with("GET /events", &format!("{auth}Last-Event-ID: abc\r\n")),
+        with("GET /events", &format!("{auth}Connection: close\r\n")),
+        with("GET /events", &format!("{auth}Connection: Upgrade\r\nUpgrade: h2c\r\n")),
+        with("GET http://a/events?since=10m", &auth),
+        with("GET /events/", &auth),
+        with("GET /events?topics=orders", &auth),
+        with("GET /events?topic=one,two,three", &auth),
+        with("GET /events?topic=secret", &auth),
+        with("GET /events", "Authorization: Bearer x\r\n"),
+        with("GET /events", ""),
+        with("GET /events", &format!("{auth}Accept: text/html\r\n")),
+        with("GET /events?ticket=none", events),
+        with("HEAD /events", &auth),
+        with("POST /events", "Content-Length: 0\r\n"),
+        with("DELETE /events", ""),
+        with(
+            "OPTIONS /events",
+            "Origin: https://app.example.com\r\nAccess-Control-Request-Method: GET\r\n",
+        ),
+        with("GET /nowhere", ""),
+        with("GET /healthz", ""),
+        with("GET /healthz", "Connection: close\r\n"),
+        format!("{}{}", with("GET /healthz", ""), with("GET /nowhere", "")),
+        format!("\r\n\r\n{}", with("GET /healthz", "")),
+        format!("GET /events HTTP/1.0\r\n{auth}\r\n"),
+        format!("GET /events HTTP/1.1\nHost: a\n{auth}\n\n"),
+        format!("GET /events HTTP/1.1\r\n{auth}\r\n"),
+        format!("GET /events HTTP/1.1\r\nHost: a\r\n X: folded\r\n{auth}\r\n"),
+        with("GET /events", &format!("{auth}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n")),
+        with("GET /events", &format!("{auth}{auth}")),
+        format!(
+            "{}body{}",
+            with("GET /events", &format!("{auth}Content-Length: 4\r\n")),
+            with("GET /healthz", "")
+        ),
+        format!("{}{}", with("GET /events", &auth), with("GET /healthz", "Connection: close\r\n")),
+        format!("{}{{\"message\":{{}}}}", with("POST /push/others", "Content-Length: 14\r\n")),
+        format!(
+            "{}2\r\n{{}}\r\n0\r\n\r\n",
+            with("POST /push/others", "Transfer-Encoding: chunked\r\n")
+        ),
+        with("POST /push/others", "Content-Length: 14\r\nExpect: 100-continue\r\n")
+            + "{\"message\":{}}",
+        with("POST /push/others", "Content-Length: 20000000\r\n"),
+        with("POST /push/..", "Content-Length: 2\r\n") + "{}",
+        "garbage\r\n\r\n".to_owned(),
+        with(&format!("GET /{}", "a".repeat(40_000)), ""),
+    ]
+}
+
+/// Whatever is asked, and however: the same bytes, on the same connection.
+#[test]
+fn both_ways_give_the_same_bytes() {
+    let keys = KeyServer::start();
+    let url = keys.url();
+    let token = reading::bearer(&sign(&reading::claims(&["orders"])));
+    let gateways = ["on", "off"].map(|lean| {
+        let gateway = Gateway::serve(&[
+            ("push-auth", "none"),
+            ("read-auth", "jwt"),
+            ("read-jwks-url", &url),
+            ("cors-origin", "https://app.example.com"),
+            ("topics-per-stream", "2"),
+            ("stream-age-max", "1 s"),
+            ("lean-streams", lean),
+        ]);
+        eventually("ready", || (gateway.get("/readyz", &[]).status == 200).then_some(()));
+        gateway.push("orders", &message("first", "1"));
+        gateway.push("orders", &message("second\nline", "2"));
+        gateway
+    });
+    let requests = requests(&token);
+    let ask = |gateway: &Gateway, request: &str| {
+        let silence = Duration::from_secs(2);
+        without_chance(&http1::exchange_for(gateway.address, request.as_bytes(), silence))
+    };
+    let [lean, ordinary] = &gateways;
+    let both = |requests: Vec<&String>| {
+        std::thread::scope(|scope| {
+            let asked = requests.into_iter().map(|request| {
+                let lean = scope.spawn(|| ask(lean, request));
+                (request, lean, scope.spawn(|| ask(ordinary, request)))
+            });
+            for (request, lean, ordinary) in asked.collect::<Vec<_>>() {
+                assert_eq!(lean.join().unwrap(), ordinary.join().unwrap(), "{request:?}");
+            }
+        });
+    };
+    // What is pushed moves the cursors of streams that do not show it.
+    let (pushes, others) = requests.iter().partition(|request| request.starts_with("POST /push"));
+    both(others);
+    both(pushes);
+}
+
+/// What a peer sends while its stream is open stays where it is, and is answered when the stream has
+/// ended.
+#[test]
+fn the_next_request_is_answered_after_the_stream() {
+    let gateway = lean(&[("stream-age-max", "1 s")]);
+    let mut socket = http1::connect(gateway.address);
+    http1::write_head(&mut socket, "GET", "/events", &[]);
+    gateway.until_metric(STREAMS, 1.0);
+    http1::write_head(&mut socket, "GET", "/healthz", &[("Connection", "close")]);
+    let mut text = String::new();
+    socket.read_to_string(&mut text).unwrap();
+    assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2, "{text}");
+    assert!(text.contains("max-age") && text.ends_with("{\"status\":\"ok\"}"), "{text}");
+}
+
+/// On one connection, one after the other: each is lean again.
+#[test]
+fn a_connection_has_one_stream_after_the_other() {
+    let gateway = lean(&[("stream-age-max", "1 s")]);
+    let socket = http1::connect(gateway.address);
+    for round in 0..3 {
+        let mut writer = socket.try_clone().unwrap();
+        http1::write_head(&mut writer, "GET", "/events", &[]);
+        let mut source = EventSource::from_socket(socket.try_clone().unwrap());
+        assert_eq!(source.next_raw().unwrap().event, "stream-open");
+        gateway.publish("orders", round.to_string());
+        assert_eq!(source.next().data, round.to_string());
+        assert_eq!(source.next_raw().unwrap().event, "stream-end");
+        assert!(source.next_block().is_none());
+    }
+}
+
+/// A megabyte of it: it fills the kernel's buffer, and nothing else.
+#[test]
+fn what_a_peer_sends_beside_its_stream_is_not_kept() {
+    let gateway = lean(&[("keep-alive", "1 s")]);
+    let mut source = gateway.events("");
+    let socket = source.socket();
+    socket.set_nonblocking(true).unwrap();
+    let (mut sent, beside) = (0, vec![b'x'; 65_536]);
+    while let Ok(taken) = (&socket).write(&beside) {
+        sent += taken;
+    }
+    assert!(0 < sent, "it was taken by the kernel");
+    socket.set_nonblocking(false).unwrap();
+    gateway.publish("orders", "still there");
+    assert_eq!(source.next().data, "still there");
+    drop((source, socket));
+    gateway.until_metric(STREAMS, 0.0);
+}
+
+/// A closed tab: at once, and not with the next keep-alive. Also when only half of it is closed, as with
+/// actix.
+#[test]
+fn a_reader_that_leaves_is_gone_at_once() {
+    let gateway = lean(&[("keep-alive", "10 min")]);
+    for how in [std::net::Shutdown::Both, std::net::Shutdown::Write] {
+        let source = gateway.events("");
+        gateway.until_metric(STREAMS, 1.0);
+        source.socket().shutdown(how).unwrap();
+        gateway.until_metric(STREAMS, 0.0);
+    }
+    // And one that is reset.
+    let source = gateway.events("");
+    socket2::SockRef::from(&source.socket()).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(source);
+    gateway.until_metric(STREAMS, 0.0);
+    gateway.until_metric("stream_events_streams_ended_total{reason=\"client\"}", 3.0);
+}
+
+/// A stream's token is renewed on another thread than the stream's.
+#[test]
+fn a_lean_stream_is_renewed_and_expires() {
+    let keys = KeyServer::start();
+    let gateway = reading::gateway(&keys, &[("lean-streams", "on"), ("workers", "2")]);
+    let token = |seconds: u64| {
+        sign(&json!({ "sub": "alice", "exp": reading::now() + seconds, "topics": ["*"] }))
+    };
+    let mut source = reading::open(&gateway, "", &token(3));
+    let name: serde_json::Value =
+        serde_json::from_str(&source.opened.as_ref().unwrap().data).unwrap();
+    assert_eq!(source.next_raw().unwrap().event, "stream-auth", "its end is near");
+    let path = format!("/renew?stream={}", name["stream"].as_str().unwrap());
+    let bearer = reading::bearer(&token(5));
+    assert_eq!(gateway.post(&path, &[("Authorization", &bearer)], b"").status, 202);
+    assert_eq!(source.next_raw().unwrap().event, "stream-auth", "it was put off");
+    let start = Instant::now();
+    loop {
+        let event = source.next_raw().unwrap();
+        if event.event == "stream-end" {
+            assert_eq!(event.data, "{\"reason\":\"expired\"}");
+            break;
+        }
+    }
+    assert!(Duration::from_secs(2) < start.elapsed(), "not with the first token");
+}
+
+/// Many at once, of which some stop reading, leave, or ask for the past: nobody loses anything.
+#[test]
+fn a_crowd_of_lean_streams() {
+    const EVENTS: usize = 50;
+    let gateway = lean(&[("stall", "4 s"), ("keep-alive", "1 s"), ("workers", "2")]);
+    let stalled: Vec<TcpStream> = (0..20)
+        .map(|_| {
+            let mut socket = http1::connect(gateway.address);
+            socket2::SockRef::from(&socket).set_recv_buffer_size(4_096).unwrap();
+            http1::write_head(&mut socket, "GET", "/events", &[]);
+            socket
+        })
+        .collect();
+    gateway.until_metric(STREAMS, 20.0);
+    let open = |query| {
+        let mut source = gateway.events(query);
+        std::thread::spawn(move || {
+            let mut next = 0;
+            while next < EVENTS {
+                let n: usize = source.next().data.split(' ').next().unwrap().parse().unwrap();
+                assert_eq!(n, next);
+                next += 1;
+            }
+        })
+    };
+    let mut readers: Vec<_> = (0..100).map(|_| open("")).collect();
+    let large = "x".repeat(50_000);
+    for n in 0..EVENTS {
+        gateway.publish("orders", format!("{n} {large}"));
+        if n % 10 == 9 {
+            // Some leave, and some want to have it all.
+            drop((gateway.events(""), gateway.events("?since=1h")));
+            readers.extend((0..5).map(|_| open("?since=1h")));
+        }
+    }
+    for reader in readers {
+        reader.join().unwrap();
+    }
+    gateway.until_metric("stream_events_streams_ended_total{reason=\"stalled\"}", 20.0);
+    drop(stalled);
+    gateway.until_metric(STREAMS, 0.0);
+}
