@@ -34,6 +34,7 @@ use tokio_util::codec::Encoder as _;
 use wire::{Body, Heard, Wire};
 
 use crate::{
+    connection::Heads,
     counts::One,
     outlet::lean::{Hatch, Lean, Left},
 };
@@ -48,6 +49,7 @@ pub struct Http1<S> {
     /// A peer that takes nothing for so long is let go.
     pub stall: Duration,
     pub lean: Rc<Lean>,
+    pub heads: Heads,
     /// Serves what is odd.
     pub actix: Box<dyn Fn(TcpStream, Bytes, Option<SocketAddr>) -> LocalBoxFuture<'static, ()>>,
     pub crowd: Rc<Crowd>,
@@ -89,7 +91,7 @@ where
     /// Serves a connection on which `ahead` came already.
     pub async fn serve(self: Rc<Self>, io: TcpStream, ahead: Bytes, peer: Box<Peer>) {
         let _one = self.crowd.enter();
-        let mut wire = Wire::new(io, ahead, &self.config, self.head_time);
+        let mut wire = Wire::new(io, ahead, &self.config, self.head_time, self.heads.head());
         let mut peer = Some(peer);
         loop {
             match wire.hear(&self.crowd).await {

@@ -3,6 +3,7 @@
 
 pub mod chunk;
 mod frames;
+mod heads;
 mod socket;
 
 use std::{
@@ -16,6 +17,7 @@ use actix_http::Extensions;
 use bytes::Bytes;
 use chunk::send_chunk;
 use frames::Frames;
+pub use heads::{HEADS_MAX_BYTES, Head, Heads};
 pub use socket::{Socket, Transport};
 
 /// A connection, as its streams see it. actix offers no way to end a response whose socket takes
@@ -41,6 +43,7 @@ pub struct Connection {
     timed_out: Cell<bool>,
     /// Since when the head of a request has been coming in.
     head_since: Cell<Option<Instant>>,
+    head: RefCell<Head>,
     /// Where in what its peer sends it is: of HTTP/2.
     frames: Option<Box<RefCell<Frames>>>,
     /// Whether a request came since the last look.
@@ -65,7 +68,7 @@ impl Drop for Request {
 pub const IDLE_MAX: Duration = Duration::from_secs(620);
 
 impl Connection {
-    fn new(transport: Option<Transport>, is_http2: bool) -> Self {
+    fn new(transport: Option<Transport>, is_http2: bool, heads: &Heads) -> Self {
         Self {
             transport: RefCell::new(transport),
             is_http2,
@@ -78,6 +81,7 @@ impl Connection {
             timed_out: Cell::new(false),
             // The first one begins with the connection.
             head_since: Cell::new(Some(Instant::now())),
+            head: RefCell::new(heads.head()),
             frames: is_http2.then(|| Box::new(RefCell::new(Frames::new()))),
             asked: Cell::new(false),
             idle_since: Cell::new(None),
@@ -166,7 +170,7 @@ impl Connection {
     /// is answered.
     pub fn request(self: &Rc<Self>) -> Request {
         if !self.is_http2 {
-            self.head_since.set(None);
+            self.head_ends();
         }
         self.asked.set(true);
         self.requests.set(self.requests.get() + 1);
@@ -200,15 +204,24 @@ impl Connection {
     fn heard(&self, bytes: &[u8]) {
         if let Some(frames) = &self.frames {
             let seen = frames.borrow_mut().read(bytes);
-            if !seen.is_coming {
-                self.head_since.set(None);
-            } else if seen.is_new || self.head_since.get().is_none() {
+            if seen.is_new || !seen.is_coming {
+                self.head_ends();
+            }
+            if seen.is_coming && self.head_since.get().is_none() {
                 self.head_since.set(Some(Instant::now()));
             }
         // Empty lines between requests are to be ignored (RFC 9112, section 2.2).
         } else if bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
             self.head_begins();
         }
+        if self.head_since.get().is_some() && !self.head.borrow_mut().grow(bytes.len()) {
+            self.close();
+        }
+    }
+
+    fn head_ends(&self) {
+        self.head_since.set(None);
+        self.head.borrow_mut().end();
     }
 
     fn head_begins(&self) {
@@ -235,9 +248,13 @@ mod tests {
 
     use super::*;
 
+    fn heads() -> Heads {
+        Heads::new(1_000_000, prometheus::IntCounter::new("refused", "refused").unwrap())
+    }
+
     #[test]
     fn idle_connections_are_kept_for_longer_than_a_load_balancer_keeps_them() {
-        let connection = Rc::new(Connection::new(None, false));
+        let connection = Rc::new(Connection::new(None, false, &heads()));
         let start = Instant::now();
         let after = |time: Duration| start + time;
         assert!(!connection.is_idle(start, IDLE_MAX));
@@ -263,7 +280,7 @@ mod tests {
         }
         let woken = Arc::new(Woken(AtomicUsize::new(0)));
         for (answering, nudged) in [(true, 1), (false, 0)] {
-            let connection = Rc::new(Connection::new(None, false));
+            let connection = Rc::new(Connection::new(None, false, &heads()));
             connection.waker.replace(Some(Arc::clone(&woken).into()));
             let _request = answering.then(|| connection.request());
             connection.nudge();
@@ -274,7 +291,7 @@ mod tests {
     #[test]
     fn heads_have_a_time_limit_and_answers_have_none() {
         let max = Duration::from_secs(5);
-        let connection = Rc::new(Connection::new(None, false));
+        let connection = Rc::new(Connection::new(None, false, &heads()));
         let is_slow_after = |time: Duration| connection.is_slow(Instant::now() + time, max);
         assert!(!is_slow_after(max / 2));
         assert!(is_slow_after(max));

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Heads};
 
 /// A socket as actix gets it.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ pub enum Transport {
 
 impl Socket {
     /// `ahead` is given to the reader before anything else.
-    pub fn new(transport: Transport, ahead: Bytes, is_http2: bool) -> Self {
-        Self { ahead, connection: Rc::new(Connection::new(Some(transport), is_http2)) }
+    pub fn new(transport: Transport, ahead: Bytes, is_http2: bool, heads: &Heads) -> Self {
+        Self { ahead, connection: Rc::new(Connection::new(Some(transport), is_http2, heads)) }
     }
 
     /// See [`Connection`].

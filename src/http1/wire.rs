@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::{codec::Decoder as _, io::poll_read_buf};
 
 use super::Crowd;
-use crate::connection::IDLE_MAX;
+use crate::connection::{Head, IDLE_MAX};
 
 /// A connection, and what was read of it and not yet used.
 pub(super) struct Wire {
@@ -38,6 +38,8 @@ pub(super) struct Wire {
     head_time: Duration,
     /// Moved only when it would fire too late, and looked at anew when it fires too early.
     timer: Pin<Box<Sleep>>,
+    /// What of a head is coming in.
+    coming: Head,
     /// Whether it waits for the first head, which begins with the connection.
     is_first: bool,
 }
@@ -66,10 +68,11 @@ impl Wire {
         ahead: Bytes,
         config: &ServiceConfig,
         head_time: Duration,
+        coming: Head,
     ) -> Self {
         let codec = Codec::new(config.clone());
         let timer = Box::pin(sleep(head_time));
-        Self { io, read: ahead.into(), codec, head_time, timer, is_first: true }
+        Self { io, read: ahead.into(), codec, head_time, timer, coming, is_first: true }
     }
 
     /// The next request.
@@ -81,10 +84,12 @@ impl Wire {
             match head_end(&self.read, looked) {
                 Some(Ok(end)) => {
                     self.is_first = false;
+                    self.coming.end();
                     return self.read_head(end);
                 }
                 Some(Err(())) => return Heard::Odd,
                 None if HEAD_MAX_BYTES < self.read.len() => return Heard::Odd,
+                None if !self.coming.grow(self.read.len() - looked) => return Heard::Nothing,
                 None => looked = self.read.len(),
             }
             // An empty line between requests is none.

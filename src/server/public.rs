@@ -34,7 +34,7 @@ use crate::{
     accept::{Accepted, Acceptor},
     address::network,
     config::Config,
-    connection::{Connection, Socket, Transport},
+    connection::{Connection, HEADS_MAX_BYTES, Heads, Socket, Transport},
     counts::Counts,
     front::Front,
     guard::HeadLimits,
@@ -60,6 +60,7 @@ struct Public {
     readiness: web::Data<Readiness>,
     metrics: Metrics,
     by_address: Arc<Counts<IpAddr>>,
+    heads: Heads,
 }
 
 /// The public listener's server. It runs when it is polled.
@@ -73,7 +74,9 @@ pub(super) fn server(
     let refused = &metrics.proxy_refused;
     let proxy_protocol = config.proxy_protocol.then(|| ProxyProtocol::new(refused.clone()));
     let silent = metrics.limit("hello-time");
+    let heads = Heads::new(HEADS_MAX_BYTES, metrics.limit("head-bytes-max"));
     let public = Arc::new(Public {
+        heads,
         config: config.clone(),
         address: listener.local_addr()?,
         acceptor: Acceptor::new(tls, proxy_protocol, config.stall, config.hello_time, silent),
@@ -124,8 +127,9 @@ async fn connections(
     });
     let http1 = own_http1(&public, &front, {
         let (actix, stall_watch) = (Rc::clone(&actix), Rc::clone(&stall_watch));
+        let heads = public.heads.clone();
         move |io, ahead, peer| {
-            let socket = Socket::new(Transport::Plain(io), ahead, false);
+            let socket = Socket::new(Transport::Plain(io), ahead, false, &heads);
             stall_watch.add(socket.connection());
             Box::pin(actix.call((socket, peer)).map(heed))
         }
@@ -159,7 +163,7 @@ async fn connections(
                 }
                 transport => transport,
             };
-            let socket = Socket::new(transport, ahead, is_http2);
+            let socket = Socket::new(transport, ahead, is_http2, &public.heads);
             watch.add(socket.connection());
             if is_http2 {
                 heed(Box::pin(http2.serve(socket, peer, &front)).await);
@@ -238,6 +242,7 @@ where
         slow_heads: public.metrics.limit("head-time"),
         stall: config.stall,
         lean,
+        heads: public.heads.clone(),
         actix: Box::new(actix),
         crowd: Rc::new(Crowd::new(
             config.connections_beside_streams / 2,

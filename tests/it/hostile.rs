@@ -55,6 +55,26 @@ fn slow_loris_heads() {
     victim.has_recovered();
 }
 
+/// Large ones, from many, that are never finished: together they take no more than they may.
+#[test]
+fn heads_that_fill_the_memory() {
+    let victim = Victim::serve(&["--head-time", "5 min"]).calm();
+    let head = format!("GET /events HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(100_000));
+    let sockets: Vec<_> = (0..2_000)
+        .map(|_| {
+            let mut socket = http1::connect(victim.address);
+            socket.write_all(head.as_bytes()).ok();
+            socket
+        })
+        .collect();
+    victim.serves_a_normal_client();
+    let taken = victim.memory_kib();
+    assert!(taken < 150 * 1024, "{taken} KiB of 200,000");
+    assert!(0.0 < victim.limit_met("head-bytes-max"));
+    drop(sockets);
+    victim.has_recovered_but_for(2 * KEPT_MAX_KIB);
+}
+
 #[test]
 fn slow_loris_bodies() {
     let victim = Victim::serve(&["--body-time", "1 s"]).calm();

@@ -21,7 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("problem", &[]),
     ("rate", &[]),
     ("keys", &["problem"]),
-    ("connection", &["connection"]),
+    ("connection", &["connection", "budget"]),
     ("watch", &["connection"]),
     ("logs", &["clock", "config"]),
     ("proxy_protocol", &["burst"]),
