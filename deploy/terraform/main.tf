@@ -27,6 +27,14 @@ resource "google_service_account" "gateway" {
   display_name = "Stream Events"
 }
 
+# On GKE the pods are this account by Workload Identity (k8s/components/gke/identity.yaml).
+resource "google_service_account_iam_member" "pods_are_gateway" {
+  count              = var.kubernetes_namespace == "" ? 0 : 1
+  service_account_id = google_service_account.gateway.name
+  role               = "roles/iam.workloadIdentityUser"
+  member             = "serviceAccount:${var.project}.svc.id.goog[${var.kubernetes_namespace}/stream-events]"
+}
+
 resource "google_pubsub_subscription" "push" {
   for_each = var.topics
   name     = "${each.value}-to-events"

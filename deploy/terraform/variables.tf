@@ -43,6 +43,12 @@ variable "cloud_run_service" {
   default     = ""
 }
 
+variable "kubernetes_namespace" {
+  description = "The namespace of the pods on GKE, whose ServiceAccount stream-events acts as the gateway's account. Empty: none."
+  type        = string
+  default     = ""
+}
+
 variable "message_ordering" {
   description = "Whether messages of one ordering key come in order, one at a time. Cannot be changed later."
   type        = bool

@@ -8,6 +8,7 @@ from deploy_rules import constant, seconds
 # The roles that are given, and to what each is bound. Nothing is given on the whole project.
 ROLES = {
     "roles/iam.serviceAccountTokenCreator": "google_service_account_iam_member",
+    "roles/iam.workloadIdentityUser": "google_service_account_iam_member",
     "roles/run.invoker": "google_cloud_run_v2_service_iam_member",
     "roles/pubsub.publisher": "google_pubsub_topic_iam_member",
     "roles/pubsub.subscriber": "google_pubsub_subscription_iam_member",
