@@ -8,13 +8,14 @@
 mod wire;
 
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
     convert::Infallible,
     fmt,
     future::poll_fn,
     io,
     net::{IpAddr, SocketAddr},
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     time::Duration,
 };
@@ -29,14 +30,17 @@ use actix_web::{
 use bytes::{Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
 use prometheus::IntCounter;
-use tokio::{io::AsyncWriteExt as _, sync::Notify, time::timeout};
+use tokio::{io::AsyncWrite as _, time::timeout};
 use tokio_util::codec::Encoder as _;
 use wire::{Body, Heard, Wire};
 
 use crate::{
-    connection::Heads,
+    connection::{Heads, IDLE_MAX},
     counts::One,
-    outlet::lean::{Hatch, Lean, Left},
+    outlet::{
+        lean::{Hatch, Lean, Left},
+        opening::Subscribed,
+    },
 };
 
 /// How connections are served.
@@ -63,11 +67,8 @@ pub struct Peer {
     pub counted: Option<One<IpAddr>>,
 }
 
-/// What becomes of a connection after a request.
-enum After {
-    GoesOn(Wire),
-    Over,
-}
+/// A connection, which a body that is being read has a part in.
+type Shared = Rc<RefCell<Wire>>;
 
 /// The head of a response seldom has more.
 const HEAD_BYTES: usize = 512;
@@ -91,20 +92,21 @@ where
     /// Serves a connection on which `ahead` came already.
     pub async fn serve(self: Rc<Self>, io: TcpStream, ahead: Bytes, peer: Box<Peer>) {
         let _one = self.crowd.enter();
-        let mut wire = Wire::new(io, ahead, &self.config, self.head_time, self.heads.head());
-        let mut peer = Some(peer);
+        let wire = Wire::new(io, ahead, &self.config, self.head_time, self.heads.head());
+        let (mut wire, mut peer) = (Rc::new(RefCell::new(wire)), Some(peer));
         loop {
-            match wire.hear(&self.crowd).await {
+            wire.borrow_mut().begin();
+            match poll_fn(|cx| wire.borrow_mut().poll_hear(cx, &self.crowd)).await {
                 Heard::Request { request, head } => {
-                    match self.answer(wire, *request, head, &mut peer).await {
-                        Ok(After::GoesOn(next)) => wire = next,
-                        Ok(After::Over) => return,
+                    match self.answer(wire, request, head, &mut peer).await {
+                        Ok(Some(next)) => wire = next,
+                        Ok(None) => return,
                         Err(err) => return tracing::debug!(error = %err, "connection failed"),
                     }
                 }
                 Heard::Odd => {
                     let address = peer.as_ref().and_then(|peer| peer.address);
-                    return (self.actix)(wire.io, wire.read.freeze(), address).await;
+                    return self.hand_over(wire, Bytes::new(), address).await;
                 }
                 Heard::Slow => return self.slow_heads.inc(),
                 Heard::Nothing => return,
@@ -112,135 +114,151 @@ where
         }
     }
 
+    /// Has actix serve the connection from `head` on.
+    async fn hand_over(&self, wire: Shared, head: Bytes, address: Option<SocketAddr>) {
+        let Some(wire) = Rc::into_inner(wire).map(RefCell::into_inner) else { return };
+        let read = wire.read.freeze();
+        let ahead = if head.is_empty() { read } else { [head, read].concat().into() };
+        (self.actix)(wire.io, ahead, address).await;
+    }
+
+    /// Returns the connection if it goes on.
     async fn answer(
         &self,
-        wire: Wire,
+        wire: Shared,
         mut request: Request,
         head: BytesMut,
         peer: &mut Option<Box<Peer>>,
-    ) -> io::Result<After> {
+    ) -> io::Result<Option<Shared>> {
         let address = peer.as_ref().and_then(|peer| peer.address);
         request.head_mut().peer_addr = address;
         let is_events = request.method() == Method::GET && request.path() == "/events";
-        if is_events && !wire.can_be_left() {
-            let bytes = [head, wire.read].concat().into();
-            (self.actix)(wire.io, bytes, address).await;
-            return Ok(After::Over);
+        if is_events && !wire.borrow().can_be_left() {
+            self.hand_over(wire, head.freeze(), address).await;
+            return Ok(None);
         }
         let hatch = is_events.then(Rc::<Hatch>::default);
         if let Some(hatch) = &hatch {
             request.extensions_mut().insert(Rc::clone(hatch));
         }
-        let has_body = wire.has_body();
-        let wire = Rc::new(RefCell::new(Some(wire)));
-        if has_body {
-            *request.payload() = Payload::Stream { payload: Box::pin(Body::new(Rc::clone(&wire))) };
+        if wire.borrow().has_body() {
+            *request.payload() = Payload::Stream { payload: Box::pin(Body(Rc::clone(&wire))) };
         }
         let Ok(response) = self.front.call(request).await;
-        // Whoever kept the body reads no more of it.
-        let Some(mut wire) = wire.take() else { return Ok(After::Over) };
         match hatch.map(|hatch| hatch.take()) {
             Some(Left::Passed) => {
-                let bytes = [head, wire.read].concat().into();
-                (self.actix)(wire.io, bytes, address).await;
-                Ok(After::Over)
+                self.hand_over(wire, head.freeze(), address).await;
+                Ok(None)
             }
             Some(Left::Stream(subscribed)) => {
-                let mut out = BytesMut::with_capacity(HEAD_BYTES);
-                let (head, _) = response.into_parts();
-                wire.codec.encode(Message::Item((head, BodySize::Stream)), &mut out)?;
-                let io = wire.io.into_std()?;
-                // Most connections come from where they say, and are not counted.
-                let known = |peer: &Peer| peer.counted.is_none() && io.peer_addr().ok() == address;
-                let peer = peer.take().filter(|peer| !known(peer));
-                let peer = peer.map(|peer| -> Box<dyn std::any::Any> { peer });
-                self.lean.take_in(io, out.freeze(), *subscribed, peer)?;
-                Ok(After::Over)
+                self.leave(wire, response, *subscribed, peer.take())?;
+                Ok(None)
             }
             Some(Left::Nothing) | None => self.respond(wire, response).await,
         }
     }
 
-    async fn respond(&self, mut wire: Wire, response: Response<BoxBody>) -> io::Result<After> {
+    /// Leaves the socket to its stream.
+    fn leave(
+        &self,
+        wire: Shared,
+        response: Response<BoxBody>,
+        subscribed: Subscribed,
+        peer: Option<Box<Peer>>,
+    ) -> io::Result<()> {
+        let gone = io::ErrorKind::NotConnected;
+        let mut wire = Rc::into_inner(wire).map(RefCell::into_inner).ok_or(gone)?;
+        let mut out = BytesMut::with_capacity(HEAD_BYTES);
+        let (head, _) = response.into_parts();
+        wire.codec.encode(Message::Item((head, BodySize::Stream)), &mut out)?;
+        let io = wire.io.into_std()?;
+        // Most connections come from where they say, and are not counted: that is known anyhow.
+        let address = io.peer_addr().ok();
+        let peer = peer.filter(|peer| peer.counted.is_some() || peer.address != address);
+        let peer = peer.map(|peer| -> Box<dyn Any> { peer });
+        self.lean.take_in(io, out.freeze(), subscribed, peer)
+    }
+
+    async fn respond(
+        &self,
+        wire: Shared,
+        response: Response<BoxBody>,
+    ) -> io::Result<Option<Shared>> {
         let (head, body) = response.into_parts();
         let size = body.size();
-        let mut out = BytesMut::new();
-        wire.codec.encode(Message::Item((head, size)), &mut out)?;
+        let mut out = BytesMut::with_capacity(HEAD_BYTES);
+        wire.borrow_mut().codec.encode(Message::Item((head, size)), &mut out)?;
         if !matches!(size, BodySize::None | BodySize::Sized(0)) {
             let mut body = pin!(body);
             while let Some(chunk) = poll_fn(|cx| body.as_mut().poll_next(cx)).await {
                 let chunk = chunk.map_err(|err| io::Error::other(err.to_string()))?;
-                wire.codec.encode(Message::Chunk(Some(chunk)), &mut out)?;
+                wire.borrow_mut().codec.encode(Message::Chunk(Some(chunk)), &mut out)?;
                 if WRITE_BYTES <= out.len() {
-                    self.write(&mut wire.io, &out).await?;
-                    out.clear();
+                    self.write(&wire, &mut out).await?;
                 }
             }
-            wire.codec.encode(Message::Chunk(None), &mut out)?;
+            wire.borrow_mut().codec.encode(Message::Chunk(None), &mut out)?;
         }
-        self.write(&mut wire.io, &out).await?;
-        if wire.codec.keep_alive() && !wire.has_body() {
-            return Ok(After::GoesOn(wire));
+        self.write(&wire, &mut out).await?;
+        if wire.borrow().codec.keep_alive() && !wire.borrow().has_body() {
+            return Ok(Some(wire));
         }
-        wire.io.shutdown().await?;
-        drop(timeout(LINGER, wire.discard()).await);
-        Ok(After::Over)
+        poll_fn(|cx| Pin::new(&mut wire.borrow_mut().io).poll_shutdown(cx)).await?;
+        let discard = poll_fn(|cx| wire.borrow_mut().poll_discard(cx));
+        drop(timeout(LINGER, discard).await);
+        Ok(None)
     }
 
-    async fn write(&self, io: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
-        timeout(self.stall, io.write_all(bytes)).await?
+    async fn write(&self, wire: &Shared, bytes: &mut BytesMut) -> io::Result<()> {
+        timeout(self.stall, poll_fn(|cx| wire.borrow_mut().poll_write(cx, bytes))).await?
     }
 }
 
-/// The connections of a worker that are no streams. When there are many, each new one makes the one
-/// that has been idle for longest go.
+/// The connections of a worker that are no streams. When there are many, idle ones have to go.
 #[derive(Debug)]
 pub struct Crowd {
-    /// So many may be there before one has to go.
-    pub room: usize,
-    /// Counts those that had to.
-    pub crowded_out: IntCounter,
+    /// So many may be there.
+    room: usize,
+    /// Counts those that had to go.
+    crowded_out: IntCounter,
     here: Cell<usize>,
-    idle: Cell<usize>,
-    /// Wakes the one that has waited for longest.
-    go: Notify,
 }
+
+/// An idle connection has to go after this when there are many: whoever has one can make another.
+const IDLE_MAX_IN_A_CROWD: Duration = Duration::from_secs(1);
 
 /// Counts a connection until it is dropped.
 #[derive(Debug)]
-struct Here<'a>(&'a Cell<usize>);
-
-impl<'a> Here<'a> {
-    fn new(count: &'a Cell<usize>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
+struct Here<'a>(&'a Crowd);
 
 impl Drop for Here<'_> {
     fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
+        self.0.here.set(self.0.here.get().saturating_sub(1));
     }
 }
 
 impl Crowd {
+    /// Nobody is here yet.
     pub fn new(room: usize, crowded_out: IntCounter) -> Self {
-        let (here, idle) = (Cell::new(0), Cell::new(0));
-        Self { room, crowded_out, here, idle, go: Notify::new() }
+        Self { room, crowded_out, here: Cell::new(0) }
     }
 
     fn enter(&self) -> Here<'_> {
-        let here = Here::new(&self.here);
-        if self.room < self.here.get() && 0 < self.idle.get() {
-            self.crowded_out.inc();
-            self.go.notify_one();
-        }
-        here
+        self.here.set(self.here.get() + 1);
+        Here(self)
     }
 
-    /// Waits until this one has to go.
-    async fn has_to_go(&self) {
-        let _idle = Here::new(&self.idle);
-        self.go.notified().await;
+    /// How long an idle connection may stay.
+    fn patience(&self) -> Duration {
+        if self.room < self.here.get() { IDLE_MAX_IN_A_CROWD } else { IDLE_MAX }
+    }
+
+    /// Whether one that has waited for so long has to go.
+    fn sends_away(&self, waited: Duration) -> bool {
+        let goes = self.patience() <= waited;
+        if goes && waited < IDLE_MAX {
+            self.crowded_out.inc();
+        }
+        goes
     }
 }

@@ -1,9 +1,9 @@
-//! What comes in on a connection: heads and bodies.
+//! What comes in on a connection: heads and bodies. And what goes out.
 
 use std::{
     cell::RefCell,
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -22,13 +22,13 @@ use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use memchr::memmem;
 use tokio::{
-    io::{AsyncRead as _, ReadBuf},
+    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     time::{Instant, Sleep, sleep},
 };
-use tokio_util::{codec::Decoder as _, io::poll_read_buf};
+use tokio_util::codec::Decoder as _;
 
 use super::Crowd;
-use crate::connection::{Head, IDLE_MAX};
+use crate::connection::Head;
 
 /// A connection, and what was read of it and not yet used.
 pub(super) struct Wire {
@@ -36,31 +36,41 @@ pub(super) struct Wire {
     pub(super) read: BytesMut,
     pub(super) codec: Codec,
     head_time: Duration,
+    /// Since when it waits for a request.
+    waits_since: Instant,
+    /// Since when a head has been coming in. The first one begins with the connection.
+    head_since: Option<Instant>,
+    /// What has come of it.
+    coming: Head,
+    /// How much of what was read was searched for the end of a head.
+    looked: usize,
     /// Moved only when it would fire too late, and looked at anew when it fires too early.
     timer: Pin<Box<Sleep>>,
-    /// What of a head is coming in.
-    coming: Head,
-    /// Whether it waits for the first head, which begins with the connection.
-    is_first: bool,
 }
 
 /// What was heard.
 pub(super) enum Heard {
     /// A request, and its head as it came. Its body is still to be read.
-    Request { request: Box<Request>, head: BytesMut },
+    Request { request: Request, head: BytesMut },
     /// What is not for us. It was not used.
     Odd,
     /// A head that takes too long.
     Slow,
-    /// The peer has gone, or said nothing for as long as a connection is kept.
+    /// The peer has gone, or has to go.
     Nothing,
 }
 
 /// What a head may have: as actix takes it.
 const HEAD_MAX_BYTES: usize = 128 * 1024;
-/// So much is read at once of heads, which seldom have more, and of bodies.
-const HEAD_READ_BYTES: usize = 4 * 1024;
-const BODY_READ_BYTES: usize = 64 * 1024;
+/// So much is read at once.
+const READ_BYTES: usize = 64 * 1024;
+/// An idle connection looks whether it has to go as often as this.
+const IDLE_LOOK: Duration = Duration::from_secs(5);
+
+thread_local! {
+    /// What is read goes here first, so that a connection that waits has no room to read into.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
 
 impl Wire {
     pub(super) fn new(
@@ -70,70 +80,91 @@ impl Wire {
         head_time: Duration,
         coming: Head,
     ) -> Self {
-        let codec = Codec::new(config.clone());
-        let timer = Box::pin(sleep(head_time));
-        Self { io, read: ahead.into(), codec, head_time, timer, coming, is_first: true }
+        let now = Instant::now();
+        Self {
+            io,
+            read: ahead.into(),
+            codec: Codec::new(config.clone()),
+            head_time,
+            waits_since: now,
+            head_since: Some(now),
+            coming,
+            looked: 0,
+            timer: Box::pin(sleep(head_time)),
+        }
+    }
+
+    /// From now on it waits for the next request.
+    pub(super) fn begin(&mut self) {
+        self.waits_since = Instant::now();
+        self.looked = 0;
+        if self.read.is_empty() {
+            // Nothing is kept for a connection on which nothing is going on.
+            self.read = BytesMut::new();
+        }
     }
 
     /// The next request.
-    pub(super) async fn hear(&mut self, crowd: &Crowd) -> Heard {
-        let begun = Instant::now();
-        let mut head_since = (self.is_first || !self.read.is_empty()).then_some(begun);
-        let mut looked = 0;
+    pub(super) fn poll_hear(&mut self, cx: &mut Context<'_>, crowd: &Crowd) -> Poll<Heard> {
         loop {
-            match head_end(&self.read, looked) {
+            match head_end(&self.read, self.looked) {
                 Some(Ok(end)) => {
-                    self.is_first = false;
+                    self.head_since = None;
                     self.coming.end();
-                    return self.read_head(end);
+                    return Poll::Ready(self.read_head(end));
                 }
-                Some(Err(())) => return Heard::Odd,
-                None if HEAD_MAX_BYTES < self.read.len() => return Heard::Odd,
-                None if !self.coming.grow(self.read.len() - looked) => return Heard::Nothing,
-                None => looked = self.read.len(),
+                Some(Err(())) => return Poll::Ready(Heard::Odd),
+                None if HEAD_MAX_BYTES < self.read.len() => return Poll::Ready(Heard::Odd),
+                None => {}
             }
+            let new = self.read.get(self.looked..).unwrap_or_default();
             // An empty line between requests is none.
-            if head_since.is_none() && self.read.iter().any(|byte| !b"\r\n".contains(byte)) {
-                head_since = Some(Instant::now());
+            let begins = self.head_since.is_none() && new.iter().any(|b| !b"\r\n".contains(b));
+            if begins {
+                self.head_since = Some(Instant::now());
             }
-            let deadline = head_since.map_or(begun + IDLE_MAX, |since| since + self.head_time);
-            if self.read.is_empty() {
-                // Nothing is kept for a connection on which nothing is going on.
-                self.read = BytesMut::new();
-                let readable = tokio::select! {
-                    biased;
-                    readable = self.readable_before(deadline) => readable,
-                    () = crowd.has_to_go(), if !self.is_first => return Heard::Nothing,
-                };
-                if !readable {
-                    return if self.is_first { Heard::Slow } else { Heard::Nothing };
-                }
-            } else if !self.readable_before(deadline).await {
-                return if head_since.is_some() { Heard::Slow } else { Heard::Nothing };
+            if !self.coming.grow(new.len()) {
+                return Poll::Ready(Heard::Nothing);
             }
-            self.read.reserve(HEAD_READ_BYTES);
-            match self.io.try_read_buf(&mut self.read) {
-                Ok(0) => return Heard::Nothing,
-                Err(err) if err.kind() != io::ErrorKind::WouldBlock => return Heard::Nothing,
-                _ => {}
+            self.looked = self.read.len();
+            match self.poll_more(cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Poll::Ready(Heard::Nothing),
+                Poll::Pending => return self.poll_patience(cx, crowd),
             }
         }
     }
 
-    async fn readable_before(&mut self, deadline: Instant) -> bool {
-        if deadline < self.timer.deadline() {
-            self.timer.as_mut().reset(deadline);
-        }
+    /// Reads what there is. 0 is the end.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut into = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut into))?;
+            self.read.extend_from_slice(into.filled());
+            Poll::Ready(Ok(into.filled().len()))
+        })
+    }
+
+    /// Ready when it has waited for long enough.
+    fn poll_patience(&mut self, cx: &mut Context<'_>, crowd: &Crowd) -> Poll<Heard> {
         loop {
-            tokio::select! {
-                biased;
-                ready = self.io.readable() => return ready.is_ok(),
-                () = self.timer.as_mut() => {}
+            let look = self.head_since.map(|since| since + self.head_time);
+            if look.is_some_and(|look| look < self.timer.deadline()) {
+                self.timer.as_mut().reset(look.unwrap_or(self.waits_since));
             }
-            if deadline <= Instant::now() {
-                return false;
+            ready!(self.timer.as_mut().poll(cx));
+            let now = Instant::now();
+            match look {
+                Some(look) if look <= now => return Poll::Ready(Heard::Slow),
+                Some(look) => self.timer.as_mut().reset(look),
+                None => {
+                    let waited = now.duration_since(self.waits_since);
+                    if crowd.sends_away(waited) {
+                        return Poll::Ready(Heard::Nothing);
+                    }
+                    self.timer.as_mut().reset(now + crowd.patience().min(IDLE_LOOK));
+                }
             }
-            self.timer.as_mut().reset(deadline);
         }
     }
 
@@ -141,15 +172,16 @@ impl Wire {
     fn read_head(&mut self, end: usize) -> Heard {
         let head = self.read.split_to(end);
         let mut left = head.clone();
-        let odd = match self.codec.decode(&mut left) {
+        match self.codec.decode(&mut left) {
             Ok(Some(Message::Item(request))) if left.is_empty() && self.is_plain(&request) => {
-                return Heard::Request { request: Box::new(request), head };
+                Heard::Request { request, head }
             }
-            _ => Heard::Odd,
-        };
-        let rest = std::mem::replace(&mut self.read, head);
-        self.read.unsplit(rest);
-        odd
+            _ => {
+                let rest = std::mem::replace(&mut self.read, head);
+                self.read.unsplit(rest);
+                Heard::Odd
+            }
+        }
     }
 
     fn is_plain(&self, request: &Request) -> bool {
@@ -180,24 +212,34 @@ impl Wire {
                 Ok(Some(Message::Item(_))) => return Poll::Ready(None),
                 Err(err) => return Poll::Ready(Some(Err(io::Error::other(err).into()))),
             }
-            self.read.reserve(BODY_READ_BYTES);
-            let read = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read))?;
-            if read == 0 {
+            if ready!(self.poll_more(cx))? == 0 {
                 return Poll::Ready(Some(Err(PayloadError::Incomplete(None))));
             }
         }
     }
 
-    /// Reads on for as long as something comes, for nothing.
-    pub(super) async fn discard(&mut self) {
-        let mut nowhere = [0; 4096];
-        loop {
-            let mut into = ReadBuf::new(&mut nowhere);
-            let read = std::future::poll_fn(|cx| pin!(&mut self.io).poll_read(cx, &mut into)).await;
-            if read.is_err() || into.filled().is_empty() {
-                return;
+    /// Writes what is left of `bytes`.
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &mut BytesMut,
+    ) -> Poll<io::Result<()>> {
+        while !bytes.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            let _taken = bytes.split_to(written);
         }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads on for as long as something comes, for nothing.
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Ok(1..) = ready!(self.poll_more(cx)) {
+            self.read.clear();
+        }
+        Poll::Ready(())
     }
 }
 
@@ -214,21 +256,13 @@ fn head_end(read: &[u8], looked: usize) -> Option<Result<usize, ()>> {
 }
 
 /// The body of a request, read when it is asked for.
-pub(super) struct Body(Rc<RefCell<Option<Wire>>>);
-
-impl Body {
-    pub(super) fn new(wire: Rc<RefCell<Option<Wire>>>) -> Self {
-        Self(wire)
-    }
-}
+pub(super) struct Body(pub(super) Rc<RefCell<Wire>>);
 
 impl Stream for Body {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match &mut *self.0.borrow_mut() {
-            Some(wire) if wire.has_body() => wire.poll_body(cx),
-            _ => Poll::Ready(None),
-        }
+        let mut wire = self.0.borrow_mut();
+        if wire.has_body() { wire.poll_body(cx) } else { Poll::Ready(None) }
     }
 }

@@ -106,6 +106,9 @@ fn pipelined_requests_do_not_disturb_a_stream() {
     }
     drop(source);
     socket.shutdown(std::net::Shutdown::Both).unwrap();
-    assert_eq!(socket.read(&mut [0]).unwrap(), 0);
+    // Over requests that were not read it is reset.
+    let reset = |err: &std::io::Error| err.kind() == std::io::ErrorKind::ConnectionReset;
+    let read = socket.read(&mut [0]);
+    assert!(matches!(read, Ok(0)) || read.as_ref().is_err_and(reset), "{read:?}");
     gateway.until_metric("stream_events_streams", 0.0);
 }
