@@ -52,6 +52,8 @@ pub enum Mode {
     Idle(Idle),
     /// Some streams stop reading.
     Stalled(Stalled),
+    /// Many streams for long, cut and stalled at random; each comes back with its last id.
+    Soak(Soak),
 }
 
 #[derive(Debug, Args)]
@@ -120,6 +122,31 @@ pub struct Stalled {
     /// How long to wait afterwards for the stalled ones to be cut.
     #[arg(long, default_value_t = 0.0)]
     pub cut_wait: f64,
+}
+
+#[derive(Debug, Args)]
+pub struct Soak {
+    #[arg(long, default_value_t = 10_000)]
+    pub streams: usize,
+    /// A part of one will do.
+    #[arg(long, default_value_t = 60.0)]
+    pub minutes: f64,
+    /// Of all that is random; printed, so that a run can be made again.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    #[arg(long, default_value_t = 50)]
+    pub topics: usize,
+    #[arg(long, default_value_t = 2)]
+    pub topics_per_stream: usize,
+    /// The server's --stall, in seconds: readers stall for shorter and for longer.
+    #[arg(long, default_value_t = 30.0)]
+    pub stall_s: f64,
+    /// A stream is cut once in so many seconds, on average,
+    #[arg(long, default_value_t = 300.0)]
+    pub cut_every: f64,
+    /// and stalls once in so many.
+    #[arg(long, default_value_t = 600.0)]
+    pub stall_every: f64,
 }
 
 impl Common {

@@ -1,9 +1,14 @@
 //! The load generator against the floor: every mode ends well, and one lost message does not pass.
 
 use std::{
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     process::{Child, Command, Output},
     time::{Duration, Instant},
+};
+
+use stream_events::{
+    config::{Config, Mode, Texts},
+    server::{self, Listeners},
 };
 
 struct Floor {
@@ -51,6 +56,7 @@ fn every_mode_ends_well() {
         ("ingest --connections 2 --seconds 0.1", "violations", 0),
         ("churn --streams 20 --rounds 2", "sockets_left", 0),
         ("idle --streams 20", "sockets_left", 0),
+        ("soak --streams 20 --minutes 0.05 --topics-per-stream 1 --cut-every 2", "violations", 0),
         ("--size 4096 stalled --streams 5 --stalled 1 --rate 50 --seconds 0.5", "deliveries", 100),
     ] {
         let output = floor.load(arguments);
@@ -70,4 +76,57 @@ fn a_lost_message_fails_the_run() {
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(told.contains("instead of"), "{told}");
+}
+
+/// On a thread of its own; it ends with the process.
+fn start_gateway(lean: &str) -> SocketAddr {
+    let text = |text: &str| vec![text.to_owned()];
+    let texts = Texts::from([
+        ("listen", text("127.0.0.1:0")),
+        ("ops-listen", text("off")),
+        ("push-auth", text("none")),
+        ("read-auth", text("anonymous")),
+        ("lean-streams", text(lean)),
+        // A reader that was away for a second has lost something.
+        ("ring-events", text("2")),
+        ("stall", text("1s")),
+    ]);
+    let config = Config::from_texts(Mode::Serve, &texts, None).unwrap();
+    let listeners = Listeners::bind(&config).unwrap();
+    let address = listeners.public.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let gateway = server::run(config, None, listeners, std::future::pending());
+        actix_web::rt::System::new().block_on(gateway).unwrap();
+    });
+    address
+}
+
+#[test]
+fn streams_that_are_cut_are_told_what_they_lost() {
+    for lean in ["on", "off"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_load"));
+        let (address, pid) = (start_gateway(lean).to_string(), std::process::id().to_string());
+        command.args(["--dialect", "gateway", "--address", &address, "--pid", &pid]);
+        let soak =
+            "soak --streams 50 --minutes 0.1 --topics 2 --stall-s 1 --cut-every 3 --stall-every 3";
+        let output = command.args(soak.split_whitespace()).output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(output.status.success(), "--lean-streams {lean}: {output:?}");
+        for what in ["gaps", "missed_told", "stalls"] {
+            assert!(0 < report[what].as_u64().unwrap(), "{what}: {report}");
+        }
+        for cause in ["closed", "reset"] {
+            assert!(0 < report["reconnects"][cause].as_u64().unwrap(), "{cause}: {report}");
+        }
+    }
+}
+
+#[test]
+fn a_lost_message_fails_a_soak() {
+    let floor = Floor::start(&["--drop-every", "2"]);
+    let output =
+        floor.load("soak --streams 5 --minutes 0.05 --seed 1 --topics 1 --topics-per-stream 1");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(told.contains("lost"), "{told}");
 }

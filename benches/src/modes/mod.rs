@@ -5,6 +5,7 @@ mod fanout;
 mod idle;
 mod kernel;
 mod replay;
+mod soak;
 mod stalled;
 
 use serde_json::{Map, Value, json};
@@ -37,6 +38,7 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
         Mode::Churn(churn) => churn::run(common, churn),
         Mode::Idle(idle) => idle::run(common, idle),
         Mode::Stalled(stalled) => stalled::run(common, stalled),
+        Mode::Soak(soak) => return soak::run(common, soak),
     }?;
     let Client { shape, size, tally, publishers, .. } = &client;
     let mut report = object(json!({
