@@ -131,7 +131,7 @@ pub struct Soak {
     /// A part of one will do.
     #[arg(long, default_value_t = 60.0)]
     pub minutes: f64,
-    /// Of all that is random; printed, so that a run can be made again.
+    /// Of all that is random; printed. What is drawn when depends on the server, too.
     #[arg(long)]
     pub seed: Option<u64>,
     #[arg(long, default_value_t = 50)]
