@@ -18,6 +18,7 @@ pub mod arguments;
 pub mod client;
 pub mod clock;
 pub mod dialect;
+pub mod gateway;
 pub mod http;
 pub mod modes;
 pub mod payload;

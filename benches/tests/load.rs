@@ -1,15 +1,12 @@
 //! The load generator against the floor: every mode ends well, and one lost message does not pass.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     process::{Child, Command, Output},
     time::{Duration, Instant},
 };
 
-use stream_events::{
-    config::{Config, Mode, Texts},
-    server::{self, Listeners},
-};
+use stream_events_bench::gateway;
 
 struct Floor {
     child: Child,
@@ -78,34 +75,14 @@ fn a_lost_message_fails_the_run() {
     assert!(told.contains("instead of"), "{told}");
 }
 
-/// On a thread of its own; it ends with the process.
-fn start_gateway(lean: &str) -> SocketAddr {
-    let text = |text: &str| vec![text.to_owned()];
-    let texts = Texts::from([
-        ("listen", text("127.0.0.1:0")),
-        ("ops-listen", text("off")),
-        ("push-auth", text("none")),
-        ("read-auth", text("anonymous")),
-        ("lean-streams", text(lean)),
-        // A reader that was away for a second has lost something.
-        ("ring-events", text("2")),
-        ("stall", text("1s")),
-    ]);
-    let config = Config::from_texts(Mode::Serve, &texts, None).unwrap();
-    let listeners = Listeners::bind(&config).unwrap();
-    let address = listeners.public.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let gateway = server::run(config, None, listeners, std::future::pending());
-        actix_web::rt::System::new().block_on(gateway).unwrap();
-    });
-    address
-}
-
 #[test]
 fn streams_that_are_cut_are_told_what_they_lost() {
     for lean in ["on", "off"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_load"));
-        let (address, pid) = (start_gateway(lean).to_string(), std::process::id().to_string());
+        // A reader that was away for a second has lost something.
+        let flags = [("lean-streams", lean), ("ring-events", "2"), ("stall", "1s")];
+        let address = gateway::start(&flags).unwrap().to_string();
+        let pid = std::process::id().to_string();
         command.args(["--dialect", "gateway", "--address", &address, "--pid", &pid]);
         let soak =
             "soak --streams 50 --minutes 0.1 --topics 2 --stall-s 1 --cut-every 3 --stall-every 3";

@@ -7,20 +7,17 @@ use std::{
     net::SocketAddr,
     process::{ChildStdin, ChildStdout, Command, ExitCode, Stdio},
     thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use cap::Cap;
 use clap::Parser;
 use serde_json::json;
-use stream_events::{
-    config::{Config, Mode, Texts},
-    server::{self, Listeners},
-};
 use stream_events_bench::{
     Result,
     client::Client,
     dialect::{Dialect, Target},
+    gateway,
     process::rest,
     socket::raise_file_limit,
     tally::Shape,
@@ -55,7 +52,7 @@ fn main() -> ExitCode {
 const NOTICE: Duration = Duration::from_secs(2);
 
 fn measure(streams: usize) -> Result<()> {
-    let address = start_gateway()?;
+    let address = gateway::start(&[("workers", "1"), ("subscribers-max", "50000")])?;
     // The first round makes what stays: the threads' own, and room in tables.
     let mut rounds = Vec::new();
     for _ in 0..2 {
@@ -110,33 +107,4 @@ fn hold_streams(address: SocketAddr, streams: usize) -> Result<()> {
     std::io::stdout().flush()?;
     std::io::stdin().read_line(&mut String::new())?;
     rest(&mut client, Duration::from_millis(10))
-}
-
-/// On a thread of its own, with one worker; it ends with the process.
-fn start_gateway() -> Result<SocketAddr> {
-    let text = |text: &str| vec![text.to_owned()];
-    let texts = Texts::from([
-        ("listen", text("127.0.0.1:0")),
-        ("ops-listen", text("off")),
-        ("push-auth", text("none")),
-        ("read-auth", text("anonymous")),
-        ("workers", text("1")),
-        ("subscribers-max", text("50000")),
-    ]);
-    let config = Config::from_texts(Mode::Serve, &texts, None)?;
-    let listeners = Listeners::bind(&config)?;
-    let address = listeners.public.local_addr()?;
-    std::thread::spawn(move || {
-        let system = actix_web::rt::System::new();
-        if let Err(err) =
-            system.block_on(server::run(config, None, listeners, std::future::pending()))
-        {
-            eprintln!("heap: the gateway: {err}");
-        }
-    });
-    let end = Instant::now() + Duration::from_secs(10);
-    while std::net::TcpStream::connect(address).is_err() && Instant::now() < end {
-        sleep(Duration::from_millis(20));
-    }
-    Ok(address)
 }
