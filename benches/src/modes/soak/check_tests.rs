@@ -1,3 +1,5 @@
+//! Each kind of stream that is wrong, and some that are right.
+
 use super::*;
 
 /// A stream on topics 0 and 1 gets blocks, of five messages to the first: `+3` is its event 3,
