@@ -37,11 +37,13 @@ impl Budget {
 }
 
 impl Claim {
-    /// Takes more. Returns whether there was as much; what was taken is given back in either case.
+    /// Takes more. Returns whether there was as much. If not, nothing was taken, and who asks for
+    /// less at the same time may still get it.
     pub fn grow(&mut self, by: usize) -> bool {
-        self.bytes += by;
-        let before = self.budget.bytes.fetch_add(by, Ordering::Relaxed);
-        before + by <= self.budget.max
+        let fits = |taken: usize| taken.checked_add(by).filter(|taken| *taken <= self.budget.max);
+        let taken = self.budget.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        self.bytes += if taken.is_ok() { by } else { 0 };
+        taken.is_ok()
     }
 
     /// How many bytes it has taken.
@@ -59,5 +61,22 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gets_nothing_takes_nothing() {
+        let budget = Budget::new(10);
+        let (mut one, mut other) = (budget.claim(), budget.claim());
+        assert!(one.grow(8) && !other.grow(3));
+        assert_eq!((budget.bytes(), other.bytes()), (8, 0));
+        assert!(other.grow(2) && other.grow(0) && one.grow(0));
+        assert!(!one.grow(usize::MAX), "and nothing overflows");
+        drop(one);
+        assert_eq!(budget.bytes(), 2);
     }
 }
