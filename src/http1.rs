@@ -76,7 +76,7 @@ const HEAD_BYTES: usize = 512;
 const WRITE_BYTES: usize = 16 * 1024;
 /// After the last response, for what the peer still sends to be read: closing over unread bytes
 /// would reset the connection, and take the response with it.
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(5);
 
 impl<S> fmt::Debug for Http1<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

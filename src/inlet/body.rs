@@ -30,7 +30,7 @@ pub enum Unreceived {
     Broken,
 }
 
-/// Of a body that is too large so much is read and dropped, so that its sender gets to read the
+/// Of a body that is refused so much is read and dropped, so that its sender gets to read the
 /// answer; a connection that is closed over unread data is reset.
 const DISCARD_MAX_BYTES: usize = 64 * 1024 * 1024;
 
@@ -131,20 +131,24 @@ async fn collect(
     let mut claim = in_flight.budget.claim();
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
-    let mut too_large = 0;
+    let (mut refused, mut dropped) = (None, 0);
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| Unreceived::Broken)?;
-        if 0 < too_large || max < claim.bytes() + chunk.len() {
-            too_large += chunk.len();
-            if DISCARD_MAX_BYTES < too_large {
-                return Err(Unreceived::TooLarge);
-            }
+        if refused.is_none() {
+            refused = if max < claim.bytes() + chunk.len() {
+                Some(Unreceived::TooLarge)
+            } else {
+                (!claim.grow(chunk.len())).then_some(Unreceived::Busy)
+            };
+        }
+        if let Some(why) = refused {
             (first, all) = (Bytes::new(), BytesMut::new());
             claim.release();
+            dropped += chunk.len();
+            if DISCARD_MAX_BYTES < dropped {
+                return Err(why);
+            }
             continue;
-        }
-        if !claim.grow(chunk.len()) {
-            return Err(Unreceived::Busy);
         }
         // Most bodies come in one chunk, which is taken as it is.
         if first.is_empty() && all.is_empty() {
@@ -154,8 +158,8 @@ async fn collect(
             all.extend_from_slice(&chunk);
         }
     }
-    if 0 < too_large {
-        return Err(Unreceived::TooLarge);
+    if let Some(why) = refused {
+        return Err(why);
     }
     let bytes = if all.is_empty() { first } else { all.freeze() };
     Ok(Body { bytes, _claim: claim })
