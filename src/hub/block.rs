@@ -90,12 +90,14 @@ const RECENT_MAX: usize = 8;
 impl Recent {
     /// A read that tells a reader all that one of its own would: what comes after its cursor is
     /// history, and does not change. A gap cannot be missed by it: it found none for a reader that
-    /// had been told of no more losses than this one.
+    /// had been told of no more losses than this one. Nor is it older than what this one was told:
+    /// it would hand out events that are gone, and that the reader was told are missing.
     pub fn find(&self, group: u64, cursor: &Cursor) -> Option<&Shared> {
         self.reads.iter().flatten().find(|read| {
             read.group == group
                 && read.from.after == cursor.after
                 && read.from.losses_seen <= cursor.losses_seen
+                && cursor.losses_seen <= read.to.losses_seen
         })
     }
 

@@ -169,8 +169,7 @@ impl Shard {
     /// Reads what comes after a cursor for one of a group's subscribers, and moves the cursor.
     pub(super) fn read(&self, hub: &Hub, group: &Group, cursor: &mut Cursor) -> Read {
         if let Some(read) = self.recent.borrow().find(group.number, cursor) {
-            cursor.after = read.to.after;
-            cursor.losses_seen = cursor.losses_seen.max(read.to.losses_seen);
+            *cursor = read.to;
             let events = Some(Events::Block(read.block.clone()));
             return Read { gap: None, events, complete_at: read.complete_at };
         }

@@ -33,6 +33,7 @@ mod hub;
 mod hub_model;
 
 mod hub_patterns;
+mod hub_shared;
 
 mod hub_threads;
 
