@@ -51,6 +51,7 @@ impl LeanSocket {
     /// Writes a chunk, when [`LeanSocket::flush`] has said that there is room. Returns whether it
     /// was taken whole.
     pub fn write_chunk(&mut self, chunk: &Bytes) -> bool {
+        debug_assert!(self.rest.is_none(), "chunks do not overtake each other");
         match self.io.as_ref().map(|io| send_chunk(io, chunk)) {
             Some(Ok(sent)) => {
                 self.progress |= 0 < sent.bytes;

@@ -111,7 +111,11 @@ impl Stream {
             match flushed {
                 Some((Ok(true), true)) => return Driven::Over,
                 Some((Ok(true), false)) => {}
-                Some((Ok(false), _)) => return Driven::Blocked,
+                Some((Ok(false), _)) => {
+                    // It may wait for events, after a keep-alive that was not taken.
+                    self.subscriber.wait_no_more();
+                    return Driven::Blocked;
+                }
                 Some((Err(_), _)) | None => return Driven::Broken,
             }
             let chunk = match self.poll_chunk(&mut cx) {
