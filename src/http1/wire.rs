@@ -2,9 +2,10 @@
 
 use std::{
     cell::RefCell,
-    io,
+    io, mem,
     pin::Pin,
     rc::Rc,
+    sync::LazyLock,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -20,7 +21,7 @@ use actix_web::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
-use memchr::memmem;
+use memchr::memmem::Finder;
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     time::{Instant, Sleep, sleep},
@@ -44,13 +45,16 @@ pub(super) struct Wire {
     coming: Head,
     /// How much of what was read was searched for the end of a head.
     looked: usize,
+    /// If not 0, all that was read stands in [`SCRATCH`] too, until another connection reads.
+    fresh: usize,
     /// Moved only when it would fire too late, and looked at anew when it fires too early.
     timer: Pin<Box<Sleep>>,
 }
 
 /// What was heard.
 pub(super) enum Heard {
-    /// A request, and its head as it came. Its body is still to be read.
+    /// A request, and its head as it came if it may have to be handed over. Its body is still to be
+    /// read.
     Request { request: Request, head: BytesMut },
     /// What is not for us. It was not used.
     Odd,
@@ -66,6 +70,9 @@ const HEAD_MAX_BYTES: usize = 128 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 /// An idle connection looks whether it has to go as often as this.
 const IDLE_LOOK: Duration = Duration::from_secs(5);
+
+/// Made once: it costs as much as a search.
+static HEAD_END: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 thread_local! {
     /// What is read goes here first, so that a connection that waits has no room to read into.
@@ -90,6 +97,7 @@ impl Wire {
             head_since: Some(now),
             coming,
             looked: 0,
+            fresh: 0,
             timer: Box::pin(sleep(head_time)),
         }
     }
@@ -97,7 +105,7 @@ impl Wire {
     /// From now on it waits for the next request.
     pub(super) fn begin(&mut self) {
         self.waits_since = Instant::now();
-        self.looked = 0;
+        (self.looked, self.fresh) = (0, 0);
         if self.read.is_empty() {
             // Nothing is kept for a connection on which nothing is going on.
             self.read = BytesMut::new();
@@ -107,7 +115,8 @@ impl Wire {
     /// The next request.
     pub(super) fn poll_hear(&mut self, cx: &mut Context<'_>, crowd: &Crowd) -> Poll<Heard> {
         loop {
-            match head_end(&self.read, self.looked) {
+            let has_more = self.looked < self.read.len();
+            match has_more.then(|| head_end(&self.read, self.looked)).flatten() {
                 Some(Ok(end)) => {
                     self.head_since = None;
                     self.coming.end();
@@ -140,6 +149,7 @@ impl Wire {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut into = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut into))?;
+            self.fresh = if self.read.is_empty() { into.filled().len() } else { 0 };
             self.read.extend_from_slice(into.filled());
             Poll::Ready(Ok(into.filled().len()))
         })
@@ -170,14 +180,25 @@ impl Wire {
 
     /// Reads the head of which `end` is the end.
     fn read_head(&mut self, end: usize) -> Heard {
-        let head = self.read.split_to(end);
-        let mut left = head.clone();
-        match self.codec.decode(&mut left) {
-            Ok(Some(Message::Item(request))) if left.is_empty() && self.is_plain(&request) => {
+        let (len, fresh) = (self.read.len(), mem::take(&mut self.fresh));
+        let has_copy = 0 < fresh && !self.read.starts_with(b"GET ");
+        let (head, _) = self.read.split_at(if has_copy { 0 } else { end });
+        let head = BytesMut::from(head);
+        match self.codec.decode(&mut self.read) {
+            Ok(Some(Message::Item(request)))
+                if self.read.len() + end == len && self.is_plain(&request) =>
+            {
                 Heard::Request { request, head }
             }
+            _ if has_copy => {
+                self.read =
+                    SCRATCH.with_borrow(|scratch| scratch.get(..fresh).unwrap_or_default().into());
+                Heard::Odd
+            }
             _ => {
-                let rest = std::mem::replace(&mut self.read, head);
+                // The head may have been taken off, or not.
+                let rest = self.read.split_off(self.read.len().saturating_sub(len - end));
+                self.read = head;
                 self.read.unsplit(rest);
                 Heard::Odd
             }
@@ -251,7 +272,7 @@ fn head_end(read: &[u8], looked: usize) -> Option<Result<usize, ()>> {
         return Some(Err(()));
     }
     let from = looked.saturating_sub(3);
-    let found = memmem::find(read.get(from..)?, b"\r\n\r\n")?;
+    let found = HEAD_END.find(read.get(from..)?)?;
     Some(Ok(from + found + 4))
 }
 
