@@ -12,11 +12,53 @@ use rustix::net::SendFlags;
 /// A chunk of up to so many bytes is joined with its framing for one plain write: the kernel takes
 /// three small parts for more than a copy of them and one.
 const JOINED_MAX_BYTES: usize = 2 * 1024;
+/// 16 digits and a line end.
+const SIZE_BYTES: usize = 18;
 /// What ends a response in chunks.
 pub const LAST_CHUNK: Bytes = Bytes::from_static(b"0\r\n\r\n");
 
+/// The last chunks that were joined with their framing: the same few go to many streams.
+#[derive(Default)]
+struct Joined {
+    /// Each held, so that no other bytes can take its place in memory.
+    last: [(Bytes, Vec<u8>); JOINED_KEPT],
+    next: usize,
+}
+
+/// A worker that is behind writes some events to each stream in turn.
+const JOINED_KEPT: usize = 4;
+
 thread_local! {
-    static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static JOINED: RefCell<Joined> = RefCell::default();
+}
+
+impl Joined {
+    fn of(&mut self, chunk: &Bytes) -> &[u8] {
+        let is_it =
+            |(held, _): &(Bytes, _)| held.as_ptr() == chunk.as_ptr() && held.len() == chunk.len();
+        let at = self.last.iter().position(is_it).unwrap_or_else(|| {
+            let at = self.next;
+            self.next = (at + 1) % JOINED_KEPT;
+            if let Some((held, joined)) = self.last.get_mut(at) {
+                held.clone_from(chunk);
+                joined.clear();
+                for part in framed(chunk, &mut [0; SIZE_BYTES]) {
+                    joined.extend_from_slice(part);
+                }
+            }
+            at
+        });
+        self.last.get(at).map_or(&[], |(_, joined)| joined)
+    }
+}
+
+/// A chunk between its size and a line end.
+fn framed<'a>(chunk: &'a [u8], room: &'a mut [u8; SIZE_BYTES]) -> [&'a [u8]; 3] {
+    let mut size = io::Cursor::new(&mut room[..]);
+    let fits = write!(size, "{:X}\r\n", chunk.len());
+    debug_assert!(fits.is_ok(), "16 digits and a line end");
+    let len = usize::try_from(size.position()).unwrap_or_default();
+    [room.get(..len).unwrap_or_default(), chunk, b"\r\n"]
 }
 
 /// What is left of a chunk of which so much was taken. Empty when all of it was.
@@ -32,24 +74,17 @@ pub struct Sent {
 /// # Errors
 /// When the connection is gone. That the socket takes nothing now is none.
 pub fn send_chunk(io: impl AsFd, chunk: &Bytes) -> io::Result<Sent> {
-    let mut size = io::Cursor::new([0; 18]);
-    let fits = write!(size, "{:X}\r\n", chunk.len());
-    debug_assert!(fits.is_ok(), "16 digits and a line end");
-    let len = usize::try_from(size.position()).unwrap_or_default();
-    let size = size.get_ref().get(..len).unwrap_or_default();
-    let parts = [size, chunk, b"\r\n"];
-    let written = if chunk.len() <= JOINED_MAX_BYTES {
-        JOINED.with_borrow_mut(|joined| {
-            joined.clear();
-            for part in parts {
-                joined.extend_from_slice(part);
-            }
-            rustix::net::send(&io, joined, SendFlags::NOSIGNAL)
-        })
-    } else {
-        rustix::io::writev(&io, &parts.map(IoSlice::new))
-    };
-    let bytes = taken(written)?;
+    if chunk.len() <= JOINED_MAX_BYTES {
+        return JOINED.with_borrow_mut(|joined| {
+            let whole = joined.of(chunk);
+            let bytes = taken(rustix::net::send(&io, whole, SendFlags::NOSIGNAL))?;
+            let rest = whole.get(bytes..).unwrap_or_default();
+            Ok(Sent { bytes, rest: Bytes::copy_from_slice(rest) })
+        });
+    }
+    let mut room = [0; SIZE_BYTES];
+    let parts = framed(chunk, &mut room);
+    let bytes = taken(rustix::io::writev(&io, &parts.map(IoSlice::new)))?;
     let whole = parts.iter().map(|part| part.len()).sum::<usize>();
     let rest = match bytes {
         all if all == whole => Bytes::new(),
