@@ -346,7 +346,7 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "lean-streams",
         "on|off",
-        Some("off"),
+        Some("on"),
         "on: streams over plain HTTP/1.1 have neither a task nor buffers, some 0.5 KB each; off: they \
          are served by actix, as those over TLS, some 12 KB each",
     ),
