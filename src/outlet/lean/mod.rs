@@ -310,7 +310,13 @@ impl Lean {
 
     /// A stream is over. Returns its socket, and what was kept.
     fn take_out(&self, key: u32) -> Option<(TcpStream, Peer)> {
-        let entry = self.streams.borrow_mut().try_remove(key as usize)?;
+        let mut streams = self.streams.borrow_mut();
+        let entry = streams.try_remove(key as usize)?;
+        if streams.is_empty() {
+            // The room of a crowd goes with the last of it.
+            *streams = Slab::new();
+        }
+        drop(streams);
         self.blocked.borrow_mut().remove(&key);
         let io = entry.stream.borrow_mut().lean_socket()?.take()?;
         if let Err(err) = epoll::delete(self.epoll.get_ref(), &io) {
