@@ -24,7 +24,7 @@ use actix_http::{HttpMessage as _, Payload, Request, Response, ServiceConfig, h1
 use actix_service::Service;
 use actix_web::{
     body::{BodySize, BoxBody, MessageBody as _},
-    http::Method,
+    http::{ConnectionType, Method},
     rt::net::TcpStream,
 };
 use bytes::{Bytes, BytesMut};
@@ -89,10 +89,25 @@ where
     S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
     S::Future: 'static,
 {
-    /// Serves a connection on which `ahead` came already.
+    /// Serves a new connection, on which `ahead` came already.
     pub async fn serve(self: Rc<Self>, io: TcpStream, ahead: Bytes, peer: Box<Peer>) {
-        let _one = self.crowd.enter();
-        let wire = Wire::new(io, ahead, &self.config, self.head_time, self.heads.head());
+        let Some(wire) = self.wire(io, ahead) else { return };
+        self.answer_all(wire, peer).await;
+    }
+
+    /// Serves a connection on, after a stream.
+    pub async fn serve_again(self: Rc<Self>, io: TcpStream, peer: Box<Peer>) {
+        let Some(wire) = self.wire(io, Bytes::new()) else { return };
+        self.answer_all(wire.again(), peer).await;
+    }
+
+    /// None if there are too many connections.
+    fn wire(&self, io: TcpStream, ahead: Bytes) -> Option<Wire> {
+        let here = self.crowd.enter(self.lean.streams())?;
+        Some(Wire::new(io, ahead, &self.config, self.head_time, self.heads.head(), here))
+    }
+
+    async fn answer_all(self: Rc<Self>, wire: Wire, peer: Box<Peer>) {
         let (mut wire, mut peer) = (Rc::new(RefCell::new(wire)), Some(peer));
         loop {
             wire.borrow_mut().begin();
@@ -117,9 +132,9 @@ where
     /// Has actix serve the connection from `head` on.
     async fn hand_over(&self, wire: Shared, head: Bytes, address: Option<SocketAddr>) {
         let Some(wire) = Rc::into_inner(wire).map(RefCell::into_inner) else { return };
-        let read = wire.read.freeze();
+        let (io, read) = wire.into_parts();
         let ahead = if head.is_empty() { read } else { [head, read].concat().into() };
-        (self.actix)(wire.io, ahead, address).await;
+        (self.actix)(io, ahead, address).await;
     }
 
     /// Returns the connection if it goes on.
@@ -132,7 +147,9 @@ where
     ) -> io::Result<Option<Shared>> {
         let address = peer.as_ref().and_then(|peer| peer.address);
         request.head_mut().peer_addr = address;
-        let is_events = request.method() == Method::GET && request.path() == "/events";
+        // The routes know it by its decoded name too.
+        let may_be = |path: &str| path == "/events" || path.contains('%');
+        let is_events = request.method() == Method::GET && may_be(request.path());
         if is_events && !wire.borrow().can_be_left() {
             self.hand_over(wire, head.freeze(), address).await;
             return Ok(None);
@@ -184,8 +201,12 @@ where
         wire: Shared,
         response: Response<BoxBody>,
     ) -> io::Result<Option<Shared>> {
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
         let size = body.size();
+        if wire.borrow().has_body() {
+            // What is left of the request's body is no next head.
+            head.head_mut().set_connection_type(ConnectionType::Close);
+        }
         let mut out = BytesMut::with_capacity(HEAD_BYTES);
         wire.borrow_mut().codec.encode(Message::Item((head, size)), &mut out)?;
         if !matches!(size, BodySize::None | BodySize::Sized(0)) {
@@ -217,8 +238,10 @@ where
 /// The connections of a worker that are no streams. When there are many, idle ones have to go.
 #[derive(Debug)]
 pub struct Crowd {
-    /// So many may be there.
+    /// So many may be there at ease,
     room: usize,
+    /// and so many at all, with the streams.
+    most: usize,
     /// Counts those that had to go.
     crowded_out: IntCounter,
     here: Cell<usize>,
@@ -229,9 +252,9 @@ const IDLE_MAX_IN_A_CROWD: Duration = Duration::from_secs(1);
 
 /// Counts a connection until it is dropped.
 #[derive(Debug)]
-struct Here<'a>(&'a Crowd);
+pub struct Here(Rc<Crowd>);
 
-impl Drop for Here<'_> {
+impl Drop for Here {
     fn drop(&mut self) {
         self.0.here.set(self.0.here.get().saturating_sub(1));
     }
@@ -239,13 +262,19 @@ impl Drop for Here<'_> {
 
 impl Crowd {
     /// Nobody is here yet.
-    pub fn new(room: usize, crowded_out: IntCounter) -> Self {
-        Self { room, crowded_out, here: Cell::new(0) }
+    pub fn new(room: usize, most: usize, crowded_out: IntCounter) -> Rc<Self> {
+        Rc::new(Self { room, most, crowded_out, here: Cell::new(0) })
     }
 
-    fn enter(&self) -> Here<'_> {
-        self.here.set(self.here.get() + 1);
-        Here(self)
+    /// One more, beside so many streams. None if that is one too many.
+    fn enter(self: &Rc<Self>, streams: usize) -> Option<Here> {
+        let here = self.here.get();
+        if self.most <= here + streams {
+            self.crowded_out.inc();
+            return None;
+        }
+        self.here.set(here + 1);
+        Some(Here(Rc::clone(self)))
     }
 
     /// How long an idle connection may stay.

@@ -155,9 +155,7 @@ impl AsyncRead for Socket {
         if !this.ahead.is_empty() {
             let part = this.ahead.split_to(this.ahead.len().min(buffer.remaining()));
             buffer.put_slice(&part);
-            if this.connection.is_http2 {
-                this.connection.heard(&part);
-            }
+            this.connection.heard(&part);
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();

@@ -5,7 +5,6 @@ use std::{
     io, mem,
     pin::Pin,
     rc::Rc,
-    sync::LazyLock,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -19,16 +18,15 @@ use actix_web::{
     http::{ConnectionType, Version},
     rt::net::TcpStream,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::Stream;
-use memchr::memmem::Finder;
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     time::{Instant, Sleep, sleep},
 };
 use tokio_util::codec::Decoder as _;
 
-use super::Crowd;
+use super::{Crowd, Here};
 use crate::connection::Head;
 
 /// A connection, and what was read of it and not yet used.
@@ -39,7 +37,7 @@ pub(super) struct Wire {
     head_time: Duration,
     /// Since when it waits for a request.
     waits_since: Instant,
-    /// Since when a head has been coming in. The first one begins with the connection.
+    /// Since when a head has been coming in. The first one of a new connection begins with it.
     head_since: Option<Instant>,
     /// What has come of it.
     coming: Head,
@@ -49,6 +47,8 @@ pub(super) struct Wire {
     fresh: usize,
     /// Moved only when it would fire too late, and looked at anew when it fires too early.
     timer: Pin<Box<Sleep>>,
+    /// While it is one of them.
+    _here: Here,
 }
 
 /// What was heard.
@@ -71,9 +71,6 @@ const READ_BYTES: usize = 64 * 1024;
 /// An idle connection looks whether it has to go as often as this.
 const IDLE_LOOK: Duration = Duration::from_secs(5);
 
-/// Made once: it costs as much as a search.
-static HEAD_END: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
-
 thread_local! {
     /// What is read goes here first, so that a connection that waits has no room to read into.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
@@ -86,6 +83,7 @@ impl Wire {
         config: &ServiceConfig,
         head_time: Duration,
         coming: Head,
+        here: Here,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -99,7 +97,19 @@ impl Wire {
             looked: 0,
             fresh: 0,
             timer: Box::pin(sleep(head_time)),
+            _here: here,
         }
+    }
+
+    /// The connection, and what was read of it. It is somebody else's from now on.
+    pub(super) fn into_parts(self) -> (TcpStream, Bytes) {
+        (self.io, self.read.freeze())
+    }
+
+    /// It was used before, and nothing has begun.
+    pub(super) fn again(mut self) -> Self {
+        self.head_since = None;
+        self
     }
 
     /// From now on it waits for the next request.
@@ -115,8 +125,12 @@ impl Wire {
     /// The next request.
     pub(super) fn poll_hear(&mut self, cx: &mut Context<'_>, crowd: &Crowd) -> Poll<Heard> {
         loop {
-            let has_more = self.looked < self.read.len();
-            match has_more.then(|| head_end(&self.read, self.looked)).flatten() {
+            // Empty lines before a request are none of it (RFC 9112, section 2.2).
+            while self.read.starts_with(b"\r\n") {
+                self.read.advance(2);
+                (self.looked, self.fresh) = (0, 0);
+            }
+            match head_end(&self.read, self.looked) {
                 Some(Ok(end)) => {
                     self.head_since = None;
                     self.coming.end();
@@ -180,14 +194,12 @@ impl Wire {
 
     /// Reads the head of which `end` is the end.
     fn read_head(&mut self, end: usize) -> Heard {
-        let (len, fresh) = (self.read.len(), mem::take(&mut self.fresh));
-        let has_copy = 0 < fresh && !self.read.starts_with(b"GET ");
-        let (head, _) = self.read.split_at(if has_copy { 0 } else { end });
-        let head = BytesMut::from(head);
-        match self.codec.decode(&mut self.read) {
-            Ok(Some(Message::Item(request)))
-                if self.read.len() + end == len && self.is_plain(&request) =>
-            {
+        let fresh = mem::take(&mut self.fresh);
+        let mut left = self.read.split_to(end);
+        let has_copy = 0 < fresh && !left.starts_with(b"GET ");
+        let head = if has_copy { BytesMut::new() } else { left.clone() };
+        match self.codec.decode(&mut left) {
+            Ok(Some(Message::Item(request))) if left.is_empty() && self.is_plain(&request) => {
                 Heard::Request { request, head }
             }
             _ if has_copy => {
@@ -196,9 +208,7 @@ impl Wire {
                 Heard::Odd
             }
             _ => {
-                // The head may have been taken off, or not.
-                let rest = self.read.split_off(self.read.len().saturating_sub(len - end));
-                self.read = head;
+                let rest = mem::replace(&mut self.read, head);
                 self.read.unsplit(rest);
                 Heard::Odd
             }
@@ -267,13 +277,14 @@ impl Wire {
 /// Where the head ends, if it is there. An error if it is none of ours: lines may end with a bare
 /// LF ([RFC 9112, section 2.2](https://www.rfc-editor.org/rfc/rfc9112#section-2.2)), and seldom do.
 fn head_end(read: &[u8], looked: usize) -> Option<Result<usize, ()>> {
-    let bare = |at: usize| at == 0 || read.get(at - 1) != Some(&b'\r');
-    if memchr::memchr(b'\n', read).is_some_and(bare) {
-        return Some(Err(()));
+    for at in memchr::memchr_iter(b'\n', read.get(looked..)?) {
+        match read.get(..=looked + at)? {
+            [.., b'\r', b'\n', b'\r', b'\n'] => return Some(Ok(looked + at + 1)),
+            [.., b'\r', b'\n'] => {}
+            _ => return Some(Err(())),
+        }
     }
-    let from = looked.saturating_sub(3);
-    let found = HEAD_END.find(read.get(from..)?)?;
-    Some(Ok(from + found + 4))
+    None
 }
 
 /// The body of a request, read when it is asked for.

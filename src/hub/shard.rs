@@ -312,6 +312,9 @@ impl Group {
                 _ => place.wake(),
             }
         }
+        if ready.is_empty() {
+            return rung_for;
+        }
         let now = Instant::now();
         for (at, listener) in ready.drain(..) {
             if !listener.call(now) {

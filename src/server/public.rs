@@ -89,10 +89,7 @@ pub(super) fn server(
     });
     let server = Server::build()
         .workers(config.workers)
-        .max_concurrent_connections(
-            // Of each worker; connections are spread over them in turn.
-            config.subscribers_max.div_ceil(config.workers) + config.connections_beside_streams,
-        )
+        .max_concurrent_connections(connections_max(config))
         .disable_signals()
         // Called once on each worker's thread.
         .listen("public", listener, move || {
@@ -101,6 +98,11 @@ pub(super) fn server(
         })?
         .run();
     Ok(server)
+}
+
+/// Of each worker; connections are spread over them in turn.
+fn connections_max(config: &Config) -> usize {
+    config.subscribers_max.div_ceil(config.workers) + config.connections_beside_streams
 }
 
 /// A worker: what it has for as long as it runs, and how it serves a connection.
@@ -231,7 +233,7 @@ where
             .and_then(known)
             .unwrap_or_else(|| Box::new(Peer { address: io.peer_addr().ok(), counted: None }));
         if let Ok(io) = TcpStream::from_std(io) {
-            spawn(http1.serve(io, Bytes::new(), peer));
+            spawn(http1.serve_again(io, peer));
         }
     })?;
     spawn(Rc::clone(&lean).run());
@@ -244,10 +246,11 @@ where
         lean,
         heads: public.heads.clone(),
         actix: Box::new(actix),
-        crowd: Rc::new(Crowd::new(
+        crowd: Crowd::new(
             config.connections_beside_streams / 2,
+            connections_max(config),
             public.metrics.limit("connections-beside-streams"),
-        )),
+        ),
     });
     drop(slot.set(Rc::downgrade(&http1)));
     Ok(http1)

@@ -58,8 +58,15 @@ fn slow_loris_heads() {
 /// Large ones, from many, that are never finished: together they take no more than they may.
 #[test]
 fn heads_that_fill_the_memory() {
+    for line_end in ["\r\n", "\n"] {
+        heads_fill_the_memory(line_end);
+    }
+}
+
+fn heads_fill_the_memory(line_end: &str) {
     let victim = Victim::serve(&["--head-time", "5 min"]).calm();
-    let head = format!("GET /events HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(100_000));
+    let line = "GET /events?a-name-that-is-long-enough HTTP/1.1";
+    let head = format!("{line}{line_end}Host: a{line_end}X: {}", "x".repeat(100_000));
     let sockets: Vec<_> = (0..2_000)
         .map(|_| {
             let mut socket = http1::connect(victim.address);

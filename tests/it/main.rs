@@ -72,6 +72,7 @@ mod log_settings;
 mod chaos;
 
 mod ops;
+mod pipelines;
 
 mod cli;
 

@@ -48,6 +48,8 @@ pub struct Lean {
     ready_bell: Notify,
     /// Those whose sockets did not take all, and since when they have taken nothing.
     blocked: RefCell<HashMap<u32, Instant>>,
+    /// When these are looked at next.
+    stall_look: Cell<Option<Instant>>,
     renewed: Arc<Renewed>,
     stall: Duration,
     /// What becomes of a connection whose stream has ended.
@@ -137,6 +139,7 @@ impl Lean {
             ready: RefCell::default(),
             ready_bell: Notify::new(),
             blocked: RefCell::default(),
+            stall_look: Cell::default(),
             renewed: Arc::default(),
             stall,
             goes_on: Box::new(goes_on),
@@ -172,6 +175,11 @@ impl Lean {
         Ok(())
     }
 
+    /// How many there are.
+    pub fn streams(&self) -> usize {
+        self.streams.borrow().len()
+    }
+
     /// Drives a stream when this has its turn.
     fn drive_soon(&self, key: u32) {
         self.ready.borrow_mut().push(key);
@@ -200,12 +208,13 @@ impl Lean {
 
     fn next_look(&self) -> Instant {
         let now = Instant::now();
-        let stalls = STALL_TICK.min(self.stall / 4);
-        let stalls = (!self.blocked.borrow().is_empty()).then(|| now + stalls);
+        if self.stall_look.get().is_none() && !self.blocked.borrow().is_empty() {
+            self.stall_look.set(Some(now + STALL_TICK.min(self.stall / 4)));
+        }
         // Far away, when there is nothing to look at.
         let never = now + Duration::from_secs(3600);
         let due = self.wheel.borrow().next().unwrap_or(never);
-        stalls.unwrap_or(never).min(due)
+        self.stall_look.get().unwrap_or(never).min(due)
     }
 
     async fn look_at_sockets(&self) {
@@ -244,6 +253,9 @@ impl Lean {
                 streams.get(key as usize).inspect(|entry| entry.turn.set(0));
                 self.ready.borrow_mut().push(key);
             }
+        }
+        if self.stall_look.get().is_some_and(|look| look <= now) {
+            self.stall_look.set(None);
         }
         let is_stalled = |since: &Instant| self.stall <= now.duration_since(*since);
         let blocked = self.blocked.borrow();

@@ -52,6 +52,10 @@ impl LeanSocket {
     /// was taken whole.
     pub fn write_chunk(&mut self, chunk: &Bytes) -> bool {
         debug_assert!(self.rest.is_none(), "chunks do not overtake each other");
+        if self.rest.is_some() {
+            self.state = State::Broken;
+            return false;
+        }
         match self.io.as_ref().map(|io| send_chunk(io, chunk)) {
             Some(Ok(sent)) => {
                 self.progress |= 0 < sent.bytes;

@@ -131,6 +131,7 @@ impl Stream {
                 None => socket.write_last_chunk(),
             }
         }
+        self.subscriber.wait_no_more();
         Driven::Again
     }
 }

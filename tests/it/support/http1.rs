@@ -75,6 +75,11 @@ pub fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
 pub fn exchange_for(address: SocketAddr, bytes: &[u8], silence: std::time::Duration) -> String {
     let mut socket = connect(address);
     socket.write_all(bytes).ok();
+    read_on(socket, silence)
+}
+
+/// What comes until the server closes, or has said nothing for a while.
+pub fn read_on(mut socket: TcpStream, silence: std::time::Duration) -> String {
     socket.set_read_timeout(Some(silence)).unwrap();
     let mut text = Vec::new();
     let ended = socket.read_to_end(&mut text);

@@ -1,0 +1,102 @@
+//! Requests one behind the other on one connection, cut into segments anywhere: each is answered, in
+//! its turn, and no part of one is taken for another. Also when the last one is handed to actix.
+
+use std::{io::Write as _, time::Duration};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+
+use crate::support::{gateway::Gateway, http1, seed};
+
+/// Requests, and the statuses of their answers. Each leaves the connection open.
+const REQUESTS: [(&str, u16); 10] = [
+    ("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+    ("GET /nowhere HTTP/1.1\r\nHost: localhost\r\nX: y\r\n\r\n", 404),
+    ("HEAD /events HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+    ("\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+    ("\r\n\r\n\r\nGET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+    ("GET /events?topics=a HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    ("DELETE /events HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+    // `data` is `GET / HTT`.
+    (
+        "POST /push/orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 35\r\n\r\n\
+         {\"message\":{\"data\":\"R0VUIC8gSFRU\"}}",
+        204,
+    ),
+    (
+        "\r\n\r\nPOST /push/orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 43\r\n\r\n\
+         {\"message\":\r\n\r\n{\"data\":\"R0VUIC8gSFRU\"}\r\n\r\n}",
+        204,
+    ),
+    (
+        "POST /push/orders HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
+         10\r\n{\"message\":{\"dat\r\n10;x=y\r\na\":\"R0VUIC8gSFRU\r\n3\r\n\"}}\r\n0\r\n\r\n",
+        204,
+    ),
+];
+/// The last one closes the connection. Most are handed to actix.
+const LAST: [(&str, u16); 5] = [
+    ("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 200),
+    ("GET /%68ealthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 200),
+    ("GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n", 200),
+    ("GET /nowhere HTTP/1.1\nHost: localhost\nConnection: close\n\n", 404),
+    ("GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\n\n", 404),
+];
+const PIPELINES: usize = 100;
+
+#[test]
+fn each_request_of_a_pipeline_is_answered_in_its_turn() {
+    let mut random = StdRng::seed_from_u64(seed("pipelines"));
+    let gateway = Gateway::dev(&[("lean-streams", "on")]);
+    let pipelines: Vec<_> = (0..PIPELINES).map(|_| pipeline(&mut random)).collect();
+    std::thread::scope(|scope| {
+        let ask = |pipeline: &Pipeline| {
+            let segments = pipeline.segments.clone();
+            let gateway = &gateway;
+            scope.spawn(move || ask(gateway, &segments))
+        };
+        let asked: Vec<_> = pipelines.iter().map(ask).collect();
+        for (answers, pipeline) in asked.into_iter().zip(&pipelines) {
+            assert_eq!(answers.join().unwrap(), pipeline.statuses, "{:?}", pipeline.segments);
+        }
+    });
+}
+
+struct Pipeline {
+    segments: Vec<String>,
+    statuses: Vec<u16>,
+}
+
+fn pipeline(random: &mut StdRng) -> Pipeline {
+    let (mut rest, mut statuses) = (String::new(), Vec::new());
+    for _ in 0..random.random_range(1..5) {
+        let (request, status) = REQUESTS.choose(random).unwrap();
+        rest.push_str(request);
+        statuses.push(*status);
+    }
+    let (last, status) = LAST.choose(random).unwrap();
+    rest.push_str(last);
+    statuses.push(*status);
+    let mut segments = Vec::new();
+    for _ in 0..random.random_range(0..4) {
+        let left = rest.split_off(random.random_range(0..rest.len()));
+        segments.push(std::mem::replace(&mut rest, left));
+    }
+    segments.push(rest);
+    Pipeline { segments, statuses }
+}
+
+/// The statuses of what is answered.
+fn ask(gateway: &Gateway, segments: &[String]) -> Vec<u16> {
+    let mut socket = http1::connect(gateway.address);
+    for segment in segments {
+        // Who has refused one may be gone.
+        if socket.write_all(segment.as_bytes()).is_err() {
+            break;
+        }
+        // The next one mostly comes in a read of its own.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let text = http1::read_on(socket, Duration::from_secs(2));
+    let status = |rest: &str| rest.get(2..5)?.parse().ok();
+    text.split("HTTP/1.").filter_map(status).filter(|status| *status != 100).collect()
+}
