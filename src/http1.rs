@@ -17,6 +17,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     rc::Rc,
+    task::Poll,
     time::Duration,
 };
 
@@ -231,7 +232,12 @@ where
     }
 
     async fn write(&self, wire: &Shared, bytes: &mut BytesMut) -> io::Result<()> {
-        timeout(self.stall, poll_fn(|cx| wire.borrow_mut().poll_write(cx, bytes))).await?
+        let mut written = pin!(poll_fn(|cx| wire.borrow_mut().poll_write(cx, bytes)));
+        // Mostly all of it is taken at once, and needs no timer.
+        if let Poll::Ready(written) = poll_fn(|cx| Poll::Ready(written.as_mut().poll(cx))).await {
+            return written;
+        }
+        timeout(self.stall, written).await?
     }
 }
 

@@ -118,6 +118,11 @@ pub async fn receive(
         if let Poll::Ready(received) = looked.await {
             return received;
         }
+    } else if let Poll::Ready(received) =
+        poll_fn(|cx| Poll::Ready(received.as_mut().poll(cx))).await
+    {
+        // It was there, and needed no timer.
+        return received;
     }
     tokio::time::timeout(limits.time, received).await.unwrap_or(Err(Unreceived::TooSlow))
 }
