@@ -78,24 +78,34 @@ fn a_lost_message_fails_the_run() {
 #[test]
 fn streams_that_are_cut_are_told_what_they_lost() {
     for lean in ["on", "off"] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_load"));
-        // A reader that was away for a second has lost something.
-        let flags = [("lean-streams", lean), ("ring-events", "2"), ("stall", "1s")];
-        let address = gateway::start(&flags).unwrap().to_string();
-        let pid = std::process::id().to_string();
-        command.args(["--dialect", "gateway", "--address", &address, "--pid", &pid]);
-        let soak =
-            "soak --streams 50 --minutes 0.1 --topics 2 --stall-s 1 --cut-every 3 --stall-every 3";
-        let output = command.args(soak.split_whitespace()).output().unwrap();
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert!(output.status.success(), "--lean-streams {lean}: {output:?}");
-        for what in ["gaps", "missed_told", "stalls"] {
-            assert!(0 < report[what].as_u64().unwrap(), "{what}: {report}");
-        }
-        for cause in ["closed", "reset"] {
-            assert!(0 < report["reconnects"][cause].as_u64().unwrap(), "{cause}: {report}");
-        }
+        // What happens is drawn, and now and then hardly anything is published.
+        let mut runs = (0..5).map(|_| soak_with(lean));
+        assert!(runs.any(|report| has_all(&report)), "--lean-streams {lean}: nothing happened");
     }
+}
+
+/// A run in which nothing may be lost untold.
+fn soak_with(lean: &str) -> serde_json::Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_load"));
+    // A reader that was away for a second has lost something.
+    let flags = [("lean-streams", lean), ("ring-events", "2"), ("stall", "1s")];
+    let address = gateway::start(&flags).unwrap().to_string();
+    let pid = std::process::id().to_string();
+    command.args(["--dialect", "gateway", "--address", &address, "--pid", &pid]);
+    let soak =
+        "soak --streams 50 --minutes 0.1 --topics 2 --stall-s 1 --cut-every 3 --stall-every 3";
+    let output = command.args(soak.split_whitespace()).output().unwrap();
+    assert!(output.status.success(), "--lean-streams {lean}: {output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Whether all happened that can.
+fn has_all(report: &serde_json::Value) -> bool {
+    let counts = |of: &serde_json::Value, what: &[&str]| {
+        what.iter().all(|what| of[what].as_u64().is_some_and(|count| 0 < count))
+    };
+    counts(report, &["gaps", "missed_told", "stalls"])
+        && counts(&report["reconnects"], &["closed", "reset"])
 }
 
 #[test]

@@ -7,14 +7,14 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _}
 
 use crate::support::{gateway::Gateway, http1, seed};
 
-/// Requests, and the statuses of their answers. Each leaves the connection open.
-const REQUESTS: [(&str, u16); 10] = [
+/// Requests that the gateway's own loop serves, and the statuses of their answers. Each leaves the
+/// connection open.
+const REQUESTS: [(&str, u16); 9] = [
     ("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
     ("GET /nowhere HTTP/1.1\r\nHost: localhost\r\nX: y\r\n\r\n", 404),
     ("HEAD /events HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
     ("\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
     ("\r\n\r\n\r\nGET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
-    ("GET /events?topics=a HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     ("DELETE /events HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
     // `data` is `GET / HTT`.
     (
@@ -34,12 +34,18 @@ const REQUESTS: [(&str, u16); 10] = [
     ),
 ];
 /// The last one closes the connection. Most are handed to actix.
-const LAST: [(&str, u16); 5] = [
+const LAST: [(&str, u16); 7] = [
     ("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 200),
     ("GET /%68ealthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 200),
     ("GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n", 200),
     ("GET /nowhere HTTP/1.1\nHost: localhost\nConnection: close\n\n", 404),
     ("GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\n\n", 404),
+    ("GET /events?topics=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
+    (
+        "POST /push/orders HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nConnection: close\r\n\
+         Content-Length: 35\r\n\r\n{\"message\":{\"data\":\"R0VUIC8gSFRU\"}}",
+        204,
+    ),
 ];
 const PIPELINES: usize = 100;
 
@@ -97,6 +103,7 @@ fn ask(gateway: &Gateway, segments: &[String]) -> Vec<u16> {
         std::thread::sleep(Duration::from_millis(5));
     }
     let text = http1::read_on(socket, Duration::from_secs(2));
+    assert!(text.ends_with(http1::CLOSED), "it was to be closed: {segments:?}: {text}");
     let status = |rest: &str| rest.get(2..5)?.parse().ok();
     text.split("HTTP/1.").filter_map(status).filter(|status| *status != 100).collect()
 }
