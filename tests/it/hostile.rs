@@ -239,7 +239,8 @@ fn http2_rapid_reset() {
     let victim = Victim::serve(&[]).calm();
     let ended = reset_requests(&victim, Duration::ZERO);
     // By a GOAWAY, which the client may find before or after it could not write any more.
-    assert_ne!(ended.reason(), Some(h2::Reason::NO_ERROR), "it was let go on");
+    let calmed = ended.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+    assert!(calmed || ended.is_io(), "{ended}");
     eventually("all of its streams are gone", || (victim.streams() < 1.0).then_some(()));
     victim.has_recovered();
 }
