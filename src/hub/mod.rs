@@ -5,6 +5,7 @@ mod bell;
 mod block;
 mod channel;
 mod dedup;
+mod group;
 mod read;
 mod ring;
 mod rings;
@@ -24,10 +25,11 @@ use std::{
 
 pub use block::{BLOCK_MAX_BYTES, Block, Events};
 pub use dedup::DedupLimits;
+pub use group::Listener;
 pub use read::{Gap, GapReason};
 pub use ring::RingLimits;
 pub use rings::{Limits, Published, Stats};
-pub use shard::{Listener, Read, Shard};
+pub use shard::{Read, Shard};
 pub use subscriber::{Start, Subscriber};
 use tokio::sync::Notify;
 pub use topics::Topics;

@@ -1,17 +1,7 @@
 //! One worker's subscribers, and what they share. Lives on that worker's thread.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
-    fmt,
-    ops::Range,
-    rc::{Rc, Weak},
-    sync::Arc,
-    task::Waker,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
 
-use slab::Slab;
 use tokio::{
     task::yield_now,
     time::{Instant, sleep},
@@ -23,6 +13,7 @@ use crate::{
         Hub,
         bell::{Bell, Rung},
         block::{Events, Recent, Shared},
+        group::Group,
         read::{Cursor, Gap},
         topics::Topics,
     },
@@ -47,41 +38,6 @@ struct Groups {
     by_topic: HashMap<Topic, HashMap<u64, Rc<Group>>>,
     by_prefix: HashMap<Arc<str>, HashMap<u64, Rc<Group>>>,
     opened: u64,
-}
-
-/// Subscribers of the same topics. They are woken together, and those of them that are at the same
-/// place are given the same bytes.
-#[derive(Debug)]
-pub struct Group {
-    /// Given to no other group.
-    number: u64,
-    topics: Topics,
-    places: RefCell<Slab<Place>>,
-}
-
-/// What a waiting subscriber would have done when its topics ring, instead of its task being woken.
-/// Neither may open or drop a subscriber.
-pub trait Listener {
-    /// Whether it can be called at all. Asked of many before any of them is called, so that the
-    /// processor fetches what they are about at once and not one after the other.
-    fn is_ready(&self) -> bool;
-
-    /// Whether nothing is left to do. If not, the task is woken.
-    fn call(&self, now: Instant) -> bool;
-}
-
-/// A subscriber's waker stays for as long as the subscriber, since it hardly ever changes.
-#[derive(Default)]
-struct Place {
-    waker: Option<Waker>,
-    waits: Cell<bool>,
-    listener: Option<Weak<dyn Listener>>,
-}
-
-impl fmt::Debug for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").field("waits", &self.waits).finish_non_exhaustive()
-    }
 }
 
 /// What one read found.
@@ -151,18 +107,15 @@ impl Shard {
     pub(super) fn enter(&self, topics: Topics) -> (Rc<Group>, usize) {
         self.bell.enter();
         let group = self.groups.borrow_mut().of(topics);
-        let place = group.places.borrow_mut().insert(Place::default());
+        let place = group.enter();
         (group, place)
     }
 
     /// Gives its place back.
     pub(super) fn leave(&self, group: &Rc<Group>, place: usize) {
-        let mut places = group.places.borrow_mut();
-        places.try_remove(place);
-        if places.is_empty() {
+        if group.leave(place) {
             self.groups.borrow_mut().remove(group);
         }
-        drop(places);
         self.bell.leave();
     }
 
@@ -175,12 +128,12 @@ impl Shard {
         }
         let mut out = self.events.borrow_mut();
         let from = *cursor;
-        let (found, version) = hub.read(&group.topics, cursor, &mut out);
+        let (found, version) = hub.read(group.topics(), cursor, &mut out);
         let complete_at = (!found.more).then_some(version);
         let events = Events::of(&out);
         out.clear();
         if let (None, Some(Events::Block(block))) = (&found.gap, &events)
-            && 1 < group.places.borrow().len()
+            && 1 < group.subscribers()
         {
             let (group, to, block) = (group.number, *cursor, block.clone());
             self.recent.borrow_mut().remember(Shared { group, from, to, block, complete_at });
@@ -209,22 +162,22 @@ impl Groups {
         }
         self.opened += 1;
         let number = self.opened;
-        let group = Rc::new(Group { number, topics, places: RefCell::default() });
-        for name in group.topics.names().iter() {
+        let group = Rc::new(Group::new(number, topics));
+        for name in group.topics().names().iter() {
             let groups = self.by_topic.entry(name.clone()).or_default();
             groups.insert(number, Rc::clone(&group));
         }
-        for prefix in group.topics.prefixes() {
+        for prefix in group.topics().prefixes() {
             let groups = self.by_prefix.entry(Arc::clone(prefix)).or_default();
             groups.insert(number, Rc::clone(&group));
         }
-        self.all.insert(group.topics.clone(), Rc::clone(&group));
+        self.all.insert(group.topics().clone(), Rc::clone(&group));
         group
     }
 
     fn remove(&mut self, group: &Group) {
-        self.all.remove(&group.topics);
-        for name in group.topics.names().iter() {
+        self.all.remove(group.topics());
+        for name in group.topics().names().iter() {
             if let Some(groups) = self.by_topic.get_mut(name) {
                 groups.remove(&group.number);
                 if groups.is_empty() {
@@ -232,7 +185,7 @@ impl Groups {
                 }
             }
         }
-        for prefix in group.topics.prefixes() {
+        for prefix in group.topics().prefixes() {
             if let Some(groups) = self.by_prefix.get_mut(prefix) {
                 groups.remove(&group.number);
                 if groups.is_empty() {
@@ -261,75 +214,6 @@ impl Groups {
             && let Some(group) = self.all.get(&self.everything)
         {
             into.push(Rc::clone(group));
-        }
-    }
-}
-
-impl Group {
-    /// Which topics its subscribers follow.
-    pub fn topics(&self) -> &Topics {
-        &self.topics
-    }
-
-    /// Wakes a subscriber when something rings for it.
-    pub fn wait(&self, place: usize, waker: &Waker) {
-        if let Some(place) = self.places.borrow_mut().get_mut(place) {
-            place.waits.set(true);
-            match &mut place.waker {
-                Some(known) => known.clone_from(waker),
-                None => place.waker = Some(waker.clone()),
-            }
-        }
-    }
-
-    pub(super) fn wait_no_more(&self, place: usize) {
-        self.places.borrow().get(place).inspect(|place| place.waits.set(false));
-    }
-
-    pub(super) fn listen(&self, place: usize, listener: Weak<dyn Listener>) {
-        if let Some(place) = self.places.borrow_mut().get_mut(place) {
-            place.listener = Some(listener);
-        }
-    }
-
-    /// Above all places; what closed streams have left counts too.
-    fn places_max(&self) -> usize {
-        self.places.borrow().capacity()
-    }
-
-    /// Rings for those who wait at some places. Returns for how many. `ready` is empty before and
-    /// after.
-    fn ring(&self, places: Range<usize>, ready: &mut Vec<(usize, Rc<dyn Listener>)>) -> usize {
-        let all = self.places.borrow();
-        let mut rung_for = 0;
-        for (at, place) in places.filter_map(|at| Some((at, all.get(at)?))) {
-            if !place.waits.get() {
-                continue;
-            }
-            rung_for += 1;
-            match place.listener.as_ref().and_then(Weak::upgrade) {
-                Some(listener) if listener.is_ready() => ready.push((at, listener)),
-                _ => place.wake(),
-            }
-        }
-        if ready.is_empty() {
-            return rung_for;
-        }
-        let now = Instant::now();
-        for (at, listener) in ready.drain(..) {
-            if !listener.call(now) {
-                all.get(at).inspect(|place| place.wake());
-            }
-        }
-        rung_for
-    }
-}
-
-impl Place {
-    fn wake(&self) {
-        self.waits.set(false);
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
         }
     }
 }

@@ -9,8 +9,9 @@ use crate::{
     event::EventId,
     hub::{
         Hub,
+        group::{Group, Listener},
         read::{Cursor, Gap, GapReason},
-        shard::{Group, Listener, Read, Shard},
+        shard::{Read, Shard},
         topics::Topics,
     },
 };
