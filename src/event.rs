@@ -39,6 +39,8 @@ const ID_LEN_MAX: usize = 41;
 impl EventId {
     /// Below every id that is ever handed out.
     pub const ZERO: Self = Self { time_ms: 0, sequence: 0 };
+    /// After all others.
+    pub const MAX: Self = Self { time_ms: u64::MAX, sequence: u64::MAX };
 
     /// The first id of the history `history`, which is cut to [`HISTORY_MAX`].
     pub fn start_of(history: u64, time_ms: u64) -> Self {

@@ -61,6 +61,11 @@ fn framed<'a>(chunk: &'a [u8], room: &'a mut [u8; SIZE_BYTES]) -> [&'a [u8]; 3] 
     [room.get(..len).unwrap_or_default(), chunk, b"\r\n"]
 }
 
+/// A chunk as it goes out, for many to be sent with [`send_rest`].
+pub fn whole_chunk(chunk: &[u8]) -> Bytes {
+    framed(chunk, &mut [0; SIZE_BYTES]).concat().into()
+}
+
 /// What is left of a chunk of which so much was taken. Empty when all of it was.
 #[derive(Debug)]
 pub struct Sent {

@@ -53,6 +53,11 @@ impl Bell {
         self.notify.notify_one();
     }
 
+    /// Has it answered, though nothing was rung.
+    pub fn nudge(&self) {
+        self.notify.notify_one();
+    }
+
     /// Waits until it rings. `rung` is handed back in exchange for what was rung, so that its room
     /// is used again.
     pub async fn answer(&self, rung: &mut Rung) {

@@ -16,12 +16,12 @@ use crate::hub::topics::Topics;
 /// Subscribers of the same topics. They are woken together, and those of them that are at the same
 /// place are given the same bytes.
 pub struct Group {
-    /// Given to no other group.
-    pub(super) number: u64,
+    number: u64,
     topics: Topics,
     places: RefCell<Slab<Place>>,
     /// How many of them wait.
     waiting: Cell<usize>,
+    cohort: RefCell<Option<Weak<dyn Cohort>>>,
 }
 
 /// What a waiting subscriber would have done when its topics ring, instead of its task being woken.
@@ -33,6 +33,14 @@ pub trait Listener {
 
     /// Whether nothing is left to do. If not, the task is woken.
     fn call(&self, now: Instant) -> bool;
+}
+
+/// Those of a group that have all been given the same and do not wait themselves: somebody reads
+/// for all of them.
+pub trait Cohort {
+    /// Gives what was published to at most so many of them. Returns to how many, and none when all
+    /// of them were given all there was.
+    fn give(&self, most: usize) -> Option<usize>;
 }
 
 /// A subscriber's waker stays for as long as the subscriber, since it hardly ever changes.
@@ -55,7 +63,18 @@ impl fmt::Debug for Group {
 
 impl Group {
     pub(super) fn new(number: u64, topics: Topics) -> Self {
-        Self { number, topics, places: RefCell::default(), waiting: Cell::default() }
+        Self {
+            number,
+            topics,
+            places: RefCell::default(),
+            waiting: Cell::default(),
+            cohort: RefCell::default(),
+        }
+    }
+
+    /// Given to no other group.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// Which topics its subscribers follow.
@@ -66,6 +85,15 @@ impl Group {
     /// How many there are.
     pub fn subscribers(&self) -> usize {
         self.places.borrow().len()
+    }
+
+    /// Has it called before anyone is rung for.
+    pub fn set_cohort(&self, cohort: Weak<dyn Cohort>) {
+        self.cohort.replace(Some(cohort));
+    }
+
+    pub(super) fn cohort(&self) -> Option<Rc<dyn Cohort>> {
+        self.cohort.borrow().as_ref()?.upgrade()
     }
 
     pub(super) fn enter(&self) -> usize {

@@ -25,12 +25,12 @@ use std::{
 
 pub use block::{BLOCK_MAX_BYTES, Block, Events};
 pub use dedup::DedupLimits;
-pub use group::Listener;
-pub use read::{Gap, GapReason};
+pub use group::{Cohort, Group, Listener};
+pub use read::{Gap, GapReason, Position};
 pub use ring::RingLimits;
 pub use rings::{Limits, Published, Stats};
 pub use shard::{Read, Shard};
-pub use subscriber::{Start, Subscriber};
+pub use subscriber::{Reader, Start, Subscriber};
 use tokio::sync::Notify;
 pub use topics::Topics;
 
@@ -254,10 +254,11 @@ impl Hub {
         &self,
         topics: &Topics,
         cursor: &mut Cursor,
+        upto: EventId,
         out: &mut Vec<Arc<Event>>,
     ) -> (Found, u64) {
         let rings = lock(&self.inner.rings);
-        (rings.read(topics, cursor, out), self.version())
+        (rings.read(topics, cursor, upto, out), self.version())
     }
 
     /// Takes the lock, and the time if it has to wait.

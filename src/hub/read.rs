@@ -25,6 +25,26 @@ pub struct Cursor {
     pub losses_seen: u64,
 }
 
+/// How far a reader is.
+#[derive(Debug, Clone, Copy)]
+pub struct Position {
+    pub(super) cursor: Cursor,
+    /// The hub's version up to which everything was read. None while there is more to read at once.
+    pub(super) complete_at: Option<u64>,
+}
+
+impl Position {
+    /// Whether the last read found nothing only because it stopped short of the head.
+    pub fn has_more(&self) -> bool {
+        self.complete_at.is_none()
+    }
+
+    /// Everything up to here was read, or told as missing.
+    pub fn after(&self) -> EventId {
+        self.cursor.after
+    }
+}
+
 /// Events that a reader wanted are gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
@@ -65,12 +85,19 @@ const LOOKS_MAX: usize = 4_096;
 
 impl Rings {
     /// Reads what comes after the cursor, and moves it: to the last event read, or to the head when
-    /// there is no more. All under one lock, so the head cannot move on between the look into one
-    /// ring and the look into the next, and ids never decrease from one read to the next.
-    pub fn read(&self, topics: &Topics, cursor: &mut Cursor, out: &mut Vec<Arc<Event>>) -> Found {
+    /// there is no more, but not beyond `upto`, which the cursor is before. All under one lock, so
+    /// the head cannot move on between the look into one ring and the look into the next, and ids
+    /// never decrease from one read to the next.
+    pub fn read(
+        &self,
+        topics: &Topics,
+        cursor: &mut Cursor,
+        upto: EventId,
+        out: &mut Vec<Arc<Event>>,
+    ) -> Found {
         let gap = self.gap(topics, cursor);
         cursor.losses_seen = self.losses;
-        let mut batch = Batch { out, bytes: 0, last: None };
+        let mut batch = Batch { out, bytes: 0, last: None, upto };
         let stopped_at = match &topics.way {
             Way::Few => self.read_merged(topics.names(), cursor.after, &mut batch),
             Way::All | Way::Many(_) => self.read_timeline(topics, cursor.after, &mut batch),
@@ -121,6 +148,9 @@ impl Rings {
                 .filter_map(|ring| Some((ring.peek()?.id, ring)))
                 .min_by_key(|(id, _)| *id);
             let event = oldest.and_then(|(_, ring)| ring.next())?;
+            if batch.upto < event.id {
+                return Some(batch.upto);
+            }
             if !batch.has_room(event) {
                 return batch.last;
             }
@@ -140,6 +170,9 @@ impl Rings {
         };
         let mut stop = after;
         for (looks, (id, channel, event)) in self.timeline.after(after).enumerate() {
+            if batch.upto < id {
+                return Some(batch.upto);
+            }
             if LOOKS_MAX <= looks {
                 return Some(stop);
             }
@@ -206,6 +239,7 @@ struct Batch<'a> {
     out: &'a mut Vec<Arc<Event>>,
     bytes: usize,
     last: Option<EventId>,
+    upto: EventId,
 }
 
 impl Batch<'_> {

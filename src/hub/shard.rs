@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    event::Event,
+    event::{Event, EventId},
     hub::{
         Hub,
         bell::{Bell, Rung},
@@ -26,6 +26,8 @@ pub struct Shard {
     bell: Arc<Bell>,
     groups: RefCell<Groups>,
     recent: RefCell<Recent>,
+    /// Those with more to read than was read for them at once.
+    again: RefCell<Vec<Rc<Group>>>,
     /// What is read into. Empty between reads.
     events: RefCell<Vec<Arc<Event>>>,
 }
@@ -61,6 +63,7 @@ impl Shard {
             bell,
             groups: RefCell::default(),
             recent: RefCell::default(),
+            again: RefCell::default(),
             events: RefCell::default(),
         })
     }
@@ -76,9 +79,20 @@ impl Shard {
         loop {
             self.bell.answer(&mut rung).await;
             let start = Instant::now();
+            groups.append(&mut self.again.borrow_mut());
             self.groups.borrow().find(&rung, &mut groups);
             let (mut turns, mut in_turn) = (0, 0);
             for group in groups.drain(..) {
+                // First those who stand where the others can join them.
+                let cohort = group.cohort();
+                while let Some(given) = cohort.as_ref().and_then(|all| all.give(TURN - in_turn)) {
+                    in_turn += given;
+                    if TURN <= in_turn {
+                        yield_now().await;
+                        (turns, in_turn) = (turns + 1, 0);
+                    }
+                }
+                drop(cohort);
                 for first in (0..group.places_max()).step_by(TURN) {
                     in_turn += group.ring(first..first + TURN, &mut ready);
                     if TURN <= in_turn {
@@ -103,6 +117,12 @@ impl Shard {
         }
     }
 
+    /// Rings for a group once more.
+    pub(super) fn ring_again(&self, group: &Rc<Group>) {
+        self.again.borrow_mut().push(Rc::clone(group));
+        self.bell.nudge();
+    }
+
     /// Takes a subscriber into the group of its topics.
     pub(super) fn enter(&self, topics: Topics) -> (Rc<Group>, usize) {
         self.bell.enter();
@@ -119,23 +139,33 @@ impl Shard {
         self.bell.leave();
     }
 
-    /// Reads what comes after a cursor for one of a group's subscribers, and moves the cursor.
-    pub(super) fn read(&self, hub: &Hub, group: &Group, cursor: &mut Cursor) -> Read {
-        if let Some(read) = self.recent.borrow().find(group.number, cursor) {
+    /// Reads what comes after a cursor, but not beyond `upto`, for one of a group's subscribers.
+    /// Moves the cursor.
+    pub(super) fn read(
+        &self,
+        hub: &Hub,
+        group: &Group,
+        cursor: &mut Cursor,
+        upto: EventId,
+    ) -> Read {
+        let recent = self.recent.borrow();
+        let found = recent.find(group.number(), cursor);
+        if let Some(read) = found.filter(|read| read.block.newest <= upto) {
             *cursor = read.to;
             let events = Some(Events::Block(read.block.clone()));
             return Read { gap: None, events, complete_at: read.complete_at };
         }
+        drop(recent);
         let mut out = self.events.borrow_mut();
         let from = *cursor;
-        let (found, version) = hub.read(group.topics(), cursor, &mut out);
+        let (found, version) = hub.read(group.topics(), cursor, upto, &mut out);
         let complete_at = (!found.more).then_some(version);
         let events = Events::of(&out);
         out.clear();
         if let (None, Some(Events::Block(block))) = (&found.gap, &events)
             && 1 < group.subscribers()
         {
-            let (group, to, block) = (group.number, *cursor, block.clone());
+            let (group, to, block) = (group.number(), *cursor, block.clone());
             self.recent.borrow_mut().remember(Shared { group, from, to, block, complete_at });
         }
         Read { gap: found.gap, events, complete_at }
@@ -179,7 +209,7 @@ impl Groups {
         self.all.remove(group.topics());
         for name in group.topics().names().iter() {
             if let Some(groups) = self.by_topic.get_mut(name) {
-                groups.remove(&group.number);
+                groups.remove(&group.number());
                 if groups.is_empty() {
                     self.by_topic.remove(name);
                 }
@@ -187,7 +217,7 @@ impl Groups {
         }
         for prefix in group.topics().prefixes() {
             if let Some(groups) = self.by_prefix.get_mut(prefix) {
-                groups.remove(&group.number);
+                groups.remove(&group.number());
                 if groups.is_empty() {
                     self.by_prefix.remove(prefix);
                 }

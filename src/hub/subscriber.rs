@@ -10,7 +10,7 @@ use crate::{
     hub::{
         Hub,
         group::{Group, Listener},
-        read::{Cursor, Gap, GapReason},
+        read::{Cursor, Gap, GapReason, Position},
         shard::{Read, Shard},
         topics::Topics,
     },
@@ -36,16 +36,56 @@ pub enum Start {
 /// cannot leave its shard's thread.
 #[derive(Debug)]
 pub struct Subscriber {
-    hub: Hub,
-    shard: Rc<Shard>,
-    group: Rc<Group>,
+    reader: Reader,
     place: usize,
-    cursor: Cursor,
+    at: Position,
     /// What was wrong with the cursor that the reader brought.
     untold: Option<Box<Gap>>,
     opened_at: EventId,
-    /// The hub's version up to which everything was read. None while there is more to read at once.
-    complete_at: Option<u64>,
+}
+
+/// Reads what a group follows.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    hub: Hub,
+    shard: Rc<Shard>,
+    group: Rc<Group>,
+}
+
+impl Reader {
+    /// The hub that it reads from.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// For whom it reads.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Has the group rung for once more, since not all there was has been read.
+    pub fn ring_again(&self) {
+        self.shard.ring_again(&self.group);
+    }
+
+    /// Whether there is nothing to read there.
+    pub fn has_all(&self, at: &Position) -> bool {
+        at.complete_at == Some(self.hub.version())
+    }
+
+    /// Reads what comes next, and tells what is missing before it. None for neither.
+    pub fn read(&self, at: &mut Position) -> Option<Read> {
+        self.read_upto(EventId::MAX, at)
+    }
+
+    fn read_upto(&self, upto: EventId, at: &mut Position) -> Option<Read> {
+        if self.has_all(at) {
+            return None;
+        }
+        let read = self.shard.read(&self.hub, &self.group, &mut at.cursor, upto);
+        at.complete_at = read.complete_at;
+        (read.gap.is_some() || read.events.is_some()).then_some(read)
+    }
 }
 
 impl Subscriber {
@@ -69,13 +109,13 @@ impl Subscriber {
                 (after, after, None)
             }
         };
-        let cursor = Cursor { after, losses_seen: 0 };
-        Self { hub, shard, group, place, cursor, untold, opened_at, complete_at: None }
+        let at = Position { cursor: Cursor { after, losses_seen: 0 }, complete_at: None };
+        Self { reader: Reader { hub, shard, group }, place, at, untold, opened_at }
     }
 
     /// The hub that it reads from.
     pub fn hub(&self) -> &Hub {
-        &self.hub
+        &self.reader.hub
     }
 
     /// The id with which the reader is sent off: if it is cut before it was given anything else, it
@@ -93,25 +133,50 @@ impl Subscriber {
     /// Everything up to here was read, or is nothing that this reader follows. Before its gap was
     /// told, this is where it came from.
     pub fn cursor(&self) -> EventId {
-        if self.untold.is_some() { self.opened_at } else { self.cursor.after }
+        if self.untold.is_some() { self.opened_at } else { self.at.cursor.after }
     }
 
     /// Whether the last read found nothing only because it stopped short of the head.
     pub fn has_more(&self) -> bool {
-        self.complete_at.is_none()
+        self.at.has_more()
+    }
+
+    /// What it reads with.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// How far it is.
+    pub fn position(&self) -> Position {
+        self.at
+    }
+
+    /// Goes on from there.
+    pub fn move_to(&mut self, at: Position) {
+        self.at = at;
+    }
+
+    /// Whether it can go on from where another one of its group is, so that its reader, who was
+    /// told of events up to `told`, gets each event once. It has read up to there; and if further,
+    /// all there was, and found nothing, or its reader would have been told.
+    pub fn is_with(&self, other: &Position, told: EventId) -> bool {
+        let (here, there) = (self.at.after(), other.after());
+        let is_past = there <= here && !self.at.has_more();
+        self.untold.is_none() && told <= there && (here == there || is_past)
     }
 
     /// Reads the next events, and tells what is missing before them. None for neither.
     pub fn read(&mut self) -> Option<Read> {
+        self.read_upto(EventId::MAX)
+    }
+
+    /// The same, but not beyond an id that it has not read up to.
+    pub fn read_upto(&mut self, upto: EventId) -> Option<Read> {
+        debug_assert!(self.at.after() < upto, "reading does not go back");
         if let Some(gap) = self.untold.take() {
             return Some(Read { gap: Some(*gap), events: None, complete_at: None });
         }
-        if self.complete_at == Some(self.hub.version()) {
-            return None;
-        }
-        let read = self.shard.read(&self.hub, &self.group, &mut self.cursor);
-        self.complete_at = read.complete_at;
-        (read.gap.is_some() || read.events.is_some()).then_some(read)
+        self.reader.read_upto(upto, &mut self.at)
     }
 
     /// As [`Subscriber::read`]. While there is nothing, the task is woken when its topics ring.
@@ -125,25 +190,26 @@ impl Subscriber {
         } else {
             // What was stored since that version has rung already, or will. The shard's task, which
             // answers the bell, is on this thread, so it comes after this and finds the waker.
-            self.group.wait(self.place, cx.waker());
+            self.reader.group.wait(self.place, cx.waker());
         }
         Poll::Pending
     }
 
     /// Nothing is rung for it until it has read all there is again.
     pub fn wait_no_more(&self) {
-        self.group.wait_no_more(self.place);
+        self.reader.group.wait_no_more(self.place);
     }
 
     /// Has `listener` called when its topics ring while it waits.
     pub fn listen(&self, listener: Weak<dyn Listener>) {
-        self.group.listen(self.place, listener);
+        self.reader.group.listen(self.place, listener);
     }
 }
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        self.shard.leave(&self.group, self.place);
-        self.hub.release();
+        let Reader { hub, shard, group } = &self.reader;
+        shard.leave(group, self.place);
+        hub.release();
     }
 }

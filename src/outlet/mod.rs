@@ -27,6 +27,7 @@ use crate::{
     address::client_address,
     backplane::Backplane,
     budget::Budget,
+    clock,
     event::EventId,
     hub::{Hub, Start},
     message::Topic,
@@ -71,6 +72,20 @@ impl Outlet {
     /// With how long its address is to wait, when it is one too many.
     pub fn admit(&self, request: &HttpRequest) -> Result<(), Duration> {
         self.requests.one_more(client_address(request.head(), self.trusted_proxies))
+    }
+
+    /// Counts events that were given to so many streams, with the newest one's publish time if they
+    /// were published while these were open.
+    pub fn given(&self, streams: usize, events: u64, publish_time_ms: Option<u64>) {
+        self.metrics.delivered.inc_by(events * streams as u64);
+        let Some(published_ms) = publish_time_ms else { return };
+        let late = Duration::from_millis(clock::now_ms().saturating_sub(published_ms));
+        let latency = &self.metrics.latency;
+        if streams == 1 {
+            return latency.observe(late.as_secs_f64());
+        }
+        let latency = latency.local();
+        (0..streams).for_each(|_| latency.observe(late.as_secs_f64()));
     }
 
     /// Whether a stream that starts there can be opened without anybody being asked or waited for.

@@ -7,7 +7,6 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use actix_web::web;
@@ -16,7 +15,6 @@ use rand::RngExt as _;
 use tokio::time::{Instant, Sleep};
 
 use crate::{
-    clock,
     connection::Connection,
     event::{Event, EventId},
     hub::{BLOCK_MAX_BYTES, Events, Read, Subscriber},
@@ -201,13 +199,8 @@ impl Stream {
     /// Events were given out whole.
     fn given(&mut self, events: u64, newest: EventId, publish_time_ms: Option<u64>) {
         self.told = newest;
-        self.outlet.metrics.delivered.inc_by(events);
-        if let Some(published_ms) = publish_time_ms
-            && self.opened_at_head < newest
-        {
-            let millis = clock::now_ms().saturating_sub(published_ms);
-            self.outlet.metrics.latency.observe(Duration::from_millis(millis).as_secs_f64());
-        }
+        let is_live = self.opened_at_head < newest;
+        self.outlet.given(1, events, publish_time_ms.filter(|_| is_live));
     }
 
     fn give_id(&mut self) -> Bytes {

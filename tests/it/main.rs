@@ -43,6 +43,8 @@ mod straight;
 
 mod lean;
 
+mod rows;
+
 mod stream;
 
 mod round_trip;

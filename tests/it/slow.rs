@@ -19,7 +19,7 @@ use crate::support::{
 const STREAMS: &str = "stream_events_streams";
 
 /// A connection whose receiver takes a few kilobytes and no more.
-fn narrow(gateway: &Gateway) -> TcpStream {
+pub fn narrow(gateway: &Gateway) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     socket.connect(&gateway.address.into()).unwrap();

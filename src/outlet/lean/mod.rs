@@ -2,6 +2,7 @@
 //! watches their sockets and their times. A stream that is idle is its cursor and its socket.
 
 mod hatch;
+mod row;
 mod socket;
 mod wheel;
 
@@ -12,7 +13,7 @@ use std::{
     fmt, io,
     net::TcpStream,
     os::fd::OwnedFd,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::{Arc, Mutex, PoisonError},
     task::{Wake, Waker},
     time::Duration,
@@ -20,6 +21,7 @@ use std::{
 
 use bytes::Bytes;
 pub use hatch::{Behind, Hatch, Left};
+use row::Row;
 use rustix::{
     buffer::spare_capacity,
     event::{
@@ -43,6 +45,8 @@ pub struct Lean {
     epoll: AsyncFd<OwnedFd>,
     streams: RefCell<Slab<Entry>>,
     wheel: RefCell<Wheel>,
+    /// By their groups' numbers.
+    rows: RefCell<HashMap<u64, Weak<Row>>>,
     /// Those that have something to do.
     ready: RefCell<Vec<u32>>,
     ready_bell: Notify,
@@ -136,6 +140,7 @@ impl Lean {
             epoll,
             streams: RefCell::default(),
             wheel: RefCell::new(Wheel::new(Instant::now())),
+            rows: RefCell::default(),
             ready: RefCell::default(),
             ready_bell: Notify::new(),
             blocked: RefCell::default(),
@@ -184,6 +189,16 @@ impl Lean {
     fn drive_soon(&self, key: u32) {
         self.ready.borrow_mut().push(key);
         self.ready_bell.notify_one();
+    }
+
+    /// A stream steps out of its row, and sees itself to what is `left` of the last chunk.
+    fn steps_out(&self, key: u32, left: io::Result<Bytes>) {
+        if let Some(entry) = self.streams.borrow().get(key as usize)
+            && let Some(socket) = entry.stream.borrow_mut().lean_socket()
+        {
+            socket.has_left(left);
+        }
+        self.drive_soon(key);
     }
 
     /// Looks after the streams for as long as it is polled.

@@ -1,17 +1,32 @@
 //! The socket of a stream that writes itself.
 
-use std::{io, mem, net::TcpStream, rc::Weak, task::Waker};
+use std::{
+    io, mem,
+    net::TcpStream,
+    rc::{Rc, Weak},
+    task::Waker,
+};
 
+use actix_web::web;
 use bytes::Bytes;
 
-use super::Lean;
-use crate::connection::chunk::{LAST_CHUNK, send_chunk, send_rest};
+use super::{
+    Lean,
+    row::{At, Row},
+};
+use crate::{
+    connection::chunk::{LAST_CHUNK, send_chunk, send_rest},
+    event::EventId,
+    hub::Subscriber,
+    outlet::Outlet,
+};
 
 /// The socket of a stream that writes itself.
 #[derive(Debug)]
 pub struct LeanSocket {
-    /// None when it was taken.
+    /// None when it was taken, or stands in a row.
     io: Option<TcpStream>,
+    row: Option<(Rc<Row>, u32)>,
     /// What of the last chunk was not taken.
     rest: Option<Box<Bytes>>,
     by: Weak<Lean>,
@@ -39,6 +54,7 @@ impl LeanSocket {
     pub(super) fn new(io: TcpStream, head: Bytes, by: Weak<Lean>, key: u32, waker: Waker) -> Self {
         Self {
             io: Some(io),
+            row: None,
             rest: Some(Box::new(head)),
             by,
             key,
@@ -64,6 +80,50 @@ impl LeanSocket {
             Some(Err(err)) => self.breaks(&err),
             None => false,
         }
+    }
+
+    /// What of a chunk, that was written for it, was not taken.
+    pub(super) fn has_left(&mut self, left: io::Result<Bytes>) {
+        match left {
+            Ok(rest) => {
+                self.progress = true;
+                self.keep(rest);
+            }
+            Err(err) => {
+                self.breaks(&err);
+            }
+        }
+    }
+
+    /// Where the row of its group is.
+    pub fn row_at(&self, subscriber: &Subscriber) -> Option<EventId> {
+        self.by.upgrade()?.row(subscriber.reader().group()).map(|row| row.after())
+    }
+
+    /// Has what comes next written by the row of its group, if there is one where it can stand.
+    /// Returns whether.
+    pub fn stand_in_row(
+        &mut self,
+        subscriber: &Subscriber,
+        told: EventId,
+        outlet: &web::Data<Outlet>,
+    ) -> bool {
+        let row = self.by.upgrade().and_then(|by| by.row_of(subscriber, outlet));
+        let Some(row) = row else { return false };
+        let Some(io) = self.io.take() else { return false };
+        match row.let_in(io, self.key, subscriber, told) {
+            Ok(place) => self.row = Some((row, place)),
+            Err(io) => self.io = Some(io),
+        }
+        self.row.is_some()
+    }
+
+    /// Steps out of its row. Returns where that is, if it stood in one.
+    pub fn step_out(&mut self) -> Option<At> {
+        let (row, place) = self.row.take()?;
+        let (io, at) = row.let_out(place)?;
+        self.io = Some(io);
+        Some(at)
     }
 
     /// Ends the response.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{FellBehind, Held, Stream, Way};
 use crate::{
+    event::EventId,
     hub::{Listener, Subscriber},
     outlet::{
         Outlet,
@@ -92,11 +93,37 @@ impl Stream {
         }
     }
 
-    /// Its socket, if it writes itself.
+    /// Its socket, if it writes itself. It stands in no row from now on, so the stream has to be
+    /// driven if it is to go on.
     pub fn lean_socket(&mut self) -> Option<&mut LeanSocket> {
-        match &mut self.way {
-            Way::Lean(socket) => Some(socket),
-            Way::Body { .. } => None,
+        let Way::Lean(socket) = &mut self.way else { return None };
+        if let Some(at) = socket.step_out() {
+            self.subscriber.move_to(at.position);
+            if self.told < at.told {
+                self.told = at.told;
+                self.written_at = at.written;
+            }
+        }
+        Some(socket)
+    }
+
+    /// Has what comes next written for it by the row of its group, if there is one where it can
+    /// stand. Returns whether.
+    fn stand_in_row(&mut self) -> bool {
+        let Way::Lean(socket) = &mut self.way else { return false };
+        let stands = socket.stand_in_row(&self.subscriber, self.told, &self.outlet);
+        if stands {
+            self.subscriber.wait_no_more();
+        }
+        stands
+    }
+
+    /// How far to read when the group was rung for: if it has a row, then up to where that is, so
+    /// as to stand in it. What is after that has rung for the row.
+    fn upto(&self) -> EventId {
+        match &self.way {
+            Way::Lean(socket) => socket.row_at(&self.subscriber).unwrap_or(EventId::MAX),
+            Way::Body { .. } => EventId::MAX,
         }
     }
 
@@ -154,7 +181,11 @@ impl Listener for RefCell<Stream> {
     fn call(&self, now: Instant) -> bool {
         let stream = &mut *self.borrow_mut();
         if stream.subscriber.hub().draining().is_none() && stream.first.is_none() {
-            while let Some(read) = stream.subscriber.read() {
+            let (upto, mut is_told) = (stream.upto(), false);
+            while stream.subscriber.position().after() < upto
+                && let Some(read) = stream.subscriber.read_upto(upto)
+            {
+                is_told |= read.gap.is_some();
                 let block = stream.give(read);
                 stream.written_at = now;
                 let whole = match &mut stream.way {
@@ -165,7 +196,9 @@ impl Listener for RefCell<Stream> {
                     return stream.is_not_done();
                 }
             }
-            if !stream.subscriber.has_more() && !stream.id_due {
+            // Who was told of a gap that the row has not found would be told again.
+            let stands = !stream.id_due && !is_told && stream.stand_in_row();
+            if stands || !stream.subscriber.has_more() && !stream.id_due {
                 return true;
             }
         }

@@ -1,0 +1,242 @@
+//! Many streams of the same topics: what is given to all of them side by side, and whoever is slow,
+//! new, told something of their own or gone among them.
+
+use std::{
+    net::Shutdown,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{
+    slow::narrow,
+    support::{
+        gateway::Gateway,
+        http1::{self, EventSource},
+    },
+};
+
+const STREAMS: &str = "stream_events_streams";
+const DELIVERED: &str = "stream_events_events_delivered_total";
+
+/// Nobody is helped by a keep-alive, and all are on one thread.
+fn gateway(flags: &[(&'static str, &str)]) -> Gateway {
+    Gateway::dev(&[&[("workers", "1"), ("keep-alive", "10 min")], flags].concat())
+}
+
+fn open(gateway: &Gateway, streams: usize) -> Vec<EventSource> {
+    (0..streams).map(|_| gateway.events("?topic=orders")).collect()
+}
+
+/// So many publishers at once, each with so many messages in a row.
+fn publish(gateway: &Gateway, publishers: usize, each: usize) {
+    publish_all(gateway, publishers, each, "x");
+}
+
+fn publish_all(gateway: &Gateway, publishers: usize, each: usize, data: &str) {
+    std::thread::scope(|scope| {
+        for _ in 0..publishers {
+            scope.spawn(move || (0..each).for_each(|_| gateway.publish("orders", data)));
+        }
+    });
+}
+
+fn number(id: &str) -> (u64, u64) {
+    let (time, sequence) = id.split_once('-').unwrap();
+    (time.parse().unwrap(), sequence.parse().unwrap())
+}
+
+/// All get the same events, once each and in one order.
+fn all_get(sources: &mut [EventSource], events: usize) {
+    let first: Vec<_> = (0..events).map(|_| sources[0].next().id).collect();
+    assert!(first.is_sorted_by(|a, b| number(a) < number(b)), "{first:?}");
+    for source in &mut sources[1..] {
+        let ids: Vec<_> = (0..events).map(|_| source.next().id).collect();
+        assert_eq!(ids, first);
+    }
+}
+
+/// What is published while all of them are being written to comes after it, and waits for nothing.
+#[test]
+fn bursts_reach_everyone() {
+    let gateway = gateway(&[]);
+    let mut sources = open(&gateway, 150);
+    // More than is read at once, too.
+    for size in [10, 10, 10, 5_000, 10, 10, 5_000, 5_000, 10, 10] {
+        publish_all(&gateway, 8, 4, &"x".repeat(size));
+        all_get(&mut sources, 32);
+    }
+    gateway.until_metric(DELIVERED, 150.0 * 320.0);
+}
+
+/// What does not fit into a socket waits for its reader, in order, and for nobody else.
+#[test]
+fn whoever_is_slow_keeps_nobody_waiting() {
+    let gateway = gateway(&[]);
+    let mut sources = open(&gateway, 30);
+    let mut slow = Vec::new();
+    for _ in 0..5 {
+        let mut socket = narrow(&gateway);
+        http1::write_head(&mut socket, "GET", "/events?topic=orders", &[]);
+        slow.push(EventSource::from_socket(socket));
+    }
+    let data = |n: usize| format!("{n} {}", "x".repeat(n % 7 * 2_000));
+    for n in 0..300 {
+        gateway.publish("orders", data(n));
+        for source in &mut sources {
+            assert!(source.next().data == data(n), "{n}");
+        }
+    }
+    assert!(gateway.metric(DELIVERED) < 300.0 * 35.0, "they are not slow enough for this test");
+    for source in &mut slow {
+        for n in 0..300 {
+            assert!(source.next().data == data(n), "{n}");
+        }
+    }
+    // They are among the others again.
+    sources.extend(slow);
+    publish(&gateway, 1, 3);
+    all_get(&mut sources, 3);
+}
+
+/// Set when this is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Each stream is looked at once a second, most often while events are being given to all.
+#[test]
+fn whoever_is_looked_at_in_between_gets_each_event_once() {
+    let gateway = gateway(&[("keep-alive", "1 s")]);
+    let mut sources = Vec::new();
+    // Spread over that second.
+    while sources.len() < 200 {
+        sources.append(&mut open(&gateway, 5));
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    for _ in 0..60 {
+        publish(&gateway, 8, 30);
+        all_get(&mut sources, 240);
+    }
+}
+
+/// Streams come and go while topics that they do not follow move on: the newcomers get what comes from
+/// then on, and once.
+#[test]
+fn newcomers_get_each_event_once() {
+    let gateway = gateway(&[]);
+    let mut sources = open(&gateway, 24);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                gateway.publish("others", "x");
+            }
+        });
+        let _over = Over(&over);
+        for round in 0..100 {
+            sources.push(gateway.events("?topic=orders"));
+            if round % 3 == 0 {
+                drop(sources.swap_remove(round % sources.len()));
+            }
+            publish(&gateway, 1 + round % 3, 1);
+            all_get(&mut sources, 1 + round % 3);
+        }
+    });
+    let left = sources.len();
+    gateway.until_metric(STREAMS, f64::from(u32::try_from(left).unwrap()));
+    drop(sources);
+    gateway.until_metric(STREAMS, 0.0);
+}
+
+/// Between events each stream has its own times; and what is no plain block is each one's own to give.
+#[test]
+fn silence_and_large_events_in_between() {
+    let gateway = gateway(&[("keep-alive", "1 s")]);
+    let mut sources = open(&gateway, 20);
+    for round in 0..3 {
+        publish(&gateway, 2, 2);
+        all_get(&mut sources, 4);
+        for source in &mut sources {
+            assert_eq!(source.next_block().unwrap(), ":\n\n", "{round}");
+        }
+        gateway.publish("others", "of which they are told the id alone");
+        for source in &mut sources {
+            let block = source.next_block().unwrap();
+            assert!(block.starts_with("id: ") && !block.contains("data"), "{round}: {block}");
+        }
+        let large = "y".repeat(100_000);
+        gateway.publish("orders", &large);
+        for source in &mut sources {
+            assert!(source.next().data == large);
+        }
+    }
+}
+
+/// A ring that holds less than what comes while they are written to: each is told of what it did not
+/// get, before what comes after it.
+#[test]
+fn all_are_told_what_is_missing() {
+    let gateway = gateway(&[("ring-events", "3")]);
+    let mut sources = open(&gateway, 200);
+    let mut gaps = 0;
+    for round in 0..20 {
+        publish(&gateway, 16, 2);
+        let last = format!("last of {round}");
+        gateway.publish("orders", &last);
+        for source in &mut sources {
+            let (mut events, mut was_gap, mut last_upto) = (0, false, None);
+            loop {
+                let event = source.next_raw().unwrap();
+                if event.event == "stream-gap" {
+                    let gap: Value = serde_json::from_str(&event.data).unwrap();
+                    assert_eq!(gap["topics"][0], "orders");
+                    let upto = number(gap["upto"].as_str().unwrap());
+                    assert!(Some(upto) > last_upto.replace(upto), "of each loss once: {gap}");
+                    (gaps, was_gap) = (gaps + 1, true);
+                    continue;
+                }
+                events += 1;
+                if event.data == last {
+                    break;
+                }
+            }
+            assert!(events == 33 || was_gap, "{events} of 33 events, and no gap");
+        }
+    }
+    eprintln!("{gaps} gaps");
+    let told = gateway.metric("stream_events_gaps_total{reason=\"evicted\"}");
+    assert!((told - f64::from(gaps)).abs() < 0.5, "{told}, {gaps}");
+}
+
+/// Those who leave, one way or another, leave nothing behind.
+#[test]
+fn some_of_many_end() {
+    let mut gateway = gateway(&[("drain", "1 s")]);
+    let mut sources = open(&gateway, 60);
+    publish(&gateway, 1, 2);
+    all_get(&mut sources, 2);
+    for (n, source) in sources.drain(40..).enumerate() {
+        if n % 2 == 0 {
+            // What it was sent and did not read: its end is a reset.
+            drop(source);
+        } else {
+            source.socket().shutdown(Shutdown::Write).unwrap();
+        }
+    }
+    gateway.until_metric(STREAMS, 40.0);
+    publish(&gateway, 1, 2);
+    all_get(&mut sources, 2);
+    let ended = "stream_events_streams_ended_total{reason=\"client\"}";
+    gateway.until_metric(ended, 20.0);
+    gateway.begin_stop();
+    for source in &mut sources {
+        assert_eq!(source.next_raw().unwrap().event, "stream-end");
+        assert!(source.next_block().is_none());
+    }
+}
