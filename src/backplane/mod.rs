@@ -72,7 +72,8 @@ impl Backplane {
                 Published::Duplicate => Ok(Confirmed::Duplicate),
                 Published::Closed => Err(Unconfirmed::Draining),
             },
-            Self::Redis(redis) => redis.append(message).await,
+            // In a box of its own, or every push would have its room.
+            Self::Redis(redis) => Box::pin(redis.append(message)).await,
         }
     }
 

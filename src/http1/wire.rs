@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     io, mem,
     pin::Pin,
     rc::Rc,
@@ -68,12 +69,18 @@ pub(super) enum Heard {
 const HEAD_MAX_BYTES: usize = 128 * 1024;
 /// So much is read at once.
 const READ_BYTES: usize = 64 * 1024;
+/// So many buffers are kept, but no larger ones. What was in the last one may still be in the
+/// request that actix keeps for the next.
+const SPARE_MAX: usize = 2;
+const SPARE_MAX_BYTES: usize = 16 * 1024;
 /// An idle connection looks whether it has to go as often as this.
 const IDLE_LOOK: Duration = Duration::from_secs(5);
 
 thread_local! {
     /// What is read goes here first, so that a connection that waits has no room to read into.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+    /// What connections read into that have used all of it, for the next ones that read.
+    static SPARE: RefCell<VecDeque<BytesMut>> = RefCell::default();
 }
 
 impl Wire {
@@ -118,7 +125,7 @@ impl Wire {
         (self.looked, self.fresh) = (0, 0);
         if self.read.is_empty() {
             // Nothing is kept for a connection on which nothing is going on.
-            self.read = BytesMut::new();
+            give_back(mem::take(&mut self.read));
         }
     }
 
@@ -164,6 +171,9 @@ impl Wire {
             let mut into = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut into))?;
             self.fresh = if self.read.is_empty() { into.filled().len() } else { 0 };
+            if self.read.capacity() == 0 {
+                self.read = spare(into.filled().len());
+            }
             self.read.extend_from_slice(into.filled());
             Poll::Ready(Ok(into.filled().len()))
         })
@@ -272,6 +282,25 @@ impl Wire {
         }
         Poll::Ready(())
     }
+}
+
+fn give_back(buffer: BytesMut) {
+    SPARE.with_borrow_mut(|spare| {
+        spare.push_back(buffer);
+        if SPARE_MAX < spare.len() {
+            spare.pop_front();
+        }
+    });
+}
+
+/// An empty buffer with room for so much.
+fn spare(bytes: usize) -> BytesMut {
+    let oldest = |spare: &mut VecDeque<_>| (spare.len() == SPARE_MAX).then(|| spare.pop_front());
+    let mut spare: BytesMut = SPARE.with_borrow_mut(oldest).flatten().unwrap_or_default();
+    if spare.try_reclaim(bytes) && spare.capacity() <= SPARE_MAX_BYTES {
+        return spare;
+    }
+    BytesMut::with_capacity(bytes.next_power_of_two())
 }
 
 /// Where the head ends, if it is there. An error if it is none of ours: lines may end with a bare
