@@ -39,6 +39,11 @@ impl Position {
         self.complete_at.is_none()
     }
 
+    /// Whether all was read that there was at a version of the hub.
+    pub fn is_complete_as_of(&self, version: u64) -> bool {
+        self.complete_at.is_some_and(|complete_at| version <= complete_at)
+    }
+
     /// Everything up to here was read, or told as missing.
     pub fn after(&self) -> EventId {
         self.cursor.after

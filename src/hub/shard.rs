@@ -80,7 +80,13 @@ impl Shard {
             self.bell.answer(&mut rung).await;
             let start = Instant::now();
             groups.append(&mut self.again.borrow_mut());
+            if !groups.is_empty() {
+                // A long walk past other topics' events is made in turns, like anything long.
+                yield_now().await;
+            }
             self.groups.borrow().find(&rung, &mut groups);
+            groups.sort_unstable_by_key(|group| group.number());
+            groups.dedup_by_key(|group| group.number());
             let (mut turns, mut in_turn) = (0, 0);
             for group in groups.drain(..) {
                 // First those who stand where the others can join them.
@@ -108,7 +114,9 @@ impl Shard {
             // All who were woken stand before this task in its thread's queue.
             yield_now().await;
             let took = start.elapsed();
-            let is_behind = JOIN_FROM <= took && self.bell.is_rung();
+            // Who has more to read than fits into a write has nothing to join.
+            let has_more = !self.again.borrow().is_empty();
+            let is_behind = JOIN_FROM <= took && self.bell.is_rung() && !has_more;
             // Once may be anything that kept the thread from running for a moment.
             if is_behind && was_behind {
                 sleep(took.min(join_max)).await;

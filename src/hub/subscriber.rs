@@ -68,9 +68,9 @@ impl Reader {
         self.shard.ring_again(&self.group);
     }
 
-    /// Whether there is nothing to read there.
-    pub fn has_all(&self, at: &Position) -> bool {
-        at.complete_at == Some(self.hub.version())
+    /// Grows with all that is stored. What has rung for the group is as of this, or older.
+    pub fn version(&self) -> u64 {
+        self.hub.version()
     }
 
     /// Reads what comes next, and tells what is missing before it. None for neither.
@@ -79,7 +79,7 @@ impl Reader {
     }
 
     fn read_upto(&self, upto: EventId, at: &mut Position) -> Option<Read> {
-        if self.has_all(at) {
+        if at.complete_at == Some(self.hub.version()) {
             return None;
         }
         let read = self.shard.read(&self.hub, &self.group, &mut at.cursor, upto);
@@ -157,8 +157,9 @@ impl Subscriber {
     }
 
     /// Whether it can go on from where another one of its group is, so that its reader, who was
-    /// told of events up to `told`, gets each event once. It has read up to there; and if further,
-    /// all there was, and found nothing, or its reader would have been told.
+    /// told of all up to `told`, is told of each event and each loss once. It has read up to there,
+    /// where there may be more for both; or if further, all there was, and found nothing, or its
+    /// reader would have been told.
     pub fn is_with(&self, other: &Position, told: EventId) -> bool {
         let (here, there) = (self.at.after(), other.after());
         let is_past = there <= here && !self.at.has_more();

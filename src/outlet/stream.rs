@@ -42,6 +42,8 @@ pub struct Stream {
     opened_at_head: EventId,
     /// A gap was told and nothing with an id after it.
     id_due: bool,
+    /// A gap was told since it last stood in a row.
+    gap_told: bool,
     written_at: Instant,
     end_at: Instant,
     end_reason: End,
@@ -97,6 +99,7 @@ impl Stream {
             subscriber,
             first: Some(Box::new(First::Open(held.open))),
             id_due: false,
+            gap_told: false,
             written_at: Instant::now(),
             end_at: held.end_at,
             end_reason: End::MaxAge,
@@ -109,8 +112,12 @@ impl Stream {
 
     /// When there is something to do though nothing was published.
     fn due(&self) -> Instant {
+        self.due_after(self.written_at)
+    }
+
+    fn due_after(&self, written_at: Instant) -> Instant {
         let expires = self.expiry.as_ref().map_or(self.end_at, |expiry| expiry.due());
-        (self.written_at + self.outlet.keep_alive).min(self.end_at).min(expires)
+        (written_at + self.outlet.keep_alive).min(self.end_at).min(expires)
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FellBehind>>> {
@@ -163,7 +170,7 @@ impl Stream {
     fn give(&mut self, read: Read) -> Bytes {
         let gap = read.gap.map(|gap| {
             self.outlet.metrics.gaps.with_label_values(&[gap.reason.as_str()]).inc();
-            self.id_due = true;
+            (self.id_due, self.gap_told) = (true, true);
             blocks::gap(&gap)
         });
         let events = read.events.map(|events| {

@@ -1,9 +1,16 @@
 //! What readers at the same place are given: one read, shared, and only while it is still true.
 
+use std::{
+    cell::{Cell, RefCell},
+    rc::{Rc, Weak},
+    time::Duration,
+};
+
 use stream_events::{
-    hub::{Limits, RingLimits, Start, Topics},
+    hub::{Cohort, Limits, Position, Reader, RingLimits, Start, Topics},
     message::Topic,
 };
+use tokio::task::{LocalSet, spawn_local, yield_now};
 
 use crate::hub::{T0, hub, limits, poll, publish, read, read_all, topics};
 
@@ -41,4 +48,56 @@ fn nobody_is_given_what_it_was_told_is_missing() {
         }
         assert_eq!(rest, [T0 + 5, T0 + 6]);
     }
+}
+
+/// Reads on, for nobody.
+struct Walker {
+    reader: Reader,
+    at: RefCell<Position>,
+    looks: Cell<usize>,
+}
+
+impl Cohort for Walker {
+    fn give(&self, _: usize) -> Option<usize> {
+        let mut at = self.at.borrow_mut();
+        self.reader.read(&mut at);
+        self.looks.set(self.looks.get() + 1);
+        if at.has_more() {
+            self.reader.ring_again();
+        }
+        None
+    }
+}
+
+/// A walk past the events of other topics, however long, is made in turns with the thread's other
+/// tasks.
+#[tokio::test]
+async fn a_long_walk_keeps_nobody_waiting() {
+    const EVENTS: usize = 200_000;
+    let ring = RingLimits { events: EVENTS, bytes: 1 << 30 };
+    let (hub, shard) = hub(Limits { ring, ring_bytes_total: 1 << 30, ..limits() });
+    let names: Vec<_> = (0..17).map(|n| format!("topic{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let one = hub.subscribe(&shard, topics(&names), Start::Live).unwrap();
+    let (reader, at) = (one.reader().clone(), RefCell::new(one.position()));
+    let walker = Rc::new(Walker { reader, at, looks: Cell::default() });
+    let weak: Weak<Walker> = Rc::downgrade(&walker);
+    one.reader().group().set_cohort(weak);
+    for _ in 0..EVENTS {
+        publish(&hub, "others", "x", T0);
+    }
+    publish(&hub, "topic0", "x", T0);
+    let all = LocalSet::new();
+    all.run_until(async {
+        spawn_local(shard.run(Duration::ZERO));
+        let mut seen = 0;
+        while seen == 0 || walker.at.borrow().has_more() {
+            yield_now().await;
+            let looks = walker.looks.get();
+            assert!(looks <= seen + 1, "{seen} and then {looks} looks");
+            seen = looks;
+        }
+        assert!(10 < seen, "{seen} are no long walk");
+    })
+    .await;
 }

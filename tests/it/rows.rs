@@ -4,16 +4,18 @@
 use std::{
     net::Shutdown,
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
 };
 
 use serde_json::Value;
 
 use crate::{
+    reading,
+    sessions::{for_seconds, name_of, renew},
     slow::narrow,
     support::{
         gateway::Gateway,
         http1::{self, EventSource},
+        jwks::KeyServer,
     },
 };
 
@@ -109,19 +111,52 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Each stream is looked at once a second, most often while events are being given to all.
+/// A renewed token is news for one stream alone, which is told at once, most often while events are
+/// being given to all: it goes on with those that it was not given.
 #[test]
-fn whoever_is_looked_at_in_between_gets_each_event_once() {
-    let gateway = gateway(&[("keep-alive", "1 s")]);
-    let mut sources = Vec::new();
-    // Spread over that second.
-    while sources.len() < 200 {
-        sources.append(&mut open(&gateway, 5));
-        std::thread::sleep(Duration::from_millis(25));
+fn whoever_is_renewed_in_between_gets_each_event_once() {
+    let keys = KeyServer::start();
+    let gateway = reading::gateway(
+        &keys,
+        &[("workers", "1"), ("keep-alive", "10 min"), ("streams-per-subject", "0")],
+    );
+    let token = |seconds| for_seconds(seconds, "alice", &["orders"]);
+    let first = token(600);
+    let mut sources: Vec<_> =
+        (0..150).map(|_| reading::open(&gateway, "?topic=orders", &first)).collect();
+    let names: Vec<_> = sources.iter().map(name_of).collect();
+    for round in 1..=20 {
+        let next = token(600 + round * 10);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for name in &names {
+                    assert_eq!(renew(&gateway, name, &next), 202);
+                }
+            });
+            publish(&gateway, 4, 100);
+        });
+        all_get(&mut sources, 400);
     }
-    for _ in 0..60 {
-        publish(&gateway, 8, 30);
-        all_get(&mut sources, 240);
+}
+
+/// Events of many topics are looked for among those of all others, so many at a time; what comes after
+/// is for the whole group, and needs no other event to be found.
+#[test]
+fn what_is_far_away_is_found() {
+    let gateway = gateway(&[("ring-events", "10000")]);
+    let topics: Vec<_> = (0..17).map(|n| format!("topic{n}")).collect();
+    let query = format!("?topic={}", topics.join(","));
+    let mut sources: Vec<_> = (0..20).map(|_| gateway.events(&query)).collect();
+    for round in 0..3 {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1_100).for_each(|_| gateway.publish("others", "x")));
+            }
+        });
+        gateway.publish("topic0", round.to_string());
+        for source in &mut sources {
+            assert_eq!(source.next().data, round.to_string());
+        }
     }
 }
 

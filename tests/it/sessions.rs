@@ -13,12 +13,12 @@ use crate::{
     },
 };
 
-fn name_of(source: &EventSource) -> String {
+pub fn name_of(source: &EventSource) -> String {
     let opened: Value = serde_json::from_str(&source.opened.as_ref().unwrap().data).unwrap();
     opened["stream"].as_str().unwrap().to_owned()
 }
 
-fn renew(gateway: &Gateway, stream: &str, token: &str) -> u16 {
+pub fn renew(gateway: &Gateway, stream: &str, token: &str) -> u16 {
     let bearer = bearer(token);
     let path = format!("/renew?stream={stream}");
     gateway.post(&path, &[("Authorization", &bearer)], b"").status
@@ -33,7 +33,7 @@ fn ticket(gateway: &Gateway, token: &str) -> String {
     answer.json()["ticket"].as_str().unwrap().to_owned()
 }
 
-fn for_seconds(seconds: u64, subject: &str, topics: &[&str]) -> String {
+pub fn for_seconds(seconds: u64, subject: &str, topics: &[&str]) -> String {
     sign(&json!({ "sub": subject, "exp": now() + seconds, "topics": topics }))
 }
 

@@ -258,16 +258,22 @@ impl Lean {
 
     fn look_at_times(&self) {
         let now = Instant::now();
+        let mut not_yet = Vec::new();
         for (turn, keys) in self.wheel.borrow_mut().take_due(now) {
             let streams = self.streams.borrow();
-            let is_due = |key: &u32| {
-                streams.get(*key as usize).is_some_and(|entry| entry.turn.get() == turn)
-            };
-            for key in keys.into_iter().filter(is_due) {
+            let entry_of = |key: u32| Some((key, streams.get(key as usize)?));
+            let found = keys.into_iter().filter_map(entry_of);
+            for (key, entry) in found.filter(|(_, entry)| entry.turn.get() == turn) {
                 // It stands on the wheel no more.
-                streams.get(key as usize).inspect(|entry| entry.turn.set(0));
-                self.ready.borrow_mut().push(key);
+                entry.turn.set(0);
+                match entry.stream.borrow().stands_until() {
+                    Some(due) if now < due => not_yet.push((key, due)),
+                    _ => self.ready.borrow_mut().push(key),
+                }
             }
+        }
+        for (key, due) in not_yet {
+            self.look_again(key, due);
         }
         if self.stall_look.get().is_some_and(|look| look <= now) {
             self.stall_look.set(None);

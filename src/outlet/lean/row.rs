@@ -5,7 +5,7 @@
 
 use std::{
     cell::RefCell,
-    fmt, io, mem,
+    fmt, io,
     net::TcpStream,
     rc::{Rc, Weak},
 };
@@ -56,7 +56,8 @@ pub struct At {
 
 /// What is being given to all, one after the other.
 struct UnderWay {
-    block: Block,
+    /// None if they are to step out.
+    block: Option<Block>,
     /// It, as it goes out.
     chunk: Bytes,
     /// The first who has not been given it.
@@ -95,24 +96,29 @@ impl Lean {
         subscriber: &Subscriber,
         outlet: &web::Data<Outlet>,
     ) -> Option<Rc<Row>> {
-        let group = subscriber.reader().group();
-        if group.subscribers() < ROW_MIN {
-            return None;
-        }
+        let reader = subscriber.reader();
+        let group = reader.group();
         if let Some(row) = self.row(group) {
             return Some(row);
+        }
+        if group.subscribers() < ROW_MIN {
+            return None;
         }
         let at =
             At { position: subscriber.position(), told: EventId::ZERO, written: Instant::now() };
         let row = Rc::new(Row {
             lean: Rc::downgrade(self),
             outlet: outlet.clone(),
-            reader: subscriber.reader().clone(),
+            reader: reader.clone(),
             state: RefCell::new(State { standing: Slab::new(), at, under_way: None }),
         });
         let weak: Weak<Row> = Rc::downgrade(&row);
         self.rows.borrow_mut().insert(group.number(), Weak::<Row>::clone(&weak));
         group.set_cohort(weak);
+        if subscriber.has_more() {
+            // The group was rung for before it had a row.
+            reader.ring_again();
+        }
         Some(row)
     }
 }
@@ -137,6 +143,7 @@ impl Row {
     ) -> Result<u32, TcpStream> {
         let mut state = self.state.borrow_mut();
         let place = u32::try_from(state.standing.vacant_key());
+        debug_assert!(state.under_way.is_none(), "nobody joins while something is given");
         let fits = subscriber.is_with(&state.at.position, told) && state.under_way.is_none();
         match place {
             Ok(place) if fits => {
@@ -149,11 +156,17 @@ impl Row {
 
     /// Lets one out, with where it is.
     pub(super) fn let_out(&self, place: u32) -> Option<(TcpStream, At)> {
-        let mut state = self.state.borrow_mut();
+        let at = self.at(place);
+        let standing = self.state.borrow_mut().standing.try_remove(place as usize)?;
+        Some((standing.io, at))
+    }
+
+    /// Where the one at a place is.
+    pub(super) fn at(&self, place: u32) -> At {
+        let state = self.state.borrow();
         let place = place as usize;
-        let standing = state.standing.try_remove(place)?;
         let before = state.under_way.as_ref().filter(|it| it.next <= place).map(|it| it.before);
-        Some((standing.io, before.unwrap_or(state.at)))
+        before.unwrap_or(state.at)
     }
 }
 
@@ -186,43 +199,52 @@ impl State {
     /// group is rung for again.
     fn give(&mut self, reader: &Reader, most: usize, out: &mut Vec<SteppedOut>) -> Option<Given> {
         if self.under_way.is_none() {
-            self.under_way = self.begin(reader, out);
+            self.under_way = self.begin(reader);
         }
         if let Some(it) = &mut self.under_way
             && let Some(to) = it.go_on(&self.standing, most, out)
         {
-            let Block { events, publish_time_ms, .. } = it.block;
-            return Some(Given { to, events, publish_time_ms });
+            let block = it.block.as_ref();
+            let publish_time_ms = block.and_then(|block| block.publish_time_ms);
+            return Some(Given {
+                to,
+                events: block.map_or(0, |block| block.events),
+                publish_time_ms,
+            });
         }
         self.under_way = None;
         None
     }
 
-    /// Reads on. None if there is nothing to give to all. What each of them has to see to itself
-    /// has all of them step out, from where they stand.
-    fn begin(&mut self, reader: &Reader, out: &mut Vec<SteppedOut>) -> Option<UnderWay> {
+    /// Reads on. None if there is nothing to give.
+    fn begin(&mut self, reader: &Reader) -> Option<UnderWay> {
+        let version = reader.version();
         let mut position = self.at.position;
         let is_draining = reader.hub().draining().is_some();
         let read = (!is_draining).then(|| reader.read(&mut position));
-        // Others come first; and what was read may have been read before the group was rung for.
-        if !reader.has_all(&position) {
+        let block = match read {
+            Some(None) => None,
+            Some(Some(Read { gap: None, events: Some(Events::Block(block)), .. })) => Some(block),
+            // A gap, a large event and the end are each one's own to see to, from where it is.
+            Some(Some(_)) | None => {
+                return Some(UnderWay {
+                    block: None,
+                    chunk: Bytes::new(),
+                    next: 0,
+                    before: self.at,
+                });
+            }
+        };
+        if !position.is_complete_as_of(version) {
+            // It stopped short of the head; or another had read this, before the last of what has
+            // rung was there.
             reader.ring_again();
         }
-        match read {
-            Some(None) => {
-                self.at.position = position;
-                None
-            }
-            Some(Some(Read { gap: None, events: Some(Events::Block(block)), .. })) => {
-                let at = At { position, told: block.newest, written: Instant::now() };
-                let before = mem::replace(&mut self.at, at);
-                Some(UnderWay { chunk: whole_chunk(&block.bytes), block, next: 0, before })
-            }
-            Some(Some(_)) | None => {
-                out.extend(self.standing.iter().map(|(_, it)| (it.key, Ok(Bytes::new()))));
-                None
-            }
-        }
+        let before = self.at;
+        self.at.position = position;
+        let block = block?;
+        (self.at.told, self.at.written) = (block.newest, Instant::now());
+        Some(UnderWay { chunk: whole_chunk(&block.bytes), block: Some(block), next: 0, before })
     }
 }
 
@@ -241,14 +263,23 @@ impl UnderWay {
         while given < most && self.next < standing.capacity() {
             if let Some(Standing { io, key }) = standing.get(self.next) {
                 given += 1;
-                match send_rest(io, &self.chunk) {
-                    Ok(all) if all == self.chunk.len() => {}
-                    Ok(some) => out.push((*key, Ok(self.chunk.slice(some..)))),
-                    Err(err) => out.push((*key, Err(err))),
+                if let Some(left) = self.left(io) {
+                    out.push((*key, left));
                 }
             }
             self.next += 1;
         }
         Some(given)
+    }
+    /// Gives it to one. Returns what is left for its stream, if it has to step out.
+    fn left(&self, io: &TcpStream) -> Option<io::Result<Bytes>> {
+        if self.block.is_none() {
+            return Some(Ok(Bytes::new()));
+        }
+        match send_rest(io, &self.chunk) {
+            Ok(all) if all == self.chunk.len() => None,
+            Ok(some) => Some(Ok(self.chunk.slice(some..))),
+            Err(err) => Some(Err(err)),
+        }
     }
 }

@@ -86,7 +86,6 @@ impl LeanSocket {
     pub(super) fn has_left(&mut self, left: io::Result<Bytes>) {
         match left {
             Ok(rest) => {
-                self.progress = true;
                 self.keep(rest);
             }
             Err(err) => {
@@ -116,6 +115,11 @@ impl LeanSocket {
             Err(io) => self.io = Some(io),
         }
         self.row.is_some()
+    }
+
+    /// Where it is in its row, if it stands in one.
+    pub fn stands_at(&self) -> Option<At> {
+        self.row.as_ref().map(|(row, place)| row.at(*place))
     }
 
     /// Steps out of its row. Returns where that is, if it stood in one.

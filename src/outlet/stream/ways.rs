@@ -111,8 +111,11 @@ impl Stream {
     /// stand. Returns whether.
     fn stand_in_row(&mut self) -> bool {
         let Way::Lean(socket) = &mut self.way else { return false };
-        let stands = socket.stand_in_row(&self.subscriber, self.told, &self.outlet);
+        // A row that has not passed the gap would find it once more.
+        let told = if self.gap_told { self.subscriber.cursor() } else { self.told };
+        let stands = socket.stand_in_row(&self.subscriber, told, &self.outlet);
         if stands {
+            self.gap_told = false;
             self.subscriber.wait_no_more();
         }
         stands
@@ -125,6 +128,15 @@ impl Stream {
             Way::Lean(socket) => socket.row_at(&self.subscriber).unwrap_or(EventId::MAX),
             Way::Body { .. } => EventId::MAX,
         }
+    }
+
+    /// When there is something to do though nothing is published, of one that stands in a row and
+    /// has nothing to do before.
+    pub fn stands_until(&self) -> Option<Instant> {
+        let Way::Lean(socket) = &self.way else { return None };
+        let at = socket.stands_at()?;
+        let written_at = if self.told < at.told { at.written } else { self.written_at };
+        Some(self.due_after(written_at))
     }
 
     /// Writes what there is, for as long as the socket takes it, but not for ever.
@@ -181,11 +193,10 @@ impl Listener for RefCell<Stream> {
     fn call(&self, now: Instant) -> bool {
         let stream = &mut *self.borrow_mut();
         if stream.subscriber.hub().draining().is_none() && stream.first.is_none() {
-            let (upto, mut is_told) = (stream.upto(), false);
+            let upto = stream.upto();
             while stream.subscriber.position().after() < upto
                 && let Some(read) = stream.subscriber.read_upto(upto)
             {
-                is_told |= read.gap.is_some();
                 let block = stream.give(read);
                 stream.written_at = now;
                 let whole = match &mut stream.way {
@@ -196,9 +207,7 @@ impl Listener for RefCell<Stream> {
                     return stream.is_not_done();
                 }
             }
-            // Who was told of a gap that the row has not found would be told again.
-            let stands = !stream.id_due && !is_told && stream.stand_in_row();
-            if stands || !stream.subscriber.has_more() && !stream.id_due {
+            if !stream.id_due && (stream.stand_in_row() || !stream.subscriber.has_more()) {
                 return true;
             }
         }
