@@ -1,7 +1,7 @@
-//! The sockets of those streams of a group that have all been given the same. Most of what it costs
-//! to give one event to one stream is memory that has to come to the processor, and the kernel's
-//! own for each socket leaves no room in its caches: so of a stream in the row nothing is touched
-//! but the number of its socket. Whatever else there is to do with it, it comes out first.
+//! The sockets of those streams of a group that have all been given the same. What the kernel
+//! touches to send to each fills the processor's caches, and what we touch of a stream pushes that
+//! out: so of one in the row it is the number of its socket and nothing else. Whatever else there is
+//! to do with a stream, it steps out of the row first.
 
 use std::{
     cell::RefCell,
@@ -271,6 +271,7 @@ impl UnderWay {
         }
         Some(given)
     }
+
     /// Gives it to one. Returns what is left for its stream, if it has to step out.
     fn left(&self, io: &TcpStream) -> Option<io::Result<Bytes>> {
         if self.block.is_none() {
