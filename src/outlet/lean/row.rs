@@ -1,7 +1,7 @@
 //! The sockets of those streams of a group that have all been given the same. What the kernel
 //! touches to send to each fills the processor's caches, and what we touch of a stream pushes that
-//! out: so of one in the row it is the number of its socket and nothing else. Whatever else there is
-//! to do with a stream, it steps out of the row first.
+//! out: so of one in the row it is the number of its socket, and nothing else. Whatever else there
+//! is to do with a stream, it steps out of the row first.
 
 use std::{
     cell::RefCell,
