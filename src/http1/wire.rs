@@ -46,6 +46,8 @@ pub(super) struct Wire {
     looked: usize,
     /// If not 0, all that was read stands in [`SCRATCH`] too, until another connection reads.
     fresh: usize,
+    /// How much was read since it began to wait.
+    heard: usize,
     /// Moved only when it would fire too late, and looked at anew when it fires too early.
     timer: Pin<Box<Sleep>>,
     /// While it is one of them.
@@ -69,8 +71,8 @@ pub(super) enum Heard {
 const HEAD_MAX_BYTES: usize = 128 * 1024;
 /// So much is read at once.
 const READ_BYTES: usize = 64 * 1024;
-/// So many buffers are kept, but no larger ones. What was in the last one may still be in the
-/// request that actix keeps for the next.
+/// So many buffers are kept, if no more than so much was read into them. What was in the last one
+/// may still be in the request that actix keeps for the next.
 const SPARE_MAX: usize = 2;
 const SPARE_MAX_BYTES: usize = 16 * 1024;
 /// An idle connection looks whether it has to go as often as this.
@@ -103,6 +105,7 @@ impl Wire {
             coming,
             looked: 0,
             fresh: 0,
+            heard: 0,
             timer: Box::pin(sleep(head_time)),
             _here: here,
         }
@@ -125,8 +128,12 @@ impl Wire {
         (self.looked, self.fresh) = (0, 0);
         if self.read.is_empty() {
             // Nothing is kept for a connection on which nothing is going on.
-            give_back(mem::take(&mut self.read));
+            let buffer = mem::take(&mut self.read);
+            if (1..=SPARE_MAX_BYTES).contains(&self.heard) {
+                give_back(buffer);
+            }
         }
+        self.heard = 0;
     }
 
     /// The next request.
@@ -175,6 +182,7 @@ impl Wire {
                 self.read = spare(into.filled().len());
             }
             self.read.extend_from_slice(into.filled());
+            self.heard += into.filled().len();
             Poll::Ready(Ok(into.filled().len()))
         })
     }
@@ -297,7 +305,7 @@ fn give_back(buffer: BytesMut) {
 fn spare(bytes: usize) -> BytesMut {
     let oldest = |spare: &mut VecDeque<_>| (spare.len() == SPARE_MAX).then(|| spare.pop_front());
     let mut spare: BytesMut = SPARE.with_borrow_mut(oldest).flatten().unwrap_or_default();
-    if spare.try_reclaim(bytes) && spare.capacity() <= SPARE_MAX_BYTES {
+    if spare.try_reclaim(bytes) {
         return spare;
     }
     BytesMut::with_capacity(bytes.next_power_of_two())
