@@ -205,10 +205,16 @@ impl Hub {
         self.origin_and_head().1
     }
 
-    /// Takes no more messages, and asks every stream to end within the span, when it has given all
-    /// there is. Only the first call counts.
-    pub fn drain(&self, over: Duration) {
+    /// Refuses every further [`Hub::publish`] with [`Published::Closed`]. [`Hub::store`] goes on: a
+    /// copy follows its log to the end.
+    pub fn close(&self) {
         lock(&self.inner.rings).close();
+    }
+
+    /// Closes the hub, and asks every stream to end within the span, when it has given all there
+    /// is. Only the first call counts.
+    pub fn drain(&self, over: Duration) {
+        self.close();
         let drain = Drain { from: Instant::now(), over };
         if self.inner.drain.set(drain).is_ok() {
             self.inner.drain_begins.notify_waiters();

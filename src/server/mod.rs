@@ -59,8 +59,9 @@ const FLUSH: Duration = Duration::from_millis(400);
 /// How often shutdown looks whether everyone has left.
 const LEAVING_TICK: Duration = Duration::from_millis(20);
 
-/// Runs until `shutdown`, then leaves in order: unready at once; served as before for
-/// `--drain-delay`; streams end over `--drain`; what is left is closed.
+/// Runs until `shutdown`, then leaves in order: unready at once, and pushes are refused if events
+/// are held in memory; readers are served as before for `--drain-delay`; streams end over `--drain`;
+/// what is left is closed.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -105,6 +106,9 @@ async fn leave(config: &Config, parts: &Parts) {
     let streams = parts.hub.subscribers();
     tracing::info!(streams, delay = ?config.drain_delay, drain = ?config.drain, "leaving");
     parts.readiness.leave();
+    // New readers go to the process that replaces this one. An event that only this process held
+    // would never reach them, and they would not be told. Pub/Sub pushes it again, to the other.
+    parts.hub.close();
     tokio::time::sleep(config.drain_delay).await;
     parts.hub.drain(config.drain);
     let end = Instant::now() + config.drain + FLUSH / 2;

@@ -13,7 +13,7 @@ use crate::{
     backplane::{Backplane, redis::Redis},
     budget::Budget,
     clock,
-    config::{self, Config, PushAuth},
+    config::{self, Config, Mode, PushAuth},
     event::HISTORY_MAX,
     hub::{DedupLimits, Hub, Limits, RingLimits},
     inlet::{
@@ -146,6 +146,12 @@ fn log(
         config::Backplane::Local => {
             let history = rand::rng().random_range(1..=HISTORY_MAX);
             let hub = Hub::new(limits(config), history, clock::now_ms());
+            if config.mode == Mode::Serve {
+                tracing::info!(
+                    "events are held in the memory of this process: run one replica only, since \
+                     each message is pushed to one of them (--backplane redis://… for several)"
+                );
+            }
             (hub.clone(), Backplane::Local(hub, Arc::default()))
         }
         config::Backplane::Redis(options) => {
