@@ -2,7 +2,7 @@
 
 import rules_leaving as leaving
 import rules_pods as pods
-from changing import MISSING, of_pod, put, setting, without
+from changing import MISSING, of_pod, put, setting
 from manifests import one, pod
 
 CONTAINER = ("containers", 0)
@@ -48,17 +48,6 @@ LEAVING = [
      "sidecar.istio.io/rewriteAppHTTPProbers"), "probes"),
 ]
 PODS = [
-    (pods.replicas_share_a_log, "base", put(2, "Deployment", "spec", "replicas"), "2 replicas"),
-    (pods.replicas_share_a_log, "redis", setting("BACKPLANE", "local"), "6 replicas"),
-    (pods.autoscaler_leaves_room, "redis", put(2, "Deployment", "spec", "replicas"), "undo"),
-    (pods.autoscaler_leaves_room, "redis", put("15000", "HorizontalPodAutoscaler", "spec",
-     "metrics", 0, "pods", "target", "averageValue"), "cannot lose one"),
-    (pods.autoscaler_leaves_room, "redis", put(1, "HorizontalPodAutoscaler", "spec",
-     "minReplicas"), "cannot lose one"),
-    (pods.autoscaler_leaves_room, "redis", put("prometheus.googleapis.com|streams|gauge",
-     "HorizontalPodAutoscaler", "spec", "metrics", 0, "pods", "metric", "name"), "no gauge"),
-    (pods.autoscaler_leaves_room, "redis", put("other", "HorizontalPodAutoscaler", "spec",
-     "scaleTargetRef", "name"), "something else"),
     (pods.pods_are_restricted, "base", of_pod(0, "securityContext", "runAsUser"), "root"),
     (pods.pods_are_restricted, "base", of_pod(MISSING, "securityContext", "seccompProfile"),
      "seccomp"),
@@ -84,10 +73,11 @@ PODS = [
     (pods.memory_suffices, "base", of_pod("1Gi", *CONTAINER, "resources", "requests", "memory"),
      "not reserved"),
     (pods.memory_suffices, "base", of_pod("1", *CONTAINER, "resources", "limits", "cpu"), "CPU"),
-    (pods.updates_leave_nobody_out, "base", put(1, "Deployment", "spec", "strategy",
-     "rollingUpdate", "maxUnavailable"), "before there is a new one"),
-    (pods.updates_leave_nobody_out, "base", without("PodDisruptionBudget"), "disruption"),
-    (pods.updates_leave_nobody_out, "redis", of_pod([], "topologySpreadConstraints"), "spread"),
+    (pods.changed_settings_replace_the_pods, "base", of_pod("stream-events", *CONTAINER, "envFrom",
+     0, "configMapRef", "name"), "would replace no pod"),
+    (pods.changed_settings_replace_the_pods, "redis", put("stream-events-redis", "StatefulSet",
+     "spec", "template", "spec", "volumes", 0, "configMap", "name", name="stream-events-redis"),
+     "ConfigMap stream-events-redis"),
     (pods.secrets_are_mounted, "redis", of_pod(True, "volumes", 0, "secret", "optional"),
      "without the Secret"),
     (pods.secrets_are_mounted, "base", of_pod([], *CONTAINER, "volumeMounts"), "nothing is"),

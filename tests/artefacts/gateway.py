@@ -80,6 +80,21 @@ def gateway(args, settings):
         process.wait()
 
 
+def refusal(args, settings):
+    """Starts a gateway that is to refuse; gives its exit code and what it said."""
+    environment = {"PATH": os.environ["PATH"]} | settings | {
+        "STREAM_EVENTS_LISTEN": "127.0.0.1:0", "STREAM_EVENTS_OPS_LISTEN": "127.0.0.1:0"}
+    done = subprocess.run([BINARY, *args], env=environment, text=True, timeout=30,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return done.returncode, done.stdout
+
+
+def publish(url, topic, data):
+    """Publishes a message with the program's own command."""
+    subprocess.run([BINARY, "publish", "--url", url, "--topic", topic, data], check=True,
+                   timeout=30, stdout=subprocess.DEVNULL)
+
+
 def status(url, **options):
     """The status of an answer, also of one that is no success."""
     try:

@@ -13,9 +13,17 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 K8S = ROOT / "k8s"
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
-# Each overlay for those outside of the cluster, with the component for several replicas as well.
-COMBINED = [f"{name}+redis" for name in OVERLAYS if name != "redis"]
+# The overlays that are reached from outside of the cluster, and those of them that are Google's.
+PUBLIC = [name for name in OVERLAYS if name not in ("redis", "try")]
+GOOGLE = [name for name in PUBLIC if name.startswith("gke-")]
+# An overlay, and the components that are added to it, in this order.
+COMBINED = ([f"{name}+redis" for name in PUBLIC]
+            + [f"{name}+cloud-armor" for name in GOOGLE]
+            + [f"{name}+redis+gke-autoscaler+cloud-armor" for name in GOOGLE])
 ALL = ["base", *OVERLAYS, *COMBINED]
+
+# What kustomize adds to the name of a ConfigMap: a hash of its content.
+HASH = "-[2456789bcdfghkmt]{10}"
 
 NO_TOOL = "the manifests, since there is neither kubectl of 1.21 or later nor kustomize"
 
@@ -42,28 +50,32 @@ def render(path):
     return [doc for doc in yaml.safe_load_all(result.stdout) if doc]
 
 
-def render_combined(overlay):
-    """As the head of the component says: an overlay with components/redis."""
+def render_own(kustomization):
+    """Renders a kustomization of a user's own; its paths begin in the project's directory."""
     (ROOT / "target").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / "target") as directory:
-        kustomization = {
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
-            "resources": [os.path.relpath(K8S / "overlays" / overlay, directory),
-                          os.path.relpath(K8S / "overlays/redis/server", directory)],
-            "components": [os.path.relpath(K8S / "components/redis", directory)],
-        }
-        path = pathlib.Path(directory, "kustomization.yaml")
-        path.write_text(yaml.safe_dump(kustomization))
+        own = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
+        own |= kustomization
+        for key in ("resources", "components"):
+            own[key] = [os.path.relpath(ROOT / path, directory) for path in own.get(key, [])]
+        pathlib.Path(directory, "kustomization.yaml").write_text(yaml.safe_dump(own))
         return render(directory)
+
+
+def render_combined(overlay, components):
+    """Renders an overlay with components, as their heads say; with Redis, the server too."""
+    resources = [f"k8s/overlays/{overlay}"]
+    if "redis" in components:
+        resources.append("k8s/overlays/redis/server")
+    return render_own({"resources": resources,
+                       "components": [f"k8s/components/{name}" for name in components]})
 
 
 def _render_variant(name):
     if name == "base":
         return render(K8S)
-    if name.endswith("+redis"):
-        return render_combined(name.removesuffix("+redis"))
-    return render(K8S / "overlays" / name)
+    overlay, *components = name.split("+")
+    return render_combined(overlay, components) if components else render(K8S / "overlays" / name)
 
 
 _rendered = {}
@@ -82,8 +94,10 @@ def all_of(docs, kind, group=""):
 
 
 def one(docs, kind, name="stream-events"):
-    """The resource of that kind and name, or nothing."""
-    found = [doc for doc in all_of(docs, kind) if doc["metadata"]["name"] == name]
+    """The resource of that kind and name, or nothing. A ConfigMap's hash may be left out."""
+    end = f"({HASH})?" if kind == "ConfigMap" else ""
+    found = [doc for doc in all_of(docs, kind)
+             if re.fullmatch(re.escape(str(name)) + end, doc["metadata"]["name"])]
     return found[0] if found else None
 
 

@@ -17,6 +17,11 @@ def seconds(text):
     return sum(float(number) * SECONDS[unit] for number, unit in parts)
 
 
+def cores(text):
+    """'250m' or '2', of CPU."""
+    return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
+
+
 def size(text):
     """'512 MiB', '2Gi', '1200mb', '16m' or 1024."""
     match = re.fullmatch(r"([0-9.]+) *([A-Za-z]*)", str(text))

@@ -45,7 +45,11 @@ def _references(docs):
         for rule in doc["spec"].get("rules", []):
             for path in rule["http"]["paths"]:
                 yield "Service", path["backend"]["service"]["name"]
-    for kind in ("GCPBackendPolicy", "HealthCheckPolicy"):
+    for doc in all_of(docs, "StatefulSet"):
+        for volume in doc["spec"]["template"]["spec"]["volumes"]:
+            if "configMap" in volume:
+                yield "ConfigMap", volume["configMap"]["name"]
+    for kind in ("GCPBackendPolicy", "HealthCheckPolicy", "GCPGatewayPolicy"):
         for doc in all_of(docs, kind):
             yield doc["spec"]["targetRef"]["kind"], doc["spec"]["targetRef"]["name"]
     for doc in all_of(docs, "HTTPRoute"):
@@ -66,7 +70,8 @@ def _references(docs):
 
 def names_are_there(docs):
     for kind, name in _references(docs):
-        if not one(docs, kind, name):
+        # With the hash, if it has one.
+        if name not in [doc["metadata"]["name"] for doc in all_of(docs, kind)]:
             yield f"there is no {kind} {name}"
 
 

@@ -113,11 +113,13 @@ def network_lets_out(docs):
         yield f"the pods cannot reach ports {sorted(needed - ports)}"
     if None in ports or any(not rule.get("ports") for rule in rules):
         yield "the pods can reach every port"
+    # Neither the node's metadata server nor Workload Identity's: tokens of Google's.
+    for port in sorted({80, 988} & ports):
+        yield f"the pods can reach a metadata server: port {port}"
     for rule in rules:
-        metadata = {at(peer, "ipBlock", "cidr") for peer in rule.get("to", [{}])}
-        http = 80 in [port.get("port") for port in rule.get("ports", [])]
-        if http and metadata != {"169.254.169.254/32"}:
-            yield "the pods can reach the node's metadata server, and all else over http"
+        for peer in rule.get("to", []):
+            if at(peer, "ipBlock", "cidr", default="").startswith("169.254.169."):
+                yield f"the pods can reach a metadata server: {at(peer, 'ipBlock', 'cidr')}"
 
 
 def only_the_gateway_writes_the_log(docs):

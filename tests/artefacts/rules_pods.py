@@ -1,48 +1,13 @@
-"""Rules of the pods: how many, how large, and what they may do."""
+"""Rules of the pods: how large they are, and what they may do."""
 
 import re
 
-from manifests import ROOT, all_of, at, one, pod, settings
-from quantities import seconds, size
+from manifests import HASH, all_of, at, one, pod, settings
+from quantities import size
 
 MESSAGE_ID = 75  # Bytes in memory, with room: README.md, Memory.
 STREAM = 15 << 10
 SECRETS = "/etc/stream-events/"
-
-
-def _most_replicas(docs):
-    replicas = at(one(docs, "Deployment"), "spec", "replicas", default=1)
-    scalers = [doc["spec"] for doc in all_of(docs, "HorizontalPodAutoscaler")]
-    return max([replicas] + [scaler["maxReplicas"] for scaler in scalers])
-
-
-def replicas_share_a_log(docs):
-    """Events in memory are in one process: of two, each would have half."""
-    most = _most_replicas(docs)
-    if settings(docs)["STREAM_EVENTS_BACKPLANE"] == "local" and most != 1:
-        yield f"there may be {most} replicas, and each keeps its events to itself"
-
-
-def autoscaler_leaves_room(docs):
-    """It scales on a gauge that there is, before replicas are full, and it alone sets a number."""
-    scaler = one(docs, "HorizontalPodAutoscaler")
-    if not scaler:
-        return
-    if "replicas" in one(docs, "Deployment")["spec"]:
-        yield "each apply would undo what the autoscaler did: remove replicas"
-    if scaler["spec"]["scaleTargetRef"]["name"] != "stream-events":
-        yield "the autoscaler scales something else"
-    full = int(settings(docs)["STREAM_EVENTS_SUBSCRIBERS_MAX"])
-    least = scaler["spec"].get("minReplicas", 1)
-    gauges = re.findall(r'gauge\("(\w+)"', (ROOT / "src/ops.rs").read_text())
-    for metric in scaler["spec"]["metrics"]:
-        name = metric["pods"]["metric"]["name"]
-        gauge = re.fullmatch(r"prometheus\.googleapis\.com\|stream_events_(\w+)\|gauge", name)
-        if not gauge or gauge[1] not in gauges:
-            yield f"there is no gauge {name}"
-        streams = int(metric["pods"]["target"]["averageValue"])
-        if least < 2 or streams * least > full * (least - 1):
-            yield f"{least} replicas of {streams} streams cannot lose one, of {full} at most"
 
 
 def pods_are_restricted(docs):
@@ -111,17 +76,17 @@ def memory_suffices(docs):
         yield "CPU must be requested, and not limited"
 
 
-def updates_leave_nobody_out(docs):
-    rolling = at(one(docs, "Deployment"), "spec", "strategy", "rollingUpdate", default={})
-    if rolling.get("maxUnavailable") != 0 or rolling.get("maxSurge", 0) < 1:
-        yield "an update takes a pod before there is a new one"
-    budget = at(one(docs, "PodDisruptionBudget"), "spec", default={})
-    if budget.get("maxUnavailable") != 1:
-        yield "the disruption budget is not one pod at a time"
-    spread = {constraint["topologyKey"] for constraint in
-              pod(docs).get("topologySpreadConstraints", [])}
-    if spread != {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}:
-        yield f"replicas are spread over {sorted(spread)} only"
+def changed_settings_replace_the_pods(docs):
+    """A pod reads its ConfigMap once, so the name that the pod has is one of the content."""
+    names = [at(source, "configMapRef", "name", default="")
+             for source in pod(docs)["containers"][0].get("envFrom", [])]
+    for doc in all_of(docs, "Deployment") + all_of(docs, "StatefulSet"):
+        names += [volume["configMap"]["name"]
+                  for volume in doc["spec"]["template"]["spec"].get("volumes", [])
+                  if "configMap" in volume]
+    for name in names:
+        if not re.search(f"{HASH}$", name):
+            yield f"a change of the ConfigMap {name} would replace no pod"
 
 
 def secrets_are_mounted(docs):
@@ -153,6 +118,5 @@ def redis_keeps_what_was_acked(docs):
                f"the pod has {limit / 2**20:.0f} MiB")
 
 
-RULES = [replicas_share_a_log, autoscaler_leaves_room, pods_are_restricted, environment_is_ours,
-         probes_ask_the_ops_port, memory_suffices, updates_leave_nobody_out, secrets_are_mounted,
-         redis_keeps_what_was_acked]
+RULES = [pods_are_restricted, environment_is_ours, probes_ask_the_ops_port, memory_suffices,
+         changed_settings_replace_the_pods, secrets_are_mounted, redis_keeps_what_was_acked]

@@ -4,16 +4,22 @@ import unittest
 
 import changes_front
 import changes_pods
+import changes_public
+import changes_replicas
 import manifests
 import rules_leaving
 import rules_names
 import rules_network
 import rules_pods
+import rules_public
+import rules_replicas
 import rules_streams
 
-MODULES = rules_leaving, rules_streams, rules_pods, rules_network, rules_names
+MODULES = (rules_leaving, rules_streams, rules_pods, rules_replicas, rules_network, rules_names,
+           rules_public)
 RULES = [rule for module in MODULES for rule in module.RULES]
-CHANGES = changes_pods.CHANGES + changes_front.CHANGES
+CHANGES = (changes_pods.CHANGES + changes_replicas.CHANGES + changes_front.CHANGES
+           + changes_public.CHANGES)
 
 
 @unittest.skipUnless(manifests.TOOL, manifests.NO_TOOL)

@@ -52,6 +52,32 @@ class Runs(unittest.TestCase):
             reader.join(5)
             self.assertIn("event: stream-end", lines)
 
+    def test_what_is_reached_from_outside_starts_only_with_an_issuer_and_asks_for_tokens(self):
+        for name in manifests.PUBLIC:
+            docs = manifests.variant(name)
+            args = manifests.pod(docs)["containers"][0]["args"]
+            with self.subTest(overlay=name):
+                code, said = gateway.refusal(args, environment(docs))
+                self.assertEqual(code, 64, said)
+                self.assertIn('--read-jwks-url: "EDIT"', said)
+        # The last of them, edited.
+        with gateway.issuer() as keys, gateway.gateway(
+                args, environment(docs, PUSH_JWKS_URL=keys, READ_JWKS_URL=keys)) as (_, url, ops):
+            gateway.until(lambda: gateway.status(f"{ops}/readyz") == 200)
+            self.assertEqual(gateway.status(f"{url}/events"), 401)
+            self.assertEqual(gateway.status(f"{url}/push/orders", data=b"{}"), 401)
+
+    def test_the_overlay_to_try_shows_what_is_published(self):
+        docs = manifests.variant("try")
+        args = manifests.pod(docs)["containers"][0]["args"]
+        with gateway.gateway(args, environment(docs)) as (_, url, ops):
+            gateway.until(lambda: gateway.status(f"{ops}/readyz") == 200)
+            lines = []
+            read_lines(f"{url}/events", lines)
+            gateway.until(lambda: "event: stream-open" in lines)
+            gateway.publish(url, "orders", "hello")
+            gateway.until(lambda: "data: hello" in lines)
+
     def leave(self, docs, process, url, lines):
         """As the kubelet makes it leave: SIGTERM, and SIGKILL after the grace period."""
         settings = manifests.settings(docs)
@@ -59,7 +85,7 @@ class Runs(unittest.TestCase):
         start = time.monotonic()
         process.send_signal(signal.SIGTERM)
         gateway.until(lambda: gateway.status(f"{url}/readyz") == 503, limit=2)
-        # Whom the load balancer still sends here is served, and no stream has ended.
+        # The load balancer may still send readers: they are served, and no stream has ended.
         time.sleep(delay / 2)
         late = []
         read_lines(f"{url}/events", late)

@@ -64,6 +64,8 @@ class Schemas(unittest.TestCase):
                 ("base", "Deployment", ("spec", "replicas"), "one"),
                 ("base", "Service", ("spec", "ports", 0, "port"), "80"),
                 ("gke-ingress", "BackendConfig", ("spec", "timeoutSec"), "1h"),
+                ("gke-ingress+cloud-armor", "BackendConfig", ("spec", "securityPolicy"), "events"),
+                ("gke-gateway", "GCPGatewayPolicy", ("spec", "default", "sslPolicy"), 1),
                 ("gke-ingress", "ManagedCertificate", ("spec", "domains", 0), "*.example.com"),
                 ("gke-gateway", "GCPBackendPolicy", ("spec", "default", "timeoutSec"), 0),
                 ("gke-gateway", "GCPBackendPolicy", ("spec", "default", "logging", "sampleRate"),

@@ -39,16 +39,16 @@ fn the_readmes_flag_table_is_that_of_the_program() {
     );
 }
 
-/// The `ConfigMap` starts a gateway.
+/// The settings of `k8s/base` start a gateway.
 #[test]
 fn the_settings_of_kubernetes_are_read() {
     let mut texts = Texts::new();
-    for line in read("k8s/base/configmap.yaml").lines() {
-        let Some((name, text)) = line.trim().split_once(": ") else { continue };
+    for line in read("k8s/base/settings.env").lines() {
+        let Some((name, text)) = line.split_once('=') else { continue };
         let Some(name) = name.strip_prefix("STREAM_EVENTS_") else { continue };
         let knob = KNOBS.iter().find(|knob| knob.env() == format!("STREAM_EVENTS_{name}"));
         let knob = knob.unwrap_or_else(|| panic!("{name} is no flag's"));
-        texts.insert(knob.flag, vec![text.trim_matches('"').to_owned()]);
+        texts.insert(knob.flag, vec![text.to_owned()]);
     }
     assert!(10 < texts.len());
     let config = Config::from_texts(Mode::Serve, &texts, None).unwrap();
