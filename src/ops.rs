@@ -7,7 +7,8 @@ use std::sync::{
 
 use actix_web::{HttpResponse, http::header, web};
 use prometheus::{
-    Gauge, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, process_collector::ProcessCollector,
+    Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    process_collector::ProcessCollector,
 };
 use serde_json::json;
 
@@ -62,7 +63,7 @@ impl Readiness {
     }
 }
 
-/// What is read when it is asked for.
+/// The metrics that are read from the hub and the process at each `GET /metrics`.
 #[derive(Debug)]
 pub struct Gauges {
     registry: Registry,
@@ -74,10 +75,10 @@ pub struct Gauges {
     topics: IntGauge,
     events: IntGauge,
     bytes: IntGauge,
-    evictions: IntGauge,
+    evictions: IntCounter,
     dedup_ids: IntGauge,
     push_bytes: IntGauge,
-    waits: IntGaugeVec,
+    waits: IntCounterVec,
 }
 
 impl Gauges {
@@ -98,19 +99,23 @@ impl Gauges {
             Ok::<_, prometheus::Error>(gauge)
         };
         let help = "Pushes that waited for the hub for longer than so many microseconds.";
-        let waits = IntGaugeVec::new(Opts::new("stream_events_hub_waits", help), &["over_us"])?;
+        let opts = Opts::new("stream_events_hub_waits_total", help);
+        let waits = IntCounterVec::new(opts, &["over_us"])?;
         registry.register(Box::new(waits.clone()))?;
+        let help = "Events that left their ring since the start.";
+        let evictions = IntCounter::new("stream_events_ring_evictions_total", help)?;
+        registry.register(Box::new(evictions.clone()))?;
         let help = "For how long there may have been events in the log that were not read.";
         let log_lag = Gauge::new("stream_events_log_lag_seconds", help)?;
         registry.register(Box::new(log_lag.clone()))?;
         Ok(Self {
             waits,
+            evictions,
             log_lag,
             streams: gauge("streams", "Streams that are open.")?,
             topics: gauge("topics", "Topics that have a ring.")?,
             events: gauge("ring_events", "Events held for replay.")?,
             bytes: gauge("ring_bytes", "Bytes held for replay.")?,
-            evictions: gauge("ring_evictions", "Events that left their ring since the start.")?,
             dedup_ids: gauge("dedup_ids", "Message ids remembered.")?,
             push_bytes: gauge("push_bytes_in_flight", "Bytes of bodies being received.")?,
             registry,
@@ -132,17 +137,22 @@ impl Gauges {
         set(&self.dedup_ids, stats.dedup_ids);
         set(&self.push_bytes, self.in_flight.bytes());
         for (over_us, count) in WAITS_US.iter().zip(self.hub.waits()) {
-            let count = i64::try_from(count).unwrap_or(i64::MAX);
-            self.waits.with_label_values(&[&over_us.to_string()]).set(count);
+            raise(&self.waits.with_label_values(&[&over_us.to_string()]), count);
         }
         self.log_lag.set(self.backplane.lag().as_secs_f64());
-        self.evictions.set(i64::try_from(stats.evictions).unwrap_or(i64::MAX));
+        raise(&self.evictions, stats.evictions);
         let mut text = String::new();
         if let Err(err) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
             tracing::error!(error = %err, "metrics could not be encoded");
         }
         text
     }
+}
+
+/// Raises a counter to `count`, which the hub keeps and never lowers. Only the ops listener's one
+/// thread calls this function, so no two calls add the same difference.
+fn raise(counter: &IntCounter, count: u64) {
+    counter.inc_by(count.saturating_sub(counter.get()));
 }
 
 /// `GET /metrics`, in Prometheus' text format.

@@ -61,6 +61,37 @@ fn the_settings_of_kubernetes_are_read() {
     assert!(deployment.contains("replicas: 1\n"), "rings in memory allow one replica");
 }
 
+/// A metric that a document names is one of the gateway's.
+#[test]
+fn the_metrics_of_the_documents_are_those_of_the_program() {
+    let code = read("src/metrics.rs") + &read("src/ops.rs");
+    let mut named = 0;
+    for path in
+        ["README.md", "CHANGELOG.md", "SECURITY.md", "docs/PERFORMANCE.md", "deploy/RUNBOOK.md"]
+    {
+        let text = read(path);
+        for after in text.split("stream_events_").skip(1) {
+            let end = after.find(|c: char| !c.is_ascii_lowercase() && c != '_');
+            let mut name = &after[..end.unwrap_or(after.len())];
+            for of_histogram in ["_seconds_bucket", "_seconds_count", "_seconds_sum"] {
+                name = name.strip_suffix(of_histogram).unwrap_or(name);
+            }
+            // `stream_events_streams_…` names several at once.
+            if name.is_empty() || name.ends_with('_') {
+                continue;
+            }
+            let forms = [format!("\"{name}"), format!("\"stream_events_{name}")];
+            let found = forms.iter().any(|form| {
+                let whole = |end: &str| code.contains(&format!("{form}{end}\""));
+                whole("") || whole("_seconds")
+            });
+            assert!(found, "{path} names stream_events_{name}, which is no metric");
+            named += 1;
+        }
+    }
+    assert!(10 < named, "only {named} metrics are named");
+}
+
 #[test]
 fn architecture_is_a_page() {
     assert!(read("ARCHITECTURE.md").lines().count() <= 100);

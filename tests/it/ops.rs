@@ -43,6 +43,30 @@ fn metrics_count_what_happened() {
     assert_eq!(gateway.get("/metrics", &[]).status, 404, "not on the public listener");
 }
 
+/// Prometheus' tools take a name that ends with `_total` for a counter, and others for a gauge:
+/// `rate()` of a gauge is wrong after each restart.
+#[test]
+fn counters_are_exposed_as_counters() {
+    let gateway = Gateway::dev(&[("ring-events", "1")]);
+    let evictions = "stream_events_ring_evictions_total";
+    gateway.publish("orders", "first");
+    gateway.until_metric(evictions, 0.0);
+    gateway.publish("orders", "second");
+    gateway.until_metric(evictions, 1.0);
+    gateway.publish("orders", "third");
+    gateway.until_metric(evictions, 2.0);
+    gateway.until_metric(evictions, 2.0);
+    let text = http1::request(gateway.ops, "GET", "/metrics", &[], b"").text();
+    assert!(text.contains("stream_events_hub_waits_total{over_us=\"10\"} "), "{text}");
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let ours: Vec<_> = types.filter(|line| line.starts_with("stream_events_")).collect();
+    assert!(ours.contains(&"stream_events_hub_waits_total counter"), "{ours:?}");
+    for line in ours {
+        let (name, kind) = line.split_once(' ').unwrap();
+        assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+    }
+}
+
 #[test]
 fn health_is_on_both_listeners_under_both_names() {
     let gateway = Gateway::dev(&[]);
