@@ -39,6 +39,7 @@ pub mod connection;
 pub mod counts;
 pub mod front;
 pub mod guard;
+pub mod heartbeat;
 pub mod http1;
 pub mod http2;
 pub mod keys;

@@ -1,8 +1,11 @@
 //! Seen from outside: `/metrics`, `/healthz`, `/readyz`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
 };
 
 use actix_web::{HttpResponse, http::header, web};
@@ -14,6 +17,7 @@ use serde_json::json;
 
 use crate::{
     backplane::Backplane,
+    heartbeat::{Heartbeats, HungWorker},
     hub::{Hub, WAITS_US},
     inlet::{body::InFlight, oidc::Verifier},
     outlet::Outlet,
@@ -63,6 +67,36 @@ impl Readiness {
     }
 }
 
+/// Whether the workers run. A process whose worker hangs is of no use to that worker's readers,
+/// and only a restart mends it.
+#[derive(Debug)]
+pub struct Health {
+    heartbeats: Heartbeats,
+    was_hung: AtomicBool,
+}
+
+impl Health {
+    /// The health of these workers.
+    pub fn new(heartbeats: Heartbeats) -> Self {
+        Self { heartbeats, was_hung: AtomicBool::new(false) }
+    }
+
+    /// The heartbeats, for a worker to join.
+    pub fn heartbeats(&self) -> &Heartbeats {
+        &self.heartbeats
+    }
+
+    /// The worker that hangs, if one does. The first call that finds one logs it.
+    fn hung(&self, now: Instant) -> Option<HungWorker> {
+        let hung = self.heartbeats.hung(now);
+        let was_hung = self.was_hung.swap(hung.is_some(), Ordering::SeqCst);
+        if let (Some(HungWorker { worker, silent }), false) = (hung, was_hung) {
+            tracing::error!(worker, ?silent, "a worker hangs: /healthz answers 503");
+        }
+        hung
+    }
+}
+
 /// The metrics that are read from the hub and the process at each `GET /metrics`.
 #[derive(Debug)]
 pub struct Gauges {
@@ -70,7 +104,9 @@ pub struct Gauges {
     hub: Hub,
     backplane: Backplane,
     in_flight: Arc<InFlight>,
+    heartbeats: Heartbeats,
     log_lag: Gauge,
+    workers: IntGauge,
     streams: IntGauge,
     topics: IntGauge,
     events: IntGauge,
@@ -91,6 +127,7 @@ impl Gauges {
         hub: Hub,
         backplane: Backplane,
         in_flight: Arc<InFlight>,
+        heartbeats: Heartbeats,
     ) -> prometheus::Result<Self> {
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let gauge = |name: &str, help: &str| {
@@ -112,6 +149,7 @@ impl Gauges {
             waits,
             evictions,
             log_lag,
+            workers: gauge("workers", "Threads that serve connections.")?,
             streams: gauge("streams", "Streams that are open.")?,
             topics: gauge("topics", "Topics that have a ring.")?,
             events: gauge("ring_events", "Events held for replay.")?,
@@ -122,6 +160,7 @@ impl Gauges {
             hub,
             backplane,
             in_flight,
+            heartbeats,
         })
     }
 
@@ -130,6 +169,7 @@ impl Gauges {
         let set = |gauge: &IntGauge, value: usize| {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         };
+        set(&self.workers, self.heartbeats.workers());
         set(&self.streams, self.hub.subscribers());
         set(&self.topics, stats.topics);
         set(&self.events, stats.events);
@@ -162,9 +202,16 @@ pub async fn metrics(gauges: web::Data<Gauges>) -> HttpResponse {
         .body(gauges.gather())
 }
 
-/// `GET /healthz`: the process answers.
-pub async fn health() -> HttpResponse {
-    HttpResponse::Ok().json(json!({ "status": "ok" }))
+/// `GET /healthz`: 200 while every worker runs, or 503 with the number of one that hangs.
+pub async fn health(health: web::Data<Health>) -> HttpResponse {
+    match health.hung(Instant::now()) {
+        None => HttpResponse::Ok().json(json!({ "status": "ok" })),
+        Some(HungWorker { worker, silent }) => HttpResponse::ServiceUnavailable().json(json!({
+            "status": "hung",
+            "reason": format!("worker {worker} has done nothing for {} s", silent.as_secs()),
+            "worker": worker,
+        })),
+    }
 }
 
 /// `GET /readyz`: 200 or 503, with the reason.

@@ -139,8 +139,13 @@ async fn sweep(hub: Hub, inlet: web::Data<Inlet>, outlet: web::Data<Outlet>) {
 /// On a worker of its own, so that probes and metrics are answered however busy the others are.
 fn ops_server(listener: TcpListener, parts: &Parts) -> io::Result<Server> {
     let (gauges, readiness) = (parts.gauges.clone(), parts.readiness.clone());
+    let health = parts.health.clone();
     let app = move || {
-        App::new().app_data(gauges.clone()).app_data(readiness.clone()).configure(ops_routes)
+        App::new()
+            .app_data(gauges.clone())
+            .app_data(readiness.clone())
+            .app_data(health.clone())
+            .configure(ops_routes)
     };
     let server = HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run();
     Ok(server)

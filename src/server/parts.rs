@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix_web::web;
@@ -15,6 +15,7 @@ use crate::{
     clock,
     config::{self, Config, Mode, PushAuth},
     event::HISTORY_MAX,
+    heartbeat::{HUNG_AFTER, Heartbeats},
     hub::{DedupLimits, Hub, Limits, RingLimits},
     inlet::{
         body::InFlight,
@@ -23,7 +24,7 @@ use crate::{
     },
     keys::{KeySource, KeyTimes, Keys},
     metrics::Metrics,
-    ops::{Gauges, Readiness},
+    ops::{Gauges, Health, Readiness},
     outlet::{
         Outlet,
         access::Access,
@@ -41,6 +42,7 @@ pub(super) struct Parts {
     pub(super) inlet: web::Data<Inlet>,
     pub(super) outlet: web::Data<Outlet>,
     pub(super) readiness: web::Data<Readiness>,
+    pub(super) health: web::Data<Health>,
     pub(super) gauges: web::Data<Gauges>,
     pub(super) in_flight: Arc<InFlight>,
     /// They end with this.
@@ -98,14 +100,21 @@ impl Parts {
             keep_alive: config.keep_alive,
             stream_age_max: config.stream_age_max,
         };
-        let gauges =
-            Gauges::new(metrics.registry, hub.clone(), backplane.clone(), Arc::clone(&in_flight))?;
+        let heartbeats = Heartbeats::new(HUNG_AFTER, Instant::now());
+        let gauges = Gauges::new(
+            metrics.registry,
+            hub.clone(),
+            backplane.clone(),
+            Arc::clone(&in_flight),
+            heartbeats.clone(),
+        )?;
         let outlet = web::Data::new(outlet);
         Ok(Self {
             hub,
             inlet: web::Data::new(inlet),
             outlet: outlet.clone(),
             readiness: web::Data::new(Readiness::new(verifier, outlet)),
+            health: web::Data::new(Health::new(heartbeats)),
             gauges: web::Data::new(gauges),
             in_flight,
             tasks,

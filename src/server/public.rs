@@ -8,7 +8,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener},
     rc::{Rc, Weak},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix_http::{
@@ -43,7 +43,7 @@ use crate::{
     hub::Hub,
     inlet::push::Inlet,
     metrics::Metrics,
-    ops::Readiness,
+    ops::{Health, Readiness},
     outlet::{Outlet, lean::Lean, sse::Worker},
     proxy_protocol::ProxyProtocol,
     watch::{ConnectionLimits, StallWatch},
@@ -58,6 +58,7 @@ struct Public {
     inlet: web::Data<Inlet>,
     outlet: web::Data<Outlet>,
     readiness: web::Data<Readiness>,
+    health: web::Data<Health>,
     metrics: Metrics,
     by_address: Arc<Counts<IpAddr>>,
     heads: Heads,
@@ -84,6 +85,7 @@ pub(super) fn server(
         inlet: parts.inlet.clone(),
         outlet: parts.outlet.clone(),
         readiness: parts.readiness.clone(),
+        health: parts.health.clone(),
         metrics,
         by_address: Counts::new(config.connections_per_address),
     });
@@ -117,6 +119,7 @@ async fn connections(
         crowded_out: public.metrics.limit("connections-beside-streams"),
     }));
     let worker = Worker { shard: public.hub.add_shard(), stall_watch: Rc::clone(&stall_watch) };
+    spawn(public.health.heartbeats().add(Instant::now()).run());
     spawn(Rc::clone(&worker.shard).run(config.join_max));
     spawn(Rc::clone(&worker.stall_watch).run(config.stall));
     let front = Rc::new(front(Arc::clone(&public), worker).await?);
@@ -265,6 +268,7 @@ async fn front(
     let app = App::new()
         .app_data(public.outlet.clone())
         .app_data(public.readiness.clone())
+        .app_data(public.health.clone())
         .app_data(web::Data::new(worker))
         .wrap(CatchPanic::default())
         .configure(public_routes(config.mode, &config.cors_origins));

@@ -1,7 +1,10 @@
 //! Seen from outside: metrics, health and logs.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 use serde_json::Value;
+use stream_events::{heartbeat::Heartbeats, ops::Health};
 
 use crate::support::{
     eventually,
@@ -77,6 +80,67 @@ fn health_is_on_both_listeners_under_both_names() {
             assert!(answer.json()["status"].is_string());
         }
     }
+}
+
+/// Every worker of a gateway has a heartbeat, or `/healthz` could not see it hang.
+#[test]
+fn every_worker_has_a_heartbeat() {
+    let gateway = Gateway::dev(&[("workers", "3")]);
+    gateway.until_metric("stream_events_workers", 3.0);
+}
+
+/// `/healthz` over the wire, of two workers: threads with the heartbeats of the gateway's workers.
+/// One of them is kept from running its tasks, and then let go on.
+#[test]
+fn a_worker_that_hangs_is_seen() {
+    let heartbeats = Heartbeats::new(Duration::from_secs(3), Instant::now());
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (stop, stopped) = tokio::sync::watch::channel(());
+    let worker = |hang: Option<std::sync::mpsc::Receiver<()>>| {
+        let (heart, mut stopped) = (heartbeats.add(Instant::now()), stopped.clone());
+        std::thread::spawn(move || {
+            actix_web::rt::System::new().block_on(async {
+                actix_web::rt::spawn(heart.run());
+                if let Some(released) = hang {
+                    actix_web::rt::spawn(async move { released.recv().unwrap() });
+                }
+                stopped.changed().await.unwrap_err();
+            });
+        })
+    };
+    let workers = [worker(None), worker(Some(released))];
+    let health = actix_web::web::Data::new(Health::new(heartbeats.clone()));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        actix_web::rt::System::new().block_on(async {
+            let app = move || {
+                let route = actix_web::web::get().to(stream_events::ops::health);
+                actix_web::App::new().app_data(health.clone()).route("/healthz", route)
+            };
+            let server = actix_web::HttpServer::new(app).workers(1).disable_signals();
+            let server = server.listen(listener).unwrap().run();
+            let handle = server.handle();
+            actix_web::rt::spawn(server);
+            let mut stopped = stopped;
+            stopped.changed().await.unwrap_err();
+            handle.stop(false).await;
+        });
+    });
+    let healthz = || http1::request(address, "GET", "/healthz", &[], b"");
+    assert_eq!(healthz().status, 200);
+    let answer = eventually("it is seen to hang", || {
+        let answer = healthz();
+        (answer.status == 503).then_some(answer)
+    });
+    assert_eq!((&answer.json()["status"], &answer.json()["worker"]), (&"hung".into(), &1.into()));
+    release.send(()).unwrap();
+    eventually("it runs again", || (healthz().status == 200).then_some(()));
+    drop(stop);
+    for thread in workers.into_iter().chain([server]) {
+        thread.join().unwrap();
+    }
+    assert_eq!(heartbeats.workers(), 0, "they have ended");
 }
 
 /// One JSON object a line, with the names that Cloud Logging knows.

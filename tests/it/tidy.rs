@@ -70,7 +70,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "watch",
         ],
     ),
-    ("ops", &["backplane", "hub", "inlet", "outlet"]),
+    ("heartbeat", &[]),
+    ("ops", &["backplane", "heartbeat", "hub", "inlet", "outlet"]),
 ];
 
 /// These drive everything and may know everyone.
