@@ -6,6 +6,7 @@ mod block;
 mod channel;
 mod dedup;
 mod group;
+mod lookup;
 mod read;
 mod ring;
 mod rings;

@@ -44,7 +44,8 @@ pub(super) fn public_routes(
             routes
                 .route("/", read().to(page::html))
                 .route("/page.js", read().to(page::script))
-                .route("/page.css", read().to(page::style));
+                .route("/page.css", read().to(page::style))
+                .route("/page/topics", read().to(page::topics));
         }
     }
 }

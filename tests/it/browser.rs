@@ -76,6 +76,13 @@ impl Browser {
         self.call("POST", &format!("{}/execute/sync", self.session), &body)
     }
 
+    /// Presses a key where the focus is.
+    fn press(&self, key: &str) {
+        let keys = ["keyDown", "keyUp"].map(|what| json!({ "type": what, "value": key }));
+        let body = json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": keys }] });
+        self.call("POST", &format!("{}/actions", self.session), &body);
+    }
+
     fn until(&self, what: &str, script: &str) -> Value {
         eventually(what, || {
             Some(self.run(script)).filter(|value| *value == true || value.is_array())
@@ -119,6 +126,101 @@ fn the_demo_page_shows_what_arrives() {
          document.head.append(e); return window.ran === undefined;",
     );
     assert_eq!(policy, true, "the page's policy lets no inline script run");
+}
+
+/// Of each event its topic, which the stream does not name; a long one in a line until it is opened,
+/// with the keyboard too; and what the gateway says as sentences.
+#[test]
+fn the_demo_page_names_topics_and_folds_long_events() {
+    const ENTER: &str = "\u{E007}";
+    let gateway = Gateway::dev(&[("topic", "orders"), ("topic", "parcels")]);
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", gateway.address));
+    browser.until("it is open", "return document.getElementById('state').textContent === 'open'");
+    let long = format!("{{\"text\":\"{}\"}}", "many words ".repeat(2_000));
+    let lines = vec!["a line"; 300].join("\n");
+    gateway.publish("orders", "short");
+    gateway.publish("parcels", &long);
+    gateway.publish("orders", &lines);
+    let topics = browser.until(
+        "the topics are there",
+        "const rows = [...document.querySelectorAll('#events tr:not(.control)')];
+         const topics = rows.map(row => row.cells[1].textContent);
+         return topics.length === 3 && topics.every(topic => topic) && topics;",
+    );
+    assert_eq!(topics, json!(["orders", "parcels", "orders"]));
+    let row = "const row = document.querySelectorAll('#events tr:not(.control)')";
+    for (at, whole) in [(1, &long), (0, &lines)] {
+        let height = browser.run(&format!("{row}[{at}]; return row.offsetHeight"));
+        assert!(height.as_f64().unwrap() < 60.0, "folded it is {height} px high");
+        browser.run(&format!("{row}[{at}]; row.querySelector('summary').focus()"));
+        browser.press(ENTER);
+        let text = browser.until(
+            "the key opens it",
+            &format!(
+                "{row}[{at}]; const d = row.querySelector('details');
+                      return d.open && [d.querySelector('pre').textContent];"
+            ),
+        );
+        assert_eq!(text, json!([whole]));
+        let fits = browser.run(&format!("{row}[{at}]; return row.offsetHeight < innerHeight"));
+        assert_eq!(fits, true, "opened it does not fill the window");
+    }
+    let control =
+        browser.run("return document.querySelector('#events tr.control summary').textContent");
+    assert_eq!(control, "The stream is open for all topics.");
+    for (asked, sentence) in [
+        ("clicks", "The gateway answered 404 Not Found: "),
+        ("no/topic", "The gateway answered 400 Bad Request: "),
+    ] {
+        browser.run(&format!(
+            "document.querySelector('#filter input').value = '{asked}';
+             document.querySelector('#filter button').click();"
+        ));
+        browser.until(
+            "the refusal is a sentence",
+            &format!(
+                "const text = document.getElementById('state').textContent;
+                      return text.startsWith('{sentence}') && !text.includes('{{');"
+            ),
+        );
+    }
+}
+
+#[test]
+fn the_demo_page_says_that_no_gateway_is_there() {
+    let mut gateway = Gateway::dev(&[]);
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", gateway.address));
+    browser.until("it is open", "return document.getElementById('state').textContent === 'open'");
+    gateway.stop();
+    browser.until(
+        "it is told",
+        "return document.getElementById('state').textContent
+             .startsWith('The gateway cannot be reached. Trying again in ');",
+    );
+    let end = browser.run(
+        "return [...document.querySelectorAll('#events tr.control summary')]
+             .map(summary => summary.textContent);",
+    );
+    assert_eq!(end[0], "The gateway is shutting down.", "{end}");
+}
+
+/// What the page asks for topics with.
+#[test]
+fn the_topics_of_events_are_told_to_the_page_alone() {
+    let gateway = Gateway::dev(&[]);
+    let mut events = gateway.events("");
+    gateway.publish("orders", "x");
+    let id = events.next().id;
+    let answer = gateway.get(&format!("/page/topics?ids={id},1-1"), &[]);
+    assert_eq!((answer.status, answer.json()), (200, json!({ id: "orders" })));
+    let many = vec!["1-1"; 101].join(",");
+    for query in ["", "?ids=", "?ids=x", &format!("?ids={many}")] {
+        assert_eq!(gateway.get(&format!("/page/topics{query}"), &[]).status, 400, "{query}");
+    }
+    let serve = Gateway::serve(&[("push-auth", "none"), ("read-auth", "anonymous")]);
+    assert_eq!(serve.get("/page/topics?ids=1-1", &[]).status, 404, "dev has the page");
 }
 
 /// The browser's own `EventSource`, through streams that end every second and a gateway that turns it

@@ -1,0 +1,70 @@
+//! Looking up one event by its id.
+
+use crate::{
+    event::EventId,
+    hub::{Hub, lock, rings::Rings},
+    message::Topic,
+};
+
+impl Hub {
+    /// The topic of an event. None if the event is not held, or never was.
+    pub fn topic_of(&self, id: EventId) -> Option<Topic> {
+        lock(&self.inner.rings).topic_of(id)
+    }
+}
+
+impl Rings {
+    fn topic_of(&self, id: EventId) -> Option<Topic> {
+        let before = match id.sequence.checked_sub(1) {
+            Some(sequence) => EventId { sequence, ..id },
+            None => EventId { time_ms: id.time_ms.checked_sub(1)?, sequence: u64::MAX },
+        };
+        let (found, channel, event) = self.timeline.after(before).next()?;
+        let is_held = found == id && event.is_some();
+        is_held.then(|| self.channels.get(channel).map(|channel| channel.topic.clone()))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        hub::{DedupLimits, Limits, Published, RingLimits},
+        message::Message,
+    };
+
+    #[test]
+    fn an_event_is_found_for_as_long_as_it_is_held() {
+        let limits = Limits {
+            ring: RingLimits { events: 2, bytes: 1 << 20 },
+            ring_age_ms: 60_000,
+            ring_bytes_total: 1 << 20,
+            topics: 10,
+            dedup: DedupLimits { age_ms: 60_000, ids: 10, ids_total: 10 },
+            subscribers: 1,
+        };
+        let hub = Hub::new(limits, 7, 1_000);
+        let publish = |topic: &str| {
+            let message = Message {
+                topic: topic.parse().unwrap(),
+                data: bytes::Bytes::from_static(b"x"),
+                attributes: std::collections::BTreeMap::new(),
+                ordering_key: None,
+                message_id: None,
+                publish_time_ms: None,
+            };
+            let Published::Stored(id) = hub.publish(&message, 1_000) else { panic!("not stored") };
+            id
+        };
+        let topic_of = |id| hub.topic_of(id).map(|topic| topic.to_string());
+        let names = ["orders", "parcels", "orders", "parcels"];
+        let ids = names.map(publish);
+        assert_eq!(ids.map(topic_of), names.map(|name| Some(name.to_owned())));
+        publish("orders");
+        assert_eq!(topic_of(ids[0]), None, "it has left its ring");
+        assert_eq!(topic_of(ids[1]).as_deref(), Some("parcels"));
+        for never in [EventId::ZERO, EventId::MAX, EventId { sequence: 0, ..ids[0] }] {
+            assert_eq!(topic_of(never), None, "{never}");
+        }
+    }
+}
