@@ -3,6 +3,7 @@
 //! A knob's value is text until [`Config::from_texts`] reads it, so that all that is wrong with a
 //! configuration is told at once and not one thing at a time.
 
+mod endpoints;
 mod knob;
 mod knobs;
 mod origin;
@@ -10,6 +11,7 @@ mod values;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use endpoints::Endpoints;
 pub use knob::Knob;
 pub use knobs::KNOBS;
 pub use origin::{BadOrigin, Origin};
@@ -204,8 +206,8 @@ pub struct BadConfig(pub Vec<String>);
 impl Config {
     /// Reads the texts of all knobs; a knob that is not among them has its default.
     ///
-    /// `port` is Cloud Run's `PORT`: it sets the port of `--listen`'s default, not of an explicit
-    /// one.
+    /// `port` is Cloud Run's `PORT`. It sets the port of `--listen`'s default: an explicit
+    /// `--listen` or `--port` wins.
     ///
     /// # Errors
     /// With every problem found.
@@ -262,19 +264,19 @@ impl Config {
             log_level: values.log_level(),
         };
         values.check(config.dedup_age >= config.ring_age, || {
-            "--dedup-age must not be below --ring-age: a redelivery would show twice what a replay \
-             still holds"
+            "--dedup-age must be at least --ring-age, or a message that Pub/Sub sends again would be \
+             shown twice"
                 .to_owned()
         });
         if let Backplane::Redis(redis) = &config.backplane {
             values.check(config.dedup_age >= redis.log_age, || {
-                "--dedup-age must not be below --log-age: a redelivery would show twice what the \
-                 log still holds"
+                "--dedup-age must be at least --log-age, or a message that Pub/Sub sends again would \
+                 be shown twice"
                     .to_owned()
             });
         }
         values.check(config.ring_bytes <= config.ring_bytes_total, || {
-            "--ring-bytes-total must not be below --ring-bytes".to_owned()
+            "--ring-bytes-total must be at least --ring-bytes".to_owned()
         });
         values.finish(config)
     }
@@ -355,6 +357,17 @@ mod tests {
         };
         assert_eq!(listen(&[]), "0.0.0.0:9999");
         assert_eq!(listen(&[("listen", "127.0.0.1:1234")]), "127.0.0.1:1234");
+    }
+
+    #[test]
+    fn a_time_without_a_unit_is_in_seconds() {
+        let given = [("keep-alive", "20"), ("hello-time", "3"), ("drain", "0"), ("log-age", "90")];
+        let config = read(Mode::Dev, &given).unwrap();
+        assert_eq!(config.keep_alive, Duration::from_secs(20));
+        assert_eq!((config.hello_time, config.drain), (Duration::from_secs(3), Duration::ZERO));
+        let problems = read(Mode::Dev, &[("keep-alive", "900"), ("head-time", "1.5")]).unwrap_err();
+        assert_eq!(problems[1], "--keep-alive: \"900\" is out of range. Expected 1 s to 10 min");
+        assert!(problems[0].contains("15 (seconds)"), "{problems:?}");
     }
 
     #[test]

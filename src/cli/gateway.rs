@@ -12,7 +12,7 @@ use crate::{
     config::{Backplane, Config, Mode, PushAuth, ReadAuth, ReadKeys},
     logs,
     outlet::token::{self, BadKey},
-    server::{self, Listeners},
+    server::{self, ListenError, Listeners},
 };
 
 /// Why the gateway did not start, or did not end well.
@@ -27,6 +27,8 @@ enum Failed {
     Redis(#[from] BadLink),
     #[error("{0}")]
     Log(Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }

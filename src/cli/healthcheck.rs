@@ -1,15 +1,20 @@
 //! `healthcheck`: for a container that has no shell and no curl.
 
 use std::{
+    ffi::{OsStr, OsString},
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::ffi::OsStringExt as _,
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
 
-use clap::{Arg, Command};
+use clap::{Arg, ArgMatches, Command, value_parser};
 
 use crate::{
-    cli::{Environment, block_on},
+    cli::{self, Environment, block_on},
+    config::{BadConfig, Endpoints, Mode},
     problem::error_chain,
 };
 
@@ -17,35 +22,93 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Its arguments.
 pub fn command() -> Command {
-    Command::new("healthcheck").about("Exit with 0 when the gateway on this machine is ready").arg(
-        Arg::new("url")
-            .long("url")
-            .value_name("URL")
-            .help("What to ask, as in http://127.0.0.1:8080/readyz for dev [default: /readyz of the ops listener, \
-             or of the public one if that is off, as the environment has them]"),
-    )
+    Command::new("healthcheck")
+        .about("Exit with 0 if the gateway on this machine or in this container is ready")
+        .long_about(
+            "Exit with 0 if the gateway on this machine or in this container is ready.\n\n\
+             It asks /readyz of the ops listener, or of the public listener if the ops listener is \
+             off. It finds their addresses in the arguments of the gateway's process, if that is \
+             process 1 as in a container, and in the environment.",
+        )
+        .arg(
+            Arg::new("url")
+                .long("url")
+                .value_name("URL")
+                .help("Ask this URL, as in http://127.0.0.1:8080/readyz for dev"),
+        )
+        .arg(
+            Arg::new("pid")
+                .long("pid")
+                .value_name("PID")
+                .value_parser(value_parser!(u32))
+                .conflicts_with("url")
+                .help("Number of the gateway's process, whose arguments are read [default: 1]"),
+        )
 }
 
-/// `/readyz` of the gateway that has this environment too: of its ops listener, which never speaks
-/// TLS, or of the public one if that is off.
+/// The URL to ask: the one given, or `/readyz` of the gateway that has this environment and the
+/// arguments of process 1. That is the ops listener, which never speaks TLS, or the public one if
+/// ops is off. `program` is the name that this process was started by: the gateway has it too.
 ///
 /// # Errors
-/// When neither would answer: the public one wants to be told by a proxy who asks.
-pub fn url(environment: &Environment) -> Result<String, &'static str> {
-    let given = |name: &str| environment.get(name).filter(|text| !text.is_empty());
-    let address = |name: &str| given(name)?.parse::<SocketAddr>().ok();
-    let ops_is_off = given("STREAM_EVENTS_OPS_LISTEN").is_some_and(|text| text == "off");
-    if !ops_is_off {
-        let ops = address("STREAM_EVENTS_OPS_LISTEN").unwrap_or(loopback(9090));
+/// When an address cannot be read, the process that was named is no gateway, or the gateway would
+/// not answer: with `--proxy-protocol on`, the public listener answers proxies only.
+pub fn url(
+    given: &ArgMatches,
+    program: Option<&OsString>,
+    environment: &Environment,
+) -> Result<String, BadConfig> {
+    if let Some(url) = given.get_one::<String>("url") {
+        return Ok(url.clone());
+    }
+    let named = given.get_one::<u32>("pid").copied();
+    let pid = named.unwrap_or(1);
+    let gateway = arguments_of(pid, program);
+    if let (Some(pid), None) = (named, &gateway) {
+        let what = "is no gateway, or its arguments cannot be read. Give the process that runs \
+                    serve or dev, or --url";
+        return Err(BadConfig(vec![format!("--pid: process {pid} {what}")]));
+    }
+    url_of(gateway.as_deref().unwrap_or_default(), environment)
+}
+
+/// The arguments of the gateway that is process `pid`, from its own name on. An init that started
+/// the gateway (`docker run --init`) has its name and arguments after its own.
+fn arguments_of(pid: u32, program: Option<&OsString>) -> Option<Vec<OsString>> {
+    let name = Path::new(program?).file_name()?;
+    let text = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let all = text.strip_suffix(b"\0")?.split(|byte| *byte == 0);
+    let all = all.map(|argument| OsString::from_vec(argument.to_vec()));
+    let is_other = |argument: &OsString| Path::new(argument).file_name() != Some(name);
+    Some(all.skip_while(is_other).collect()).filter(|own: &Vec<_>| gateway(own).is_some())
+}
+
+/// The mode and the flags of a gateway, if these are the arguments of one.
+fn gateway(arguments: &[impl AsRef<OsStr>]) -> Option<(Mode, ArgMatches)> {
+    let arguments = arguments.iter().map(|argument| argument.as_ref().to_owned());
+    let (name, given) = cli::command().try_get_matches_from(arguments).ok()?.remove_subcommand()?;
+    match name.as_str() {
+        "dev" => Some((Mode::Dev, given)),
+        "serve" => Some((Mode::Serve, given)),
+        _ => None,
+    }
+}
+
+fn url_of(arguments: &[impl AsRef<OsStr>], environment: &Environment) -> Result<String, BadConfig> {
+    let gateway = gateway(arguments);
+    let mode = gateway.as_ref().map_or(Mode::Serve, |(mode, _)| *mode);
+    let texts = cli::texts(gateway.as_ref().map(|(_, given)| given), environment);
+    let endpoints = Endpoints::from_texts(mode, &texts, cli::platform_port(environment))?;
+    if let Some(ops) = endpoints.ops_listen {
         return Ok(format!("http://{}/readyz", reachable(ops)));
     }
-    if given("STREAM_EVENTS_PROXY_PROTOCOL").is_some_and(|text| text == "on") {
-        return Err("with --proxy-protocol on it asks the ops listener, and that is off");
+    if endpoints.proxy_protocol {
+        let problem = "--ops-listen is off, and with --proxy-protocol on the public listener \
+                       answers proxies only. Give the gateway --ops-listen 127.0.0.1:9090";
+        return Err(BadConfig(vec![problem.to_owned()]));
     }
-    let port = given("PORT").and_then(|port| port.parse().ok()).unwrap_or(8080);
-    let public = address("STREAM_EVENTS_LISTEN").unwrap_or(loopback(port));
-    let scheme = if given("STREAM_EVENTS_TLS_CERT").is_some() { "https" } else { "http" };
-    Ok(format!("{scheme}://{}/readyz", reachable(public)))
+    let scheme = if endpoints.is_tls { "https" } else { "http" };
+    Ok(format!("{scheme}://{}/readyz", reachable(endpoints.listen)))
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -99,25 +162,47 @@ async fn ask(url: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    fn url_of(arguments: &[&str], pairs: &[(&str, &str)]) -> String {
+        let pairs = pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        super::url_of(arguments, &pairs.collect()).unwrap_or_else(|bad| bad.to_string())
+    }
 
     #[test]
     fn it_asks_the_ops_listener_unless_that_is_off() {
-        let url_of = |pairs: &[(&str, &str)]| {
-            let pairs = pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
-            url(&pairs.collect()).unwrap_or_else(str::to_owned)
-        };
+        let url_of = |pairs: &[(&str, &str)]| url_of(&[], pairs);
         assert_eq!(url_of(&[]), "http://127.0.0.1:9090/readyz");
         let ops = [("STREAM_EVENTS_OPS_LISTEN", "0.0.0.0:9999"), ("PORT", "7777")];
         assert_eq!(url_of(&ops), "http://127.0.0.1:9999/readyz");
         let off = [("STREAM_EVENTS_OPS_LISTEN", "off"), ("PORT", "7777")];
         assert_eq!(url_of(&off), "http://127.0.0.1:7777/readyz");
-        let tls = [off[0], ("STREAM_EVENTS_LISTEN", "[::]:8443"), ("STREAM_EVENTS_TLS_CERT", "x")];
+        let tls = [
+            off[0],
+            ("STREAM_EVENTS_LISTEN", "[::]:8443"),
+            ("STREAM_EVENTS_TLS_CERT", "x"),
+            ("STREAM_EVENTS_TLS_KEY", "x"),
+        ];
         assert_eq!(url_of(&tls), "https://[::1]:8443/readyz");
         let proxied = [off[0], ("STREAM_EVENTS_PROXY_PROTOCOL", "on")];
         assert!(url_of(&proxied).contains("--proxy-protocol"));
         assert_eq!(url_of(&proxied[1..]), "http://127.0.0.1:9090/readyz");
         let one = [("STREAM_EVENTS_OPS_LISTEN", "10.0.0.7:9999")];
         assert_eq!(url_of(&one), "http://10.0.0.7:9999/readyz");
+        assert_eq!(url_of(&[("STREAM_EVENTS_OPS_LISTEN", "9999")]), "http://127.0.0.1:9999/readyz");
+        let bad = url_of(&[("STREAM_EVENTS_OPS_LISTEN", "nowhere")]);
+        assert!(bad.starts_with("--ops-listen: \"nowhere\""), "{bad}");
+    }
+
+    #[test]
+    fn the_gateways_arguments_win_over_the_environment() {
+        let environment = [("STREAM_EVENTS_OPS_LISTEN", "0.0.0.0:9999")];
+        let serve = ["stream-events", "serve", "--ops-listen", "0.0.0.0:9099"];
+        assert_eq!(url_of(&serve, &environment), "http://127.0.0.1:9099/readyz");
+        assert_eq!(url_of(&serve[..2], &environment), "http://127.0.0.1:9999/readyz");
+        assert_eq!(url_of(&["stream-events", "dev"], &[]), "http://127.0.0.1:8080/readyz");
+        let port = ["stream-events", "dev", "--port", "3000"];
+        assert_eq!(url_of(&port, &[]), "http://127.0.0.1:3000/readyz");
+        for other in [&["nginx", "-g", "daemon off;"][..], &["stream-events", "healthcheck"]] {
+            assert_eq!(url_of(other, &environment), "http://127.0.0.1:9999/readyz");
+        }
     }
 }

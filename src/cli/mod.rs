@@ -55,7 +55,8 @@ pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &Environment,
 ) -> Result<Command, Stop> {
-    let matches = command().try_get_matches_from(arguments).map_err(Stop::Clap)?;
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let matches = command().try_get_matches_from(&arguments).map_err(Stop::Clap)?;
     match matches.subcommand() {
         Some(("dev", given)) => gateway_command(Mode::Dev, given, environment),
         Some(("serve", given)) => gateway_command(Mode::Serve, given, environment),
@@ -63,26 +64,21 @@ pub fn parse(
             publish::Publish::read(given).map(Command::Publish).map_err(Stop::Clap)
         }
         Some(("healthcheck", given)) => {
-            let url = given.get_one::<String>("url").cloned();
-            let url = url.map_or_else(|| healthcheck::url(environment), Ok);
-            let bad = |why| Stop::Clap(command().error(clap::error::ErrorKind::InvalidValue, why));
-            Ok(Command::Healthcheck(url.map_err(bad)?))
+            let url = healthcheck::url(given, arguments.first(), environment);
+            Ok(Command::Healthcheck(url.map_err(Stop::Config)?))
         }
         _ => Err(Stop::Clap(command().error(
             clap::error::ErrorKind::MissingSubcommand,
-            "one of dev, serve, publish and healthcheck is wanted",
+            "give a command: dev, serve, publish or healthcheck",
         ))),
     }
 }
 
-fn gateway_command(
-    mode: Mode,
-    given: &ArgMatches,
-    environment: &Environment,
-) -> Result<Command, Stop> {
+/// Collects the text of each setting: from the flags, or else from the environment.
+fn texts(given: Option<&ArgMatches>, environment: &Environment) -> Texts {
     let mut texts = Texts::new();
     for knob in KNOBS {
-        let given = |flag| given.try_get_many::<String>(flag).ok().flatten();
+        let given = |flag| given?.try_get_many::<String>(flag).ok().flatten();
         let from_flags = given(knob.flag).map(|texts| texts.cloned().collect());
         let from_environment = || {
             let text = environment.get(&knob.env()).filter(|text| !text.is_empty())?;
@@ -93,20 +89,38 @@ fn gateway_command(
             texts.insert(knob.flag, given);
         }
     }
+    texts
+}
+
+/// `PORT`, which Cloud Run sets.
+fn platform_port(environment: &Environment) -> Option<&str> {
+    environment.get("PORT").map(String::as_str).filter(|port| !port.is_empty())
+}
+
+fn gateway_command(
+    mode: Mode,
+    given: &ArgMatches,
+    environment: &Environment,
+) -> Result<Command, Stop> {
+    let texts = texts(Some(given), environment);
     let mut unknown: Vec<_> = environment
         .keys()
         .filter(|name| *name != "PORT" && !KNOBS.iter().any(|knob| knob.env() == **name))
-        .map(|name| format!("{name}: no flag has this name in the environment"))
+        .map(|name| format!("{name}: this variable belongs to no flag. Remove it, or see stream-events serve --help"))
         .collect();
     unknown.sort();
-    let port = environment.get("PORT").map(String::as_str).filter(|port| !port.is_empty());
-    let config = Config::from_texts(mode, &texts, port);
+    let config = Config::from_texts(mode, &texts, platform_port(environment));
     match config {
         Ok(config) if unknown.is_empty() => Ok(Command::Gateway(Box::new(config))),
         Ok(_) => Err(Stop::Config(BadConfig(unknown))),
         Err(BadConfig(problems)) => Err(Stop::Config(BadConfig([problems, unknown].concat()))),
     }
 }
+
+/// How values are written.
+const FORMS: &str = "Times: 15 s, 10 min, or 15 for seconds. Sizes: 32 MiB, or a number of bytes. \
+                     A flag wins over its environment variable. A flag that can be repeated takes \
+                     commas in the environment.";
 
 /// The whole command line, for parsing and for the README's table.
 pub fn command() -> clap::Command {
@@ -116,17 +130,20 @@ pub fn command() -> clap::Command {
     };
     clap::Command::new("stream-events")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Pub/Sub messages in, server-sent events out")
+        .about("Receives Google Cloud Pub/Sub pushes and streams them as server-sent events")
+        .after_help("To try it: stream-events dev. Then, in another terminal: curl -N localhost:8080/events")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
             clap::Command::new("dev")
-                .about("Try it: on loopback, without tokens, with a page at /")
+                .about("Start a gateway to try it: on this machine only, without tokens, with a page at /")
+                .after_help(FORMS)
                 .args(knobs(Mode::Dev)),
         )
         .subcommand(
             clap::Command::new("serve")
-                .about("Run it: --push-auth and --read-auth must be chosen")
+                .about("Start a gateway for production. --push-auth and --read-auth are required")
+                .after_help(FORMS)
                 .args(knobs(Mode::Serve)),
         )
         .subcommand(publish::command())
@@ -136,7 +153,7 @@ pub fn command() -> clap::Command {
 fn argument(knob: &Knob, mode: Mode) -> Arg {
     let dev = if mode == Mode::Dev { knob.dev } else { None };
     let default = match dev.or(knob.default) {
-        None => "must be chosen".to_owned(),
+        None => "required".to_owned(),
         Some("") => "none".to_owned(),
         Some(text) => format!("default: {text}"),
     };

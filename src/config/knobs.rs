@@ -13,6 +13,12 @@ pub const KNOBS: &[Knob] = &[
     )
     .dev("127.0.0.1:8080"),
     knob(
+        "port",
+        "PORT",
+        Some(""),
+        "Port of the public listener, on the default address. Give --port or --listen, not both",
+    ),
+    knob(
         "ops-listen",
         "ADDR|off",
         Some("0.0.0.0:9090"),

@@ -1,20 +1,16 @@
 //! Reads the texts of knobs into values, and collects what is wrong with them.
 
-use std::{
-    fmt::Display,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    str::FromStr,
-    time::Duration,
-};
+mod addresses;
+
+use std::{fmt::Display, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
 use jiff::SignedDuration;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Backplane, BadConfig, Config, KNOBS, Knob, Mode, Password, PushAuth, ReadAuth, ReadJwt,
-    ReadKeys, Redis, Texts, TlsFiles,
+    Backplane, BadConfig, KNOBS, Knob, Mode, Password, PushAuth, ReadAuth, ReadJwt, ReadKeys,
+    Redis, Texts, TlsFiles,
 };
 
 /// The values read so far, and every problem met.
@@ -29,8 +25,8 @@ impl<'a> Values<'a> {
         Self { mode, texts, problems: Vec::new() }
     }
 
-    /// The configuration, if nothing was wrong.
-    pub(super) fn finish(self, config: Config) -> Result<Config, BadConfig> {
+    /// What was read, if nothing was wrong.
+    pub(super) fn finish<T>(self, config: T) -> Result<T, BadConfig> {
         if self.problems.is_empty() { Ok(config) } else { Err(BadConfig(self.problems)) }
     }
 
@@ -65,7 +61,7 @@ impl<'a> Values<'a> {
         let text = self.given(flag).or_else(|| self.default(flag));
         if text.is_none() {
             let choices = Self::knob(flag).map_or("a value", |knob| knob.value);
-            self.problem(flag, format!("must be chosen explicitly for serve: {choices}"));
+            self.problem(flag, format!("serve needs this flag. Choose one of: {choices}"));
         }
         text
     }
@@ -79,7 +75,7 @@ impl<'a> Values<'a> {
     pub(super) fn many<T: FromStr<Err: Display>>(&mut self, flag: &str) -> Vec<T> {
         let mut values = Vec::new();
         if self.texts.contains_key(flag) && self.texts(flag).is_empty() {
-            self.problem(flag, "is empty; leave it out if it is not meant to say anything");
+            self.problem(flag, "the value is empty. Give a value, or leave the flag out");
         }
         for text in self.texts(flag) {
             match text.parse() {
@@ -99,7 +95,10 @@ impl<'a> Values<'a> {
         let found = choices.iter().find(|(word, _)| Some(*word) == text);
         if let (None, Some(text)) = (found, text) {
             let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
-            self.problem(flag, format!("{text:?} is not one of: {}", words.join(", ")));
+            self.problem(
+                flag,
+                format!("{text:?} is not known. Expected one of: {}", words.join(", ")),
+            );
         }
         // The value does not matter when there is a problem: `finish` gives none out then.
         #[expect(clippy::indexing_slicing, reason = "every list of choices above has an entry")]
@@ -121,7 +120,7 @@ impl<'a> Values<'a> {
             let below = parse(least).is_some_and(|least| value < least);
             let above = parse(most).is_some_and(|most| most < value);
             if below || above {
-                self.problem(flag, format!("{text:?} is not from {least} to {most}"));
+                self.problem(flag, format!("{text:?} is out of range. Expected {least} to {most}"));
             }
         }
         value
@@ -142,49 +141,12 @@ impl<'a> Values<'a> {
     }
 
     pub(super) fn duration(&mut self, flag: &str) -> Duration {
-        self.number(flag, "a time, as in 15 s or 10 min", |text| {
+        self.number(flag, "a time, as in 15 s, 10 min or 15 (seconds)", |text| {
+            if let Ok(seconds) = text.trim().parse() {
+                return Some(Duration::from_secs(seconds));
+            }
             Duration::try_from(text.parse::<SignedDuration>().ok()?).ok()
         })
-    }
-
-    fn address(&mut self, flag: &str, text: &str) -> Option<SocketAddr> {
-        let address = text.parse().ok();
-        if address.is_none() {
-            let form = "an address and a port, as in 0.0.0.0:8080 or [::]:8080";
-            self.problem(flag, format!("{text:?} is not {form}"));
-        }
-        address
-    }
-
-    pub(super) fn listen(&mut self, port: Option<&str>) -> SocketAddr {
-        const FLAG: &str = "listen";
-        let fallback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-        let text = self.text(FLAG).unwrap_or_default();
-        let mut address = self.address(FLAG, text).unwrap_or(fallback);
-        if let (None, Some(port)) = (self.given(FLAG), port) {
-            match port.parse() {
-                Ok(port) => address.set_port(port),
-                Err(_) => self.problems.push(format!("PORT: {port:?} is not a port")),
-            }
-        }
-        if self.mode == Mode::Dev && !address.ip().is_loopback() {
-            self.problem(
-                FLAG,
-                format!(
-                    "dev checks no tokens and listens on loopback only, and {address} is not; use \
-                     serve"
-                ),
-            );
-        }
-        address
-    }
-
-    pub(super) fn ops_listen(&mut self) -> Option<SocketAddr> {
-        const FLAG: &str = "ops-listen";
-        match self.text(FLAG)? {
-            "off" => None,
-            text => self.address(FLAG, text),
-        }
     }
 
     pub(super) fn tls(&mut self) -> Option<TlsFiles> {
@@ -193,11 +155,11 @@ impl<'a> Values<'a> {
             (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
             (None, None) => None,
             (Some(_), None) => {
-                self.problem("tls-cert", "wants its key: give --tls-key too");
+                self.problem("tls-cert", "the key is missing. Give --tls-key too");
                 None
             }
             (None, Some(_)) => {
-                self.problem("tls-key", "wants its certificate: give --tls-cert too");
+                self.problem("tls-key", "the certificate is missing. Give --tls-cert too");
                 None
             }
         }
@@ -210,11 +172,14 @@ impl<'a> Values<'a> {
         let audiences = self.many::<String>("push-audience");
         let service_accounts = self.many::<String>("push-service-account");
         if audiences.is_empty() {
-            self.problem("push-audience", "oidc wants at least one");
+            self.problem("push-audience", "--push-auth oidc needs at least one audience");
         }
         if service_accounts.is_empty() {
             // Without it any token that Google issued for our audience would do.
-            self.problem("push-service-account", "oidc wants at least one");
+            self.problem(
+                "push-service-account",
+                "--push-auth oidc needs at least one service account",
+            );
         }
         PushAuth::Oidc { audiences, service_accounts }
     }
@@ -230,7 +195,7 @@ impl<'a> Values<'a> {
         if !is_jwt {
             let given = url.is_some() || file.is_some() || cookie.is_some();
             if given || !audiences.is_empty() || !issuers.is_empty() {
-                self.problem("read-auth", "is anonymous, so no token would be looked at");
+                self.problem("read-auth", "anonymous checks no tokens, but flags for tokens are given. Choose jwt, or remove --read-jwks-url, --read-key-file, --read-cookie, --read-audience and --read-issuer");
             }
             return ReadAuth::Anonymous;
         }
@@ -238,7 +203,7 @@ impl<'a> Values<'a> {
             (Some(_), None) => ReadKeys::Url(self.jwks_url("read-jwks-url")),
             (None, Some(path)) => ReadKeys::File(path),
             _ => {
-                self.problem("read-auth", "jwt wants either --read-jwks-url or --read-key-file");
+                self.problem("read-auth", "jwt needs one of --read-jwks-url and --read-key-file");
                 ReadKeys::Url(String::new())
             }
         };
@@ -255,7 +220,10 @@ impl<'a> Values<'a> {
         match url.as_ref().map(reqwest::Url::scheme) {
             Some("https") => {}
             Some("http") if loopback => {}
-            _ => self.problem(flag, format!("{text:?} is not https, nor http on loopback")),
+            _ => self.problem(
+                flag,
+                format!("{text:?} must be an https URL, or an http URL on loopback"),
+            ),
         }
         text.to_owned()
     }
@@ -300,7 +268,7 @@ impl<'a> Values<'a> {
         let file = self.filled(FILE).map(|path| Password::File(path.into()));
         let text = self.filled("redis-password").map(|text| Password::Text(text.to_owned()));
         if file.is_some() && text.is_some() {
-            self.problem(FILE, "there is a password in the environment already; which is it?");
+            self.problem(FILE, "STREAM_EVENTS_REDIS_PASSWORD is set too. Give only one of the two");
         }
         file.or(text)
     }
@@ -311,7 +279,10 @@ impl<'a> Values<'a> {
         let text = self.text(FLAG).unwrap_or_default();
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
         if !(1..=64).contains(&text.len()) || !text.bytes().all(allowed) {
-            self.problem(FLAG, format!("{text:?} is not 1 to 64 letters, digits and - . _ :"));
+            self.problem(
+                FLAG,
+                format!("{text:?} is not valid. Expected 1 to 64 letters, digits and - . _ :"),
+            );
         }
         text.to_owned()
     }
@@ -334,7 +305,7 @@ impl<'a> Values<'a> {
 }
 
 fn redis_url(text: &str, redis: Redis) -> Result<Redis, &'static str> {
-    const FORM: &str = "is neither local nor a URL as in redis://10.0.0.3:6379 or rediss://…";
+    const FORM: &str = "expected local, or a URL such as redis://10.0.0.3:6379 or rediss://…";
     let url = reqwest::Url::parse(text).map_err(|_| FORM)?;
     let tls = match url.scheme() {
         "redis" => false,
@@ -342,19 +313,26 @@ fn redis_url(text: &str, redis: Redis) -> Result<Redis, &'static str> {
         _ => return Err(FORM),
     };
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("names a user or a password, which would end in logs: use --redis-user and \
-                    --redis-password-file, or STREAM_EVENTS_REDIS_PASSWORD");
+        return Err(
+            "the URL holds a user or a password, which would appear in logs. Use --redis-user \
+                    and --redis-password-file, or STREAM_EVENTS_REDIS_PASSWORD",
+        );
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err("has a query or a fragment, which mean nothing here");
+        return Err("the URL has a query or a fragment. Remove it");
     }
     if redis.ca.is_some() && !tls {
-        return Err("is without TLS (redis://), so --redis-ca would do nothing");
+        return Err(
+            "redis:// does not use TLS, but --redis-ca is given. Use rediss://, or remove \
+                    --redis-ca",
+        );
     }
     let host = url.host_str().filter(|host| !host.is_empty()).ok_or(FORM)?;
     let database = match url.path().trim_start_matches('/') {
         "" => 0,
-        number => number.parse::<u16>().map_err(|_| "its path is not a database's number")?,
+        number => number
+            .parse::<u16>()
+            .map_err(|_| "the path must be the number of a database, as in /0")?,
     };
     Ok(Redis {
         host: host.trim_matches(['[', ']']).to_owned(),

@@ -1,5 +1,6 @@
 //! Runs the gateway: its listeners, its workers, and the order of shutdown in one place.
 
+mod listeners;
 mod parts;
 mod public;
 mod routes;
@@ -12,48 +13,13 @@ use std::{
 };
 
 use actix_web::{App, HttpServer, dev::Server, web};
+pub use listeners::{ListenError, Listeners};
 use parts::Parts;
 use routes::ops_routes;
 use rustls::ServerConfig;
-use socket2::{Domain, Socket as Socket2, Type};
 
 use crate::{clock, config::Config, hub::Hub, inlet::push::Inlet, outlet::Outlet};
 
-/// Sockets that listen already, so that nothing can fail between being told the port and using it.
-#[derive(Debug)]
-pub struct Listeners {
-    pub public: TcpListener,
-    pub ops: Option<TcpListener>,
-}
-
-impl Listeners {
-    /// Listens where the configuration says.
-    ///
-    /// # Errors
-    /// With the address that cannot be had.
-    pub fn bind(config: &Config) -> io::Result<Self> {
-        let bind = |address: std::net::SocketAddr| {
-            listen(address).map_err(|err| {
-                io::Error::new(err.kind(), format!("cannot listen on {address}: {err}"))
-            })
-        };
-        Ok(Self { public: bind(config.listen)?, ops: config.ops_listen.map(bind).transpose()? })
-    }
-}
-
-fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
-    // A restart must not wait until the old connections are forgotten.
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-/// Connections that wait to be accepted. When a proxy dies, all of its readers come at once; the
-/// standard library's 128 would make most of them wait for a retry of a second or more. (The kernel
-/// cuts it to `somaxconn`, 4,096 by default.)
-const BACKLOG: i32 = 4_096;
 /// After the drain, for the last blocks to leave and for what is left to be closed by force.
 const FLUSH: Duration = Duration::from_millis(400);
 /// How often shutdown looks whether everyone has left.

@@ -1,11 +1,19 @@
 //! The command line, as a user meets it.
 
-use std::io::Write as _;
+use std::{io::Write as _, process::Command};
 
 use crate::support::{
+    eventually,
     gateway::Gateway,
-    process::{Process, output, stream_events},
+    process::{OPEN, Process, installed, output, stream_events},
+    redis::free_port,
 };
+
+/// `serve`, open to all, with an ops listener on this port of loopback.
+fn serve_with_ops(port: u16) -> Vec<&'static str> {
+    let ops: &str = format!("127.0.0.1:{port}").leak();
+    OPEN.iter().map(|argument| if *argument == "off" { ops } else { argument }).collect()
+}
 
 #[test]
 fn a_bad_configuration_is_told_whole_and_nothing_is_bound() {
@@ -17,7 +25,7 @@ fn a_bad_configuration_is_told_whole_and_nothing_is_bound() {
     );
     let (status, _) = process.wait();
     assert_eq!(status.code(), Some(64));
-    let all = crate::support::eventually("the problems", || {
+    let all = eventually("the problems", || {
         let log = process.log();
         (7 <= log.len()).then_some(log)
     });
@@ -42,14 +50,32 @@ fn a_file_that_is_no_certificate_is_a_bad_configuration() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_named() {
+fn a_port_in_use_is_told_with_the_ways_out() {
     let taken = Gateway::dev(&[]);
-    let address = taken.address.to_string();
-    let mut process = Process::start(&mut stream_events(&["dev", "--listen", &address]));
+    let (address, port) = (taken.address.to_string(), taken.address.port().to_string());
+    let mut process = Process::start(&mut stream_events(&["dev", "--port", &port]));
     assert_eq!(process.wait().0.code(), Some(1));
-    crate::support::eventually("the address", || {
-        process.log().iter().any(|line| line.contains(&address)).then_some(())
+    let log = eventually("the whole error", || {
+        let log = process.log();
+        (3 <= log.len()).then_some(log)
     });
+    assert!(log[0].starts_with(&format!("--listen: cannot listen on {address}: ")), "{log:?}");
+    assert!(log[1].contains("Choose another port: --port "), "{log:?}");
+    assert!(log[2].contains(&format!(":{port}")), "{log:?}");
+}
+
+/// As people type it, and with a free port that the system chooses.
+#[test]
+fn addresses_and_times_are_read_as_people_type_them() {
+    for address in [["--port", "0"], ["--listen", "0"], ["--listen", "localhost:0"]] {
+        let arguments = [&["dev"], &address[..], &["--keep-alive", "15", "--log-format", "json"]];
+        let process = Process::start(&mut stream_events(&arguments.concat()));
+        let listen = process.listen();
+        assert!(listen.ip().is_loopback() && listen.port() != 0, "{address:?}: {listen}");
+    }
+    let both = ["dev", "--port", "0", "--listen", "127.0.0.1:0"];
+    let (ok, text) = output(&mut stream_events(&both));
+    assert!(!ok && text.contains("only one of the two"), "{text}");
 }
 
 #[test]
@@ -128,6 +154,52 @@ fn healthcheck_tells_a_container_engine() {
     drop(gateway);
     let (ok, text) = output(&mut command);
     assert!(!ok && text.contains("/readyz"), "{text}");
+}
+
+/// The gateway's address is in its arguments alone, as after `docker run IMAGE serve --ops-listen …`.
+#[test]
+fn healthcheck_reads_the_arguments_of_the_gateway() {
+    let ops = free_port();
+    let serve = serve_with_ops(ops);
+    let gateway = Process::start(&mut stream_events(&serve));
+    let pid = gateway.pid().to_string();
+    let healthcheck = |pid: &str| output(&mut stream_events(&["healthcheck", "--pid", pid]));
+    let seen = eventually("it is ready", || {
+        let (ok, text) = healthcheck(&pid);
+        ok.then_some(text)
+    });
+    assert_eq!(seen, "");
+    let (ok, text) = healthcheck(&std::process::id().to_string());
+    assert!(!ok && text.contains("is no gateway"), "{text}");
+    drop(gateway);
+    let (ok, text) = healthcheck(&pid);
+    assert!(!ok && text.contains("--pid"), "{text}");
+}
+
+/// As in a container: the gateway is process 1, and the command is the Dockerfile's HEALTHCHECK.
+/// Where the system lets nobody make a namespace, the test above stands alone.
+#[test]
+fn healthcheck_in_a_container_reads_process_1() {
+    let container = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
+    let unshare = |more: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(container).arg("--kill-child").args(more);
+        command.env_remove("STREAM_EVENTS_OPS_LISTEN");
+        command
+    };
+    if !installed("unshare") || !output(&mut unshare(&["true"])).0 {
+        eprintln!("no namespaces here: not tried in a container");
+        return;
+    }
+    let ops = free_port();
+    let script =
+        "(until \"$0\" healthcheck; do sleep 0.1; done; echo healthy >&2) & exec \"$0\" \"$@\"";
+    let program = env!("CARGO_BIN_EXE_stream-events");
+    let arguments = [&["sh", "-c", script, program], &serve_with_ops(ops)[..]].concat();
+    let container = Process::start(&mut unshare(&arguments));
+    eventually("the container is healthy", || {
+        container.log().iter().any(|line| line == "healthy").then_some(())
+    });
 }
 
 #[test]
