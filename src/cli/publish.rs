@@ -30,23 +30,28 @@ pub fn command() -> Command {
         Arg::new(name).long(name).value_name(value).help(help)
     };
     Command::new("publish")
-        .about("Post a message to a gateway as Pub/Sub push would")
-        .arg(option("topic", "NAME", "The topic").required(true))
-        .arg(Arg::new("data").value_name("DATA").help("The data; standard input if it is left out"))
-        .arg(option("url", "URL", "The gateway").default_value("http://127.0.0.1:8080"))
+        .about("Send a message to a gateway, as a Pub/Sub push subscription does")
+        .arg(option("topic", "NAME", "Topic of the message").required(true))
         .arg(
-            option("attribute", "KEY=VALUE", "An attribute; event=NAME sets the event's type")
-                .action(ArgAction::Append),
+            Arg::new("data")
+                .value_name("DATA")
+                .help("Data of the message. Without it, standard input is read"),
         )
-        .arg(option("ordering-key", "KEY", "The ordering key"))
-        .arg(option("message-id", "ID", "The message id; a new one if it is left out"))
-        .arg(option("token", "JWT", "A push token, for a gateway with --push-auth oidc"))
+        .arg(option("url", "URL", "URL of the gateway").default_value("http://127.0.0.1:8080"))
         .arg(
-            Arg::new("unwrapped")
-                .long("unwrapped")
-                .action(ArgAction::SetTrue)
-                .help("As a subscription without a wrapper, with metadata in headers"),
+            option(
+                "attribute",
+                "KEY=VALUE",
+                "Attribute of the message. event=NAME sets the type of the event",
+            )
+            .action(ArgAction::Append),
         )
+        .arg(option("ordering-key", "KEY", "Ordering key of the message"))
+        .arg(option("message-id", "ID", "Id of the message. Without it, a new one is made"))
+        .arg(option("token", "JWT", "Push token, for a gateway with --push-auth oidc"))
+        .arg(Arg::new("unwrapped").long("unwrapped").action(ArgAction::SetTrue).help(
+            "Send the data as the body and the metadata as headers, as --push-no-wrapper does",
+        ))
 }
 
 impl Publish {

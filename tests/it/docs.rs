@@ -11,7 +11,7 @@ fn read(path: &str) -> String {
 
 fn row(knob: &Knob) -> String {
     let default = match (knob.default, knob.dev) {
-        (None, _) => "must be chosen".to_owned(),
+        (None, _) => "required".to_owned(),
         (Some(""), _) => "–".to_owned(),
         (Some(default), Some(dev)) if dev != default => format!("`{default}`; `dev`: `{dev}`"),
         (Some(default), _) => format!("`{default}`"),
