@@ -50,6 +50,8 @@ pub struct Config {
     pub dedup_ids_total: usize,
     pub backplane: Backplane,
     pub subscribers_max: usize,
+    /// For the topics that all streams follow.
+    pub followed_bytes_max: usize,
     /// Each 0 for no limit.
     pub streams_per_subject: usize,
     pub streams_per_address: usize,
@@ -236,6 +238,7 @@ impl Config {
             dedup_ids_total: values.count("dedup-ids-total"),
             backplane: values.backplane(),
             subscribers_max: values.count("subscribers-max"),
+            followed_bytes_max: values.bytes("followed-bytes-max"),
             streams_per_subject: values.count("streams-per-subject"),
             streams_per_address: values.count("streams-per-address"),
             requests_per_address: values.small_count("requests-per-address"),

@@ -58,13 +58,14 @@ const LATENCY_BUCKETS: [f64; 15] =
 
 /// Limits that are met by what is no stream, or not yet one. (Those of streams:
 /// `stream_events_streams_refused_total`.)
-const LIMITS: [&str; 12] = [
+const LIMITS: [&str; 13] = [
     "requests-per-address",
     "push-failures-per-address",
     "tickets-per-subject",
     "connections-per-address",
     "connections-beside-streams",
     "topics-per-stream",
+    "followed-bytes-max",
     "head-bytes-max",
     "query-bytes-max",
     "http2-streams-max",

@@ -114,6 +114,7 @@ pub struct Gauges {
     evictions: IntCounter,
     dedup_ids: IntGauge,
     push_bytes: IntGauge,
+    followed_bytes: IntGauge,
     waits: IntCounterVec,
 }
 
@@ -156,6 +157,7 @@ impl Gauges {
             bytes: gauge("ring_bytes", "Bytes held for replay.")?,
             dedup_ids: gauge("dedup_ids", "Message ids remembered.")?,
             push_bytes: gauge("push_bytes_in_flight", "Bytes of bodies being received.")?,
+            followed_bytes: gauge("followed_bytes", "Memory for topics that streams follow.")?,
             registry,
             hub,
             backplane,
@@ -176,6 +178,7 @@ impl Gauges {
         set(&self.bytes, stats.bytes);
         set(&self.dedup_ids, stats.dedup_ids);
         set(&self.push_bytes, self.in_flight.bytes());
+        set(&self.followed_bytes, self.hub.followed_bytes());
         for (over_us, count) in WAITS_US.iter().zip(self.hub.waits()) {
             raise(&self.waits.with_label_values(&[&over_us.to_string()]), count);
         }

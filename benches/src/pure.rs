@@ -66,6 +66,7 @@ impl Place {
             topics: 10_000,
             dedup: DedupLimits { age_ms: 30 * 60_000, ids: 100_000, ids_total: 2_000_000 },
             subscribers: 20_000,
+            followed_bytes: 64 << 20,
         };
         let hub = Hub::new(limits, 7, NOW_MS);
         let shard = hub.add_shard();

@@ -228,6 +228,15 @@ pub const KNOBS: &[Knob] = &[
     )
     .from("1", "1000000"),
     knob(
+        "followed-bytes-max",
+        "SIZE",
+        Some("64 MiB"),
+        "Memory for the topics that all streams follow: 512 bytes for each different set of topics \
+         on each worker, and 160 bytes and its name for each topic in it. Beyond it readers are \
+         told to come back later",
+    )
+    .from("64 KiB", "1 TiB"),
+    knob(
         "streams-per-subject",
         "N",
         Some("100"),

@@ -11,7 +11,7 @@ use std::{
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::hub::topics::Topics;
+use crate::{budget::Claim, hub::topics::Topics};
 
 /// Subscribers of the same topics. They are woken together, and those of them that are at the same
 /// place are given the same bytes.
@@ -22,6 +22,8 @@ pub struct Group {
     /// How many of them wait.
     waiting: Cell<usize>,
     cohort: RefCell<Option<Weak<dyn Cohort>>>,
+    /// Pays for what it takes.
+    _claim: Claim,
 }
 
 /// What a waiting subscriber would have done when its topics ring, instead of its task being woken.
@@ -62,13 +64,14 @@ impl fmt::Debug for Group {
 }
 
 impl Group {
-    pub(super) fn new(number: u64, topics: Topics) -> Self {
+    pub(super) fn new(number: u64, topics: Topics, claim: Claim) -> Self {
         Self {
             number,
             topics,
             places: RefCell::default(),
             waiting: Cell::default(),
             cohort: RefCell::default(),
+            _claim: claim,
         }
     }
 

@@ -6,6 +6,7 @@ mod block;
 mod channel;
 mod dedup;
 mod group;
+mod groups;
 mod lookup;
 mod read;
 mod ring;
@@ -36,6 +37,7 @@ use tokio::sync::Notify;
 pub use topics::Topics;
 
 use crate::{
+    budget::{Budget, Claim},
     event::{Draft, Event, EventId},
     hub::{
         bell::Bell,
@@ -65,6 +67,8 @@ struct Inner {
     bells: RwLock<Vec<Arc<Bell>>>,
     subscribers: AtomicUsize,
     subscribers_max: usize,
+    /// For what all subscribers follow.
+    followed: Arc<Budget>,
     is_copy: bool,
     drain: OnceLock<Drain>,
     drain_begins: Notify,
@@ -82,10 +86,19 @@ pub struct Drain {
     pub over: Duration,
 }
 
-/// There are as many subscribers as there may be.
+/// A limit that a new subscriber would go beyond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("as many streams are open as this gateway allows (--subscribers-max)")]
-pub struct Full;
+pub enum LimitReached {
+    /// [`Limits::subscribers`].
+    #[error("as many streams are open as this gateway allows (--subscribers-max)")]
+    Subscribers,
+    /// [`Limits::followed_bytes`].
+    #[error(
+        "the topics that all open streams follow take as much memory as this gateway allows \
+         (--followed-bytes-max): come back later, or follow fewer topics"
+    )]
+    FollowedBytes,
+}
 
 impl Hub {
     /// An empty hub. `history` is a random number of this process, not 0, that its ids will carry.
@@ -107,6 +120,7 @@ impl Hub {
             bells: RwLock::default(),
             subscribers: AtomicUsize::new(0),
             subscribers_max: limits.subscribers,
+            followed: Budget::new(limits.followed_bytes),
             is_copy,
             drain: OnceLock::new(),
             drain_begins: Notify::new(),
@@ -173,19 +187,39 @@ impl Hub {
     /// Opens a place for a reader on the shard of this thread, which it cannot leave.
     ///
     /// # Errors
-    /// When there are as many as there may be.
+    /// With the limit that it would go beyond.
     pub fn subscribe(
         &self,
         shard: &Rc<Shard>,
         topics: Topics,
         start: Start,
-    ) -> Result<Subscriber, Full> {
+    ) -> Result<Subscriber, LimitReached> {
         let max = self.inner.subscribers_max;
         let one_more = |open: usize| (open < max).then_some(open + 1);
         let counted =
             self.inner.subscribers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
-        counted.map_err(|_| Full)?;
-        Ok(Subscriber::new(self.clone(), Rc::clone(shard), topics, start))
+        counted.map_err(|_| LimitReached::Subscribers)?;
+        let Some(place) = shard.enter(topics, &self.inner.followed) else {
+            self.release();
+            return Err(LimitReached::FollowedBytes);
+        };
+        Ok(Subscriber::new(self.clone(), Rc::clone(shard), place, start))
+    }
+
+    /// Reserves the memory of topics that are to be subscribed to later, until the claim is
+    /// dropped. Whoever subscribes drops it first.
+    ///
+    /// # Errors
+    /// When as much is not left.
+    pub fn reserve(&self, topics: &Topics) -> Result<Claim, LimitReached> {
+        let mut claim = self.inner.followed.claim();
+        let has_room = claim.grow(topics.bytes());
+        has_room.then_some(claim).ok_or(LimitReached::FollowedBytes)
+    }
+
+    /// About how many bytes are taken by what all subscribers follow.
+    pub fn followed_bytes(&self) -> usize {
+        self.inner.followed.bytes()
     }
 
     /// A new shard, for this thread. Its [`Shard::run`] has to be polled there.

@@ -34,6 +34,9 @@ pub struct Limits {
     pub dedup: DedupLimits,
     /// How many subscribers there may be.
     pub subscribers: usize,
+    /// Bytes of memory for what all subscribers follow, as estimated by
+    /// [`Topics::bytes`](super::Topics::bytes).
+    pub followed_bytes: usize,
 }
 
 /// The rings of all topics, the order over them, and the floors that say what is missing.

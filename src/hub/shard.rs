@@ -1,6 +1,6 @@
 //! One worker's subscribers, and what they share. Lives on that worker's thread.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     task::yield_now,
@@ -8,16 +8,17 @@ use tokio::{
 };
 
 use crate::{
+    budget::Budget,
     event::{Event, EventId},
     hub::{
         Hub,
         bell::{Bell, Rung},
         block::{Events, Recent, Shared},
         group::Group,
+        groups::Groups,
         read::{Cursor, Gap},
         topics::Topics,
     },
-    message::Topic,
 };
 
 /// One worker's part of the hub.
@@ -30,16 +31,6 @@ pub struct Shard {
     again: RefCell<Vec<Rc<Group>>>,
     /// What is read into. Empty between reads.
     events: RefCell<Vec<Arc<Event>>>,
-}
-
-#[derive(Debug)]
-struct Groups {
-    /// All topics.
-    everything: Topics,
-    all: HashMap<Topics, Rc<Group>>,
-    by_topic: HashMap<Topic, HashMap<u64, Rc<Group>>>,
-    by_prefix: HashMap<Arc<str>, HashMap<u64, Rc<Group>>>,
-    opened: u64,
 }
 
 /// What one read found.
@@ -131,12 +122,13 @@ impl Shard {
         self.bell.nudge();
     }
 
-    /// Takes a subscriber into the group of its topics.
-    pub(super) fn enter(&self, topics: Topics) -> (Rc<Group>, usize) {
+    /// Takes a subscriber into the group of its topics. None when that is a new one, and `budget`
+    /// has not enough left for it.
+    pub(super) fn enter(&self, topics: Topics, budget: &Arc<Budget>) -> Option<(Rc<Group>, usize)> {
+        let group = self.groups.borrow_mut().of(topics, budget)?;
         self.bell.enter();
-        let group = self.groups.borrow_mut().of(topics);
         let place = group.enter();
-        (group, place)
+        Some((group, place))
     }
 
     /// Gives its place back.
@@ -177,81 +169,5 @@ impl Shard {
             self.recent.borrow_mut().remember(Shared { group, from, to, block, complete_at });
         }
         Read { gap: found.gap, events, complete_at }
-    }
-}
-
-impl Default for Groups {
-    fn default() -> Self {
-        Self {
-            everything: Topics::all(),
-            all: HashMap::new(),
-            by_topic: HashMap::new(),
-            by_prefix: HashMap::new(),
-            opened: 0,
-        }
-    }
-}
-
-impl Groups {
-    /// The group of these topics, made if need be.
-    fn of(&mut self, topics: Topics) -> Rc<Group> {
-        if let Some(group) = self.all.get(&topics) {
-            return Rc::clone(group);
-        }
-        self.opened += 1;
-        let number = self.opened;
-        let group = Rc::new(Group::new(number, topics));
-        for name in group.topics().names().iter() {
-            let groups = self.by_topic.entry(name.clone()).or_default();
-            groups.insert(number, Rc::clone(&group));
-        }
-        for prefix in group.topics().prefixes() {
-            let groups = self.by_prefix.entry(Arc::clone(prefix)).or_default();
-            groups.insert(number, Rc::clone(&group));
-        }
-        self.all.insert(group.topics().clone(), Rc::clone(&group));
-        group
-    }
-
-    fn remove(&mut self, group: &Group) {
-        self.all.remove(group.topics());
-        for name in group.topics().names().iter() {
-            if let Some(groups) = self.by_topic.get_mut(name) {
-                groups.remove(&group.number());
-                if groups.is_empty() {
-                    self.by_topic.remove(name);
-                }
-            }
-        }
-        for prefix in group.topics().prefixes() {
-            if let Some(groups) = self.by_prefix.get_mut(prefix) {
-                groups.remove(&group.number());
-                if groups.is_empty() {
-                    self.by_prefix.remove(prefix);
-                }
-            }
-        }
-    }
-
-    /// Whom to ring for.
-    fn find(&self, rung: &Rung, into: &mut Vec<Rc<Group>>) {
-        if rung.everyone {
-            into.extend(self.all.values().cloned());
-            return;
-        }
-        for groups in rung.topics.iter().filter_map(|topic| self.by_topic.get(topic)) {
-            into.extend(groups.values().cloned());
-        }
-        if !self.by_prefix.is_empty() {
-            let prefixes = rung.topics.iter().flat_map(Topic::prefixes);
-            for groups in prefixes.filter_map(|prefix| self.by_prefix.get(prefix)) {
-                into.extend(groups.values().cloned());
-            }
-        }
-        if !rung.topics.is_empty()
-            && let Some(group) = self.all.get(&self.everything)
-        {
-            into.push(Rc::clone(group));
-        }
     }
 }

@@ -12,7 +12,6 @@ use crate::{
         group::{Group, Listener},
         read::{Cursor, Gap, GapReason, Position},
         shard::{Read, Shard},
-        topics::Topics,
     },
 };
 
@@ -89,8 +88,13 @@ impl Reader {
 }
 
 impl Subscriber {
-    pub(super) fn new(hub: Hub, shard: Rc<Shard>, topics: Topics, start: Start) -> Self {
-        let (group, place) = shard.enter(topics);
+    /// For a place in a group of the shard, which it gives back.
+    pub(super) fn new(
+        hub: Hub,
+        shard: Rc<Shard>,
+        (group, place): (Rc<Group>, usize),
+        start: Start,
+    ) -> Self {
         let (origin, head) = hub.origin_and_head();
         let gap = |reason, after, upto| {
             let topics = group.topics().names().to_vec();

@@ -38,6 +38,14 @@ pub(super) struct Matching {
     prefix_set: HashSet<Arc<str>>,
 }
 
+/// What a group takes beside its topics, in bytes: itself, its first places, and its entry in the
+/// worker's map of groups.
+const GROUP_BYTES: usize = 512;
+/// What a topic or prefix that a group follows takes beside its name, in bytes: the name's
+/// allocation, and its entries in the group's list and set and in the worker's index, each with the
+/// room that a map keeps free.
+const FOLLOWED_BYTES: usize = 160;
+
 /// Up to so many rings are merged.
 pub(super) const MERGED_MAX: usize = 16;
 
@@ -98,6 +106,13 @@ impl Topics {
         }
     }
 
+    /// About how many bytes of memory a worker needs for a group that follows them.
+    pub fn bytes(&self) -> usize {
+        let names = self.names.iter().map(|name| name.as_str().len());
+        let prefixes = self.prefixes().iter().map(|prefix| prefix.len());
+        GROUP_BYTES + names.chain(prefixes).map(|len| len + FOLLOWED_BYTES).sum::<usize>()
+    }
+
     /// Whether they are all that there are and will be.
     pub fn are_all(&self) -> bool {
         matches!(self.way, Way::All)
@@ -106,13 +121,14 @@ impl Topics {
     /// Whether the patterns match all of them, those too that will be.
     pub fn are_within(&self, patterns: &[TopicPattern]) -> bool {
         let has_all = patterns.contains(&TopicPattern::All);
+        let wider = Self::matching(patterns);
         let within = |prefix: &Arc<str>| {
             patterns.iter().any(|pattern| match pattern {
                 TopicPattern::Prefix(wider) => prefix.starts_with(&**wider),
                 _ => false,
             })
         };
-        let names = || self.names.iter().all(|name| patterns.iter().any(|p| p.matches(name)));
+        let names = || self.names.iter().all(|name| wider.contain(name));
         has_all || !self.are_all() && names() && self.prefixes().iter().all(within)
     }
 

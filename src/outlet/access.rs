@@ -83,9 +83,9 @@ pub fn choose(
     grant: Option<&Grant>,
     served: &[Topic],
 ) -> Result<Topics, NotYours> {
-    let granted = |topic: &Topic| {
-        grant.is_none_or(|grant| grant.topics.iter().any(|pattern| pattern.matches(topic)))
-    };
+    // A look into a set each: a thousand topics and a thousand patterns are a million pairs.
+    let patterns = grant.map(|grant| Topics::matching(&grant.topics));
+    let granted = |topic: &Topic| patterns.as_ref().is_none_or(|all| all.contain(topic));
     if let Some(topic) = asked.iter().find(|topic| !granted(topic)) {
         return Err(NotYours::NotGranted(topic.clone()));
     }
@@ -96,8 +96,7 @@ pub fn choose(
     Ok(match grant {
         _ if !asked.is_empty() => Topics::new(asked.to_vec()),
         _ if !served.is_empty() => Topics::only(served.iter().filter(|t| granted(t)).cloned()),
-        Some(grant) => Topics::matching(&grant.topics),
-        None => Topics::all(),
+        _ => patterns.unwrap_or_else(Topics::all),
     })
 }
 

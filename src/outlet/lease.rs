@@ -18,6 +18,13 @@ use crate::{
     outlet::{renewals::Listed, token::Grant},
 };
 
+/// What a token says of the stream that it opens.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    subject: Option<Arc<str>>,
+    expires_ms: u64,
+}
+
 /// A stream's permission to go on, which can be extended from outside.
 #[derive(Debug)]
 pub struct Lease {
@@ -44,13 +51,21 @@ pub struct Expiry {
 /// Long enough before the end for a page to fetch another token.
 const WARNING: Duration = Duration::from_secs(60);
 
+impl Terms {
+    /// Those of a token.
+    pub fn of(grant: &Grant) -> Self {
+        Self { subject: grant.subject.clone(), expires_ms: grant.expires_ms }
+    }
+}
+
 impl Lease {
-    /// For a stream of these topics.
-    pub fn new(grant: &Grant, topics: Topics) -> Arc<Self> {
+    /// For a stream of these topics: those of its group, or there would be a copy in memory for
+    /// each stream.
+    pub fn new(terms: Terms, topics: Topics) -> Arc<Self> {
         Arc::new(Self {
-            subject: grant.subject.clone(),
+            subject: terms.subject,
             topics,
-            expires_ms: AtomicU64::new(grant.expires_ms),
+            expires_ms: AtomicU64::new(terms.expires_ms),
             waker: AtomicWaker::new(),
         })
     }

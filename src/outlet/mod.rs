@@ -14,10 +14,14 @@ pub mod sliced;
 pub mod sse;
 pub mod stream;
 pub mod token;
+pub mod turns;
 
 use std::{
     net::IpAddr,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,10 +30,10 @@ use actix_web::HttpRequest;
 use crate::{
     address::client_address,
     backplane::Backplane,
-    budget::Budget,
+    budget::{Budget, Claim},
     clock,
     event::EventId,
-    hub::{Hub, Start},
+    hub::{Hub, LimitReached, Start, Topics},
     message::Topic,
     metrics::Metrics,
     outlet::{access::Access, limits::StreamLimits, renewals::Leases},
@@ -72,6 +76,24 @@ impl Outlet {
     /// With how long its address is to wait, when it is one too many.
     pub fn admit(&self, request: &HttpRequest) -> Result<(), Duration> {
         self.requests.one_more(client_address(request.head(), self.trusted_proxies))
+    }
+
+    /// Makes room for a stream of these topics that is to be opened later.
+    ///
+    /// # Errors
+    /// With the limit that it would go beyond.
+    fn reserve(&self, topics: &Topics) -> Result<Claim, LimitReached> {
+        if !self.hub.has_room(self.opening.load(Ordering::SeqCst)) {
+            return Err(LimitReached::Subscribers);
+        }
+        self.hub.reserve(topics).inspect_err(|reached| self.count(*reached))
+    }
+
+    /// Counts that a stream was refused for a limit of the hub.
+    pub fn count(&self, reached: LimitReached) {
+        if reached == LimitReached::FollowedBytes {
+            self.metrics.limit("followed-bytes-max").inc();
+        }
     }
 
     /// Counts events that were given to so many streams, with the newest one's publish time if they

@@ -5,7 +5,7 @@ use std::{
     fmt,
     pin::Pin,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::atomic::Ordering,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -20,15 +20,16 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::{
     backplane::Unavailable,
+    budget::Claim,
     event::EventId,
-    hub::{Shard, Start, Subscriber, Topics},
+    hub::{LimitReached, Shard, Start, Subscriber, Topics},
     message::Topic,
     outlet::{
         Outlet,
         blocks::{self, End},
         body::EventStream,
         lean::LeanSocket,
-        lease::{Expiry, Lease},
+        lease::{Expiry, Lease, Terms},
         limits::Counted,
         stream::{FellBehind, Held, Stream},
     },
@@ -44,7 +45,7 @@ pub struct Wanted {
     /// As asked for.
     pub names: Vec<Topic>,
     /// None if it may go on for ever.
-    pub lease: Option<Arc<Lease>>,
+    pub terms: Option<Terms>,
     pub start: Start,
     /// The id that the reader brought, if it is one.
     pub id: Option<EventId>,
@@ -77,28 +78,27 @@ impl Wanted {
     /// Gives it its place.
     ///
     /// # Errors
-    /// With the reason why its reader is to come back later.
-    pub fn subscribe(self) -> Result<Subscribed, End> {
-        let topics = self.topics.clone();
-        let subscriber = self.outlet.hub.subscribe(&self.shard, topics, self.start);
-        let subscriber = subscriber.map_err(|_| End::Busy)?;
+    /// With the limit that it would go beyond: its reader is to come back later.
+    pub fn subscribe(self) -> Result<Subscribed, LimitReached> {
+        let subscriber = self.outlet.hub.subscribe(&self.shard, self.topics, self.start);
+        let subscriber = subscriber.inspect_err(|reached| self.outlet.count(*reached))?;
         let name = format!("{:032x}", rand::rng().random::<u128>());
         let brought_id = matches!(self.start, Start::After(_) | Start::Ahead(_));
         let resumed = brought_id && !subscriber.is_unknown();
         let open = blocks::open(subscriber.opened_at(), &name, &self.names, resumed);
         tracing::debug!(stream = name, start = ?self.start, "stream opened");
-        let listed = |lease: &Arc<Lease>| self.outlet.leases.list(&name, lease);
-        let expiry = self
-            .lease
-            .as_ref()
-            .map(|lease| Expiry::new(Arc::clone(lease), listed(lease), Instant::now()));
+        let expiry = self.terms.map(|terms| {
+            let lease = Lease::new(terms, subscriber.reader().group().topics().clone());
+            let listed = self.outlet.leases.list(&name, &lease);
+            Expiry::new(lease, listed, Instant::now())
+        });
         let held = Held { open, end_at: self.end_at, counted: self.counted, expiry };
         Ok(Subscribed { outlet: self.outlet, subscriber, held })
     }
 
     /// Opens it when the rings are filled, and it is known whether an id that is ahead of them is
-    /// one of the log's.
-    async fn subscribe_later(mut self) -> Result<Subscribed, End> {
+    /// one of the log's. Until then `claim` pays for its topics.
+    async fn subscribe_later(mut self, claim: Claim) -> Result<Subscribed, End> {
         tokio::select! {
             biased;
             () = self.outlet.hub.drain_begins() => return Err(End::Draining),
@@ -121,7 +121,8 @@ impl Wanted {
                 () = sleep_until(self.end_at) => return Err(End::MaxAge),
             }
         }
-        self.subscribe()
+        drop(claim);
+        self.subscribe().map_err(|_| End::Busy)
     }
 }
 
@@ -187,13 +188,14 @@ impl fmt::Debug for Opening {
 }
 
 impl Opening {
-    pub fn new(wanted: Wanted, watch: Watch, in_chunks: bool) -> Self {
+    /// `claim` pays for the stream's topics while it waits.
+    pub fn new(wanted: Wanted, claim: Claim, watch: Watch, in_chunks: bool) -> Self {
         let keep_alive = wanted.outlet.keep_alive;
         let (outlet, id) = (wanted.outlet.clone(), wanted.id);
         let counted = Waiting::new(&outlet);
         let opened = async move {
             let _counted = counted;
-            let subscribed = wanted.subscribe_later().await;
+            let subscribed = wanted.subscribe_later(claim).await;
             subscribed.map(|subscribed| subscribed.body(watch, in_chunks)).map_err(|reason| {
                 outlet.metrics.streams_refused.with_label_values(&[reason.as_str()]).inc();
                 blocks::refusal(id, reason)

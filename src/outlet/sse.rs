@@ -1,6 +1,6 @@
 //! `GET /events`: server-sent events.
 
-use std::{rc::Rc, sync::atomic::Ordering, time::Duration};
+use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
 
 use actix_web::{
     HttpMessage as _, HttpRequest, HttpResponse,
@@ -21,10 +21,11 @@ use crate::{
         access::{self, NotYours},
         blocks::{self, End},
         lean::{Behind, Hatch, Left},
-        lease::Lease,
+        lease::Terms,
         opening::{Opening, Wanted},
         query::{Asked, BadRequest},
         token::{Denied, Grant},
+        turns::{Turn, Turns},
     },
     problem::{come_back_later, problem, problem_with},
     watch::StallWatch,
@@ -35,6 +36,18 @@ use crate::{
 pub struct Worker {
     pub shard: Rc<Shard>,
     pub stall_watch: Rc<StallWatch>,
+    turns: Turns,
+}
+
+/// Who asks for no more bytes and topics than this waits for no turn: it takes a worker some
+/// microseconds.
+const SHORT_QUERY_BYTES: usize = 512;
+const FEW_TOPICS: usize = 64;
+
+impl Worker {
+    pub fn new(shard: Rc<Shard>, stall_watch: Rc<StallWatch>) -> Self {
+        Self { shard, stall_watch, turns: Turns::default() }
+    }
 }
 
 /// The handler of `GET` and `HEAD`.
@@ -43,6 +56,8 @@ pub async fn events(
     outlet: web::Data<Outlet>,
     worker: web::Data<Worker>,
 ) -> HttpResponse {
+    let is_long = SHORT_QUERY_BYTES < request.query_string().len();
+    let mut turn = worker.turns.take(is_long).await;
     let asked = Asked::read(&request, clock::now_ms(), outlet.topics_per_stream);
     // One that cannot be opened at once needs a body that waits. Before anything is counted or used
     // up, since the request comes again.
@@ -70,14 +85,18 @@ pub async fn events(
         }
     };
     let ticket = asked.ticket.as_deref().filter(|_| request.method() == Method::GET);
-    let admitted = match ticket {
-        Some(ticket) => outlet.access.admit_ticket(ticket, &outlet.backplane).await.map(Some),
-        None => outlet.access.admit(&request).await,
-    };
-    let grant = match admitted {
+    let grant = match admit(&request, &outlet, ticket, &mut turn).await {
         Ok(grant) => grant,
-        Err(Denied::Unavailable) => return refuse(&outlet, &asked, End::Unready),
+        Err(Denied::Unavailable) => {
+            let text = "readers' tokens cannot be verified yet (--read-jwks-url)";
+            return refuse(&outlet, &asked, End::Unready, text);
+        }
         Err(denied) => return deny(&denied),
+    };
+    let patterns = grant.as_ref().map_or(0, |grant| grant.topics.len());
+    let _turn = match turn {
+        None => worker.turns.take(FEW_TOPICS < asked.topics.len().max(patterns)).await,
+        held => held,
     };
     let topics = match access::choose(&asked.topics, grant.as_ref(), &outlet.served) {
         Ok(topics) => topics,
@@ -96,6 +115,29 @@ pub async fn events(
         );
     }
     open(&outlet, &request, &asked, topics, grant.as_ref(), &worker)
+}
+
+/// Finds out who asks. Most often that is known at once. If somebody else has to be asked for it,
+/// the turn ends.
+async fn admit(
+    request: &HttpRequest,
+    outlet: &Outlet,
+    ticket: Option<&str>,
+    turn: &mut Option<Turn<'_>>,
+) -> Result<Option<Grant>, Denied> {
+    let mut admitted = pin!(async {
+        match ticket {
+            Some(ticket) => outlet.access.admit_ticket(ticket, &outlet.backplane).await.map(Some),
+            None => outlet.access.admit(request).await,
+        }
+    });
+    match poll_fn(|cx| Poll::Ready(admitted.as_mut().poll(cx))).await {
+        Poll::Ready(at_once) => at_once,
+        Poll::Pending => {
+            *turn = None;
+            admitted.await
+        }
+    }
 }
 
 /// A refusal that passes, of what is no stream.
@@ -134,7 +176,7 @@ fn open(
     worker: &Worker,
 ) -> HttpResponse {
     if outlet.hub.draining().is_some() {
-        return refuse(outlet, asked, End::Draining);
+        return refuse(outlet, asked, End::Draining, "this gateway is shutting down");
     }
     let subject = grant.and_then(|grant| grant.subject.as_ref());
     let address = client_address(request.head(), outlet.trusted_proxies);
@@ -152,7 +194,7 @@ fn open(
     let wanted = Wanted {
         outlet: outlet.clone(),
         shard: Rc::clone(&worker.shard),
-        lease: grant.map(|grant| Lease::new(grant, topics.clone())),
+        terms: grant.map(Terms::of),
         topics,
         names: asked.topics.clone(),
         start: asked.start,
@@ -167,7 +209,7 @@ fn open(
                 hatch.leave(Left::Stream(Box::new(subscribed)));
                 response().body(Behind)
             }
-            Err(reason) => refuse(outlet, asked, reason),
+            Err(reached) => refuse(outlet, asked, End::Busy, &reached.to_string()),
         };
     }
     let Some(connection) = Connection::of(request.conn_data(), &request.extensions()) else {
@@ -178,12 +220,13 @@ fn open(
     let body = if wanted.is_settled() {
         match wanted.subscribe() {
             Ok(subscribed) => BoxBody::new(subscribed.body(watch, in_chunks)),
-            Err(reason) => return refuse(outlet, asked, reason),
+            Err(reached) => return refuse(outlet, asked, End::Busy, &reached.to_string()),
         }
-    } else if !outlet.hub.has_room(outlet.opening.load(Ordering::SeqCst)) {
-        return refuse(outlet, asked, End::Busy);
     } else {
-        BoxBody::new(Opening::new(wanted, watch, in_chunks))
+        match outlet.reserve(&wanted.topics) {
+            Ok(claim) => BoxBody::new(Opening::new(wanted, claim, watch, in_chunks)),
+            Err(reached) => return refuse(outlet, asked, End::Busy, &reached.to_string()),
+        }
     };
     let mut response = response().body(body);
     if !in_chunks && head.version < Version::HTTP_2 {
@@ -197,16 +240,11 @@ fn open(
 
 /// A refusal that passes. `EventSource` gives up for good on any status but 200, so it gets one
 /// that ends at once and says when to come back.
-fn refuse(outlet: &Outlet, asked: &Asked, reason: End) -> HttpResponse {
+fn refuse(outlet: &Outlet, asked: &Asked, reason: End, text: &str) -> HttpResponse {
     outlet.metrics.streams_refused.with_label_values(&[reason.as_str()]).inc();
     if asked.is_event_source {
         return response().force_close().body(blocks::refusal(asked.id, reason));
     }
-    let text = match reason {
-        End::Draining => "this gateway is shutting down",
-        End::Unready => "readers' tokens cannot be verified yet (--read-jwks-url)",
-        _ => "as many streams are open as this gateway allows (--subscribers-max)",
-    };
     come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, blocks::refusal_wait())
 }
 

@@ -192,5 +192,6 @@ fn limits(config: &Config) -> Limits {
             ids_total: config.dedup_ids_total,
         },
         subscribers: config.subscribers_max,
+        followed_bytes: config.followed_bytes_max,
     }
 }

@@ -118,7 +118,7 @@ async fn connections(
         beside_streams: config.connections_beside_streams,
         crowded_out: public.metrics.limit("connections-beside-streams"),
     }));
-    let worker = Worker { shard: public.hub.add_shard(), stall_watch: Rc::clone(&stall_watch) };
+    let worker = Worker::new(public.hub.add_shard(), Rc::clone(&stall_watch));
     spawn(public.health.heartbeats().add(Instant::now()).run());
     spawn(Rc::clone(&worker.shard).run(config.join_max));
     spawn(Rc::clone(&worker.stall_watch).run(config.stall));

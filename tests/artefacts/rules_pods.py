@@ -66,6 +66,7 @@ def memory_suffices(docs):
     full = (size(texts["STREAM_EVENTS_RING_BYTES_TOTAL"])
             + pushes + pushes * 3 / 4  # As they come, and decoded from base64.
             + int(texts["STREAM_EVENTS_DEDUP_IDS_TOTAL"]) * MESSAGE_ID
+            + size(texts["STREAM_EVENTS_FOLLOWED_BYTES_MAX"])
             + int(texts["STREAM_EVENTS_SUBSCRIBERS_MAX"]) * STREAM)
     limit = size(at(resources, "limits", "memory", default="0"))
     if limit * 3 / 4 < full:

@@ -28,6 +28,7 @@ pub fn limits() -> Limits {
         topics: 10_000,
         dedup: DedupLimits { age_ms: 30 * MINUTE_MS, ids: 1_000, ids_total: 10_000 },
         subscribers: 1_000,
+        followed_bytes: 64 << 20,
     }
 }
 

@@ -26,6 +26,8 @@ mod cors;
 
 mod limits;
 
+mod followed;
+
 mod hostile;
 
 mod hub;

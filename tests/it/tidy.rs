@@ -30,7 +30,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("front", &["config", "connection", "guard", "inlet"]),
     ("http1", &["http1", "connection", "counts", "outlet"]),
     ("http2", &["http2", "clock", "connection", "hub"]),
-    ("hub", &["hub", "event", "message"]),
+    ("hub", &["hub", "budget", "event", "message"]),
     ("backplane", &["backplane", "hub", "event", "message", "burst", "clock", "config", "metrics"]),
     (
         "inlet",
