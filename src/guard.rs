@@ -33,10 +33,8 @@ pub fn cors(mode: Mode, origins: &[Origin], methods: &[Method]) -> Cors {
             let is_listed = move |asked: &str| origins.iter().any(|origin| origin.matches(asked));
             Cors::default()
                 .allowed_origin_fn(move |asked, request| {
-                    // Only with TLS: a page of that name without it may be anyone's on the way.
-                    let is_own =
-                        |asked: &str| asked.strip_prefix("https://") == Some(host_of(request));
-                    asked.to_str().is_ok_and(|asked| is_listed(asked) || is_own(asked))
+                    let asked = asked.to_str();
+                    asked.is_ok_and(|asked| is_listed(asked) || is_own(asked, request))
                 })
                 // A page that may not read the answer could still open streams with the cookies of
                 // whoever looks at it.
@@ -51,6 +49,43 @@ pub fn cors(mode: Mode, origins: &[Origin], methods: &[Method]) -> Cors {
         .allowed_header("last-event-id")
         .expose_headers([header::RETRY_AFTER])
         .max_age(24 * 3600)
+}
+
+/// The pages whose requests may use a reader's cookie.
+#[derive(Debug, Clone)]
+pub struct Pages {
+    pub mode: Mode,
+    /// As in [`cors`].
+    pub origins: Vec<Origin>,
+}
+
+impl Pages {
+    /// Whether a request may use the reader's cookie. A browser says with `Sec-Fetch-Site`
+    /// (<https://www.w3.org/TR/fetch-metadata/>) where the page is from that makes a request, also
+    /// of an image or a frame, which have no `Origin`. A request of a page of another site, or of
+    /// another name of the same site, needs an `Origin` that is allowed. Older browsers and other
+    /// clients do not send the header.
+    pub fn may_use_cookies(&self, request: &RequestHead) -> bool {
+        let headers = request.headers();
+        let Some(site) = headers.get("sec-fetch-site") else { return true };
+        // `none`: whoever looks at it typed the address.
+        if ["same-origin", "none"].contains(&site.to_str().unwrap_or_default()) {
+            return true;
+        }
+        let Some(origin) = headers.get(header::ORIGIN) else { return false };
+        match self.mode {
+            Mode::Dev => is_local_origin(origin),
+            Mode::Serve => origin.to_str().is_ok_and(|asked| {
+                self.origins.iter().any(|origin| origin.matches(asked)) || is_own(asked, request)
+            }),
+        }
+    }
+}
+
+/// Whether a page is of the gateway's own name. Only with TLS: a page of that name without it may
+/// be anyone's on the way.
+fn is_own(origin: &str, request: &RequestHead) -> bool {
+    origin.strip_prefix("https://") == Some(host_of(request))
 }
 
 /// `dev` checks no tokens, so a page on the web must not publish to it, nor reach it by a name of

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use tickets::{TICKET_MAX, Tickets};
+pub use tickets::{NotKept, TICKET_MAX, TICKETS_PER_HOLDER_MAX, Tickets};
 
 use crate::{
     backplane::redis::Redis,
@@ -119,17 +119,19 @@ impl Backplane {
         }
     }
 
-    /// Keeps what a ticket stands for, on all replicas.
+    /// Keeps what a ticket stands for, on all replicas. `holder` is who got it.
     ///
     /// # Errors
-    /// When it cannot.
-    pub async fn keep_ticket(&self, ticket: &str, meaning: String) -> Result<(), Unavailable> {
+    /// See [`NotKept`].
+    pub async fn keep_ticket(
+        &self,
+        ticket: &str,
+        holder: &str,
+        meaning: String,
+    ) -> Result<(), NotKept> {
         match self {
-            Self::Local(_, tickets) => {
-                let kept = tickets.keep(ticket, meaning, Instant::now());
-                kept.then_some(()).ok_or(Unavailable)
-            }
-            Self::Redis(redis) => redis.keep_ticket(ticket, &meaning).await,
+            Self::Local(_, tickets) => tickets.keep(ticket, holder, meaning, Instant::now()),
+            Self::Redis(redis) => redis.keep_ticket(ticket, holder, &meaning).await,
         }
     }
 

@@ -125,7 +125,8 @@ pub const KNOBS: &[Knob] = &[
         "read-cookie",
         "NAME",
         Some(""),
-        "Cookie that may hold a reader's token. EventSource can send a cookie, but no header",
+        "Cookie that may hold a reader's token. EventSource can send a cookie, but no header. \
+         Pages of other sites may use it only if --cors-origin lists them",
     ),
     knob(
         "read-topics-claim",
@@ -240,7 +241,8 @@ pub const KNOBS: &[Knob] = &[
         "streams-per-subject",
         "N",
         Some("100"),
-        "Open streams for each subject (sub) of readers' tokens, on one replica. 0: no limit",
+        "Open streams for each subject (sub) of readers' tokens, on one replica. A token \
+         without a subject counts for itself. 0: no limit",
     )
     .from("0", "1000000"),
     knob(
@@ -270,7 +272,8 @@ pub const KNOBS: &[Knob] = &[
         "tickets-per-subject",
         "N",
         Some("10"),
-        "Tickets per second, for each subject of readers' tokens. 0: no limit",
+        "Tickets per second, for each subject of readers' tokens. A token without a subject \
+         counts for itself. 0: no limit. A subject has at most 500 unused tickets",
     )
     .from("0", "1000000"),
     knob(

@@ -5,9 +5,13 @@ use actix_web::{HttpRequest, http::header};
 use crate::{
     backplane::Backplane,
     clock,
+    guard::Pages,
     hub::Topics,
     message::Topic,
-    outlet::token::{Denied, Grant, Tokens},
+    outlet::{
+        grant::Grant,
+        token::{Denied, Tokens},
+    },
 };
 
 /// What a reader may see. A closed set: one variant for each way to decide it.
@@ -16,11 +20,15 @@ pub enum Access {
     /// Anyone may read every topic that is served.
     Anonymous,
     /// Whoever brings a token may read what it grants.
-    Token {
-        tokens: Tokens,
-        /// The cookie that a token may be in: native `EventSource` can set no header.
-        cookie: Option<String>,
-    },
+    Token { tokens: Tokens, cookie: Option<TokenCookie> },
+}
+
+/// The cookie that a token may be in: native `EventSource` can set no header.
+#[derive(Debug)]
+pub struct TokenCookie {
+    pub name: String,
+    /// The pages whose requests may use it.
+    pub pages: Pages,
 }
 
 /// A topic that a reader asked for and may not have.
@@ -39,9 +47,10 @@ impl Access {
     /// When it is nobody who may read.
     pub async fn admit(&self, request: &HttpRequest) -> Result<Option<Grant>, Denied> {
         let Self::Token { tokens, cookie } = self else { return Ok(None) };
+        let in_cookie = || cookie.as_ref().map(|cookie| cookie.token_of(request)).transpose();
         let token = match request.headers().get(header::AUTHORIZATION) {
             Some(value) => bearer(value.as_bytes()),
-            None => cookie.as_deref().and_then(|name| cookie_of(request, name)),
+            None => in_cookie()?.flatten(),
         };
         let or_cookie = if cookie.is_some() { ", or in the cookie (--read-cookie)" } else { "" };
         let token = token.ok_or(Denied::NoToken(or_cookie))?;
@@ -56,7 +65,7 @@ impl Access {
         if matches!(self, Self::Anonymous) {
             return Err(Denied::NoTicket);
         }
-        let kept = log.take_ticket(ticket).await.map_err(|_| Denied::Unavailable)?;
+        let kept = log.take_ticket(ticket).await.map_err(|_| Denied::TicketsUnavailable)?;
         let grant = kept.and_then(|kept| Grant::read(&kept)).ok_or(Denied::NoTicket)?;
         if grant.expires_ms <= clock::now_ms() {
             return Err(Denied::Invalid("it has expired"));
@@ -69,6 +78,20 @@ impl Access {
         match self {
             Self::Anonymous => true,
             Self::Token { tokens, .. } => tokens.ready(),
+        }
+    }
+}
+
+impl TokenCookie {
+    /// The token in it, if the request has one.
+    ///
+    /// # Errors
+    /// When the request has one and comes from a page that may not use it. Such a page reads no
+    /// answer, but it would use up the streams and tickets of the reader who looks at it.
+    fn token_of<'a>(&self, request: &'a HttpRequest) -> Result<Option<&'a str>, Denied> {
+        match cookie_of(request, &self.name) {
+            Some(_) if !self.pages.may_use_cookies(request.head()) => Err(Denied::AnotherSite),
+            token => Ok(token),
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::{
     clock,
     hub::Topics,
-    outlet::{renewals::Listed, token::Grant},
+    outlet::{grant::Grant, renewals::Listed},
 };
 
 /// What a token says of the stream that it opens.

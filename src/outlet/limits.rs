@@ -2,12 +2,15 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use crate::counts::{Counts, One};
+use crate::{
+    counts::{Counts, One},
+    outlet::grant::Holder,
+};
 
 /// The limits of streams beside the total.
 #[derive(Debug)]
 pub struct StreamLimits {
-    by_subject: Arc<Counts<Arc<str>>>,
+    by_holder: Arc<Counts<Holder>>,
     by_address: Arc<Counts<IpAddr>>,
 }
 
@@ -29,7 +32,10 @@ impl Met {
     /// What its reader is told.
     pub fn text(self) -> &'static str {
         match self {
-            Self::Subject => "this subject has as many streams as it may (--streams-per-subject)",
+            Self::Subject => {
+                "this subject, or this token without a subject (sub), has as many streams as it may \
+                 (--streams-per-subject)"
+            }
             Self::Address => "this address has as many streams as it may (--streams-per-address)",
         }
     }
@@ -38,14 +44,14 @@ impl Met {
 /// A stream is counted until this is dropped.
 #[derive(Debug)]
 pub struct Counted {
-    _subject: Option<One<Arc<str>>>,
+    _holder: Option<One<Holder>>,
     _address: Option<One<IpAddr>>,
 }
 
 impl StreamLimits {
     /// 0 is no limit.
     pub fn new(per_subject: usize, per_address: usize) -> Self {
-        Self { by_subject: Counts::new(per_subject), by_address: Counts::new(per_address) }
+        Self { by_holder: Counts::new(per_subject), by_address: Counts::new(per_address) }
     }
 
     /// Counts one more stream.
@@ -55,11 +61,11 @@ impl StreamLimits {
     pub fn one_more(
         &self,
         address: Option<IpAddr>,
-        subject: Option<&Arc<str>>,
+        holder: Option<&Holder>,
     ) -> Result<Option<Box<Counted>>, Met> {
-        let subject = self.by_subject.one_more(subject.cloned()).map_err(|_| Met::Subject)?;
+        let holder = self.by_holder.one_more(holder.cloned()).map_err(|_| Met::Subject)?;
         let address = self.by_address.one_more(address).map_err(|_| Met::Address)?;
-        let is_counted = subject.is_some() || address.is_some();
-        Ok(is_counted.then(|| Box::new(Counted { _subject: subject, _address: address })))
+        let is_counted = holder.is_some() || address.is_some();
+        Ok(is_counted.then(|| Box::new(Counted { _holder: holder, _address: address })))
     }
 }

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod blocks;
 pub mod body;
+pub mod grant;
 pub mod lean;
 pub mod lease;
 pub mod limits;
@@ -36,7 +37,7 @@ use crate::{
     hub::{Hub, LimitReached, Start, Topics},
     message::Topic,
     metrics::Metrics,
-    outlet::{access::Access, limits::StreamLimits, renewals::Leases},
+    outlet::{access::Access, grant::Holder, limits::StreamLimits, renewals::Leases},
     rate::Rate,
 };
 
@@ -53,8 +54,8 @@ pub struct Outlet {
     pub topics_per_stream: usize,
     /// Of readers' requests.
     pub requests: Rate<IpAddr>,
-    /// Of subjects.
-    pub tickets: Rate<Arc<str>>,
+    /// Of subjects, or of tokens that name none.
+    pub tickets: Rate<Holder>,
     pub trusted_proxies: usize,
     /// Of readers with tokens.
     pub leases: Arc<Leases>,

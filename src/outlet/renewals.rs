@@ -16,12 +16,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    backplane::{Renewal, TICKET_MAX},
+    backplane::{NotKept, Renewal, TICKET_MAX, TICKETS_PER_HOLDER_MAX, Unavailable},
     outlet::{
         Outlet, TOO_OFTEN,
+        grant::Grant,
         lease::Lease,
         sse::{deny, unready},
-        token::{Denied, Grant},
+        token::Denied,
     },
     problem::{come_back_later, problem, problem_with},
 };
@@ -83,18 +84,40 @@ pub async fn ticket(request: HttpRequest, outlet: web::Data<Outlet>) -> HttpResp
         Ok(grant) => grant,
         Err(refusal) => return refusal,
     };
-    if let Err(wait) = outlet.tickets.one_more(grant.subject.clone()) {
-        let text = "this subject asks for too many tickets (--tickets-per-subject)";
+    if let Err(wait) = outlet.tickets.one_more(Some(grant.holder.clone())) {
+        let text = "this subject, or this token without a subject (sub), asks for too many tickets \
+                    (--tickets-per-subject)";
         return come_back_later(StatusCode::TOO_MANY_REQUESTS, text, wait);
     }
     let ticket = format!("{:032x}", rand::rng().random::<u128>());
-    if outlet.backplane.keep_ticket(&ticket, grant.write()).await.is_err() {
-        let text = "tickets cannot be kept now";
-        return come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, TICKET_MAX);
+    let holder = grant.holder.to_string();
+    if let Err(not_kept) = outlet.backplane.keep_ticket(&ticket, &holder, grant.write()).await {
+        return no_ticket(&outlet, not_kept);
     }
     HttpResponse::Ok()
         .insert_header(("Cache-Control", "no-store"))
         .json(json!({ "ticket": ticket, "expires_in": TICKET_MAX.as_secs() }))
+}
+
+fn no_ticket(outlet: &Outlet, not_kept: NotKept) -> HttpResponse {
+    let busy = StatusCode::SERVICE_UNAVAILABLE;
+    match not_kept {
+        NotKept::TooManyOfHolder => {
+            outlet.metrics.limit("tickets-per-subject").inc();
+            let text = format!(
+                "this subject, or this token without a subject (sub), has {TICKETS_PER_HOLDER_MAX} \
+                 tickets that nobody has used yet: open streams with them, or wait until they expire"
+            );
+            come_back_later(StatusCode::TOO_MANY_REQUESTS, &text, TICKET_MAX)
+        }
+        NotKept::TooMany => {
+            let text = "too many tickets were given out that nobody has used yet: try again later";
+            come_back_later(busy, text, TICKET_MAX)
+        }
+        NotKept::Unavailable(Unavailable) => {
+            unready("the store of tickets (Redis, --backplane) did not answer: try again later")
+        }
+    }
 }
 
 /// `POST /renew?stream=NAME`: the stream goes on for as long as the token that comes with this.
@@ -121,7 +144,10 @@ pub async fn renew(request: HttpRequest, outlet: web::Data<Outlet>) -> HttpRespo
     let renewal = Renewal { stream, grant: grant.write() };
     match outlet.backplane.renew(&renewal).await {
         Ok(()) => accepted(),
-        Err(_) => unready(),
+        Err(Unavailable) => unready(
+            "the log (Redis, --backplane) did not answer, so that the replica that has the stream \
+             cannot be told: try again later",
+        ),
     }
 }
 
@@ -145,7 +171,7 @@ async fn admitted(request: &HttpRequest, outlet: &Outlet) -> Result<Grant, HttpR
             let text = "anyone may read here (--read-auth anonymous), so there is nothing to renew";
             Err(problem(StatusCode::NOT_FOUND, text))
         }
-        Err(Denied::Unavailable) => Err(unready()),
+        Err(denied @ Denied::KeysUnavailable) => Err(unready(&denied.to_string())),
         Err(denied) => Err(deny(&denied)),
     }
 }

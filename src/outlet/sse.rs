@@ -20,11 +20,12 @@ use crate::{
         Outlet, TOO_OFTEN,
         access::{self, NotYours},
         blocks::{self, End},
+        grant::Grant,
         lean::{Behind, Hatch, Left},
         lease::Terms,
         opening::{Opening, Wanted},
         query::{Asked, BadRequest},
-        token::{Denied, Grant},
+        token::Denied,
         turns::{Turn, Turns},
     },
     problem::{come_back_later, problem, problem_with},
@@ -87,9 +88,8 @@ pub async fn events(
     let ticket = asked.ticket.as_deref().filter(|_| request.method() == Method::GET);
     let grant = match admit(&request, &outlet, ticket, &mut turn).await {
         Ok(grant) => grant,
-        Err(Denied::Unavailable) => {
-            let text = "readers' tokens cannot be verified yet (--read-jwks-url)";
-            return refuse(&outlet, &asked, End::Unready, text);
+        Err(denied @ (Denied::KeysUnavailable | Denied::TicketsUnavailable)) => {
+            return refuse(&outlet, &asked, End::Unready, &denied.to_string());
         }
         Err(denied) => return deny(&denied),
     };
@@ -141,8 +141,7 @@ async fn admit(
 }
 
 /// A refusal that passes, of what is no stream.
-pub fn unready() -> HttpResponse {
-    let text = "tokens cannot be verified, or the log not be asked, right now";
+pub fn unready(text: &str) -> HttpResponse {
     come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, blocks::refusal_wait())
 }
 
@@ -150,7 +149,7 @@ pub fn unready() -> HttpResponse {
 pub fn deny(denied: &Denied) -> HttpResponse {
     let text = denied.to_string();
     match denied {
-        Denied::Forbidden(_) => problem(StatusCode::FORBIDDEN, text),
+        Denied::Forbidden(_) | Denied::AnotherSite => problem(StatusCode::FORBIDDEN, text),
         // RFC 6750, section 3: a request without a token is told no error.
         Denied::NoToken(_) => unauthorized("Bearer", &text),
         _ => unauthorized("Bearer error=\"invalid_token\"", &text),
@@ -178,9 +177,9 @@ fn open(
     if outlet.hub.draining().is_some() {
         return refuse(outlet, asked, End::Draining, "this gateway is shutting down");
     }
-    let subject = grant.and_then(|grant| grant.subject.as_ref());
+    let holder = grant.map(|grant| &grant.holder);
     let address = client_address(request.head(), outlet.trusted_proxies);
-    let counted = match outlet.limits.one_more(address, subject) {
+    let counted = match outlet.limits.one_more(address, holder) {
         Ok(counted) => counted,
         Err(met) => {
             return too_many(outlet, Some(asked), met.as_str(), met.text(), blocks::refusal_wait());

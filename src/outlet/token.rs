@@ -5,13 +5,13 @@ use std::{fs, path::Path, sync::Arc};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, errors::ErrorKind};
 use memchr::memmem;
 use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer, pem::PemObject as _};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
     clock,
     keys::{Key, Keys, Lookup},
     message::TopicPattern,
+    outlet::grant::{Grant, Holder},
 };
 
 /// Lets in readers with a token of the issuer.
@@ -33,16 +33,6 @@ pub enum TokenKeys {
     One(Key),
 }
 
-/// What a token grants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
-    /// Whose it is: the claim `sub`.
-    pub subject: Option<Arc<str>>,
-    pub topics: Arc<[TopicPattern]>,
-    /// Unix milliseconds.
-    pub expires_ms: u64,
-}
-
 /// Why a token is not let in. The texts tell its sender no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
@@ -58,9 +48,25 @@ pub enum Denied {
     /// 401.
     #[error("the ticket is not valid: each is good for one stream, within 30 s")]
     NoTicket,
-    /// It may well be valid.
-    #[error("the keys for readers' tokens are not available")]
-    Unavailable,
+    /// 403.
+    #[error(
+        "the request comes from a page of another site (Sec-Fetch-Site), which may not use the \
+         reader's cookie: list the page's origin (--cors-origin), or send the token in the \
+         Authorization header"
+    )]
+    AnotherSite,
+    /// 503. The token may well be valid.
+    #[error(
+        "readers' tokens cannot be verified yet, since the issuer's keys are not there \
+         (--read-jwks-url): try again later"
+    )]
+    KeysUnavailable,
+    /// 503. The ticket may well be valid.
+    #[error(
+        "the store of tickets (Redis, --backplane) did not answer, so the ticket cannot be looked \
+         up: try again later"
+    )]
+    TicketsUnavailable,
 }
 
 /// What public keys may be for. A symmetric algorithm never goes with a public key, or whoever has
@@ -85,35 +91,6 @@ const TOKEN_MAX_BYTES: usize = 8 * 1024;
 const PATTERNS_MAX: usize = 1_000;
 /// A shorter secret can be guessed from one token (RFC 7518, section 3.2).
 const SECRET_MIN_BYTES: usize = 32;
-
-/// A grant as it is kept for a ticket, or sent to another replica.
-#[derive(Serialize, Deserialize)]
-struct Wire {
-    subject: Option<String>,
-    topics: Vec<String>,
-    expires_ms: u64,
-}
-
-impl Grant {
-    /// As JSON.
-    pub fn write(&self) -> String {
-        let wire = Wire {
-            subject: self.subject.as_deref().map(str::to_owned),
-            topics: self.topics.iter().map(ToString::to_string).collect(),
-            expires_ms: self.expires_ms,
-        };
-        // Texts and a number: nothing in it can fail.
-        serde_json::to_string(&wire).unwrap_or_default()
-    }
-
-    /// None if it is no grant.
-    pub fn read(text: &str) -> Option<Self> {
-        let wire: Wire = serde_json::from_str(text).ok()?;
-        let topics: Result<_, _> = wire.topics.iter().map(|topic| topic.parse()).collect();
-        let subject = wire.subject.map(Arc::from);
-        Some(Self { subject, topics: topics.ok()?, expires_ms: wire.expires_ms })
-    }
-}
 
 impl Tokens {
     /// Tokens must be for one of `audiences` and from one of `issuers`, if there are any. Their
@@ -163,7 +140,7 @@ impl Tokens {
                     Lookup::Unknown => {
                         return Err(Denied::Invalid("its kid is none of the issuer's"));
                     }
-                    Lookup::Unavailable => return Err(Denied::Unavailable),
+                    Lookup::Unavailable => return Err(Denied::KeysUnavailable),
                 };
                 &*found
             }
@@ -176,7 +153,7 @@ impl Tokens {
         let claims = decode::<Map<String, Value>>(token, &key.key, &self.validation(key.algorithm))
             .map_err(|err| Denied::Invalid(reason(err.kind())))?
             .claims;
-        self.grant(&claims)
+        self.grant(token, &claims)
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
@@ -197,7 +174,7 @@ impl Tokens {
         validation
     }
 
-    fn grant(&self, claims: &Map<String, Value>) -> Result<Grant, Denied> {
+    fn grant(&self, token: &str, claims: &Map<String, Value>) -> Result<Grant, Denied> {
         // It is to narrow what its reader sees: whoever cannot apply it must not let it pass.
         if claims.contains_key("filter") {
             return Err(Denied::Forbidden("its claim filter is not supported by this gateway"));
@@ -214,11 +191,14 @@ impl Tokens {
         if expires_ms <= clock::now_ms() {
             return Err(Denied::Invalid("it has expired"));
         }
-        Ok(Grant {
-            subject: claims.get("sub").and_then(Value::as_str).map(Arc::from),
-            topics: self.patterns(claims)?,
-            expires_ms,
-        })
+        let text = |name| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let subject: Option<Arc<str>> = text("sub").map(Arc::from);
+        let holder = match (&subject, text("jti")) {
+            (Some(subject), _) => Holder::Subject(Arc::clone(subject)),
+            (None, Some(id)) => Holder::Token(id.into()),
+            (None, None) => Holder::of_signed(token),
+        };
+        Ok(Grant { subject, holder, topics: self.patterns(claims)?, expires_ms })
     }
 
     fn patterns(&self, claims: &Map<String, Value>) -> Result<Arc<[TopicPattern]>, Denied> {

@@ -15,6 +15,7 @@ use crate::{
     clock,
     config::{self, Config, Mode, PushAuth},
     event::HISTORY_MAX,
+    guard::Pages,
     heartbeat::{HUNG_AFTER, Heartbeats},
     hub::{DedupLimits, Hub, Limits, RingLimits},
     inlet::{
@@ -27,7 +28,7 @@ use crate::{
     ops::{Gauges, Health, Readiness},
     outlet::{
         Outlet,
-        access::Access,
+        access::{Access, TokenCookie},
         limits::StreamLimits,
         renewals::Leases,
         sliced::SLOW_MAX_BYTES,
@@ -141,7 +142,9 @@ fn access(
     };
     let (audiences, issuers) = (&options.audiences, &options.issuers);
     let tokens = Tokens::new(keys, audiences, issuers, &options.topics_claim);
-    Ok(Access::Token { tokens, cookie: options.cookie.clone() })
+    let pages = || Pages { mode: config.mode, origins: config.cors_origins.clone() };
+    let cookie = options.cookie.clone().map(|name| TokenCookie { name, pages: pages() });
+    Ok(Access::Token { tokens, cookie })
 }
 
 /// The rings, and what fills them. `tasks` keeps what runs for it.

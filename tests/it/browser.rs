@@ -9,14 +9,18 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    eventually,
-    gateway::{Gateway, message},
-    http1,
-    nginx::Nginx,
-    process::installed,
-    redis::free_port,
-    tls::Certificate,
+use crate::{
+    reading,
+    support::{
+        eventually,
+        gateway::{Gateway, message},
+        http1,
+        jwks::{KeyServer, sign},
+        nginx::Nginx,
+        process::installed,
+        redis::free_port,
+        tls::Certificate,
+    },
 };
 
 struct Browser {
@@ -297,4 +301,41 @@ fn the_example_page_follows_a_gateway_of_another_origin() {
          return items.length > 0 && items.map(item => item.textContent);",
     );
     assert_eq!(items, json!(["<b>asked for</b>"]));
+}
+
+/// A page of another port is of the same site, and the browser sends the reader's cookie with its
+/// images and fetches, but no `Origin`.
+#[test]
+fn a_page_that_is_not_listed_opens_no_stream_with_the_readers_cookie() {
+    let (keys, page) = (KeyServer::start(), Gateway::dev(&[]));
+    let origin = format!("http://{}", page.address);
+    let cookie = ("read-cookie", "session");
+    let closed = reading::gateway(&keys, &[cookie]);
+    let listed = reading::gateway(&keys, &[cookie, ("cors-origin", &origin)]);
+    let token = sign(&reading::claims(&["*"]));
+    let browser = Browser::start();
+    browser.open(&format!("{origin}/healthz"));
+    browser.run(&format!(
+        "document.cookie = 'session={token}'; window.answered = [];
+         const image = new Image();
+         image.onload = image.onerror = () => answered.push('image');
+         image.src = 'http://{0}/events?topic=image';
+         fetch('http://{0}/events?topic=fetch', {{ mode: 'no-cors', credentials: 'include' }})
+             .finally(() => answered.push('fetch'));",
+        closed.address
+    ));
+    browser.until("both are answered", "return answered.length === 2");
+    assert!(closed.metric("stream_events_streams_opened_total") < 1.0);
+    // One that is listed does, and the gateway's own pages do.
+    let open = "source.onmessage = event => seen.push(event.data);
+                source.addEventListener('stream-open', event => seen.push('open'));";
+    browser.run(&format!(
+        "window.seen = [];
+         window.source = new EventSource('http://{}/events', {{ withCredentials: true }}); {open}",
+        listed.address
+    ));
+    browser.until("the listed page's is open", "return seen.includes('open')");
+    browser.open(&format!("http://{}/healthz", closed.address));
+    browser.run(&format!("window.seen = []; window.source = new EventSource('/events'); {open}"));
+    browser.until("its own page's is open", "return seen.includes('open')");
 }

@@ -1,6 +1,15 @@
 //! Which pages a browser lets read.
 
-use crate::support::gateway::Gateway;
+use serde_json::json;
+
+use crate::{
+    reading::{self, bearer, now},
+    support::{
+        gateway::Gateway,
+        http1,
+        jwks::{KeyServer, sign},
+    },
+};
 
 fn serve(flags: &[(&'static str, &str)]) -> Gateway {
     Gateway::serve(&[&[("push-auth", "none"), ("read-auth", "anonymous")][..], flags].concat())
@@ -61,7 +70,7 @@ fn preflights_are_answered() {
         ("/renew?stream=x", "POST", "authorization"),
     ] {
         let ask = |origin: &str| {
-            crate::support::http1::request(
+            http1::request(
                 gateway.address,
                 "OPTIONS",
                 path,
@@ -80,4 +89,68 @@ fn preflights_are_answered() {
         assert!(answer.header("access-control-allow-methods").unwrap().contains(method));
         assert!(ask("https://evil.com").header("access-control-allow-origin").is_none());
     }
+}
+
+/// An image, a frame or a fetch without CORS has no `Origin`, but the reader's cookie.
+#[test]
+fn pages_of_other_sites_use_no_cookie() {
+    let keys = KeyServer::start();
+    let listed = ("cors-origin", "https://app.example.com");
+    let cookie = ("read-cookie", "session");
+    let (any, some) =
+        (reading::gateway(&keys, &[cookie]), reading::gateway(&keys, &[cookie, listed]));
+    let token = sign(&json!({ "sub": "alice", "exp": now() + 300, "topics": ["*"] }));
+    let (in_cookie, in_header) = (format!("session={token}"), bearer(&token));
+    let by_cookie = ("Cookie", &*in_cookie);
+    let by_header = ("Authorization", &*in_header);
+    let app = Some("https://app.example.com");
+    let own = Some("https://localhost");
+    let ok = [200, 200, 404];
+    let refused = [403; 3];
+    for (gateway, credential, site, origin, expected) in [
+        // Older browsers, and other clients.
+        (&any, by_cookie, None, None, ok),
+        (&some, by_cookie, None, None, ok),
+        (&some, by_cookie, Some("none"), None, ok),
+        (&some, by_cookie, Some("same-origin"), None, ok),
+        (&some, by_cookie, Some("cross-site"), None, refused),
+        (&some, by_cookie, Some("same-site"), None, refused),
+        (&some, by_cookie, Some("of-tomorrow"), None, refused),
+        (&some, by_cookie, Some(""), None, refused),
+        (&some, by_cookie, Some("cross-site"), app, ok),
+        (&some, by_cookie, Some("same-site"), app, ok),
+        // A proxy in front may have another name than the one that the page knows.
+        (&some, by_cookie, Some("same-site"), own, ok),
+        // One that is not listed is refused whatever the site.
+        (&some, by_cookie, Some("cross-site"), Some("https://evil.example"), [400; 3]),
+        // Without a list no page may use cookies but the gateway's own.
+        (&any, by_cookie, Some("cross-site"), None, refused),
+        (&any, by_cookie, Some("same-site"), None, refused),
+        (&any, by_cookie, Some("cross-site"), Some("https://evil.example"), refused),
+        (&any, by_cookie, Some("cross-site"), Some("null"), refused),
+        (&any, by_cookie, Some("same-site"), own, ok),
+        // Whoever has the token itself may use it anywhere.
+        (&any, by_header, Some("cross-site"), None, ok),
+        (&some, by_header, Some("cross-site"), None, ok),
+        (&any, by_header, Some("cross-site"), Some("https://evil.example"), ok),
+    ] {
+        let site = site.map(|site| ("Sec-Fetch-Site", site));
+        let origin = origin.map(|origin| ("Origin", origin));
+        let headers: Vec<_> = [Some(credential), site, origin].into_iter().flatten().collect();
+        let statuses = [
+            gateway.get_head("/events", &headers).0,
+            gateway.post("/ticket", &headers, b"").status,
+            gateway.post("/renew?stream=0123456789abcdef", &headers, b"").status,
+        ];
+        assert_eq!(statuses, expected, "{site:?} {origin:?} {}", credential.0);
+    }
+    let headers = [by_cookie, ("Sec-Fetch-Site", "cross-site")];
+    let text = some.get("/events", &headers).text();
+    assert!(text.contains("Sec-Fetch-Site") && text.contains("--cors-origin"), "{text}");
+    // Who brings no cookie is told what is missing.
+    assert_eq!(some.get("/events", &headers[1..]).status, 401);
+    // A ticket is no cookie.
+    let ticket = some.post("/ticket", &[by_header], b"").json()["ticket"].clone();
+    let path = format!("/events?ticket={}", ticket.as_str().unwrap());
+    assert_eq!(some.get_head(&path, &headers).0, 200);
 }

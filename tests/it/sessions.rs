@@ -159,6 +159,124 @@ fn a_token_that_ends_sooner_renews_nothing() {
     assert_eq!(renew(&gateway, &name, &for_seconds(900, "alice", &["*"])), 202);
 }
 
+/// Tokens without a subject: each counts for itself, by its `jti` or by what its issuer has signed.
+#[test]
+fn a_token_without_a_subject_has_limits_of_its_own() {
+    let keys = KeyServer::start();
+    let limits = [("streams-per-subject", "1"), ("tickets-per-subject", "1")];
+    let gateway = gateway(&keys, &limits);
+    let (at, topics) = (now() + 300, json!(["*"]));
+    let tokens = [
+        json!({ "jti": "one", "exp": at, "topics": topics }),
+        json!({ "jti": "two", "exp": at, "topics": topics }),
+        json!({ "exp": at + 1, "topics": topics }),
+        json!({ "exp": at + 2, "topics": topics }),
+        // What an empty subject names is nobody, and not everybody without a name.
+        json!({ "sub": "", "exp": at + 3, "topics": topics }),
+        json!({ "sub": "", "exp": at + 4, "topics": topics }),
+        // A subject of the name of a jti is another holder.
+        json!({ "sub": "one", "exp": at, "topics": topics }),
+    ];
+    let tokens = tokens.map(|claims| sign(&claims));
+    let status = |token: &str| gateway.get_head("/events", &[("Authorization", &bearer(token))]).0;
+    for token in &tokens {
+        let source = open(&gateway, "", token);
+        assert_eq!(status(token), 429, "a second stream of {token}");
+        let ask = || gateway.post("/ticket", &[("Authorization", &bearer(token))], b"").status;
+        let statuses: Vec<_> = (0..10).map(|_| ask()).collect();
+        assert_eq!(statuses[0], 200);
+        assert!(statuses.contains(&429), "{statuses:?}");
+        // Nobody without a subject is the same subject as anybody, not even as itself.
+        for without in &tokens[..6] {
+            assert_eq!(renew(&gateway, &name_of(&source), without), 403);
+        }
+        drop(source);
+    }
+    // The same claims are the same token, however they were signed, and also if a ticket opens it.
+    let token = &tokens[2];
+    let _source = eventually("room again", || {
+        let mut source = EventSource::connect(
+            gateway.address,
+            "/events",
+            &[("Authorization", &*bearer(token)), ("Accept", "text/event-stream")],
+        );
+        (source.next_raw()?.event == "stream-open").then_some(source)
+    });
+    let name = eventually("a ticket again", || {
+        let answer = gateway.post("/ticket", &[("Authorization", &bearer(token))], b"");
+        (answer.status == 200).then(|| answer.json()["ticket"].as_str().unwrap().to_owned())
+    });
+    assert_eq!(gateway.get(&format!("/events?ticket={name}"), &[]).status, 429);
+}
+
+/// The others get tickets still: in this process, and in Redis.
+#[test]
+fn one_holder_gets_a_share_of_the_tickets() {
+    let keys = KeyServer::start();
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let shared = [("backplane", &*url), ("tickets-per-subject", "0")];
+    let gateways = [
+        gateway(&keys, &[("tickets-per-subject", "0")]),
+        gateway(&keys, &shared),
+        gateway(&keys, &shared),
+    ];
+    for ask_at in [&gateways[..1], &gateways[1..]] {
+        let token = sign(&json!({ "jti": "greedy", "exp": now() + 300, "topics": ["*"] }));
+        let ask = |n: usize, token: &str| {
+            let at = &ask_at[n % ask_at.len()];
+            at.post("/ticket", &[("Authorization", &bearer(token))], b"")
+        };
+        let mut tickets = Vec::new();
+        for n in 0..500 {
+            let answer = ask(n, &token);
+            assert_eq!(answer.status, 200, "{n}: {}", answer.text());
+            tickets.push(answer.json()["ticket"].as_str().unwrap().to_owned());
+        }
+        let refused = ask(0, &token);
+        assert_eq!(refused.status, 429, "{}", refused.text());
+        assert!(refused.header("retry-after").is_some());
+        let other = ask_at.last().unwrap();
+        assert_eq!(ticket(other, &for_seconds(300, "bob", &["*"])).len(), 32);
+        // One that was used makes room.
+        drop(other.events(&format!("?ticket={}", tickets[7])));
+        eventually("room for one", || (ask(1, &token).status == 200).then_some(()));
+        assert_eq!(ask(0, &token).status, 429);
+        assert!(
+            1.0 <= ask_at[0]
+                .metric("stream_events_limits_met_total{limit=\"tickets-per-subject\"}")
+        );
+    }
+}
+
+/// A reader with a good token is not sent to look at the keys.
+#[test]
+fn a_ticket_that_redis_cannot_look_up_says_so() {
+    let keys = KeyServer::start();
+    let mut redis = RedisServer::start();
+    let url = redis.url();
+    let gateway = gateway(&keys, &[("backplane", &*url)]);
+    let name = ticket(&gateway, &for_seconds(600, "alice", &["*"]));
+    redis.kill();
+    let path = format!("/events?ticket={name}");
+    let answer = gateway.get(&path, &[]);
+    assert_eq!(answer.status, 503);
+    assert!(answer.header("retry-after").is_some());
+    let text = answer.text();
+    assert!(text.contains("Redis, --backplane") && text.contains("ticket"), "{text}");
+    assert!(!text.contains("read-jwks-url"), "{text}");
+    let mut browser =
+        EventSource::connect(gateway.address, &path, &[("Accept", "text/event-stream")]);
+    let end = browser.next_raw().unwrap();
+    assert_eq!((&*end.event, &*end.data), ("stream-end", r#"{"reason":"unready"}"#));
+    let bearer = bearer(&for_seconds(600, "alice", &["*"]));
+    for path in ["/ticket", "/renew?stream=0123456789abcdef"] {
+        let answer = gateway.post(path, &[("Authorization", &bearer)], b"");
+        assert_eq!(answer.status, 503, "{path}");
+        assert!(answer.text().contains("Redis, --backplane"), "{path}: {}", answer.text());
+    }
+}
+
 #[test]
 fn one_subject_gets_so_many_tickets() {
     let keys = KeyServer::start();

@@ -31,7 +31,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("http1", &["http1", "connection", "counts", "outlet"]),
     ("http2", &["http2", "clock", "connection", "hub"]),
     ("hub", &["hub", "budget", "event", "message"]),
-    ("backplane", &["backplane", "hub", "event", "message", "burst", "clock", "config", "metrics"]),
+    (
+        "backplane",
+        &["backplane", "hub", "event", "message", "burst", "clock", "config", "counts", "metrics"],
+    ),
     (
         "inlet",
         &[
@@ -63,6 +66,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "connection",
             "counts",
+            "guard",
             "keys",
             "metrics",
             "problem",

@@ -10,10 +10,13 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::Value;
 use stream_events::{
     clock,
+    config::Mode,
+    guard::Pages,
     message::TopicPattern,
     outlet::{
-        access::Access,
-        token::{Grant, TokenKeys, Tokens, load_key},
+        access::{Access, TokenCookie},
+        grant::{Grant, Holder},
+        token::{TokenKeys, Tokens, load_key},
     },
 };
 use tokio::runtime::{Builder, Runtime};
@@ -39,7 +42,9 @@ static ACCESS: LazyLock<(Runtime, Access)> = LazyLock::new(|| {
     let keys = TokenKeys::One(load_key(file.path()).unwrap());
     let tokens = Tokens::new(keys, &[AUDIENCE.to_owned()], &[ISSUER.to_owned()], "grant.topics");
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    (runtime, Access::Token { tokens, cookie: Some("session".to_owned()) })
+    let pages = Pages { mode: Mode::Serve, origins: Vec::new() };
+    let cookie = Some(TokenCookie { name: "session".to_owned(), pages });
+    (runtime, Access::Token { tokens, cookie })
 });
 
 /// See the module.
@@ -60,7 +65,7 @@ pub fn run(input: &[u8]) -> &'static str {
         Some(Tried::Signed { token, header, claims }) => {
             let grant = granted(token.as_bytes());
             if let (Some(tree), Some(claims)) = (plain(&header), plain(&claims)) {
-                let want = expected(&claims).filter(|_| !is_strange(&tree, "HS256"));
+                let want = expected(&token, &claims).filter(|_| !is_strange(&tree, "HS256"));
                 let must = header == HEADER.as_bytes() && token.len() <= TOKEN_MAX_BYTES;
                 assert!(grant == want || grant.is_none() && !must, "{grant:?}: {tree}, {claims}");
             }
@@ -86,7 +91,7 @@ fn granted(token: &[u8]) -> Option<Grant> {
 }
 
 /// What the claims grant, if they do.
-fn expected(claims: &Value) -> Option<Grant> {
+fn expected(token: &str, claims: &Value) -> Option<Grant> {
     let now = clock::now_ms() / 1000;
     let latest = (now + LEEWAY_SECS + 1) as f64;
     let exp = claims["exp"].as_f64().filter(|exp| (now - LEEWAY_SECS) as f64 <= *exp)?;
@@ -101,8 +106,15 @@ fn expected(claims: &Value) -> Option<Grant> {
     };
     let patterns: Result<Vec<TopicPattern>, _> = topics.iter().map(|topic| topic.parse()).collect();
     let patterns = patterns.ok().filter(|all| all.len() <= PATTERNS_MAX)?;
+    let named = |name: &str| claims[name].as_str().filter(|text| !text.is_empty());
+    let holder = match (named("sub"), named("jti")) {
+        (Some(subject), _) => Holder::Subject(subject.into()),
+        (None, Some(id)) => Holder::Token(id.into()),
+        (None, None) => Holder::of_signed(token),
+    };
     (begun && meant && all).then(|| Grant {
-        subject: claims["sub"].as_str().map(Into::into),
+        subject: named("sub").map(Into::into),
+        holder,
         topics: patterns.into(),
         expires_ms: (exp * 1000.0) as u64,
     })

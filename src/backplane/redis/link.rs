@@ -73,26 +73,27 @@ impl From<RedisError> for BadLink {
 #[derive(Debug)]
 pub struct Dialer {
     options: Options,
-    scripts: Scripts,
+    pub(super) scripts: Scripts,
     log: String,
     state: String,
     renewals: String,
 }
 
 #[derive(Debug)]
-struct Scripts {
+pub(super) struct Scripts {
     append: Script,
     open: Script,
     read: Script,
     trim: Script,
+    pub(super) keep: Script,
 }
 
 /// A connection to a master whose settings fit. A clone shares it: commands of all are sent in one
 /// stream, and none waits for the answer of another.
 #[derive(Clone)]
 pub struct Link {
-    dialer: Arc<Dialer>,
-    connection: MultiplexedConnection,
+    pub(super) dialer: Arc<Dialer>,
+    pub(super) connection: MultiplexedConnection,
     /// Of this start of this server.
     run_id: Arc<str>,
 }
@@ -116,8 +117,7 @@ pub struct Opened {
 impl Dialer {
     pub fn new(options: &Options) -> Arc<Self> {
         let script = |text| Script::new(&format!("{}\n{text}", include_str!("lua/shared.lua")));
-        // One hash tag for all keys: a script's keys must be in one place.
-        let key = |name| format!("{{{}}}:{name}", options.prefix);
+        let key = |name| key_of(options, name);
         Arc::new(Self {
             options: options.clone(),
             scripts: Scripts {
@@ -125,6 +125,7 @@ impl Dialer {
                 open: script(include_str!("lua/open.lua")),
                 read: script(include_str!("lua/read.lua")),
                 trim: script(include_str!("lua/trim.lua")),
+                keep: script(include_str!("lua/keep.lua")),
             },
             log: key("log"),
             state: key("state"),
@@ -168,8 +169,8 @@ impl Dialer {
         }
         let run_id = said("run_id")?.into();
         // Here, so that the first push need not.
-        let Scripts { append, open, read, trim } = &self.scripts;
-        for script in [append, open, read, trim] {
+        let Scripts { append, open, read, trim, keep } = &self.scripts;
+        for script in [append, open, read, trim, keep] {
             script.load_async(&mut connection).await?;
         }
         Ok(Link { dialer: Arc::clone(self), connection, run_id })
@@ -206,12 +207,13 @@ impl Dialer {
         }
     }
 
-    fn ticket(&self, name: &str) -> String {
-        format!("{{{}}}:ticket:{name}", self.options.prefix)
+    /// The name of a key.
+    pub(super) fn key(&self, name: &str) -> String {
+        key_of(&self.options, name)
     }
 
     fn claim(&self, topic: &str, message_id: &str) -> String {
-        format!("{{{}}}:claim:{topic}:{message_id}", self.options.prefix)
+        self.key(&format!("claim:{topic}:{message_id}"))
     }
 }
 
@@ -345,18 +347,6 @@ impl Link {
         newest.map(|id| event_id(&id)).transpose()
     }
 
-    /// Keeps a text for a time.
-    pub async fn keep(&mut self, name: &str, text: &str, time: Duration) -> RedisResult<()> {
-        let mut command = cmd("SET");
-        command.arg(self.dialer.ticket(name)).arg(text).arg("PX").arg(time.as_millis().to_string());
-        command.query_async(&mut self.connection).await
-    }
-
-    /// A text that was kept, once.
-    pub async fn take(&mut self, name: &str) -> RedisResult<Option<String>> {
-        cmd("GETDEL").arg(self.dialer.ticket(name)).query_async(&mut self.connection).await
-    }
-
     /// Tells all tails of a renewal.
     pub async fn renew(&mut self, renewal: &Renewal) -> RedisResult<()> {
         let mut command = cmd("XADD");
@@ -365,7 +355,7 @@ impl Link {
         command.query_async(&mut self.connection).await
     }
 
-    async fn call<T: FromRedisValue>(
+    pub(super) async fn call<T: FromRedisValue>(
         &mut self,
         script: &Script,
         keys: &[&str],
@@ -383,6 +373,11 @@ impl Link {
             answer => answer,
         }
     }
+}
+
+/// One hash tag for all keys: a script's keys must be in one place.
+fn key_of(options: &Options, name: &str) -> String {
+    format!("{{{}}}:{name}", options.prefix)
 }
 
 /// An id that Redis gave.

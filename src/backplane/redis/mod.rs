@@ -8,6 +8,7 @@ mod batch;
 mod entry;
 mod link;
 mod tail;
+mod tickets;
 
 use std::{
     sync::{
@@ -28,7 +29,7 @@ use tokio::{
 };
 
 use crate::{
-    backplane::{Confirmed, Renewal, TICKET_MAX, Unavailable, Unconfirmed},
+    backplane::{Confirmed, NotKept, Renewal, Unavailable, Unconfirmed},
     burst::Burst,
     config::Redis as Options,
     event::EventId,
@@ -161,10 +162,16 @@ impl Redis {
     }
 
     /// See [`Backplane::keep_ticket`](super::Backplane::keep_ticket).
-    pub async fn keep_ticket(&self, ticket: &str, meaning: &str) -> Result<(), Unavailable> {
-        let mut link = self.link().ok_or(Unavailable)?;
-        let kept = link.keep(ticket, meaning, TICKET_MAX).await;
-        self.or_unavailable(&link, kept)
+    pub async fn keep_ticket(
+        &self,
+        ticket: &str,
+        holder: &str,
+        meaning: &str,
+    ) -> Result<(), NotKept> {
+        let mut link = self.link().ok_or(NotKept::Unavailable(Unavailable))?;
+        let kept = link.keep(ticket, holder, meaning).await;
+        let kept = self.or_unavailable(&link, kept).map_err(NotKept::Unavailable)?;
+        kept.then_some(()).ok_or(NotKept::TooManyOfHolder)
     }
 
     /// See [`Backplane::take_ticket`](super::Backplane::take_ticket).
