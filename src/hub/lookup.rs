@@ -42,6 +42,7 @@ mod tests {
             topics: 10,
             dedup: DedupLimits { age_ms: 60_000, ids: 10, ids_total: 10 },
             subscribers: 1,
+            followed_bytes: 1 << 20,
         };
         let hub = Hub::new(limits, 7, 1_000);
         let publish = |topic: &str| {
