@@ -1,13 +1,24 @@
-# docker build -t stream-events:0.1.0 .
-# docker run --rm --read-only -p 8080:8080 -e STREAM_EVENTS_PUSH_AUTH=none \
+# syntax=docker/dockerfile:1
+#
+# Build for the machines that run the image, not for the one that builds it. Cloud Run and most
+# nodes are amd64; without --platform an Apple-silicon Mac makes an arm64 image, which does not
+# start there ("exec format error"):
+#   docker build --platform linux/amd64 -t stream-events:0.1.0 .
+#   docker buildx build --platform linux/amd64,linux/arm64 -t REGISTRY/stream-events:0.1.0 --push .
+# Try it on this machine:
+#   docker run --rm --read-only -p 127.0.0.1:8080:8080 -e STREAM_EVENTS_PUSH_AUTH=none \
 #     -e STREAM_EVENTS_READ_AUTH=anonymous stream-events:0.1.0
 #
-# scripts/check-image runs every line of it where no container engine is.
+# The first line lets older engines (BuildKit of Docker 20.10 to 24) read HEALTHCHECK's
+# --start-interval. scripts/check-image runs every other line where no container engine is.
 
-# The newest Rust that the gateway was tried with. Debian bookworm is Debian 12, as in the final
+# Both base images are named by digest, so that a build today and one next month have the same base.
+# A digest gets no security fixes by itself: .github/dependabot.yml proposes the newer ones.
+#
+# The newest Rust that the gateway was tried with. Debian trixie is Debian 13, as in the final
 # image: a binary built against a newer glibc would not start there. The slim image has the one tool
 # beside Rust that the build needs, gcc (for aws-lc-sys, the cryptography).
-FROM rust:1.95-slim-bookworm AS build
+FROM rust:1.95-slim-trixie@sha256:e14e87345b4d5964ddcc3491d27ee046a0f23820f340c3c1e24da6880141f7c0 AS build
 WORKDIR /build
 # First the dependencies alone, around an empty program: four fifths of the build, and a layer that
 # no change of the gateway makes stale. A layer rather than a cache mount, since it can be pushed and
@@ -27,8 +38,9 @@ RUN touch src/lib.rs src/main.rs \
 
 # glibc, libgcc and the CA certificates (to fetch the push tokens' keys over https): all that the
 # binary needs, and nothing an intruder could use; there is not even a shell.
-FROM gcr.io/distroless/cc-debian12:nonroot
-# docker build --build-arg REVISION=$(git rev-parse HEAD) --build-arg SOURCE=https://...
+FROM gcr.io/distroless/cc-debian13:nonroot@sha256:e792ab3d241a468a4fd7519ddbbebe66b49b5f365771716ea688ad40b6c6f1c2
+# docker build --platform linux/amd64 --build-arg REVISION=$(git rev-parse HEAD) \
+#     --build-arg SOURCE=https://... -t stream-events:0.1.0 .
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 ARG SOURCE=unknown
@@ -38,7 +50,7 @@ LABEL org.opencontainers.image.title="stream-events" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}" \
-      org.opencontainers.image.base.name="gcr.io/distroless/cc-debian12:nonroot" \
+      org.opencontainers.image.base.name="gcr.io/distroless/cc-debian13:nonroot" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /build/target/release/stream-events /stream-events
 # glibc keeps what large events were in for itself, unless told to give large blocks back: after a
@@ -51,10 +63,14 @@ USER 65532:65532
 EXPOSE 8080 9090
 # Begins the drain: 8 s by default, and docker stop waits 10 s by default.
 STOPSIGNAL SIGTERM
-# For Docker; Kubernetes has probes of its own. 5 s is more than the 3 s after which the command
-# gives up by itself. In the first 30 s failures do not count: the push tokens' keys are fetched.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+# For Docker; Kubernetes has probes of its own. The command asks the ops listener of the container's
+# first process, also when --ops-listen was given to that process as an argument. It gives up after
+# 3 s, so Docker waits 5 s. In the first 30 s failures do not count, since the gateway fetches the
+# push tokens' keys, and Docker asks every second: what waits for a healthy container waits no
+# longer than it must. (Docker before 25 ignores --start-interval and asks every 10 s.)
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --start-interval=1s --retries=3 \
     CMD ["/stream-events", "healthcheck"]
 ENTRYPOINT ["/stream-events"]
-# Wants --push-auth and --read-auth, as flags or in the environment; it says so if they are missing.
+# The gateway wants --push-auth and --read-auth, as flags or in the environment, and ends with exit
+# code 64 and a message when one is missing.
 CMD ["serve"]

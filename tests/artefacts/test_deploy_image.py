@@ -1,13 +1,17 @@
 """The Dockerfile's text. scripts/check-image builds and runs it; this needs nothing, and looks at
 how the file is read, and at what only an engine would act on."""
 
+import re
 import shutil
 import sys
 import tempfile
 import unittest
+from datetime import date
 from pathlib import Path
 
+import yaml
 from deploy_processes import PROJECT
+from deploy_rules import constant
 
 sys.path.insert(0, str(PROJECT / "scripts"))
 import dockerfile  # noqa: E402
@@ -15,13 +19,54 @@ import dockerfile  # noqa: E402
 FILE = PROJECT / "Dockerfile"
 # https://github.com/opencontainers/image-spec/blob/main/annotations.md
 LABELS = ["title", "description", "version", "revision", "source", "licenses", "base.name"]
+# Debian's releases by name, and until when each gets security fixes (the LTS team's come later and
+# not for all packages; distroless drops a release at about this time):
+# https://wiki.debian.org/DebianReleases
+DEBIAN = {
+    "bookworm": ("12", date(2026, 6, 10)),
+    "trixie": ("13", date(2028, 8, 9)),
+}
 
 
-def problems(path):
-    build, final = dockerfile.read(path)
+def base_problems(build, final, today):
+    """What is wrong with the images that the build starts from."""
     wrong = []
-    if not final.base.startswith("gcr.io/distroless/cc-debian12") or "bookworm" not in build.base:
+    for base in (build.base, final.base):
+        if not re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", base):
+            wrong.append(f"{base}: no tag and digest, so that it may change between two builds")
+    runs_on = re.match(r"gcr\.io/distroless/cc-debian(\d+):nonroot\b", final.base)
+    suite = build.base.split("@")[0].rsplit("-", 1)[-1]
+    version, end = DEBIAN.get(suite, (None, date.min))
+    if not runs_on or runs_on[1] != version:
         wrong.append("built against another glibc than it runs with")
+    if today >= end:
+        wrong.append(f"Debian {suite} got its last security fixes on {end}: take the next")
+    if f'base.name="{final.base.split("@")[0]}"' not in final.only("LABEL"):
+        wrong.append("the label names another base")
+    return wrong
+
+
+def health_problems(final):
+    (flags,) = [flags for name, flags, _ in final.steps if name == "HEALTHCHECK"]
+    given = {name: float(text.removesuffix("s")) for name, text in flags.items() if text[-1] == "s"}
+    wrong = []
+    if given.get("timeout", 30) <= constant("cli/healthcheck.rs", "TIMEOUT"):
+        wrong.append("Docker ends the health check before it gives up by itself")
+    if given.get("start-interval", 5) > 1 or given.get("start-period", 0) < 30:
+        wrong.append("a container that is healthy is not noticed at once")
+    return wrong
+
+
+def unnamed_platforms(text):
+    """Commands that build an image for whatever machine they are typed on."""
+    text = text.replace("\\\n", " ")
+    builds = re.findall(r"docker (?:buildx |image )?build [^\n`]*", text)
+    return [line for line in builds if "--platform linux/" not in line]
+
+
+def problems(path, today=None):
+    build, final = dockerfile.read(path)
+    wrong = base_problems(build, final, today or date.today()) + health_problems(final)
     if final.only("USER").split(":")[0] in ("0", "root", "nonroot"):
         wrong.append("root, or a name that Kubernetes cannot look up")
     if final.health_command()[1:] != ["healthcheck"] or final.command()[1:] != ["serve"]:
@@ -49,7 +94,13 @@ class Image(unittest.TestCase):
         self.assertEqual(problems(FILE), [])
         text = FILE.read_text()
         for old, new in [
-            ("cc-debian12", "cc-debian13"),
+            ("cc-debian13:nonroot@", "cc-debian12:nonroot@"),
+            ("slim-trixie@", "slim-bookworm@"),
+            ("cc-debian13", "static-debian13"),
+            ('base.name="gcr.io/distroless/cc-debian13', 'base.name="debian13'),
+            ("--timeout=5s", "--timeout=3s"),
+            ("--start-interval=1s ", ""),
+            ("--start-period=30s", "--start-period=5s"),
             ("USER 65532:65532", "USER nonroot"),
             ('"healthcheck"', '"health"'),
             ("STOPSIGNAL SIGTERM", "STOPSIGNAL SIGQUIT"),
@@ -58,6 +109,40 @@ class Image(unittest.TestCase):
         ]:
             self.assertIn(old, text)
             self.assertNotEqual(problems(self.with_text(text.replace(old, new))), [], new)
+
+        for digest in re.findall("@sha256:[0-9a-f]{64}", text):
+            for other in ("", digest[:-1], "@sha256:newest"):
+                broken = self.with_text(text.replace(digest, other))
+                self.assertIn("no tag and digest", "".join(problems(broken)), other)
+
+    def test_a_base_out_of_support_is_refused(self):
+        old = FILE.read_text().replace("trixie", "bookworm").replace("debian13", "debian12")
+        self.assertIn("last security fixes", "".join(problems(self.with_text(old))))
+        for suite, (version, end) in DEBIAN.items():
+            text = FILE.read_text().replace("trixie", suite).replace("debian13", f"debian{version}")
+            file = self.with_text(text)
+            self.assertEqual(problems(file, date.fromordinal(end.toordinal() - 1)), [])
+            self.assertNotEqual(problems(file, end), [])
+
+    def test_newer_bases_are_proposed(self):
+        file = yaml.safe_load((PROJECT / ".github/dependabot.yml").read_text())
+        watched = {(one["package-ecosystem"], one["directory"]) for one in file["updates"]}
+        self.assertEqual(watched, {("docker", "/"), ("docker-compose", "/deploy/local")})
+        for _, folder in watched:
+            names = {path.name for path in (PROJECT / folder.strip("/")).iterdir()}
+            self.assertTrue(names & {"Dockerfile", "compose.yaml"}, folder)
+
+    def test_commands_name_the_machines_that_an_image_is_for(self):
+        texts = [FILE, PROJECT / "README.md"]
+        for path in texts:
+            text = path.read_text()
+            self.assertIn("docker build --platform linux/amd64", text, path)
+            without = text.replace("--platform linux/amd64", "")
+            self.assertNotEqual(unnamed_platforms(without), [], path)
+        texts += [path for path in (PROJECT / "deploy").rglob("*") if path.is_file()]
+        texts += (PROJECT / "k8s").rglob("*.*")
+        for path in texts:
+            self.assertEqual(unnamed_platforms(path.read_text()), [], path)
 
     def test_what_is_not_understood_is_refused(self):
         for line in ["ONBUILD RUN true", "RUN --mount=type=cache,target=/x true", "ADD a b"]:
