@@ -209,59 +209,6 @@ class Rules(unittest.TestCase):
         said = run("validate")
         self.assertEqual(said.returncode, 0, said.stdout + said.stderr)
 
-    def test_compose(self):
-        def rule(config):
-            gateways = [config["services"][f"gateway-{name}"] for name in "ab"]
-            wrong = [
-                f"a port for all: {port}"
-                for service in config["services"].values()
-                for port in service.get("ports", [])
-                if not port.startswith("127.0.0.1:")
-            ]
-            for gateway in gateways:
-                own = gateway["environment"]
-                wrong += rules.settings_known(str(own))
-                if own["STREAM_EVENTS_BACKPLANE"] != "redis://redis:6379":
-                    wrong.append("they do not share a log")
-                drain = rules.seconds(rules.knobs()["drain"])
-                if rules.seconds(gateway["stop_grace_period"]) <= drain:
-                    wrong.append("killed while it drains")
-                if not gateway["read_only"] or gateway["cap_drop"] != ["ALL"]:
-                    wrong.append("may do more than it must")
-            if "noeviction" not in config["services"]["redis"]["command"]:
-                wrong.append("the gateway refuses this Redis")
-            return wrong
-
-        def gateway(config):
-            return config["services"]["gateway-a"]
-
-        config = load("local/compose.yaml")
-        self.holds(
-            rule,
-            config,
-            port=lambda c: c["services"]["nginx"].update(ports=["8080:8080"]),
-            alone=lambda c: gateway(c)["environment"].pop("STREAM_EVENTS_BACKPLANE")
-            and gateway(c)["environment"].update(STREAM_EVENTS_BACKPLANE="local"),
-            killed=lambda c: gateway(c).update(stop_grace_period="5s"),
-            writes=lambda c: gateway(c).update(read_only=False),
-            evicts=lambda c: c["services"]["redis"].update(command="redis-server"),
-        )
-
-    def test_compose_reads_it(self):
-        ways = [["docker", "compose"], ["docker-compose"]]
-        ways = [way for way in ways if shutil.which(way[0])]
-        ways = [way for way in ways if run([*way, "version"]).returncode == 0]
-        if not ways:
-            not_checked("compose.yaml's fields, since there is no docker compose")
-        file = DEPLOY / "local/compose.yaml"
-        said = run([*ways[0], "-f", file, "config", "-q"])
-        self.assertEqual(said.returncode, 0, said.stderr)
-        broken = file.read_text().replace("read_only:", "readonly:")
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as other:
-            other.write(broken)
-            other.flush()
-            self.assertNotEqual(run([*ways[0], "-f", other.name, "config", "-q"]).returncode, 0)
-
 
 def run(command):
     return subprocess.run(command, capture_output=True, text=True)

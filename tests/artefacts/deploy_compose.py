@@ -1,0 +1,65 @@
+"""What must hold in deploy/local/compose.yaml. Each rule takes the file as read, and returns its
+problems."""
+
+import re
+
+import yaml
+from deploy_rules import PROJECT, knobs, seconds, settings_known
+
+
+def reachable(services):
+    return [
+        f"a port for all: {port}"
+        for service in services.values()
+        for port in service.get("ports", [])
+        if not port.startswith("127.0.0.1:")
+    ]
+
+
+def gateways(services):
+    wrong = []
+    for gateway in (services[f"gateway-{name}"] for name in "ab"):
+        own = gateway["environment"]
+        wrong += settings_known(str(own))
+        if own["STREAM_EVENTS_BACKPLANE"] != "redis://redis:6379":
+            wrong.append("they do not share a log")
+        if seconds(gateway["stop_grace_period"]) <= seconds(knobs()["drain"]):
+            wrong.append("killed while it drains")
+        if not gateway["read_only"] or gateway["cap_drop"] != ["ALL"]:
+            wrong.append("may do more than it must")
+    if "noeviction" not in services["redis"]["command"]:
+        wrong.append("the gateway refuses this Redis")
+    return wrong
+
+
+def images(services):
+    """Each image is built by one service, which those that run it wait for, or is pinned."""
+    wrong, builders = [], {}
+    for name, service in services.items():
+        if "build" in service:
+            builders.setdefault(service["image"], []).append(name)
+    wrong += [f"{' and '.join(names)} build {image}: on a fresh machine the second fails"
+              for image, names in builders.items() if len(names) > 1]
+    for name, service in services.items():
+        image = service["image"]
+        if image in builders:
+            if name not in builders[image] and builders[image][0] not in service["depends_on"]:
+                wrong.append(f"{name} does not wait for {image}")
+        elif not re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image):
+            wrong.append(f"{image}: no tag and digest")
+    return wrong
+
+
+def same_redis(services):
+    """What is tried on one machine is what runs in a cluster."""
+    file = PROJECT / "k8s/overlays/redis/server/statefulset.yaml"
+    spec = yaml.safe_load(file.read_text())["spec"]["template"]["spec"]
+    in_cluster = spec["containers"][0]["image"].split("@")[0]
+    here = services["redis"]["image"].split("@")[0]
+    return [] if here == in_cluster else [f"{here} here, {in_cluster} in k8s/"]
+
+
+def compose(config):
+    services = config["services"]
+    return [problem for rule in (reachable, gateways, images, same_redis)
+            for problem in rule(services)]
