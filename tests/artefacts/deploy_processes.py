@@ -111,7 +111,8 @@ class Gateway(Process):
         } | settings
         environment |= {f"STREAM_EVENTS_{name}": text for name, text in own.items()}
         super().__init__(test, [binary(), "serve"], env=environment, stderr=subprocess.DEVNULL)
-        until("the gateway is ready", lambda: answers(self.port))
+        # On the ops listener, which never asks for a PROXY header.
+        until("the gateway is ready", lambda: answers(self.ops) and listens(self.port))
 
     def metric(self, name):
         """One of its figures, by its name with labels."""
