@@ -11,6 +11,8 @@ SIZES = {"MiB": 2**20, "Mi": 2**20, "GiB": 2**30, "Gi": 2**30}
 # Cloud Run: https://cloud.google.com/run/docs/configuring/request-timeout,
 # about-concurrency, container-contract#instance-shutdown
 TIMEOUT_MAX, CONCURRENCY_MAX, KILLED_AFTER = 3600, 1000, 10
+# Seconds that readers of a process in memory may stay at an old revision (deploy/cloud-run.md).
+ALONE_FOR_MAX = 300
 
 
 def seconds(text):
@@ -101,11 +103,18 @@ def cloud_run(service):
         wrong.append("Cloud Run kills it while it drains")
     if notes["run.googleapis.com/cpu-throttling"] != "false":
         wrong.append("no CPU to read the log with")
-    if number("maxScale") > 1 and not setting("backplane").startswith("redis"):
-        wrong.append("several instances without a log that they share")
+    if not setting("backplane").startswith("redis"):
+        if number("maxScale") > 1:
+            wrong.append("several instances without a log that they share")
+        # A new revision leaves readers at the old one, where no push comes any more.
+        if seconds(setting("stream-age-max")) > ALONE_FOR_MAX:
+            wrong.append("readers of a replaced revision hear nothing for long")
     if not 1 <= number("minScale") <= number("maxScale"):
         wrong.append("no instance is warm")
     for name in ("startupProbe", "livenessProbe"):
+        # A trial has neither: Cloud Run then looks whether the port is open.
+        if name not in container and setting("backplane").startswith("redis"):
+            wrong.append(f"no {name}")
         probe = container.get(name, {}).get("httpGet", {"path": "/ready", "port": 8080})
         if probe["path"].endswith("z") or probe["port"] != 8080:
             wrong.append(f"a {name} that Cloud Run cannot ask")

@@ -88,6 +88,7 @@ class Rules(unittest.TestCase):
             cpu=lambda s: template(s)["metadata"]["annotations"].update(
                 {"run.googleapis.com/cpu-throttling": "true"}
             ),
+            hung=lambda s: template(s)["spec"]["containers"][0].pop("livenessProbe"),
             cold=lambda s: template(s)["metadata"]["annotations"].update(
                 {"autoscaling.knative.dev/minScale": "0"}
             ),
