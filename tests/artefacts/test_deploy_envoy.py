@@ -164,6 +164,35 @@ class Streams(unittest.TestCase):
         for reader in readers:
             self.assertIsNotNone(reader.until("event: stream-open")[1], "it got a 503")
 
+    def test_an_event_source_gets_a_200_when_no_gateway_is_there(self):
+        gateways = [Gateway(self), Gateway(self)]
+        proxy = Envoy(self, [gateway.port for gateway in gateways])
+        for gateway in gateways:
+            gateway.end()
+        head = ["curl", "-sSk", "-m", "10", "-w", "%{http_code} %{content_type}"]
+        browser = ["-H", "Accept: text/event-stream"]
+
+        def said(*options, path="/events?topic=orders"):
+            command = [*head, *options, proxy.url + path]
+            return subprocess.run(command, capture_output=True, text=True).stdout
+
+        pauses = set()
+        for _ in range(40):
+            answer = said(*browser)
+            self.assertTrue(answer.endswith("200 text/event-stream"), answer)
+            told = re.fullmatch(
+                r'event: stream-end\ndata: \{"reason":"busy"\}\n\nretry: (\d+)\n', answer[:-21]
+            )
+            self.assertIsNotNone(told, answer)
+            pauses.add(told[1])
+        self.assertEqual(pauses, {"5000", "7000", "9000"})
+        elsewhere = said(*browser, "-i", "-H", "Origin: https://other.example")
+        self.assertIn("access-control-allow-origin: https://other.example", elsewhere)
+        # Others, and pushes, are told the truth.
+        self.assertIn("503 ", said())
+        self.assertIn("503 ", said(*browser, "-d", "{}", path="/push/orders"))
+        self.assertIn("404 ", said(*browser, path="/metrics"))
+
     def test_a_gateway_that_leaves_gets_no_new_streams(self):
         leaving, staying = Gateway(self, DRAIN_DELAY="10 s", DRAIN="5 s"), Gateway(self)
         proxy = Envoy(self, [leaving.port, staying.port])
