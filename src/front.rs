@@ -20,9 +20,10 @@ use actix_web::{
 
 use crate::{
     config::Mode,
-    connection::Connection,
+    connection::{Connection, REFUSED_METHOD},
     guard::{self, HeadLimits},
     inlet::push::{self, Inlet},
+    problem::problem,
 };
 
 /// The service of each connection.
@@ -63,6 +64,11 @@ where
             }
             Ok(response)
         };
+        let refusal = connection.as_ref().and_then(|connection| connection.refusal());
+        if let Some(fault) = refusal.filter(|_| request.method().as_str() == REFUSED_METHOD) {
+            let refused = problem(fault.status(), fault.detail());
+            return Box::pin(async move { end(refused.into()) });
+        }
         if let Some(refusal) = guard::refusal(self.mode, request.head()) {
             return Box::pin(async move { end(refusal.into()) });
         }

@@ -9,7 +9,7 @@ mod wire;
 
 use std::{
     any::Any,
-    cell::{Cell, RefCell},
+    cell::RefCell,
     convert::Infallible,
     fmt,
     future::poll_fn,
@@ -21,7 +21,10 @@ use std::{
     time::Duration,
 };
 
-use actix_http::{HttpMessage as _, Payload, Request, Response, ServiceConfig, h1::Message};
+use actix_http::{
+    HttpMessage as _, Payload, Request, Response, ServiceConfig,
+    h1::{Codec, Message},
+};
 use actix_service::Service;
 use actix_web::{
     body::{BodySize, BoxBody, MessageBody as _},
@@ -36,12 +39,13 @@ use tokio_util::codec::Encoder as _;
 use wire::{Body, Heard, Wire};
 
 use crate::{
-    connection::{Heads, IDLE_MAX},
+    connection::{ConnectionLimiter, HeadFault, Heads, LINGER, Permit},
     counts::One,
     outlet::{
         lean::{Hatch, Lean, Left},
         opening::Subscribed,
     },
+    problem::problem,
 };
 
 /// How connections are served.
@@ -56,8 +60,18 @@ pub struct Http1<S> {
     pub lean: Rc<Lean>,
     pub heads: Heads,
     /// Serves what is odd.
-    pub actix: Box<dyn Fn(TcpStream, Bytes, Option<SocketAddr>) -> LocalBoxFuture<'static, ()>>,
-    pub crowd: Rc<Crowd>,
+    pub actix: Box<dyn Fn(HandedOver) -> LocalBoxFuture<'static, ()>>,
+    pub limiter: Rc<ConnectionLimiter>,
+}
+
+/// A connection that actix is to serve.
+#[derive(Debug)]
+pub struct HandedOver {
+    pub io: TcpStream,
+    /// What was read of it and not used.
+    pub ahead: Bytes,
+    pub peer: Option<SocketAddr>,
+    pub permit: Permit,
 }
 
 /// Whose a connection is.
@@ -75,13 +89,10 @@ type Shared = Rc<RefCell<Wire>>;
 const HEAD_BYTES: usize = 512;
 /// Of a response so much is put together before it is written.
 const WRITE_BYTES: usize = 16 * 1024;
-/// After the last response, for what the peer still sends to be read: closing over unread bytes
-/// would reset the connection, and take the response with it.
-const LINGER: Duration = Duration::from_secs(5);
 
 impl<S> fmt::Debug for Http1<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http1").field("crowd", &self.crowd).finish_non_exhaustive()
+        f.debug_struct("Http1").field("limiter", &self.limiter).finish_non_exhaustive()
     }
 }
 
@@ -90,29 +101,39 @@ where
     S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
     S::Future: 'static,
 {
+    /// A place for one more connection of the worker, of any protocol. None if there is none.
+    pub fn try_acquire(&self) -> Option<Permit> {
+        self.limiter.try_acquire(self.lean.streams())
+    }
+
     /// Serves a new connection, on which `ahead` came already.
-    pub async fn serve(self: Rc<Self>, io: TcpStream, ahead: Bytes, peer: Box<Peer>) {
-        let Some(wire) = self.wire(io, ahead) else { return };
+    pub async fn serve(
+        self: Rc<Self>,
+        io: TcpStream,
+        ahead: Bytes,
+        peer: Box<Peer>,
+        permit: Permit,
+    ) {
+        let wire = self.wire(io, ahead, permit);
         self.answer_all(wire, peer).await;
     }
 
-    /// Serves a connection on, after a stream.
+    /// Serves a connection on, after a stream. Closes it if there is no place for it.
     pub async fn serve_again(self: Rc<Self>, io: TcpStream, peer: Box<Peer>) {
-        let Some(wire) = self.wire(io, Bytes::new()) else { return };
+        let Some(permit) = self.try_acquire() else { return };
+        let wire = self.wire(io, Bytes::new(), permit);
         self.answer_all(wire.again(), peer).await;
     }
 
-    /// None if there are too many connections.
-    fn wire(&self, io: TcpStream, ahead: Bytes) -> Option<Wire> {
-        let here = self.crowd.enter(self.lean.streams())?;
-        Some(Wire::new(io, ahead, &self.config, self.head_time, self.heads.head(), here))
+    fn wire(&self, io: TcpStream, ahead: Bytes, permit: Permit) -> Wire {
+        Wire::new(io, ahead, &self.config, self.head_time, self.heads.head(), permit)
     }
 
     async fn answer_all(self: Rc<Self>, wire: Wire, peer: Box<Peer>) {
         let (mut wire, mut peer) = (Rc::new(RefCell::new(wire)), Some(peer));
         loop {
             wire.borrow_mut().begin();
-            match poll_fn(|cx| wire.borrow_mut().poll_hear(cx, &self.crowd)).await {
+            match poll_fn(|cx| wire.borrow_mut().poll_hear(cx)).await {
                 Heard::Request { request, head } => {
                     match self.answer(wire, request, head, &mut peer).await {
                         Ok(Some(next)) => wire = next,
@@ -124,6 +145,7 @@ where
                     let address = peer.as_ref().and_then(|peer| peer.address);
                     return self.hand_over(wire, Bytes::new(), address).await;
                 }
+                Heard::Refused(fault) => return self.refuse(wire, fault).await,
                 Heard::Slow => return self.slow_heads.inc(),
                 Heard::Nothing => return,
             }
@@ -133,9 +155,20 @@ where
     /// Has actix serve the connection from `head` on.
     async fn hand_over(&self, wire: Shared, head: Bytes, address: Option<SocketAddr>) {
         let Some(wire) = Rc::into_inner(wire).map(RefCell::into_inner) else { return };
-        let (io, read) = wire.into_parts();
+        let (io, read, permit) = wire.into_parts();
         let ahead = if head.is_empty() { read } else { [head, read].concat().into() };
-        (self.actix)(io, ahead, address).await;
+        (self.actix)(HandedOver { io, ahead, peer: address, permit }).await;
+    }
+
+    /// Answers a head that no decoder may see. The connection ends.
+    async fn refuse(&self, wire: Shared, fault: HeadFault) {
+        // One that has decoded nothing: the last request may have been a HEAD.
+        wire.borrow_mut().codec = Codec::new(self.config.clone());
+        let mut response = Response::from(problem(fault.status(), fault.detail()));
+        response.head_mut().set_connection_type(ConnectionType::Close);
+        if let Err(err) = self.respond(wire, response).await {
+            tracing::debug!(error = %err, "connection failed");
+        }
     }
 
     /// Returns the connection if it goes on.
@@ -238,62 +271,5 @@ where
             return written;
         }
         timeout(self.stall, written).await?
-    }
-}
-
-/// The connections of a worker that are no streams. When there are many, idle ones have to go.
-#[derive(Debug)]
-pub struct Crowd {
-    /// So many may be there at ease,
-    room: usize,
-    /// and so many at all, with the streams.
-    most: usize,
-    /// Counts those that had to go.
-    crowded_out: IntCounter,
-    here: Cell<usize>,
-}
-
-/// An idle connection has to go after this when there are many: whoever has one can make another.
-const IDLE_MAX_IN_A_CROWD: Duration = Duration::from_secs(1);
-
-/// Counts a connection until it is dropped.
-#[derive(Debug)]
-pub struct Here(Rc<Crowd>);
-
-impl Drop for Here {
-    fn drop(&mut self) {
-        self.0.here.set(self.0.here.get().saturating_sub(1));
-    }
-}
-
-impl Crowd {
-    /// Nobody is here yet.
-    pub fn new(room: usize, most: usize, crowded_out: IntCounter) -> Rc<Self> {
-        Rc::new(Self { room, most, crowded_out, here: Cell::new(0) })
-    }
-
-    /// One more, beside so many streams. None if that is one too many.
-    fn enter(self: &Rc<Self>, streams: usize) -> Option<Here> {
-        let here = self.here.get();
-        if self.most <= here + streams {
-            self.crowded_out.inc();
-            return None;
-        }
-        self.here.set(here + 1);
-        Some(Here(Rc::clone(self)))
-    }
-
-    /// How long an idle connection may stay.
-    fn patience(&self) -> Duration {
-        if self.room < self.here.get() { IDLE_MAX_IN_A_CROWD } else { IDLE_MAX }
-    }
-
-    /// Whether one that has waited for so long has to go.
-    fn sends_away(&self, waited: Duration) -> bool {
-        let goes = self.patience() <= waited;
-        if goes && waited < IDLE_MAX {
-            self.crowded_out.inc();
-        }
-        goes
     }
 }

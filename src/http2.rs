@@ -23,7 +23,7 @@ use prometheus::IntCounter;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    connection::{Connection, IDLE_MAX, Socket},
+    connection::{Connection, ConnectionLimiter, IDLE_LOOK, Socket},
     hub::Hub,
 };
 
@@ -38,6 +38,8 @@ pub struct Http2 {
     pub stall: Duration,
     /// Says when to leave.
     pub hub: Hub,
+    /// Says for how long an idle connection may stay.
+    pub limiter: Rc<ConnectionLimiter>,
 }
 
 /// The head of a request, unfolded: what attributes of unwrapped pushes may take, as with HTTP/1.
@@ -53,6 +55,20 @@ const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 const UNWRITTEN_MAX_BYTES: usize = 64 * 1024;
 
 impl Http2 {
+    /// Time until an idle connection is looked at.
+    fn next_look(&self) -> Duration {
+        self.limiter.idle_timeout().min(IDLE_LOOK)
+    }
+
+    /// Whether a connection that was idle for so long has to go, which is counted.
+    fn has_to_leave(&self, idle: Duration, was_used: bool) -> bool {
+        let is_expired = self.limiter.is_idle_expired(idle);
+        if is_expired {
+            self.limiter.count_idle_close(idle);
+        }
+        is_expired || (!was_used && FIRST_MAX <= idle)
+    }
+
     /// Serves a connection until either side has had enough of it.
     ///
     /// # Errors
@@ -76,9 +92,11 @@ impl Http2 {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .handshake(socket)
             .await?;
-        let mut look = pin!(sleep(FIRST_MAX));
+        let mut look = pin!(sleep(self.next_look()));
         let mut drain = pin!(self.hub.drain_begins());
         let (mut asked, mut leaving, mut drained) = (false, false, false);
+        // When something was last going on.
+        let (mut busy, mut was_used) = (Instant::now(), false);
         // Each task has one of these.
         let open = Rc::new(());
         loop {
@@ -91,16 +109,17 @@ impl Http2 {
                     continue;
                 }
                 () = &mut look => {
-                    let idle = Rc::strong_count(&open) == 1 && !std::mem::take(&mut asked);
-                    if idle && leaving {
+                    let now = Instant::now();
+                    if Rc::strong_count(&open) != 1 || std::mem::take(&mut asked) {
+                        (busy, was_used) = (now, true);
+                    } else if leaving {
                         return Ok(());
-                    }
-                    if idle {
+                    } else if self.has_to_leave(now.duration_since(busy), was_used) {
                         leaving = true;
                         requests.graceful_shutdown();
                     }
-                    let next = if leaving { LEAVE_MAX } else { IDLE_MAX };
-                    look.as_mut().reset(Instant::now() + next);
+                    let next = if leaving { LEAVE_MAX } else { self.next_look() };
+                    look.as_mut().reset(now + next);
                     continue;
                 }
             };

@@ -10,15 +10,13 @@ use std::{
 
 use prometheus::IntCounter;
 
-use crate::connection::{Connection, IDLE_MAX};
+use crate::connection::{Connection, ConnectionLimiter};
 
 /// Watches the connections of one worker for peers that take nothing, or that take all day to say
 /// what they want.
 #[derive(Debug)]
 pub struct StallWatch {
     limits: ConnectionLimits,
-    /// Connections without a stream at the last look.
-    beside: Cell<usize>,
     connections: RefCell<slab::Slab<Weak<Connection>>>,
     streams: RefCell<slab::Slab<Rc<Watched>>>,
 }
@@ -30,14 +28,9 @@ pub struct ConnectionLimits {
     pub head_time: Duration,
     /// Counts those that take longer.
     pub slow_heads: IntCounter,
-    /// So many may be there without a stream. When there are half as many, idle ones are let go.
-    pub beside_streams: usize,
-    /// Counts them.
-    pub crowded_out: IntCounter,
+    /// Says for how long an idle connection may stay.
+    pub limiter: Rc<ConnectionLimiter>,
 }
-
-/// An idle connection is let go after this when there are many: whoever has one can make another.
-const IDLE_MAX_IN_A_CROWD: Duration = Duration::from_secs(1);
 
 /// One event stream under watch.
 #[derive(Debug)]
@@ -63,7 +56,7 @@ impl StallWatch {
     /// Nobody is watched yet.
     pub fn new(limits: ConnectionLimits) -> Self {
         let (connections, streams) = (RefCell::default(), RefCell::default());
-        Self { limits, beside: Cell::new(0), connections, streams }
+        Self { limits, connections, streams }
     }
 
     /// Watches a connection for as long as it lives.
@@ -73,7 +66,7 @@ impl StallWatch {
 
     /// Watches a stream from now on.
     pub fn watch(self: &Rc<Self>, connection: &Rc<Connection>) -> Watch {
-        connection.streams.set(connection.streams.get() + 1);
+        connection.stream_begins();
         let watched = Rc::new(Watched {
             connection: Rc::clone(connection),
             idle: Cell::new(true),
@@ -99,27 +92,25 @@ impl StallWatch {
 
     /// Those whose heads take too long, and those of which nothing is wanted any more.
     fn close_slow(&self, now: Instant) {
-        let crowded = self.limits.beside_streams / 2 < self.beside.get();
-        let idle_max = if crowded { IDLE_MAX_IN_A_CROWD } else { IDLE_MAX };
-        let mut beside = 0;
+        let limiter = &self.limits.limiter;
         self.connections.borrow_mut().retain(|_, connection| {
             let Some(connection) = connection.upgrade() else { return false };
-            beside += usize::from(connection.streams.get() == 0);
+            let idle = connection.look_idle(now);
             if connection.is_slow(now, self.limits.head_time) {
                 if !connection.is_closed() {
                     self.limits.slow_heads.inc();
                 }
                 connection.close();
-            } else if connection.is_idle(now, idle_max) && (crowded || !connection.is_http2) {
-                if crowded && !connection.is_closed() {
-                    self.limits.crowded_out.inc();
+            } else if !connection.is_http2 && limiter.is_idle_expired(idle) {
+                // HTTP/2's are told to leave: see `http2`.
+                if !connection.is_closed() {
+                    limiter.count_idle_close(idle);
                 }
                 connection.close();
             }
             connection.nudge();
             true
         });
-        self.beside.set(beside);
     }
 
     /// A stream is cut when its socket took nothing for too long.
@@ -163,7 +154,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let connection = &self.watched.connection;
-        connection.streams.set(connection.streams.get().saturating_sub(1));
+        connection.stream_ends();
         if let Some((by, key)) = &self.listed {
             by.streams.borrow_mut().try_remove(*key);
         }

@@ -287,8 +287,9 @@ pub const KNOBS: &[Knob] = &[
         "connections-beside-streams",
         "N",
         Some("4096"),
-        "Connections without a stream (pushes, probes, idle ones), for each worker. When half are \
-         in use, the gateway closes connections that were idle for a second",
+        "Connections of each worker, plain, TLS and HTTP/2, beside its share of --subscribers-max: \
+         pushes, probes, idle ones. New ones beyond the sum are closed. When more than half of N \
+         have no stream, those that were idle for a second are closed",
     )
     .from("16", "1000000"),
     knob(

@@ -11,7 +11,7 @@ use crate::budget::{Budget, Claim};
 #[derive(Debug, Clone)]
 pub struct Heads {
     budget: Arc<Budget>,
-    /// Counts connections that were ended because there was no more.
+    /// Counts connections that were ended for what they sent as a head, or for want of room.
     refused: IntCounter,
 }
 
@@ -50,6 +50,19 @@ impl Head {
             self.heads.refused.inc();
         }
         has_room
+    }
+
+    /// Takes what so many bytes need in place of what it had. Returns whether there is room.
+    pub fn hold(&mut self, bytes: usize) -> bool {
+        if bytes < self.bytes {
+            self.end();
+        }
+        self.grow(bytes - self.bytes)
+    }
+
+    /// Counts a head that is refused for its size or form.
+    pub fn refuse(&self) {
+        self.heads.refused.inc();
     }
 
     /// It is in, or was none.

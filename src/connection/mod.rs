@@ -4,10 +4,15 @@
 pub mod chunk;
 mod frames;
 mod heads;
+mod http1;
+mod limiter;
+mod request_head;
+mod request_reader;
 mod socket;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     rc::Rc,
     task::Waker,
     time::{Duration, Instant},
@@ -18,7 +23,10 @@ use bytes::Bytes;
 use chunk::send_chunk;
 use frames::Frames;
 pub use heads::{HEADS_MAX_BYTES, Head, Heads};
-pub use socket::{Socket, Transport};
+pub use limiter::{ConnectionLimiter, IDLE_LOOK, Permit};
+pub use request_head::{HeadFault, HeadScan};
+pub use request_reader::REFUSED_METHOD;
+pub use socket::{LINGER, Socket, Transport};
 
 /// A connection, as its streams see it. actix offers no way to end a response whose socket takes
 /// nothing (its body is not asked for more) nor one HTTP/2 stream: this closes the socket under it.
@@ -29,7 +37,7 @@ pub struct Connection {
     /// Many streams can share an HTTP/2 connection.
     pub is_http2: bool,
     /// How many event streams are on it.
-    pub streams: Cell<usize>,
+    streams: Cell<usize>,
     /// How many requests are being answered.
     requests: Cell<usize>,
     /// Whether its socket has taken anything since the last look.
@@ -44,6 +52,18 @@ pub struct Connection {
     /// Since when the head of a request has been coming in.
     head_since: Cell<Option<Instant>>,
     head: RefCell<Head>,
+    /// Whether a head was in: the first one begins with the connection.
+    had_head: Cell<bool>,
+    /// Why its next head is refused.
+    refusal: Cell<Option<HeadFault>>,
+    /// Sizes of the heads of HTTP/1 that actix was given and has not handed on yet.
+    given_heads: RefCell<VecDeque<usize>>,
+    /// Bytes of HTTP/1 behind the request that was handed on last.
+    behind: Cell<usize>,
+    /// Bytes of a body that came after its request was answered.
+    left_over: Cell<usize>,
+    /// None in tests.
+    permit: Option<Permit>,
     /// Where in what its peer sends it is: of HTTP/2.
     frames: Option<Box<RefCell<Frames>>>,
     /// Whether a request came since the last look.
@@ -68,7 +88,12 @@ impl Drop for Request {
 pub const IDLE_MAX: Duration = Duration::from_secs(620);
 
 impl Connection {
-    fn new(transport: Option<Transport>, is_http2: bool, heads: &Heads) -> Self {
+    fn new(
+        transport: Option<Transport>,
+        is_http2: bool,
+        heads: &Heads,
+        permit: Option<Permit>,
+    ) -> Self {
         Self {
             transport: RefCell::new(transport),
             is_http2,
@@ -82,6 +107,12 @@ impl Connection {
             // The first one begins with the connection.
             head_since: Cell::new(Some(Instant::now())),
             head: RefCell::new(heads.head()),
+            had_head: Cell::new(false),
+            refusal: Cell::new(None),
+            given_heads: RefCell::default(),
+            behind: Cell::new(0),
+            left_over: Cell::new(0),
+            permit,
             frames: is_http2.then(|| Box::new(RefCell::new(Frames::new()))),
             asked: Cell::new(false),
             idle_since: Cell::new(None),
@@ -169,9 +200,8 @@ impl Connection {
     /// To be told of each request, when its head is in. What it returns is kept while the request
     /// is answered.
     pub fn request(self: &Rc<Self>) -> Request {
-        if !self.is_http2 {
-            self.head_ends();
-        }
+        let head = self.given_heads.borrow_mut().pop_front().unwrap_or_default();
+        self.behind.set(self.behind.get().saturating_sub(head));
         self.asked.set(true);
         self.requests.set(self.requests.get() + 1);
         Request(Rc::clone(self))
@@ -182,25 +212,45 @@ impl Connection {
     }
 
     /// Whether a request's head has been coming in for too long (slow-loris), be it the first or a
-    /// later one.
+    /// later one, which may come while another request is answered.
     pub fn is_slow(&self, now: Instant, head_time: Duration) -> bool {
-        let since = self.head_since.get();
-        let may_be = self.is_http2 || !self.is_busy();
-        may_be && since.is_some_and(|since| head_time <= now.duration_since(since))
+        self.head_since.get().is_some_and(|since| head_time <= now.duration_since(since))
     }
 
-    /// Whether nothing has been going on for so long. To be called at each look.
-    pub fn is_idle(&self, now: Instant, idle_max: Duration) -> bool {
+    /// Finds out for how long nothing has been going on. To be called at each look.
+    pub fn look_idle(&self, now: Instant) -> Duration {
         if self.asked.replace(false) || self.is_busy() {
             self.idle_since.set(None);
-            return false;
+            return Duration::ZERO;
         }
         let since = self.idle_since.get().unwrap_or(now);
         self.idle_since.set(Some(since));
-        idle_max <= now.duration_since(since)
+        now.duration_since(since)
     }
 
-    /// To be told of what was read.
+    /// Counts a stream that begins on it.
+    pub fn stream_begins(&self) {
+        self.streams.set(self.streams.get() + 1);
+        self.cut_behind_stream();
+        if let Some(permit) = &self.permit {
+            permit.set_streaming(true);
+        }
+    }
+
+    /// Counts a stream of it that has ended.
+    pub fn stream_ends(&self) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+        if let Some(permit) = self.permit.as_ref().filter(|_| self.streams.get() == 0) {
+            permit.set_streaming(false);
+        }
+    }
+
+    /// Why the request with [`REFUSED_METHOD`] is to be refused, if it is the reader's.
+    pub fn refusal(&self) -> Option<HeadFault> {
+        self.refusal.get()
+    }
+
+    /// Follows what was read over HTTP/2.
     fn heard(&self, bytes: &[u8]) {
         if let Some(frames) = &self.frames {
             let seen = frames.borrow_mut().read(bytes);
@@ -210,9 +260,6 @@ impl Connection {
             if seen.is_coming && self.head_since.get().is_none() {
                 self.head_since.set(Some(Instant::now()));
             }
-        // Empty lines between requests are to be ignored (RFC 9112, section 2.2).
-        } else if bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
-            self.head_begins();
         }
         if self.head_since.get().is_some() && !self.head.borrow_mut().grow(bytes.len()) {
             self.close();
@@ -220,14 +267,10 @@ impl Connection {
     }
 
     fn head_ends(&self) {
+        self.had_head.set(true);
+        self.left_over.set(0);
         self.head_since.set(None);
         self.head.borrow_mut().end();
-    }
-
-    fn head_begins(&self) {
-        if !self.is_busy() && self.head_since.get().is_none() {
-            self.head_since.set(Some(Instant::now()));
-        }
     }
 
     /// Whether it ended because its peer took nothing.
@@ -253,21 +296,20 @@ mod tests {
     }
 
     #[test]
-    fn idle_connections_are_kept_for_longer_than_a_load_balancer_keeps_them() {
-        let connection = Rc::new(Connection::new(None, false, &heads()));
+    fn a_connection_is_idle_since_its_last_request_was_answered() {
+        let connection = Rc::new(Connection::new(None, false, &heads(), None));
         let start = Instant::now();
-        let after = |time: Duration| start + time;
-        assert!(!connection.is_idle(start, IDLE_MAX));
-        assert!(!connection.is_idle(after(IDLE_MAX / 2), IDLE_MAX));
+        let idle_after = |time: Duration| connection.look_idle(start + time);
+        assert_eq!(idle_after(Duration::ZERO), Duration::ZERO);
+        assert_eq!(idle_after(IDLE_MAX / 2), IDLE_MAX / 2);
         drop(connection.request());
-        assert!(!connection.is_idle(after(IDLE_MAX), IDLE_MAX), "there was a request");
-        assert!(!connection.is_idle(after(IDLE_MAX), IDLE_MAX));
+        assert_eq!(idle_after(IDLE_MAX), Duration::ZERO, "there was a request");
+        assert_eq!(idle_after(IDLE_MAX), Duration::ZERO);
         let answering = connection.request();
-        assert!(!connection.is_idle(after(IDLE_MAX * 3), IDLE_MAX), "one is being answered");
+        assert_eq!(idle_after(IDLE_MAX * 3), Duration::ZERO, "one is being answered");
         drop(answering);
-        assert!(!connection.is_idle(after(IDLE_MAX * 3), IDLE_MAX));
-        assert!(!connection.is_idle(after(IDLE_MAX * 39 / 10), IDLE_MAX));
-        assert!(connection.is_idle(after(IDLE_MAX * 4), IDLE_MAX));
+        assert_eq!(idle_after(IDLE_MAX * 3), Duration::ZERO);
+        assert_eq!(idle_after(IDLE_MAX * 4), IDLE_MAX);
     }
 
     #[test]
@@ -280,7 +322,7 @@ mod tests {
         }
         let woken = Arc::new(Woken(AtomicUsize::new(0)));
         for (answering, nudged) in [(true, 1), (false, 0)] {
-            let connection = Rc::new(Connection::new(None, false, &heads()));
+            let connection = Rc::new(Connection::new(None, false, &heads(), None));
             connection.waker.replace(Some(Arc::clone(&woken).into()));
             let _request = answering.then(|| connection.request());
             connection.nudge();
@@ -291,16 +333,15 @@ mod tests {
     #[test]
     fn heads_have_a_time_limit_and_answers_have_none() {
         let max = Duration::from_secs(5);
-        let connection = Rc::new(Connection::new(None, false, &heads()));
+        let connection = Rc::new(Connection::new(None, false, &heads(), None));
         let is_slow_after = |time: Duration| connection.is_slow(Instant::now() + time, max);
         assert!(!is_slow_after(max / 2));
         assert!(is_slow_after(max));
-        let request = connection.request();
-        connection.head_begins();
+        connection.head_ends();
+        let _request = connection.request();
+        connection.head_holds(0);
         assert!(!is_slow_after(max * 9), "a body is coming in");
-        drop(request);
-        assert!(!is_slow_after(max * 9), "nothing is coming in");
-        connection.head_begins();
-        assert!(is_slow_after(max * 2));
+        connection.head_holds(1);
+        assert!(is_slow_after(max * 2), "a head is, behind it");
     }
 }

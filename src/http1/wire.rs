@@ -19,7 +19,7 @@ use actix_web::{
     http::{ConnectionType, Version},
     rt::net::TcpStream,
 };
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
@@ -27,8 +27,7 @@ use tokio::{
 };
 use tokio_util::codec::Decoder as _;
 
-use super::{Crowd, Here};
-use crate::connection::Head;
+use crate::connection::{Head, HeadFault, HeadScan, IDLE_LOOK, Permit};
 
 /// A connection, and what was read of it and not yet used.
 pub(super) struct Wire {
@@ -40,18 +39,20 @@ pub(super) struct Wire {
     waits_since: Instant,
     /// Since when a head has been coming in. The first one of a new connection begins with it.
     head_since: Option<Instant>,
+    /// Whether a head was in, or a stream before.
+    was_used: bool,
     /// What has come of it.
     coming: Head,
-    /// How much of what was read was searched for the end of a head.
-    looked: usize,
+    scan: HeadScan,
+    /// How much of what was read is counted in `coming`.
+    counted: usize,
     /// If not 0, all that was read stands in [`SCRATCH`] too, until another connection reads.
     fresh: usize,
     /// How much was read since it began to wait.
     heard: usize,
     /// Moved only when it would fire too late, and looked at anew when it fires too early.
     timer: Pin<Box<Sleep>>,
-    /// While it is one of them.
-    _here: Here,
+    permit: Permit,
 }
 
 /// What was heard.
@@ -61,22 +62,20 @@ pub(super) enum Heard {
     Request { request: Request, head: BytesMut },
     /// What is not for us. It was not used.
     Odd,
+    /// A head that no decoder may see.
+    Refused(HeadFault),
     /// A head that takes too long.
     Slow,
     /// The peer has gone, or has to go.
     Nothing,
 }
 
-/// What a head may have: as actix takes it.
-const HEAD_MAX_BYTES: usize = 128 * 1024;
 /// So much is read at once.
 const READ_BYTES: usize = 64 * 1024;
 /// So many buffers are kept, if no more than so much was read into them. What was in the last one
 /// may still be in the request that actix keeps for the next.
 const SPARE_MAX: usize = 2;
 const SPARE_MAX_BYTES: usize = 16 * 1024;
-/// An idle connection looks whether it has to go as often as this.
-const IDLE_LOOK: Duration = Duration::from_secs(5);
 
 thread_local! {
     /// What is read goes here first, so that a connection that waits has no room to read into.
@@ -92,7 +91,7 @@ impl Wire {
         config: &ServiceConfig,
         head_time: Duration,
         coming: Head,
-        here: Here,
+        permit: Permit,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -102,30 +101,34 @@ impl Wire {
             head_time,
             waits_since: now,
             head_since: Some(now),
+            was_used: false,
             coming,
-            looked: 0,
+            scan: HeadScan::default(),
+            counted: 0,
             fresh: 0,
             heard: 0,
             timer: Box::pin(sleep(head_time)),
-            _here: here,
+            permit,
         }
     }
 
     /// The connection, and what was read of it. It is somebody else's from now on.
-    pub(super) fn into_parts(self) -> (TcpStream, Bytes) {
-        (self.io, self.read.freeze())
+    pub(super) fn into_parts(self) -> (TcpStream, Bytes, Permit) {
+        (self.io, self.read.freeze(), self.permit)
     }
 
     /// It was used before, and nothing has begun.
     pub(super) fn again(mut self) -> Self {
         self.head_since = None;
+        self.was_used = true;
         self
     }
 
     /// From now on it waits for the next request.
     pub(super) fn begin(&mut self) {
         self.waits_since = Instant::now();
-        (self.looked, self.fresh) = (0, 0);
+        (self.counted, self.fresh) = (0, 0);
+        self.scan = HeadScan::default();
         if self.read.is_empty() {
             // Nothing is kept for a connection on which nothing is going on.
             let buffer = mem::take(&mut self.read);
@@ -137,39 +140,45 @@ impl Wire {
     }
 
     /// The next request.
-    pub(super) fn poll_hear(&mut self, cx: &mut Context<'_>, crowd: &Crowd) -> Poll<Heard> {
+    pub(super) fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
         loop {
-            // Empty lines before a request are none of it (RFC 9112, section 2.2).
-            while self.read.starts_with(b"\r\n") {
-                self.read.advance(2);
-                (self.looked, self.fresh) = (0, 0);
-            }
-            match head_end(&self.read, self.looked) {
-                Some(Ok(end)) => {
+            match self.find_head() {
+                Ok(_) if self.scan.has_bare_lf() => return Poll::Ready(Heard::Odd),
+                Ok(Some(end)) => {
                     self.head_since = None;
+                    self.was_used = true;
                     self.coming.end();
                     return Poll::Ready(self.read_head(end));
                 }
-                Some(Err(())) => return Poll::Ready(Heard::Odd),
-                None if HEAD_MAX_BYTES < self.read.len() => return Poll::Ready(Heard::Odd),
-                None => {}
+                Ok(None) => {}
+                Err(fault) => {
+                    self.coming.refuse();
+                    return Poll::Ready(Heard::Refused(fault));
+                }
             }
-            let new = self.read.get(self.looked..).unwrap_or_default();
-            // An empty line between requests is none.
-            let begins = self.head_since.is_none() && new.iter().any(|b| !b"\r\n".contains(b));
-            if begins {
-                self.head_since = Some(Instant::now());
+            if !self.read.is_empty() {
+                self.head_since.get_or_insert_with(Instant::now);
+            } else if self.was_used {
+                self.head_since = None;
             }
-            if !self.coming.grow(new.len()) {
+            if !self.coming.grow(self.read.len().saturating_sub(self.counted)) {
                 return Poll::Ready(Heard::Nothing);
             }
-            self.looked = self.read.len();
+            self.counted = self.read.len();
             match self.poll_more(cx) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(_) => return Poll::Ready(Heard::Nothing),
-                Poll::Pending => return self.poll_patience(cx, crowd),
+                Poll::Pending => return self.poll_patience(cx),
             }
         }
+    }
+
+    /// Where the head ends, if all of it is there.
+    fn find_head(&mut self) -> Result<Option<usize>, HeadFault> {
+        if self.scan.skip_empty_lines(&mut self.read)? {
+            (self.counted, self.fresh) = (0, 0);
+        }
+        self.scan.find_end(&self.read)
     }
 
     /// Reads what there is. 0 is the end.
@@ -188,7 +197,7 @@ impl Wire {
     }
 
     /// Ready when it has waited for long enough.
-    fn poll_patience(&mut self, cx: &mut Context<'_>, crowd: &Crowd) -> Poll<Heard> {
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
         loop {
             let look = self.head_since.map(|since| since + self.head_time);
             if look.is_some_and(|look| look < self.timer.deadline()) {
@@ -201,10 +210,12 @@ impl Wire {
                 Some(look) => self.timer.as_mut().reset(look),
                 None => {
                     let waited = now.duration_since(self.waits_since);
-                    if crowd.sends_away(waited) {
+                    let limiter = self.permit.limiter();
+                    if limiter.is_idle_expired(waited) {
+                        limiter.count_idle_close(waited);
                         return Poll::Ready(Heard::Nothing);
                     }
-                    self.timer.as_mut().reset(now + crowd.patience().min(IDLE_LOOK));
+                    self.timer.as_mut().reset(now + limiter.idle_timeout().min(IDLE_LOOK));
                 }
             }
         }
@@ -309,19 +320,6 @@ fn spare(bytes: usize) -> BytesMut {
         return spare;
     }
     BytesMut::with_capacity(bytes.next_power_of_two())
-}
-
-/// Where the head ends, if it is there. An error if it is none of ours: lines may end with a bare
-/// LF ([RFC 9112, section 2.2](https://www.rfc-editor.org/rfc/rfc9112#section-2.2)), and seldom do.
-fn head_end(read: &[u8], looked: usize) -> Option<Result<usize, ()>> {
-    for at in memchr::memchr_iter(b'\n', read.get(looked..)?) {
-        match read.get(..=looked + at)? {
-            [.., b'\r', b'\n', b'\r', b'\n'] => return Some(Ok(looked + at + 1)),
-            [.., b'\r', b'\n'] => {}
-            _ => return Some(Err(())),
-        }
-    }
-    None
 }
 
 /// The body of a request, read when it is asked for.

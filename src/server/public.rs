@@ -25,7 +25,6 @@ use actix_web::{
     web,
 };
 use actix_web_lab::middleware::CatchPanic;
-use bytes::Bytes;
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use rustls::ServerConfig;
 
@@ -34,11 +33,11 @@ use crate::{
     accept::{Accepted, Acceptor},
     address::network,
     config::Config,
-    connection::{Connection, HEADS_MAX_BYTES, Heads, Socket, Transport},
+    connection::{Connection, ConnectionLimiter, HEADS_MAX_BYTES, Heads, Socket, Transport},
     counts::Counts,
     front::Front,
     guard::HeadLimits,
-    http1::{Crowd, Http1, Peer},
+    http1::{HandedOver, Http1, Peer},
     http2::Http2,
     hub::Hub,
     inlet::push::Inlet,
@@ -104,7 +103,12 @@ pub(super) fn server(
 
 /// Of each worker; connections are spread over them in turn.
 fn connections_max(config: &Config) -> usize {
-    config.subscribers_max.div_ceil(config.workers) + config.connections_beside_streams
+    streams_max(config) + config.connections_beside_streams
+}
+
+/// A worker's share of all streams.
+fn streams_max(config: &Config) -> usize {
+    config.subscribers_max.div_ceil(config.workers)
 }
 
 /// A worker: what it has for as long as it runs, and how it serves a connection.
@@ -112,11 +116,11 @@ async fn connections(
     public: Arc<Public>,
 ) -> Result<impl Service<TcpStream, Response = (), Error = ()>, ()> {
     let config = &public.config;
+    let limiter = limiter(&public);
     let stall_watch = Rc::new(StallWatch::new(ConnectionLimits {
         head_time: config.head_time,
         slow_heads: public.metrics.limit("head-time"),
-        beside_streams: config.connections_beside_streams,
-        crowded_out: public.metrics.limit("connections-beside-streams"),
+        limiter: Rc::clone(&limiter),
     }));
     let worker = Worker::new(public.hub.add_shard(), Rc::clone(&stall_watch));
     spawn(public.health.heartbeats().add(Instant::now()).run());
@@ -129,12 +133,13 @@ async fn connections(
         full: public.metrics.limit("http2-streams-max"),
         stall: config.stall,
         hub: public.hub.clone(),
+        limiter: Rc::clone(&limiter),
     });
-    let http1 = own_http1(&public, &front, {
+    let http1 = own_http1(&public, &front, limiter, {
         let (actix, stall_watch) = (Rc::clone(&actix), Rc::clone(&stall_watch));
         let heads = public.heads.clone();
-        move |io, ahead, peer| {
-            let socket = Socket::new(Transport::Plain(io), ahead, false, &heads);
+        move |HandedOver { io, ahead, peer, permit }| {
+            let socket = Socket::new(Transport::Plain(io), ahead, false, &heads, permit);
             stall_watch.add(socket.connection());
             Box::pin(actix.call((socket, peer)).map(heed))
         }
@@ -160,15 +165,16 @@ async fn connections(
                 public.metrics.limit("connections-per-address").inc();
                 return Ok(());
             };
+            let Some(permit) = http1.try_acquire() else { return Ok(()) };
             let transport = match transport {
                 Transport::Plain(io) if !is_http2 && public.config.lean_streams => {
                     let peer = Box::new(Peer { address: peer, counted });
-                    Box::pin(http1.serve(io, ahead, peer)).await;
+                    Box::pin(http1.serve(io, ahead, peer, permit)).await;
                     return Ok(());
                 }
                 transport => transport,
             };
-            let socket = Socket::new(transport, ahead, is_http2, &public.heads);
+            let socket = Socket::new(transport, ahead, is_http2, &public.heads, permit);
             watch.add(socket.connection());
             if is_http2 {
                 heed(Box::pin(http2.serve(socket, peer, &front)).await);
@@ -180,6 +186,15 @@ async fn connections(
         })
     });
     service.new_service(()).await
+}
+
+/// The limit of a worker's connections.
+fn limiter(public: &Public) -> Rc<ConnectionLimiter> {
+    ConnectionLimiter::new(
+        streams_max(&public.config),
+        public.config.connections_beside_streams,
+        public.metrics.limit("connections-beside-streams"),
+    )
 }
 
 /// HTTP/1.1 as actix serves it.
@@ -220,7 +235,8 @@ fn heed<E: std::fmt::Display>(ended: Result<(), E>) {
 fn own_http1<S>(
     public: &Public,
     front: &Rc<S>,
-    actix: impl Fn(TcpStream, Bytes, Option<SocketAddr>) -> LocalBoxFuture<'static, ()> + 'static,
+    limiter: Rc<ConnectionLimiter>,
+    actix: impl Fn(HandedOver) -> LocalBoxFuture<'static, ()> + 'static,
 ) -> io::Result<Rc<Http1<S>>>
 where
     S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
@@ -249,11 +265,7 @@ where
         lean,
         heads: public.heads.clone(),
         actix: Box::new(actix),
-        crowd: Crowd::new(
-            config.connections_beside_streams / 2,
-            connections_max(config),
-            public.metrics.limit("connections-beside-streams"),
-        ),
+        limiter,
     });
     drop(slot.set(Rc::downgrade(&http1)));
     Ok(http1)

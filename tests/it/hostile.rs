@@ -2,6 +2,7 @@
 //! memory is back to within [`KEPT_MAX_KIB`](crate::support::victim::KEPT_MAX_KIB) of what it was.
 
 mod content;
+mod heads;
 mod identity;
 
 use std::{

@@ -247,3 +247,72 @@ async fn an_http2_head_has_a_size_when_unfolded() {
     driver.abort();
     assert_eq!(gateway.get("/healthz", &[]).status, 200);
 }
+
+/// A plain connection that has asked once and says nothing more.
+fn idle(address: SocketAddr, request: &str) -> TcpStream {
+    let mut socket = http1::connect(address);
+    socket.write_all(request.as_bytes()).unwrap();
+    assert_ne!(socket.read(&mut [0; 512]).unwrap(), 0);
+    socket
+}
+
+/// Of each protocol so few that none alone has too many: together they have, and idle ones of each
+/// are closed.
+#[test]
+fn connections_of_all_protocols_are_limited_together() {
+    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let healthz = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    // Handed to actix for its line ends.
+    let odd = healthz.replace("\r\n", "\n");
+    let few = [("workers", "1"), ("subscribers-max", "1"), ("connections-beside-streams", "16")];
+    let gateway = Gateway::dev(&few);
+    let kinds = [healthz, &odd, preface];
+    let mut held: Vec<_> = kinds
+        .into_iter()
+        .flat_map(|request| (0..4).map(move |_| request))
+        .map(|request| idle(gateway.address, request))
+        .collect();
+    let is_closed = |socket: &mut TcpStream| loop {
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        match socket.read(&mut [0; 512]) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(err) => return err.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    };
+    // They are closed until there are few again.
+    let start = Instant::now();
+    while held.iter_mut().filter_map(|socket| is_closed(socket).then_some(())).count() < 4 {
+        assert!(start.elapsed() < PATIENCE, "idle ones are kept, although there are many");
+    }
+    assert!(0.0 < gateway.metric(&met("connections-beside-streams")));
+}
+
+/// The number of all is that of streams and that of connections beside them, whatever they speak.
+#[test]
+fn a_worker_has_so_many_connections() {
+    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let few = [("workers", "1"), ("subscribers-max", "1"), ("connections-beside-streams", "16")];
+    let gateway = Gateway::dev(&few);
+    let stream = gateway.events("");
+    // They have begun a head, so none is idle.
+    let begin = |bytes: &str| {
+        let mut socket = http1::connect(gateway.address);
+        socket.write_all(bytes.as_bytes()).unwrap();
+        socket
+    };
+    let mut held: Vec<_> = (0..8).map(|_| begin("GET /healthz HTTP/1.1\r\n")).collect();
+    held.extend((0..8).map(|_| idle(gateway.address, preface)));
+    let refused = || {
+        let mut socket = begin("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        !matches!(socket.read(&mut [0; 512]), Ok(1..))
+    };
+    assert!(refused(), "one more than there may be");
+    drop(held.pop());
+    drop(stream);
+    let start = Instant::now();
+    while refused() {
+        assert!(start.elapsed() < PATIENCE, "there is room again");
+    }
+}

@@ -27,8 +27,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("proxy_protocol", &["burst"]),
     ("accept", &["config", "connection", "proxy_protocol"]),
     ("guard", &["config", "problem"]),
-    ("front", &["config", "connection", "guard", "inlet"]),
-    ("http1", &["http1", "connection", "counts", "outlet"]),
+    ("front", &["config", "connection", "guard", "inlet", "problem"]),
+    ("http1", &["http1", "connection", "counts", "outlet", "problem"]),
     ("http2", &["http2", "clock", "connection", "hub"]),
     ("hub", &["hub", "budget", "event", "message"]),
     (

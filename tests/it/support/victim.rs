@@ -119,6 +119,13 @@ impl Victim {
         panic!("a normal client waited for {took:?}");
     }
 
+    /// Nothing that was sent to it has made it panic.
+    pub fn has_not_panicked(&self) {
+        let log = self.process.log();
+        let panics: Vec<_> = log.iter().filter(|line| line.contains("panicked")).collect();
+        assert!(panics.is_empty(), "{panics:?}");
+    }
+
     /// After an attack: normal clients are served, and the memory is back.
     pub fn has_recovered(&self) {
         self.has_recovered_but_for(KEPT_MAX_KIB);
@@ -131,6 +138,7 @@ impl Victim {
             (self.memory_kib() <= max).then_some(())
         });
         self.serves_a_normal_client();
+        self.has_not_panicked();
         eprintln!("{} KiB before the attack, {} after it", self.calm_kib, self.memory_kib());
     }
 }

@@ -1,0 +1,240 @@
+//! Heads that no decoder may see, and heads that never end: over the gateway's own HTTP/1, over
+//! actix' (`--lean-streams off`), and over TLS.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+use crate::support::{
+    eventually,
+    http1::{self, CLOSED},
+    tls::Certificate,
+    victim::Victim,
+};
+
+/// A gateway, and how bytes get to it.
+struct Way {
+    name: &'static str,
+    victim: Victim,
+    tls: Option<(Certificate, Arc<ClientConfig>)>,
+}
+
+trait Socket: Read + Write + Send {}
+impl<S: Read + Write + Send> Socket for S {}
+
+const HEALTHZ: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+impl Way {
+    /// All there are, each with these flags.
+    fn all(flags: &[&str]) -> Vec<Self> {
+        let certificate = Certificate::new();
+        let (cert, key) = (certificate.cert.to_str().unwrap(), certificate.key.to_str().unwrap());
+        let with = |more: &[&str]| Victim::serve(&[flags, more].concat());
+        let on_tls = with(&["--tls-cert", cert, "--tls-key", key]);
+        let client = certificate.client(&["http/1.1"]);
+        vec![
+            Self { name: "plain", victim: with(&["--lean-streams", "on"]), tls: None },
+            Self { name: "actix", victim: with(&["--lean-streams", "off"]), tls: None },
+            Self { name: "TLS", victim: on_tls, tls: Some((certificate, client)) },
+        ]
+    }
+
+    fn connect(&self) -> Box<dyn Socket> {
+        let socket = http1::connect(self.victim.address);
+        self.wrap(socket)
+    }
+
+    fn wrap(&self, socket: TcpStream) -> Box<dyn Socket> {
+        let Some((_, client)) = &self.tls else { return Box::new(socket) };
+        let name = "localhost".try_into().unwrap();
+        let connection = ClientConnection::new(Arc::clone(client), name).unwrap();
+        Box::new(StreamOwned::new(connection, socket))
+    }
+
+    /// Sends bytes, and reads what comes until the server closes or says nothing for a while.
+    fn exchange(&self, bytes: &[u8]) -> String {
+        let socket = http1::connect(self.victim.address);
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let mut socket = self.wrap(socket);
+        socket.write_all(bytes).ok();
+        read_on(&mut *socket)
+    }
+}
+
+fn read_on(socket: &mut dyn Socket) -> String {
+    let mut text = Vec::new();
+    let ended = socket.read_to_end(&mut text);
+    let mut text = String::from_utf8_lossy(&text).into_owned();
+    // TLS is not always ended by a word of its own.
+    let cut = std::io::ErrorKind::UnexpectedEof;
+    if ended.map_or_else(|err| err.kind() == cut, |_| true) {
+        text.push_str(CLOSED);
+    }
+    text
+}
+
+/// Each is refused with an answer that says what is wrong and that the client gets to see, although
+/// more of it was on its way.
+#[test]
+fn a_head_that_no_decoder_may_see_is_refused() {
+    let long = "x".repeat(100_000);
+    let fields = (0..200).map(|n| format!("X-{n}: y\r\n")).collect::<String>();
+    let values = (0..4).map(|n| format!("X-{n}: {}\r\n", &long[..50_000])).collect::<String>();
+    let head = |line: &str, fields: &str| format!("{line} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    let heads = [
+        (431, head("GET /events", &format!("{long}: y\r\n"))),
+        (431, head("GET /healthz", &format!("{}: y\r\n", &long[..65_536]))),
+        (431, head("POST /push/orders", &format!("{long}: y\r\n"))),
+        (431, head("GET /events", &format!("{long}\r\n"))),
+        (431, head("GET /events", &format!("{long}: y\r\n")).replace("\r\n", "\n")),
+        (431, head("GET /events", &format!("{long}: y\r\n")).replace("/1.1", "/1.0")),
+        (431, head("GET /events", &fields)),
+        (431, head("GET /events", &values)),
+        (431, format!("GET /events HTTP/1.1\r\nX: {long}{long}")),
+        (414, head(&format!("GET /{}", &long[..66_000]), "")),
+        (400, format!("{}{HEALTHZ}", "\r\n".repeat(20))),
+        (400, "\r".repeat(100_000)),
+    ];
+    let body = "POST /push/orders HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                1b\r\n{\"message\":{\"data\":\"eA==\"}}\r\n0\r\n\r\n";
+    for way in Way::all(&[]) {
+        for (status, head) in &heads {
+            for (before, answers) in [("", 1), (HEALTHZ, 2), (body, 2)] {
+                let text = way.exchange(format!("{before}{head}{HEALTHZ}").as_bytes());
+                let what = format!("{}: {:?} {text}", way.name, &head[..40]);
+                assert_eq!(text.matches("HTTP/1.").count(), answers, "{what}");
+                let answer = text.rsplit("HTTP/1.1 ").next().unwrap();
+                assert!(answer.starts_with(&status.to_string()), "{what}");
+                assert!(answer.contains("application/problem+json"), "{what}");
+                assert!(answer.ends_with(&format!("}}{CLOSED}")), "{what}");
+            }
+        }
+        assert!(0.0 < way.victim.limit_met("head-bytes-max"));
+        assert!(way.exchange(HEALTHZ.as_bytes()).starts_with("HTTP/1.1 200"), "{}", way.name);
+        way.victim.has_not_panicked();
+    }
+}
+
+/// What each byte does to a head, wherever it stands.
+#[test]
+fn no_byte_in_a_head_is_a_panic() {
+    for way in Way::all(&[]) {
+        for byte in 0..=u8::MAX {
+            for place in [
+                &b"G@T /events HTTP/1.0\r\n\r\n"[..],
+                b"GET /ev@nts HTTP/1.0\r\n\r\n",
+                b"GET /events?topic=@&@ HTTP/1.0\r\nHost: a\r\n\r\n",
+                b"POST /push/@?@=@ HTTP/1.0\r\nContent-Length: 0\r\n\r\n",
+                b"GET http://@:@/ HTTP/1.0\r\nHost: a@\r\n\r\n",
+                b"CONNECT @ HTTP/1.0\r\n\r\n",
+                b"OPTIONS /events HTTP/1.0\r\nOrigin: @\r\nAccess-Control-Request-Method: @\r\n\
+                Access-Control-Request-Headers: @\r\nCookie: @\r\nAuthorization: @\r\n\
+                Last-Event-ID: @\r\nForwarded: @\r\nX-Forwarded-For: @\r\n@: b\r\n\r\n",
+            ] {
+                let bytes: Vec<_> =
+                    place.iter().map(|old| if *old == b'@' { byte } else { *old }).collect();
+                let mut socket = way.connect();
+                socket.write_all(&bytes).unwrap();
+                // A line end may make it a head that is not whole, and is not answered.
+                if !b"\r\n".contains(&byte) {
+                    assert!(0 < socket.read(&mut [0; 512]).unwrap(), "{}: {bytes:?}", way.name);
+                }
+            }
+        }
+        way.victim.has_not_panicked();
+    }
+}
+
+/// A normal head of 12 kB that comes in three segments: before the last one more of it is in than what
+/// each may have for nothing.
+fn answers_a_large_head(way: &Way) -> bool {
+    let head = format!(
+        "GET /healthz HTTP/1.1\r\nHost: a\r\nX: {}\r\nConnection: close\r\n\r\n",
+        "x".repeat(12_000)
+    );
+    let mut socket = way.connect();
+    for part in head.as_bytes().chunks(5_000) {
+        if socket.write_all(part).and_then(|()| socket.flush()).is_err() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    read_on(&mut *socket).starts_with("HTTP/1.1 200")
+}
+
+/// How many connections begin a head of so many bytes. The first ones take nearly all that heads may
+/// take, and the last ones what is left of it.
+const FILL: [(usize, usize); 4] = [(740, 100_000), (20, 30_000), (40, 10_000), (20, 8_600)];
+
+/// From many, behind a first request: none can keep what heads may take.
+#[test]
+fn heads_behind_a_request_give_back_what_they_take() {
+    let part = |bytes: usize| format!("GET /healthz HTTP/1.1\r\nX: {}", "x".repeat(bytes));
+    let stream = "GET /events HTTP/1.1\r\nHost: a\r\n\r\n";
+    let behind: [&dyn Fn(usize) -> String; 5] = [
+        &|bytes| format!("{HEALTHZ}{}", "\r".repeat(bytes)),
+        &|bytes| format!("{HEALTHZ}\r\n\r\n{}", part(bytes)),
+        &|bytes| format!("{HEALTHZ}{HEALTHZ}{}", part(bytes).replace("\r\n", "\n")),
+        &|bytes| format!("{stream}{}", part(bytes)),
+        // It is whole, and waits until the stream has ended.
+        &|bytes| format!("{stream}{}\r\nHost: a\r\n\r\n", part(bytes)),
+    ];
+    for way in Way::all(&["--head-time", "1 s"]) {
+        // As many handshakes take long.
+        let some = if way.tls.is_some() { &behind[1..2] } else { &behind[..] };
+        for (n, bytes) in some.iter().enumerate() {
+            let mut sockets = Vec::new();
+            for (count, size) in FILL {
+                for _ in 0..count {
+                    let socket = http1::connect(way.victim.address);
+                    socket.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+                    let mut socket = way.wrap(socket);
+                    // Whoever is refused may not be read to the end.
+                    socket.write_all(bytes(size).as_bytes()).and_then(|()| socket.flush()).ok();
+                    sockets.push(socket);
+                }
+            }
+            let what = format!("{}, {n}: a normal head is answered", way.name);
+            eventually(&what, || answers_a_large_head(&way).then_some(()));
+            if way.name == "actix" {
+                // It reads on behind a stream, and keeps what it reads: all but small ones are cut.
+                eventually("they are cut", || (way.victim.streams() <= 60.0).then_some(()));
+            }
+            drop(sockets);
+        }
+        way.victim.has_not_panicked();
+    }
+}
+
+/// The last part of a head, or of an empty line, comes never: byte by byte, behind a request.
+#[test]
+fn a_head_behind_a_request_has_a_time() {
+    for way in Way::all(&["--head-time", "500 ms"]) {
+        for rest in ["\r", "\r\n\r", "G", "GET /healthz HTTP/1.1\r\nHost: a\r\n"] {
+            let met = way.victim.limit_met("head-time");
+            let mut socket = way.connect();
+            socket.write_all(format!("{HEALTHZ}{rest}").as_bytes()).unwrap();
+            let text = read_on(&mut *socket);
+            assert!(text.starts_with("HTTP/1.1 200"), "{}: {rest:?}: {text}", way.name);
+            assert!(text.ends_with(CLOSED), "{}: {rest:?}: {text}", way.name);
+            eventually("it is counted", || (met < way.victim.limit_met("head-time")).then_some(()));
+        }
+        // Empty lines are skipped, and are no head: the connection stays.
+        let mut socket = way.connect();
+        socket.write_all(format!("{HEALTHZ}\r\n\r\n").as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+        socket.write_all(HEALTHZ.as_bytes()).unwrap();
+        let mut text = String::new();
+        let mut room = [0; 512];
+        while text.matches("HTTP/1.1 200").count() < 2 {
+            let read = socket.read(&mut room).unwrap();
+            assert_ne!(read, 0, "{}: closed after {text}", way.name);
+            text.push_str(&String::from_utf8_lossy(&room[..read]));
+        }
+    }
+}
