@@ -10,46 +10,26 @@
 //! The ring is the only queue: a subscriber is a cursor, and one that falls off the ring is told
 //! so.
 
-// How it is set up.
+pub mod auth;
+pub mod backplane;
+pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod http;
+pub mod hub;
+pub mod inlet;
+pub mod limits;
+pub mod model;
+pub mod net;
+pub mod outlet;
+pub mod server;
+pub mod stream;
+pub mod telemetry;
 
-pub mod logs;
+// How it is set up.
 
 // What arrives.
-pub mod message;
-
-pub mod inlet;
-
-pub mod backplane;
-
-pub mod hub;
 
 // What leaves.
-pub mod event;
-
-pub mod outlet;
 
 // Beside the data's way.
-pub mod accept;
-pub mod address;
-pub mod budget;
-pub mod burst;
-pub mod clock;
-pub mod connection;
-pub mod counts;
-pub mod front;
-pub mod guard;
-pub mod heartbeat;
-pub mod http1;
-pub mod http2;
-pub mod keys;
-pub mod metrics;
-pub mod ops;
-pub mod problem;
-pub mod proxy_protocol;
-pub mod rate;
-pub mod watch;
-
-pub mod server;
-
-pub mod cli;

@@ -6,7 +6,7 @@ use stream_events::cli::{self, Command};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os(), &cli::environment()) {
-        Ok(Command::Gateway(config)) => cli::gateway::run(*config),
+        Ok(Command::Gateway(config)) => cli::serve::run(*config),
         Ok(Command::Publish(publish)) => cli::publish::run(&publish),
         Ok(Command::Healthcheck(url)) => cli::healthcheck::run(&url),
         Err(stop) => stop.report(),

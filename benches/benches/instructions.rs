@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use gungraun::{library_benchmark, library_benchmark_group, main};
-use stream_events::{hub::Subscriber, message::Message};
+use stream_events::{hub::Subscriber, model::message::Message};
 use stream_events_bench::pure::{self, Place};
 
 #[library_benchmark]

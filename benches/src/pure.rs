@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use bytes::Bytes;
 use stream_events::{
-    event::{Draft, EventId},
     hub::{DedupLimits, Events, Hub, Limits, RingLimits, Shard, Start, Subscriber, Topics},
     inlet::envelope,
-    message::{Message, Topic},
+    model::{
+        event::{Draft, EventId},
+        message::{Message, Topic},
+    },
 };
 
 use crate::dialect::wrap;

@@ -8,14 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use tickets::{NotKept, TICKET_MAX, TICKETS_PER_HOLDER_MAX, Tickets};
+pub use crate::backplane::tickets::{NotKept, TICKET_MAX, TICKETS_PER_HOLDER_MAX, Tickets};
 
 use crate::{
     backplane::redis::Redis,
     clock,
-    event::EventId,
     hub::{Hub, Published},
-    message::Message,
+    model::{event::EventId, message::Message},
 };
 
 /// The log that a push must reach before it is acked. A closed set: one variant for each.

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     backplane::Unavailable,
-    counts::{Counts, One},
+    limits::concurrency::{Counts, One},
 };
 
 /// How long a ticket is good for.

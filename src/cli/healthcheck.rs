@@ -15,7 +15,7 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use crate::{
     cli::{self, Environment, block_on},
     config::{BadConfig, Endpoints, Mode},
-    problem::error_chain,
+    http::problem::error_chain,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(3);

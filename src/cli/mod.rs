@@ -1,8 +1,8 @@
 //! The command line.
 
-pub mod gateway;
 pub mod healthcheck;
 pub mod publish;
+pub mod serve;
 
 use std::{collections::HashMap, ffi::OsString, process::ExitCode};
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{BadConfig, Mode, Texts, values::Values};
+use crate::config::{BadConfig, Mode, Texts, parse::Values};
 
 /// Where a gateway can be asked whether it is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,8 @@
 //! Looking up one event by its id.
 
 use crate::{
-    event::EventId,
-    hub::{Hub, lock, rings::Rings},
-    message::Topic,
+    hub::{Hub, lock, store::rings::Rings},
+    model::{event::EventId, message::Topic},
 };
 
 impl Hub {
@@ -30,7 +29,7 @@ mod tests {
     use super::*;
     use crate::{
         hub::{DedupLimits, Limits, Published, RingLimits},
-        message::Message,
+        model::message::Message,
     };
 
     #[test]

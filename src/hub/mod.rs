@@ -1,20 +1,10 @@
 //! The meeting point: messages come in, get an id and a place in their topic's ring, and are read
 //! from there by every subscriber.
 
-mod bell;
-mod block;
-mod channel;
-mod dedup;
-mod group;
-mod groups;
+mod fanout;
 mod lookup;
-mod read;
-mod ring;
-mod rings;
-mod shard;
-mod subscriber;
-mod timeline;
-mod topics;
+mod store;
+mod topic_set;
 
 use std::{
     rc::Rc,
@@ -25,26 +15,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use block::{BLOCK_MAX_BYTES, Block, Events};
-pub use dedup::DedupLimits;
-pub use group::{Cohort, Group, Listener};
-pub use read::{Gap, GapReason, Position};
-pub use ring::RingLimits;
-pub use rings::{Limits, Published, Stats};
-pub use shard::{Read, Shard};
-pub use subscriber::{Reader, Start, Subscriber};
+pub use crate::hub::fanout::batch::{BLOCK_MAX_BYTES, Block, Events};
+pub use crate::hub::fanout::group::{Cohort, Group, Listener};
+pub use crate::hub::fanout::shard::{Read, Shard};
+pub use crate::hub::fanout::subscriber::{Reader, Start, Subscriber};
+pub use crate::hub::store::dedup::DedupLimits;
+pub use crate::hub::store::read::{Gap, GapReason, Position};
+pub use crate::hub::store::ring::RingLimits;
+pub use crate::hub::store::rings::{Limits, Published, Stats};
+pub use crate::hub::topic_set::Topics;
 use tokio::sync::Notify;
-pub use topics::Topics;
 
 use crate::{
-    budget::{Budget, Claim},
-    event::{Draft, Event, EventId},
     hub::{
-        bell::Bell,
-        read::{Cursor, Found},
-        rings::Rings,
+        fanout::notifier::Bell,
+        store::{
+            read::{Cursor, Found},
+            rings::Rings,
+        },
     },
-    message::Message,
+    limits::budget::{Budget, Claim},
+    model::{
+        event::{Draft, Event, EventId},
+        message::Message,
+    },
 };
 
 /// The hub. A clone is another handle on the same one.

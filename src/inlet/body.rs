@@ -15,7 +15,7 @@ use actix_http::Payload;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 
-use crate::budget::{Budget, Claim};
+use crate::limits::budget::{Budget, Claim};
 
 /// Why a body was not received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

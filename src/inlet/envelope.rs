@@ -14,7 +14,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::message::{Message, Topic};
+use crate::model::message::{Message, Topic};
 
 /// Why a body is not a message.
 #[derive(Debug, PartialEq, Eq)]

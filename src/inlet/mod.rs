@@ -2,6 +2,5 @@
 
 pub mod body;
 pub mod envelope;
-pub mod oidc;
 pub mod push;
 pub mod unwrapped;

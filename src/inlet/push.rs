@@ -20,21 +20,22 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 
 use crate::{
-    address::client_address,
+    auth::push::{Denied, Verifier},
     backplane::{Backplane, Confirmed},
-    burst::Burst,
     clock,
     config::{PUSH_BODY_MAX_BYTES, Poison as OnPoison},
+    http::{
+        client_address::client_address,
+        problem::{come_back_later, problem, problem_with},
+    },
     inlet::{
         body::{self, Body, BodyLimits, InFlight, Unreceived},
         envelope::{self, Poison, PoisonReason, Refused},
-        oidc::{Denied, Verifier},
         unwrapped,
     },
-    message::{BadTopic, Message, Topic},
-    metrics::Metrics,
-    problem::{come_back_later, problem, problem_with},
-    rate::Rate,
+    limits::rate::Rate,
+    model::message::{BadTopic, Message, Topic},
+    telemetry::{metrics::Metrics, throttle::Burst},
 };
 
 /// What the push routes need.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::{
     inlet::envelope::{Refused, parse_time, topic_of},
-    message::{Message, Topic},
+    model::message::{Message, Topic},
 };
 
 /// Pub/Sub's own headers, in a subscription with `--push-no-wrapper-write-metadata`.

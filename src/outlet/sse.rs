@@ -12,24 +12,27 @@ use rand::RngExt as _;
 use tokio::time::Instant;
 
 use crate::{
-    address::client_address,
-    clock,
-    connection::Connection,
-    hub::{Shard, Topics},
-    outlet::{
-        Outlet, TOO_OFTEN,
+    auth::{
         access::{self, NotYours},
-        blocks::{self, End},
         grant::Grant,
-        lean::{Behind, Hatch, Left},
+        reader::Denied,
+    },
+    clock,
+    http::{
+        client_address::client_address,
+        problem::{come_back_later, problem, problem_with},
+    },
+    hub::{Shard, Topics},
+    net::{connection::Connection, reaper::StallWatch},
+    stream::{
+        Outlet, TOO_OFTEN,
+        control::{self, End},
         lease::Terms,
-        opening::{Opening, Wanted},
-        query::{Asked, BadRequest},
-        token::Denied,
+        open::{Opening, Wanted},
+        reactor::{Behind, Hatch, Left},
+        request::{Asked, BadRequest},
         turns::{Turn, Turns},
     },
-    problem::{come_back_later, problem, problem_with},
-    watch::StallWatch,
 };
 
 /// What the route needs of the worker it runs on.
@@ -142,7 +145,7 @@ async fn admit(
 
 /// A refusal that passes, of what is no stream.
 pub fn unready(text: &str) -> HttpResponse {
-    come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, blocks::refusal_wait())
+    come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, control::refusal_wait())
 }
 
 /// A refusal that lasts.
@@ -182,7 +185,13 @@ fn open(
     let counted = match outlet.limits.one_more(address, holder) {
         Ok(counted) => counted,
         Err(met) => {
-            return too_many(outlet, Some(asked), met.as_str(), met.text(), blocks::refusal_wait());
+            return too_many(
+                outlet,
+                Some(asked),
+                met.as_str(),
+                met.text(),
+                control::refusal_wait(),
+            );
         }
     };
     // Spread, so that streams that were opened together do not end together.
@@ -242,9 +251,9 @@ fn open(
 fn refuse(outlet: &Outlet, asked: &Asked, reason: End, text: &str) -> HttpResponse {
     outlet.metrics.streams_refused.with_label_values(&[reason.as_str()]).inc();
     if asked.is_event_source {
-        return response().force_close().body(blocks::refusal(asked.id, reason));
+        return response().force_close().body(control::refusal(asked.id, reason));
     }
-    come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, blocks::refusal_wait())
+    come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, control::refusal_wait())
 }
 
 /// As [`refuse`], of one that has as many streams as it may, or asks too often.
@@ -257,7 +266,7 @@ fn too_many(
 ) -> HttpResponse {
     outlet.metrics.streams_refused.with_label_values(&[reason]).inc();
     if let Some(asked) = asked.filter(|asked| asked.is_event_source) {
-        return response().force_close().body(blocks::refusal(asked.id, End::Busy));
+        return response().force_close().body(control::refusal(asked.id, End::Busy));
     }
     come_back_later(StatusCode::TOO_MANY_REQUESTS, text, wait)
 }

@@ -1,9 +1,12 @@
 //! Runs the gateway: its listeners, its workers, and the order of shutdown in one place.
 
+mod components;
+pub mod dispatch;
+pub mod health;
+pub mod heartbeat;
 mod listeners;
-mod parts;
-mod public;
 mod routes;
+mod worker;
 
 use std::{
     io,
@@ -12,13 +15,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::server::components::Parts;
+pub use crate::server::listeners::{ListenError, Listeners};
+use crate::server::routes::ops_routes;
 use actix_web::{App, HttpServer, dev::Server, web};
-pub use listeners::{ListenError, Listeners};
-use parts::Parts;
-use routes::ops_routes;
 use rustls::ServerConfig;
 
-use crate::{clock, config::Config, hub::Hub, inlet::push::Inlet, outlet::Outlet};
+use crate::{clock, config::Config, hub::Hub, inlet::push::Inlet, stream::Outlet};
 
 /// After the drain, for the last blocks to leave and for what is left to be closed by force.
 const FLUSH: Duration = Duration::from_millis(400);
@@ -38,7 +41,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let mut parts = Parts::new(&config).map_err(io::Error::other)?;
-    let public = public::server(&config, tls, listeners.public, &parts)?;
+    let public = worker::server(&config, tls, listeners.public, &parts)?;
     let ops = listeners.ops.map(|listener| ops_server(listener, &parts)).transpose()?;
     let handles: Vec<_> = ops.iter().chain([&public]).map(Server::handle).collect();
     let servers: Vec<_> = ops.into_iter().chain([public]).map(tokio::spawn).collect();

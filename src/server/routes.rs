@@ -9,11 +9,13 @@ use actix_web::{
 
 use crate::{
     config::{Mode, Origin},
-    guard::cors,
+    http::{
+        cors::cors,
+        problem::{problem, problem_with},
+    },
     inlet::push,
-    ops,
-    outlet::{page, renewals, sse},
-    problem::{problem, problem_with},
+    outlet::{demo, sse, tickets},
+    server::health,
 };
 
 /// Every route.
@@ -29,30 +31,30 @@ pub(super) fn public_routes(
         let by_post = |path| {
             web::resource(path)
                 .wrap(cors(mode, origins, &[Method::POST]))
-                .default_service(web::to(renewals::only_post))
+                .default_service(web::to(tickets::only_post))
         };
         let not_by_post = |path| web::resource(path).default_service(web::to(push::only_post));
         routes
             .service(events)
-            .service(by_post("/ticket").route(web::post().to(renewals::ticket)))
-            .service(by_post("/renew").route(web::post().to(renewals::renew)))
+            .service(by_post("/ticket").route(web::post().to(tickets::ticket)))
+            .service(by_post("/renew").route(web::post().to(tickets::renew)))
             .service(not_by_post("/push"))
             .service(not_by_post("/push/{topic}"))
             .configure(health_routes)
             .default_service(web::to(not_found));
         if mode == Mode::Dev {
             routes
-                .route("/", read().to(page::html))
-                .route("/page.js", read().to(page::script))
-                .route("/page.css", read().to(page::style))
-                .route("/page/topics", read().to(page::topics));
+                .route("/", read().to(demo::html))
+                .route("/page.js", read().to(demo::script))
+                .route("/page.css", read().to(demo::style))
+                .route("/page/topics", read().to(demo::topics));
         }
     }
 }
 
 pub(super) fn ops_routes(routes: &mut web::ServiceConfig) {
     routes
-        .route("/metrics", read().to(ops::metrics))
+        .route("/metrics", read().to(health::metrics))
         .configure(health_routes)
         .default_service(web::to(not_found));
 }
@@ -61,12 +63,13 @@ pub(super) fn ops_routes(routes: &mut web::ServiceConfig) {
 fn health_routes(routes: &mut web::ServiceConfig) {
     for path in ["/healthz", "/health"] {
         routes.service(
-            web::resource(path).route(read().to(ops::health)).default_service(only_read()),
+            web::resource(path).route(read().to(health::health)).default_service(only_read()),
         );
     }
     for path in ["/readyz", "/ready"] {
-        routes
-            .service(web::resource(path).route(read().to(ops::ready)).default_service(only_read()));
+        routes.service(
+            web::resource(path).route(read().to(health::ready)).default_service(only_read()),
+        );
     }
 }
 

@@ -8,12 +8,14 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use stream_events::{
-    event::{Draft, EventId},
     hub::{
         BLOCK_MAX_BYTES, DedupLimits, Events, Gap, GapReason, Hub, Limits, Published, Read,
         RingLimits, Shard, Start, Subscriber, Topics,
     },
-    message::{Message, Topic},
+    model::{
+        event::{Draft, EventId},
+        message::{Message, Topic},
+    },
 };
 
 pub const MINUTE_MS: u64 = 60_000;

@@ -4,9 +4,8 @@ use std::rc::Rc;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use stream_events::{
-    event::EventId,
     hub::{DedupLimits, Gap, Hub, Limits, RingLimits, Shard, Start, Subscriber, Topics},
-    message::TopicPattern,
+    model::{event::EventId, message::TopicPattern},
 };
 
 use crate::{

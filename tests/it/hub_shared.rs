@@ -8,7 +8,7 @@ use std::{
 
 use stream_events::{
     hub::{Cohort, Limits, Position, Reader, RingLimits, Start, Topics},
-    message::Topic,
+    model::message::Topic,
 };
 use tokio::task::{LocalSet, spawn_local, yield_now};
 

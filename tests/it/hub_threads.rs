@@ -10,8 +10,8 @@ use std::{
 };
 
 use stream_events::{
-    event::EventId,
     hub::{Limits, RingLimits, Start, Topics},
+    model::event::EventId,
 };
 
 use crate::{

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use stream_events::{
-    inlet::oidc::ALGORITHMS,
-    keys::{KeySource, KeyTimes, Keys, Lookup},
-    metrics::Metrics,
+    auth::{
+        jwks::{KeySource, KeyTimes, Keys, Lookup},
+        push::ALGORITHMS,
+    },
+    telemetry::metrics::Metrics,
 };
 
 use crate::support::{

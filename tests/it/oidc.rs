@@ -6,9 +6,11 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use stream_events::{
+    auth::{
+        jwks::{KeyTimes, Keys},
+        push::{Denied, Verifier},
+    },
     clock,
-    inlet::oidc::{Denied, Verifier},
-    keys::{KeyTimes, Keys},
 };
 
 use crate::support::{

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
-use stream_events::{heartbeat::Heartbeats, ops::Health};
+use stream_events::server::{health::Health, heartbeat::Heartbeats};
 
 use crate::support::{
     eventually,
@@ -115,7 +115,7 @@ fn a_worker_that_hangs_is_seen() {
     let server = std::thread::spawn(move || {
         actix_web::rt::System::new().block_on(async {
             let app = move || {
-                let route = actix_web::web::get().to(stream_events::ops::health);
+                let route = actix_web::web::get().to(stream_events::server::health::health);
                 actix_web::App::new().app_data(health.clone()).route("/healthz", route)
             };
             let server = actix_web::HttpServer::new(app).workers(1).disable_signals();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use proptest::prelude::*;
-use stream_events::{
+use stream_events::model::{
     event::{Draft, EventId},
     message::Message,
 };

@@ -15,7 +15,7 @@ use stream_events::{
         envelope::{self, PoisonReason, Refused},
         unwrapped,
     },
-    message::{Message, Topic},
+    model::message::{Message, Topic},
 };
 
 /// See the module.

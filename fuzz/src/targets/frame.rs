@@ -5,7 +5,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
-use stream_events::{
+use stream_events::model::{
     event::{Draft, EventId},
     message::Message,
 };

@@ -4,8 +4,10 @@
 use actix_web::http::Uri;
 use stream_events::{
     config::Origin,
-    event::{EventId, HISTORY_MAX},
-    message::{Topic, TopicPattern},
+    model::{
+        event::{EventId, HISTORY_MAX},
+        message::{Topic, TopicPattern},
+    },
 };
 
 /// See the module.

@@ -6,10 +6,12 @@ use std::{sync::LazyLock, time::Duration};
 use jsonwebtoken::Algorithm;
 use serde_json::Value;
 use stream_events::{
+    auth::{
+        jwks::{KeySource, KeyTimes, Keys},
+        push::{ALGORITHMS, Verifier},
+    },
     clock,
-    inlet::oidc::{ALGORITHMS, Verifier},
-    keys::{KeySource, KeyTimes, Keys},
-    metrics::Metrics,
+    telemetry::metrics::Metrics,
 };
 use tokio::runtime::{Builder, Runtime};
 

@@ -16,11 +16,10 @@ use actix_web::{
     test::TestRequest,
 };
 use stream_events::{
-    address::client_address,
-    event::EventId,
+    http::client_address::client_address,
     hub::Start,
-    message::Topic,
-    outlet::query::{Asked, BadRequest},
+    model::{event::EventId, message::Topic},
+    stream::request::{Asked, BadRequest},
 };
 
 /// The nearest proxy.

@@ -9,15 +9,15 @@ use actix_web::{http::header::HeaderValue, test::TestRequest};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::Value;
 use stream_events::{
-    clock,
-    config::Mode,
-    guard::Pages,
-    message::TopicPattern,
-    outlet::{
+    auth::{
         access::{Access, TokenCookie},
         grant::{Grant, Holder},
-        token::{TokenKeys, Tokens, load_key},
+        reader::{TokenKeys, Tokens, load_key},
     },
+    clock,
+    config::Mode,
+    http::cors::Pages,
+    model::message::TopicPattern,
 };
 use tokio::runtime::{Builder, Runtime};
 

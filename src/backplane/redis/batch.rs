@@ -14,7 +14,7 @@ use crate::{
             tail::Lost,
         },
     },
-    event::EventId,
+    model::event::EventId,
 };
 
 /// What was read at once.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use redis::{Cmd, FromRedisValue as _, Value};
 
-use crate::message::Message;
+use crate::model::message::Message;
 
 /// The form of entries that this program writes and reads. Others are of a newer program, in the
 /// middle of an upgrade, or of none.

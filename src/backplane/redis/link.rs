@@ -11,7 +11,7 @@ use redis::{
 use crate::{
     backplane::Renewal,
     config::{Password, Redis as Options},
-    event::EventId,
+    model::event::EventId,
 };
 
 /// How long a connection, its handshake included, may take.

@@ -18,11 +18,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backoff::Backoff;
-pub use link::BadLink;
-use link::{Dialer, Link};
+use crate::backplane::redis::backoff::Backoff;
+pub use crate::backplane::redis::link::BadLink;
+use crate::backplane::redis::link::{Dialer, Link};
+use crate::backplane::redis::tail::{Progress, Tail};
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
-use tail::{Progress, Tail};
 use tokio::{
     sync::{Mutex, Notify, mpsc},
     task::JoinSet,
@@ -30,12 +30,10 @@ use tokio::{
 
 use crate::{
     backplane::{Confirmed, NotKept, Renewal, Unavailable, Unconfirmed},
-    burst::Burst,
     config::Redis as Options,
-    event::EventId,
     hub::Hub,
-    message::Message,
-    metrics::Metrics,
+    model::{event::EventId, message::Message},
+    telemetry::{metrics::Metrics, throttle::Burst},
 };
 
 /// How long Redis may take to confirm a push. Pub/Sub waits for 10 s by default.

@@ -23,9 +23,9 @@ use crate::{
         },
     },
     clock,
-    event::EventId,
     hub::{GapReason, Hub},
-    metrics::Metrics,
+    model::event::EventId,
+    telemetry::metrics::Metrics,
 };
 
 /// The longest that the server is asked to wait for an entry. Often enough to find out that it is

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redis::{RedisResult, cmd};
 
-use super::link::{Dialer, Link};
+use crate::backplane::redis::link::{Dialer, Link};
 use crate::backplane::{TICKET_MAX, TICKETS_PER_HOLDER_MAX};
 
 impl Dialer {

@@ -8,8 +8,8 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::json;
 use stream_events::{
-    accept::load_tls,
     config::{Config, Mode, Texts},
+    net::accept::load_tls,
     server::{self, Listeners},
 };
 use tokio::sync::oneshot;

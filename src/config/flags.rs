@@ -1,0 +1,396 @@
+//! The table of all knobs: the command line, the environment and the checks come from it.
+
+use crate::config::flag::{Knob, knob};
+
+/// All knobs, in the order of the help.
+pub const KNOBS: &[Knob] = &[
+    knob(
+        "listen",
+        "ADDR",
+        Some("0.0.0.0:8080"),
+        "Address and port of the public listener, for HTTP/1.1 and HTTP/2, without TLS unless \
+         --tls-cert is given. A port alone (3000) keeps the default address. If PORT is set in the \
+         environment (Cloud Run), it is the default port",
+    )
+    .dev("127.0.0.1:8080"),
+    knob(
+        "port",
+        "PORT",
+        Some(""),
+        "Port of the public listener, on the default address. Give --port or --listen, not both",
+    ),
+    knob(
+        "ops-listen",
+        "ADDR|off",
+        Some("0.0.0.0:9090"),
+        "Address and port of the listener for /metrics, /healthz and /readyz. The public listener \
+         answers /healthz and /readyz too",
+    )
+    .dev("off"),
+    knob(
+        "tls-cert",
+        "FILE",
+        Some(""),
+        "File with the certificate chain (PEM). The public listener then speaks TLS only, with \
+         HTTP/2 and HTTP/1.1. Needs --tls-key. The gateway reads both files once, at the start",
+    ),
+    knob("tls-key", "FILE", Some(""), "File with the private key (PEM) of --tls-cert"),
+    knob(
+        "proxy-protocol",
+        "off|on",
+        Some("off"),
+        "Set it to on if a proxy that forwards TCP (nginx stream, HAProxy, a TCP load balancer) \
+         sends a PROXY protocol header, version 1 or 2, on every connection. The gateway then \
+         closes connections without the header, also those of health checks",
+    ),
+    knob(
+        "push-auth",
+        "oidc|none",
+        None,
+        "Who may push. oidc: Pub/Sub, with a token of your service account. none: anyone",
+    )
+    .dev("none"),
+    knob(
+        "push-audience",
+        "TEXT",
+        Some(""),
+        "Audience that a push token must have, exactly: the subscription's \
+         --push-auth-token-audience, or the URL of its push endpoint if that is not set",
+    )
+    .many(),
+    knob(
+        "push-service-account",
+        "EMAIL",
+        Some(""),
+        "Service account that a push token must come from: the subscription's \
+         --push-auth-service-account",
+    )
+    .many(),
+    knob(
+        "push-jwks-url",
+        "URL",
+        Some("https://www.googleapis.com/oauth2/v3/certs"),
+        "URL of the keys that sign push tokens. It must be https, or http on loopback",
+    ),
+    knob(
+        "poison",
+        "ack|nack",
+        Some("ack"),
+        "What to do with a message that can never be used. ack: count it, log it and drop it. \
+         nack: refuse it; choose this only for a subscription with a dead-letter topic, because \
+         refused messages slow the whole subscription",
+    ),
+    knob(
+        "push-bytes-in-flight",
+        "SIZE",
+        Some("256 MiB"),
+        "Memory for all bodies of pushes being received. Over this limit, a push gets 503",
+    )
+    .from("16 MiB", "1 TiB"),
+    knob(
+        "read-auth",
+        "jwt|anonymous",
+        None,
+        "Who may read. jwt: readers with a valid token. anonymous: anyone",
+    )
+    .dev("anonymous"),
+    knob(
+        "read-jwks-url",
+        "URL",
+        Some(""),
+        "URL of the keys that sign readers' tokens. It must be https, or http on loopback",
+    ),
+    knob(
+        "read-key-file",
+        "FILE",
+        Some(""),
+        "File with the one key of readers' tokens, instead of --read-jwks-url: a public key (PEM), \
+         or a shared secret of at least 32 bytes for HS256",
+    ),
+    knob(
+        "read-audience",
+        "TEXT",
+        Some(""),
+        "Audience that a reader's token must have. Without this flag, any audience is accepted",
+    )
+    .many(),
+    knob(
+        "read-issuer",
+        "TEXT",
+        Some(""),
+        "Issuer that a reader's token must have. Without this flag, any issuer is accepted",
+    )
+    .many(),
+    knob(
+        "read-cookie",
+        "NAME",
+        Some(""),
+        "Cookie that may hold a reader's token. EventSource can send a cookie, but no header. \
+         Pages of other sites may use it only if --cors-origin lists them",
+    ),
+    knob(
+        "read-topics-claim",
+        "NAME",
+        Some("topics"),
+        "Claim of a reader's token that lists its topics: names, prefix.* or *. a.b is claim b in \
+         a",
+    ),
+    knob(
+        "cors-origin",
+        "ORIGIN",
+        Some(""),
+        "Origin of web pages that may read, such as https://app.example.com or \
+         https://*.example.com, with cookies too. Without this flag, all pages may read, but \
+         without cookies",
+    )
+    .many(),
+    knob("topic", "NAME", Some(""), "Topic to serve. Without this flag, all topics are served")
+        .many(),
+    knob("ring-events", "N", Some("1024"), "Events held for replay, for each topic")
+        .from("1", "10000000"),
+    knob("ring-bytes", "SIZE", Some("32 MiB"), "Bytes held for replay, for each topic")
+        .from("16 MiB", "1 TiB"),
+    knob("ring-age", "TIME", Some("15 min"), "How long an event is held for replay")
+        .from("1 s", "168 h"),
+    knob(
+        "ring-bytes-total",
+        "SIZE",
+        Some("512 MiB"),
+        "Bytes held for replay, for all topics together. Over this, the oldest events go",
+    )
+    .from("128 MiB", "1 TiB"),
+    knob(
+        "topics-max",
+        "N",
+        Some("10000"),
+        "Topics held at once. Over this limit, the topic that was idle for longest goes",
+    )
+    .from("1", "1000000"),
+    knob(
+        "dedup-age",
+        "TIME",
+        Some("30 min"),
+        "How long a message id is remembered, so that a message that Pub/Sub sends again is not \
+         shown twice. At least --ring-age",
+    )
+    .from("1 s", "168 h"),
+    knob("dedup-ids", "N", Some("100000"), "Message ids remembered, for each topic")
+        .from("1", "10000000"),
+    knob(
+        "dedup-ids-total",
+        "N",
+        Some("2000000"),
+        "Message ids remembered, for all topics together",
+    )
+    .from("1", "1000000000"),
+    knob(
+        "backplane",
+        "local|URL",
+        Some("local"),
+        "Where events are stored. local: in this process, for one replica only. A URL such as \
+         redis://10.0.0.3:6379/0: in Redis or Valkey, for several replicas. rediss:// uses TLS",
+    ),
+    knob(
+        "redis-ca",
+        "FILE",
+        Some(""),
+        "File with the certificates (PEM) to check a rediss:// server against",
+    ),
+    knob("redis-user", "NAME", Some(""), "User name for the Redis server"),
+    knob(
+        "redis-password-file",
+        "FILE",
+        Some(""),
+        "File with the password for the Redis server. The gateway reads it for each connection, so \
+         the password can change while the gateway runs",
+    ),
+    knob("redis-password", "TEXT", Some(""), "Password for the Redis server").secret(),
+    knob(
+        "redis-prefix",
+        "NAME",
+        Some("stream-events"),
+        "Prefix of all keys in Redis. Gateways with different prefixes can share a Redis server",
+    ),
+    knob("log-age", "TIME", Some("15 min"), "How long Redis keeps an event").from("1 min", "168 h"),
+    knob("log-events", "N", Some("1000000"), "Events that Redis keeps, for all topics together")
+        .from("1000", "1000000000"),
+    knob(
+        "log-bytes",
+        "SIZE",
+        Some("512 MiB"),
+        "Memory that Redis may use for events. The gateway checks it every 5 s",
+    )
+    .from("64 MiB", "1 TiB"),
+    knob(
+        "subscribers-max",
+        "N",
+        Some("20000"),
+        "Open streams at once. Over this limit, readers are told to come back later",
+    )
+    .from("1", "1000000"),
+    knob(
+        "followed-bytes-max",
+        "SIZE",
+        Some("64 MiB"),
+        "Memory for the topics that all streams follow: 512 bytes for each different set of topics \
+         on each worker, and 160 bytes and its name for each topic in it. Beyond it readers are \
+         told to come back later",
+    )
+    .from("64 KiB", "1 TiB"),
+    knob(
+        "streams-per-subject",
+        "N",
+        Some("100"),
+        "Open streams for each subject (sub) of readers' tokens, on one replica. A token \
+         without a subject counts for itself. 0: no limit",
+    )
+    .from("0", "1000000"),
+    knob(
+        "streams-per-address",
+        "N",
+        Some("0"),
+        "Open streams for each client address, on one replica. 0: no limit. Behind proxies, set \
+         --trusted-proxies too, or all clients count as one address",
+    )
+    .from("0", "1000000"),
+    knob(
+        "requests-per-address",
+        "N",
+        Some("0"),
+        "Requests per second to /events, /ticket and /renew, for each client address. 0: no limit. \
+         Behind proxies, set --trusted-proxies too",
+    )
+    .from("0", "1000000"),
+    knob(
+        "push-failures-per-address",
+        "N",
+        Some("100"),
+        "Pushes per second with an unknown or bad token, for each client address. 0: no limit",
+    )
+    .from("0", "1000000"),
+    knob(
+        "tickets-per-subject",
+        "N",
+        Some("10"),
+        "Tickets per second, for each subject of readers' tokens. A token without a subject \
+         counts for itself. 0: no limit. A subject has at most 500 unused tickets",
+    )
+    .from("0", "1000000"),
+    knob(
+        "connections-per-address",
+        "N",
+        Some("0"),
+        "Open connections, for each address that connects, which may be a proxy's. 0: no limit",
+    )
+    .from("0", "1000000"),
+    knob(
+        "connections-beside-streams",
+        "N",
+        Some("4096"),
+        "Connections of each worker, plain, TLS and HTTP/2, beside its share of --subscribers-max: \
+         pushes, probes, idle ones. New ones beyond the sum are closed. When more than half of N \
+         have no stream, those that were idle for a second are closed",
+    )
+    .from("16", "1000000"),
+    knob(
+        "trusted-proxies",
+        "N",
+        Some("0"),
+        "Number of proxies in front that add an address to X-Forwarded-For. Google's load balancer \
+         counts as 2. The client's address is this many from the right",
+    )
+    .from("0", "16"),
+    knob("topics-per-stream", "N", Some("1000"), "Topics that one reader may name")
+        .from("1", "100000"),
+    knob(
+        "head-bytes-max",
+        "SIZE",
+        Some("32 KiB"),
+        "Largest head of a request: its first line and headers. Pushes may have 128 KiB",
+    )
+    .from("1 KiB", "128 KiB"),
+    knob("query-bytes-max", "SIZE", Some("16 KiB"), "Largest query of a request; not for pushes")
+        .from("256 B", "64 KiB"),
+    knob("http2-streams-max", "N", Some("1000"), "Concurrent requests on one HTTP/2 connection")
+        .from("1", "100000"),
+    knob(
+        "hello-time",
+        "TIME",
+        Some("5 s"),
+        "Time that a new connection has for its PROXY header, TLS handshake and first bytes",
+    )
+    .from("100 ms", "5 min"),
+    knob("head-time", "TIME", Some("5 s"), "Time that a client has to send the head of a request")
+        .from("100 ms", "5 min"),
+    knob(
+        "body-time",
+        "TIME",
+        Some("60 s"),
+        "Time that a push has to send its body. (Pub/Sub's ack deadline is 10 s by default.)",
+    )
+    .from("1 s", "10 min"),
+    knob(
+        "keep-alive",
+        "TIME",
+        Some("15 s"),
+        "After this time of silence, the gateway sends a comment, so that no proxy closes the \
+         stream",
+    )
+    .from("1 s", "10 min"),
+    knob(
+        "stream-age-max",
+        "TIME",
+        Some("55 min"),
+        "Each stream ends at a random 80 to 100 % of this age (Cloud Run cuts it at 60 min)",
+    )
+    .from("1 s", "24 h"),
+    knob(
+        "stall",
+        "TIME",
+        Some("30 s"),
+        "How long a reader may take no bytes. Then the gateway ends its stream",
+    )
+    .from("1 s", "1 h"),
+    knob(
+        "drain-delay",
+        "TIME",
+        Some("0 s"),
+        "How long the gateway goes on serving after SIGTERM. /readyz answers 503 at once; a load \
+         balancer needs this time to notice (Kubernetes: 10 s)",
+    )
+    .from("0 s", "10 min"),
+    knob(
+        "drain",
+        "TIME",
+        Some("8 s"),
+        "Time over which streams end after --drain-delay. Connections that are left are then \
+         closed (Cloud Run kills after 10 s; Kubernetes: 20 s)",
+    )
+    .dev("0 s")
+    .from("0 s", "1 h"),
+    knob(
+        "join-max",
+        "TIME",
+        Some("5 ms"),
+        "Longest time that an overloaded worker waits before it writes, so that several events \
+         share a write. 0 ms: never",
+    )
+    .from("0 ms", "1 s"),
+    knob(
+        "lean-streams",
+        "on|off",
+        Some("on"),
+        "on: a stream over plain HTTP/1.1 takes about 0.5 KB. off: actix serves it, with about 12 \
+         KB, as it does over TLS",
+    ),
+    knob("workers", "N", Some("0"), "Threads that serve connections. 0: one for each core")
+        .from("0", "1024"),
+    knob("log-format", "json|text", Some("json"), "json: for Cloud Logging. text: for people")
+        .dev("text"),
+    knob(
+        "log-level",
+        "FILTER",
+        Some("info"),
+        "error, warn, info, debug or trace, also for a module: info,stream_events::inlet=debug",
+    ),
+];

@@ -1,0 +1,344 @@
+//! Reads the texts of knobs into values, and collects what is wrong with them.
+
+pub mod addresses;
+
+use std::{fmt::Display, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use bytesize::ByteSize;
+use jiff::SignedDuration;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{
+    Backplane, BadConfig, KNOBS, Knob, Mode, Password, PushAuth, ReadAuth, ReadJwt, ReadKeys,
+    Redis, Texts, TlsFiles,
+};
+
+/// The values read so far, and every problem met.
+pub(super) struct Values<'a> {
+    mode: Mode,
+    texts: &'a Texts,
+    problems: Vec<String>,
+}
+
+impl<'a> Values<'a> {
+    pub(super) fn new(mode: Mode, texts: &'a Texts) -> Self {
+        Self { mode, texts, problems: Vec::new() }
+    }
+
+    /// What was read, if nothing was wrong.
+    pub(super) fn finish<T>(self, config: T) -> Result<T, BadConfig> {
+        if self.problems.is_empty() { Ok(config) } else { Err(BadConfig(self.problems)) }
+    }
+
+    /// Adds a problem unless the condition holds. Not after other problems: a value that could not
+    /// be read stands in for its default, and what follows from that would only confuse.
+    pub(super) fn check(&mut self, holds: bool, problem: impl FnOnce() -> String) {
+        if !holds && self.problems.is_empty() {
+            self.problems.push(problem());
+        }
+    }
+
+    fn problem(&mut self, flag: &str, problem: impl Display) {
+        self.problems.push(format!("--{flag}: {problem}"));
+    }
+
+    fn knob(flag: &str) -> Option<&'static Knob> {
+        KNOBS.iter().find(|knob| knob.flag == flag)
+    }
+
+    fn default(&self, flag: &str) -> Option<&'static str> {
+        let knob = Self::knob(flag)?;
+        let dev = if self.mode == Mode::Dev { knob.dev } else { None };
+        dev.or(knob.default)
+    }
+
+    fn given(&self, flag: &str) -> Option<&'a str> {
+        self.texts.get(flag).and_then(|texts| texts.last()).map(String::as_str)
+    }
+
+    /// The given text or the default. None, and a problem, if there is neither.
+    fn text(&mut self, flag: &str) -> Option<&'a str> {
+        let text = self.given(flag).or_else(|| self.default(flag));
+        if text.is_none() {
+            let choices = Self::knob(flag).map_or("a value", |knob| knob.value);
+            self.problem(flag, format!("serve needs this flag. Choose one of: {choices}"));
+        }
+        text
+    }
+
+    /// All texts of a repeatable knob, without empty ones.
+    fn texts(&self, flag: &str) -> Vec<&'a str> {
+        let texts = self.texts.get(flag).into_iter().flatten();
+        texts.map(|text| text.trim()).filter(|text| !text.is_empty()).collect()
+    }
+
+    pub(super) fn many<T: FromStr<Err: Display>>(&mut self, flag: &str) -> Vec<T> {
+        let mut values = Vec::new();
+        if self.texts.contains_key(flag) && self.texts(flag).is_empty() {
+            self.problem(flag, "the value is empty. Give a value, or leave the flag out");
+        }
+        for text in self.texts(flag) {
+            match text.parse() {
+                Ok(value) => values.push(value),
+                Err(err) => self.problem(flag, err),
+            }
+        }
+        values
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T>(&mut self, flag: &str, choices: &[(&str, T)]) -> T
+    where
+        T: Clone,
+    {
+        let text = self.text(flag);
+        let found = choices.iter().find(|(word, _)| Some(*word) == text);
+        if let (None, Some(text)) = (found, text) {
+            let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+            self.problem(
+                flag,
+                format!("{text:?} is not known. Expected one of: {}", words.join(", ")),
+            );
+        }
+        // The value does not matter when there is a problem: `finish` gives none out then.
+        #[expect(clippy::indexing_slicing, reason = "every list of choices above has an entry")]
+        found.unwrap_or(&choices[0]).1.clone()
+    }
+
+    fn number<T: PartialOrd + Default>(
+        &mut self,
+        flag: &str,
+        form: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> T {
+        let Some(text) = self.text(flag) else { return T::default() };
+        let Some(value) = parse(text) else {
+            self.problem(flag, format!("{text:?} is not {form}"));
+            return self.default(flag).and_then(parse).unwrap_or_default();
+        };
+        if let Some((least, most)) = Self::knob(flag).and_then(|knob| knob.limits) {
+            let below = parse(least).is_some_and(|least| value < least);
+            let above = parse(most).is_some_and(|most| most < value);
+            if below || above {
+                self.problem(flag, format!("{text:?} is out of range. Expected {least} to {most}"));
+            }
+        }
+        value
+    }
+
+    pub(super) fn count(&mut self, flag: &str) -> usize {
+        self.number(flag, "a whole number", |text| text.trim().parse().ok())
+    }
+
+    pub(super) fn small_count(&mut self, flag: &str) -> u32 {
+        self.number(flag, "a whole number", |text| text.trim().parse().ok())
+    }
+
+    pub(super) fn bytes(&mut self, flag: &str) -> usize {
+        self.number(flag, "a size, as in 32 MiB", |text| {
+            usize::try_from(text.parse::<ByteSize>().ok()?.as_u64()).ok()
+        })
+    }
+
+    pub(super) fn duration(&mut self, flag: &str) -> Duration {
+        self.number(flag, "a time, as in 15 s, 10 min or 15 (seconds)", |text| {
+            if let Ok(seconds) = text.trim().parse() {
+                return Some(Duration::from_secs(seconds));
+            }
+            Duration::try_from(text.parse::<SignedDuration>().ok()?).ok()
+        })
+    }
+
+    pub(super) fn tls(&mut self) -> Option<TlsFiles> {
+        let mut file = |flag| self.text(flag).filter(|text| !text.is_empty()).map(PathBuf::from);
+        match (file("tls-cert"), file("tls-key")) {
+            (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+            (None, None) => None,
+            (Some(_), None) => {
+                self.problem("tls-cert", "the key is missing. Give --tls-key too");
+                None
+            }
+            (None, Some(_)) => {
+                self.problem("tls-key", "the certificate is missing. Give --tls-cert too");
+                None
+            }
+        }
+    }
+
+    pub(super) fn push_auth(&mut self) -> PushAuth {
+        if !self.choice("push-auth", &[("none", false), ("oidc", true)]) {
+            return PushAuth::None;
+        }
+        let audiences = self.many::<String>("push-audience");
+        let service_accounts = self.many::<String>("push-service-account");
+        if audiences.is_empty() {
+            self.problem("push-audience", "--push-auth oidc needs at least one audience");
+        }
+        if service_accounts.is_empty() {
+            // Without it any token that Google issued for our audience would do.
+            self.problem(
+                "push-service-account",
+                "--push-auth oidc needs at least one service account",
+            );
+        }
+        PushAuth::Oidc { audiences, service_accounts }
+    }
+
+    pub(super) fn read_auth(&mut self) -> ReadAuth {
+        let is_jwt = self.choice("read-auth", &[("anonymous", false), ("jwt", true)]);
+        let url = self.filled("read-jwks-url").map(str::to_owned);
+        let file = self.filled("read-key-file").map(PathBuf::from);
+        let audiences = self.many::<String>("read-audience");
+        let issuers = self.many::<String>("read-issuer");
+        let cookie = self.filled("read-cookie").map(str::to_owned);
+        let topics_claim = self.text("read-topics-claim").unwrap_or_default().to_owned();
+        if !is_jwt {
+            let given = url.is_some() || file.is_some() || cookie.is_some();
+            if given || !audiences.is_empty() || !issuers.is_empty() {
+                self.problem("read-auth", "anonymous checks no tokens, but flags for tokens are given. Choose jwt, or remove --read-jwks-url, --read-key-file, --read-cookie, --read-audience and --read-issuer");
+            }
+            return ReadAuth::Anonymous;
+        }
+        let keys = match (url, file) {
+            (Some(_), None) => ReadKeys::Url(self.jwks_url("read-jwks-url")),
+            (None, Some(path)) => ReadKeys::File(path),
+            _ => {
+                self.problem("read-auth", "jwt needs one of --read-jwks-url and --read-key-file");
+                ReadKeys::Url(String::new())
+            }
+        };
+        ReadAuth::Jwt(Box::new(ReadJwt { keys, audiences, issuers, cookie, topics_claim }))
+    }
+
+    /// Keys that came in clear text over a network would let anyone on the way sign tokens.
+    pub(super) fn jwks_url(&mut self, flag: &str) -> String {
+        let text = self.text(flag).unwrap_or_default();
+        let url = reqwest::Url::parse(text).ok();
+        let host = url.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
+        let loopback = host == "localhost"
+            || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        match url.as_ref().map(reqwest::Url::scheme) {
+            Some("https") => {}
+            Some("http") if loopback => {}
+            _ => self.problem(
+                flag,
+                format!("{text:?} must be an https URL, or an http URL on loopback"),
+            ),
+        }
+        text.to_owned()
+    }
+
+    pub(super) fn backplane(&mut self) -> Backplane {
+        const FLAG: &str = "backplane";
+        // Read whatever it is, so that what is wrong with them is told in any case.
+        let redis = Redis {
+            host: String::new(),
+            port: 6379,
+            database: 0,
+            tls: false,
+            ca: self.filled("redis-ca").map(PathBuf::from),
+            user: self.filled("redis-user").map(str::to_owned),
+            password: self.redis_password(),
+            prefix: self.redis_prefix(),
+            log_age: self.duration("log-age"),
+            log_events: self.count("log-events"),
+            log_bytes: self.bytes("log-bytes"),
+            dedup_age: self.duration("dedup-age"),
+        };
+        let text = self.text(FLAG).unwrap_or_default();
+        if text == "local" {
+            return Backplane::Local;
+        }
+        match redis_url(text, redis) {
+            Ok(redis) => Backplane::Redis(Box::new(redis)),
+            // Without the text, which may hold a password.
+            Err(problem) => {
+                self.problem(FLAG, problem);
+                Backplane::Local
+            }
+        }
+    }
+
+    fn filled(&mut self, flag: &str) -> Option<&'a str> {
+        self.text(flag).filter(|text| !text.is_empty())
+    }
+
+    fn redis_password(&mut self) -> Option<Password> {
+        const FILE: &str = "redis-password-file";
+        let file = self.filled(FILE).map(|path| Password::File(path.into()));
+        let text = self.filled("redis-password").map(|text| Password::Text(text.to_owned()));
+        if file.is_some() && text.is_some() {
+            self.problem(FILE, "STREAM_EVENTS_REDIS_PASSWORD is set too. Give only one of the two");
+        }
+        file.or(text)
+    }
+
+    /// It is written into a hash tag, so it may not end one.
+    fn redis_prefix(&mut self) -> String {
+        const FLAG: &str = "redis-prefix";
+        let text = self.text(FLAG).unwrap_or_default();
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+        if !(1..=64).contains(&text.len()) || !text.bytes().all(allowed) {
+            self.problem(
+                FLAG,
+                format!("{text:?} is not valid. Expected 1 to 64 letters, digits and - . _ :"),
+            );
+        }
+        text.to_owned()
+    }
+
+    pub(super) fn workers(&mut self) -> usize {
+        match self.count("workers") {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
+
+    pub(super) fn log_level(&mut self) -> String {
+        const FLAG: &str = "log-level";
+        let text = self.text(FLAG).unwrap_or_default();
+        if let Err(err) = EnvFilter::try_new(text) {
+            self.problem(FLAG, err);
+        }
+        text.to_owned()
+    }
+}
+
+fn redis_url(text: &str, redis: Redis) -> Result<Redis, &'static str> {
+    const FORM: &str = "expected local, or a URL such as redis://10.0.0.3:6379 or rediss://…";
+    let url = reqwest::Url::parse(text).map_err(|_| FORM)?;
+    let tls = match url.scheme() {
+        "redis" => false,
+        "rediss" => true,
+        _ => return Err(FORM),
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(
+            "the URL holds a user or a password, which would appear in logs. Use --redis-user \
+                    and --redis-password-file, or STREAM_EVENTS_REDIS_PASSWORD",
+        );
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("the URL has a query or a fragment. Remove it");
+    }
+    if redis.ca.is_some() && !tls {
+        return Err(
+            "redis:// does not use TLS, but --redis-ca is given. Use rediss://, or remove \
+                    --redis-ca",
+        );
+    }
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or(FORM)?;
+    let database = match url.path().trim_start_matches('/') {
+        "" => 0,
+        number => number
+            .parse::<u16>()
+            .map_err(|_| "the path must be the number of a database, as in /0")?,
+    };
+    Ok(Redis {
+        host: host.trim_matches(['[', ']']).to_owned(),
+        port: url.port().unwrap_or(redis.port),
+        database: database.into(),
+        tls,
+        ..redis
+    })
+}

@@ -1,0 +1,8 @@
+//! How a stored event reaches the subscribers on every worker.
+
+pub(crate) mod batch;
+pub(crate) mod group;
+pub(crate) mod groups;
+pub(crate) mod notifier;
+pub(crate) mod shard;
+pub(crate) mod subscriber;

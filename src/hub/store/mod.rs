@@ -1,0 +1,8 @@
+//! What the hub's one lock protects: the rings of all topics and the order over them.
+
+pub(crate) mod dedup;
+pub(crate) mod read;
+pub(crate) mod ring;
+pub(crate) mod rings;
+pub(crate) mod timeline;
+pub(crate) mod topic;

@@ -1,0 +1,265 @@
+//! Reading: what comes after a cursor, in the order over all topics, and what is missing of it.
+
+use std::{
+    ops::Bound::{Included, Unbounded},
+    sync::Arc,
+};
+
+use crate::{
+    hub::{
+        fanout::batch::BLOCK_MAX_BYTES,
+        store::{
+            rings::Rings,
+            topic::{Channel, Floor},
+        },
+        topic_set::{MERGED_MAX, Topics, Way},
+    },
+    model::{
+        event::{Event, EventId},
+        message::Topic,
+    },
+};
+
+/// A place in the order over all topics.
+#[derive(Debug, Clone, Copy)]
+pub struct Cursor {
+    /// Everything up to here was read, or told as missing.
+    pub after: EventId,
+    /// Of all losses up to this count its reader was told.
+    pub losses_seen: u64,
+}
+
+/// How far a reader is.
+#[derive(Debug, Clone, Copy)]
+pub struct Position {
+    pub(crate) cursor: Cursor,
+    /// The hub's version up to which everything was read. None while there is more to read at once.
+    pub(crate) complete_at: Option<u64>,
+}
+
+impl Position {
+    /// Whether the last read found nothing only because it stopped short of the head.
+    pub fn has_more(&self) -> bool {
+        self.complete_at.is_none()
+    }
+
+    /// Whether all was read that there was at a version of the hub.
+    pub fn is_complete_as_of(&self, version: u64) -> bool {
+        self.complete_at.is_some_and(|complete_at| version <= complete_at)
+    }
+
+    /// Everything up to here was read, or told as missing.
+    pub fn after(&self) -> EventId {
+        self.cursor.after
+    }
+}
+
+/// Events that a reader wanted are gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    pub reason: GapReason,
+    /// The topics that lost something; empty when it can be any that the reader follows.
+    pub topics: Vec<Topic>,
+    /// The cursor that something is missing after. None when it was not even an id.
+    pub after: Option<EventId>,
+    /// Nothing is missing after this.
+    pub upto: EventId,
+}
+
+/// Why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GapReason {
+    /// The rings are bounded, and they let go of it.
+    Evicted,
+    /// The cursor is from before this history began; all that is held follows.
+    Restart,
+    /// The cursor is no id, or beyond the newest one; reading goes on at the head.
+    UnknownId,
+    /// The log that this is a copy of may have forgotten something.
+    LogChanged,
+}
+
+/// What a read found beside events.
+#[derive(Debug)]
+pub struct Found {
+    /// To be told before any of the events.
+    pub gap: Option<Gap>,
+    /// There is more to read at once.
+    pub more: bool,
+}
+
+/// How many places of the timeline one read looks at, so that a reader of a quiet topic among busy
+/// ones does not hold the lock for long.
+const LOOKS_MAX: usize = 4_096;
+
+impl Rings {
+    /// Reads what comes after the cursor, and moves it: to the last event read, or to the head when
+    /// there is no more, but not beyond `upto`, which the cursor is before. All under one lock, so
+    /// the head cannot move on between the look into one ring and the look into the next, and ids
+    /// never decrease from one read to the next.
+    pub fn read(
+        &self,
+        topics: &Topics,
+        cursor: &mut Cursor,
+        upto: EventId,
+        out: &mut Vec<Arc<Event>>,
+    ) -> Found {
+        let gap = self.gap(topics, cursor);
+        cursor.losses_seen = self.losses;
+        let mut batch = Batch { out, bytes: 0, last: None, upto };
+        let stopped_at = match &topics.way {
+            Way::Few => self.read_merged(topics.names(), cursor.after, &mut batch),
+            Way::All | Way::Many(_) => self.read_timeline(topics, cursor.after, &mut batch),
+            Way::Matching(_) => match self.few_matching(topics) {
+                Some(names) => self.read_merged(&names, cursor.after, &mut batch),
+                None => self.read_timeline(topics, cursor.after, &mut batch),
+            },
+        };
+        // A cursor can be ahead of a copy that has yet to read as far.
+        cursor.after = stopped_at.unwrap_or(self.head.max(cursor.after));
+        Found { gap, more: stopped_at.is_some() }
+    }
+
+    /// The topics there are that match, unless they are too many to be merged. A reader that may
+    /// see a few of very many topics must not walk past the events of all the others.
+    fn few_matching(&self, topics: &Topics) -> Option<Vec<Topic>> {
+        let named = topics.names().iter().filter(|name| self.by_topic.contains_key(*name)).cloned();
+        let with = |prefix: &Arc<str>| {
+            let from_there = self.in_order.range::<str, _>((Included(&**prefix), Unbounded));
+            let prefix = Arc::clone(prefix);
+            from_there.take_while(move |topic| topic.as_str().starts_with(&*prefix)).cloned()
+        };
+        let all = named.chain(topics.prefixes().iter().flat_map(with));
+        let mut few: Vec<_> = all.take(MERGED_MAX + 1).collect();
+        let fit = few.len() <= MERGED_MAX;
+        // A name may have one of the prefixes too, and a prefix begin with another.
+        few.sort();
+        few.dedup();
+        fit.then_some(few)
+    }
+
+    /// Returns where it stopped short of the head.
+    fn read_merged(
+        &self,
+        names: &[Topic],
+        after: EventId,
+        batch: &mut Batch<'_>,
+    ) -> Option<EventId> {
+        let channel = |name| self.channels.get(*self.by_topic.get(name)?);
+        let mut rings: Vec<_> = names
+            .iter()
+            .filter_map(channel)
+            .map(|channel| channel.ring.after(after).peekable())
+            .collect();
+        loop {
+            let oldest = rings
+                .iter_mut()
+                .filter_map(|ring| Some((ring.peek()?.id, ring)))
+                .min_by_key(|(id, _)| *id);
+            let event = oldest.and_then(|(_, ring)| ring.next())?;
+            if batch.upto < event.id {
+                return Some(batch.upto);
+            }
+            if !batch.has_room(event) {
+                return batch.last;
+            }
+            batch.push(event);
+        }
+    }
+
+    /// Returns where it stopped short of the head.
+    fn read_timeline(
+        &self,
+        topics: &Topics,
+        after: EventId,
+        batch: &mut Batch<'_>,
+    ) -> Option<EventId> {
+        let wanted = |channel: usize| {
+            topics.are_all() || self.channels.get(channel).is_some_and(|c| topics.contain(&c.topic))
+        };
+        let mut stop = after;
+        for (looks, (id, channel, event)) in self.timeline.after(after).enumerate() {
+            if batch.upto < id {
+                return Some(batch.upto);
+            }
+            if LOOKS_MAX <= looks {
+                return Some(stop);
+            }
+            if let Some(event) = event
+                && wanted(channel)
+            {
+                if !batch.has_room(event) {
+                    return Some(stop);
+                }
+                batch.push(event);
+            }
+            stop = id;
+        }
+        None
+    }
+
+    /// What is gone of what comes after the cursor, and was not told yet.
+    fn gap(&self, topics: &Topics, cursor: &Cursor) -> Option<Gap> {
+        if self.floor_max <= cursor.after || self.losses == cursor.losses_seen {
+            return None;
+        }
+        let missed = |floor: Floor| cursor.losses_seen < floor.lost_at && cursor.after < floor.id;
+        let floor_of = |name: &Topic| {
+            let channel = self.by_topic.get(name).and_then(|at| self.channels.get(*at));
+            channel.map_or(self.forgotten, Channel::floor)
+        };
+        // Only those that lost something since the last look: no scan of all topics.
+        let fresh = || {
+            let since = cursor.losses_seen.saturating_add(1);
+            let channels = self.lost.range(since..).filter_map(|(_, at)| self.channels.get(*at));
+            channels.filter(|channel| missed(channel.floor())).map(|channel| &channel.topic)
+        };
+        let any_forgotten = missed(self.forgotten);
+        let mut gone: Vec<Topic> = match &topics.way {
+            Way::All => fresh().cloned().collect(),
+            Way::Matching(_) => fresh().filter(|name| topics.contain(name)).cloned().collect(),
+            Way::Many(_) if !any_forgotten => {
+                fresh().filter(|name| topics.contain(name)).cloned().collect()
+            }
+            Way::Few | Way::Many(_) => {
+                topics.names().iter().filter(|name| missed(floor_of(name))).cloned().collect()
+            }
+        };
+        let mut upto = gone.iter().map(|name| floor_of(name).id).max();
+        if any_forgotten && matches!(topics.way, Way::All | Way::Matching(_)) {
+            // Nobody knows the names of forgotten topics: it can be any.
+            upto = upto.max(Some(self.forgotten.id));
+            gone.clear();
+        }
+        gone.sort();
+        if missed(self.skipped) {
+            // Nobody knows of which topic.
+            let reason = GapReason::LogChanged;
+            let upto = upto.map_or(self.skipped.id, |upto| upto.max(self.skipped.id));
+            return Some(Gap { reason, topics: Vec::new(), after: Some(cursor.after), upto });
+        }
+        let upto = upto?;
+        let reason = if upto <= self.origin { self.origin_reason } else { GapReason::Evicted };
+        Some(Gap { reason, topics: gone, after: Some(cursor.after), upto })
+    }
+}
+
+struct Batch<'a> {
+    out: &'a mut Vec<Arc<Event>>,
+    bytes: usize,
+    last: Option<EventId>,
+    upto: EventId,
+}
+
+impl Batch<'_> {
+    /// For the first event always, or a large one would never be read.
+    fn has_room(&self, event: &Event) -> bool {
+        self.last.is_none() || self.bytes + event.frame.len() <= BLOCK_MAX_BYTES
+    }
+
+    fn push(&mut self, event: &Arc<Event>) {
+        self.bytes += event.frame.len();
+        self.last = Some(event.id);
+        self.out.push(Arc::clone(event));
+    }
+}

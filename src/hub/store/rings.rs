@@ -1,0 +1,355 @@
+//! Every topic's ring in one order: what the hub's one lock protects. Pure: no clock, no I/O.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use slab::Slab;
+
+use crate::{
+    hub::store::{
+        dedup::{DedupLimits, DedupWindow, Fingerprinter},
+        read::GapReason,
+        ring::RingLimits,
+        timeline::Timeline,
+        topic::{Channel, Floor},
+    },
+    model::{
+        event::{Draft, Event, EventId},
+        message::Topic,
+    },
+};
+
+/// What the hub may hold. See the flags of the same names in `config`.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Of each topic's ring.
+    pub ring: RingLimits,
+    /// How old an event may get, in milliseconds.
+    pub ring_age_ms: u64,
+    /// Bytes over all topics; the oldest events go first.
+    pub ring_bytes_total: usize,
+    /// How many topics may have a ring.
+    pub topics: usize,
+    /// Of the windows of message ids.
+    pub dedup: DedupLimits,
+    /// How many subscribers there may be.
+    pub subscribers: usize,
+    /// Bytes of memory for what all subscribers follow, as estimated by
+    /// [`Topics::bytes`](super::Topics::bytes).
+    pub followed_bytes: usize,
+}
+
+/// The rings of all topics, the order over them, and the floors that say what is missing.
+#[derive(Debug)]
+pub struct Rings {
+    limits: Limits,
+    /// The id before the first: this history begins after it.
+    pub(crate) origin: EventId,
+    /// Why there is nothing up to it.
+    pub(crate) origin_reason: GapReason,
+    pub(crate) head: EventId,
+    pub(crate) channels: Slab<Channel>,
+    pub(crate) by_topic: HashMap<Topic, usize>,
+    /// The same topics, so that those with a prefix are found.
+    pub(crate) in_order: BTreeSet<Topic>,
+    pub(crate) timeline: Timeline,
+    bytes: usize,
+    dedup_ids: usize,
+    /// When each channel's oldest message id was stored, and the channel.
+    dedup_oldest: BTreeSet<(u64, usize)>,
+    fingerprinter: Fingerprinter,
+    /// Counts what readers have to be told of: events that left their ring, topics that were
+    /// forgotten.
+    pub(crate) losses: u64,
+    evictions: u64,
+    /// Which channel lost an event at which count of losses: each channel once, at its latest.
+    pub(crate) lost: BTreeMap<u64, usize>,
+    /// The highest of all floors. A cursor at or above it has missed nothing anywhere.
+    pub(crate) floor_max: EventId,
+    /// Of all topics that have no channel, be it that they were forgotten or never known.
+    pub(crate) forgotten: Floor,
+    /// The newest that was passed over, of whatever topic.
+    pub(crate) skipped: Floor,
+    /// Where the next look for idle topics goes on.
+    reap_next: usize,
+    closed: bool,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// It is in its topic's ring, with this id.
+    Stored(EventId),
+    /// Its message id was stored before, within the window.
+    Duplicate,
+    /// It is not stored: the rings are closed, because their process is about to end.
+    Closed,
+}
+
+/// Numbers for the metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stats {
+    /// Topics that have a ring.
+    pub topics: usize,
+    /// Events held.
+    pub events: usize,
+    /// Bytes they are charged for.
+    pub bytes: usize,
+    /// Events that left their ring since the start.
+    pub evictions: u64,
+    /// Message ids remembered.
+    pub dedup_ids: usize,
+}
+
+/// How much a sweep does before it lets go of the lock.
+const SWEEP_STEP: usize = 256;
+
+impl Rings {
+    /// Empty rings for a history that begins after `origin`.
+    pub fn new(limits: Limits, origin: EventId) -> Self {
+        Self {
+            limits,
+            origin,
+            origin_reason: GapReason::Restart,
+            head: origin,
+            channels: Slab::new(),
+            by_topic: HashMap::new(),
+            in_order: BTreeSet::new(),
+            timeline: Timeline::default(),
+            bytes: 0,
+            dedup_ids: 0,
+            dedup_oldest: BTreeSet::new(),
+            fingerprinter: Fingerprinter::default(),
+            losses: 1,
+            evictions: 0,
+            lost: BTreeMap::new(),
+            floor_max: origin,
+            forgotten: Floor { id: origin, lost_at: 1 },
+            skipped: Floor { id: EventId::ZERO, lost_at: 0 },
+            reap_next: 0,
+            closed: false,
+        }
+    }
+
+    /// Gives a message its id and its place, unless its message id is one of its topic's window.
+    pub fn publish(
+        &mut self,
+        topic: &Topic,
+        message_id: Option<&str>,
+        draft: Draft,
+        now_ms: u64,
+    ) -> Published {
+        if self.closed {
+            return Published::Closed;
+        }
+        let at = self.channel_for(topic);
+        if let Some(id) = message_id
+            && self.was_stored(at, id, now_ms)
+        {
+            return Published::Duplicate;
+        }
+        let id = self.head.next(now_ms);
+        self.append(at, draft.seal(id));
+        Published::Stored(id)
+    }
+
+    /// Stores a message that has its id already, which must be newer than all that is held. Returns
+    /// whether it was.
+    pub fn store(&mut self, topic: &Topic, id: EventId, draft: Draft) -> bool {
+        if id <= self.head {
+            return false;
+        }
+        let at = self.channel_for(topic);
+        self.append(at, draft.seal(id));
+        true
+    }
+
+    /// Passes over an event that nobody can read. What is held stays.
+    pub fn skip(&mut self, id: EventId) {
+        self.losses += 1;
+        self.skipped = Floor { id, lost_at: self.losses };
+        self.floor_max = self.floor_max.max(id);
+        self.head = self.head.max(id);
+    }
+
+    /// Begins anew after `origin`: nothing up to there is held, and every reader that has not read
+    /// as far is told so. Returns what was held, to be dropped when no lock is held.
+    #[must_use]
+    pub fn begin(&mut self, origin: EventId, reason: GapReason) -> Self {
+        let mut anew = Self::new(self.limits, origin);
+        anew.origin_reason = reason;
+        anew.losses = self.losses + 1;
+        anew.forgotten.lost_at = anew.losses;
+        anew.evictions = self.evictions + self.timeline.len() as u64;
+        anew.closed = self.closed;
+        std::mem::replace(self, anew)
+    }
+
+    /// Looks whether a message id is one of its topic's window, and remembers it if not.
+    fn was_stored(&mut self, at: usize, message_id: &str, now_ms: u64) -> bool {
+        let fingerprint = self.fingerprinter.of(message_id);
+        // Trimmed first: an id that is older than the window is a new message again.
+        let is_new = self.dedup(at, |dedup, limits| {
+            dedup.trim(now_ms, limits);
+            let is_new = dedup.insert(fingerprint, now_ms);
+            dedup.trim(now_ms, limits);
+            is_new
+        });
+        // Over all topics the oldest ids go first.
+        while self.limits.dedup.ids_total < self.dedup_ids
+            && let Some((_, oldest)) = self.dedup_oldest.first().copied()
+        {
+            self.dedup(oldest, |dedup, _| dedup.forget_oldest());
+        }
+        is_new == Some(false)
+    }
+
+    /// Changes a topic's window of message ids, and keeps count of it.
+    fn dedup<T>(
+        &mut self,
+        at: usize,
+        change: impl FnOnce(&mut DedupWindow, &DedupLimits) -> T,
+    ) -> Option<T> {
+        let dedup = &mut self.channels.get_mut(at)?.dedup;
+        let (ids, oldest) = (dedup.len(), dedup.oldest_ms());
+        let changed = change(dedup, &self.limits.dedup);
+        self.dedup_ids = self.dedup_ids + dedup.len() - ids;
+        if dedup.oldest_ms() != oldest {
+            oldest.map(|oldest_ms| self.dedup_oldest.remove(&(oldest_ms, at)));
+            dedup.oldest_ms().map(|oldest_ms| self.dedup_oldest.insert((oldest_ms, at)));
+        }
+        Some(changed)
+    }
+
+    fn append(&mut self, at: usize, event: Arc<Event>) {
+        let Some(channel) = self.channels.get_mut(at) else { return };
+        self.head = event.id;
+        self.bytes += event.size();
+        channel.ring.push(Arc::clone(&event));
+        self.timeline.push(at, event);
+        while let Some(oldest) =
+            self.channels.get_mut(at).and_then(|channel| channel.ring.evict_over(&self.limits.ring))
+        {
+            self.evicted(at, &oldest);
+        }
+        while self.limits.ring_bytes_total < self.bytes
+            && let Some((oldest, _)) = self.timeline.oldest()
+        {
+            self.evict(oldest);
+        }
+    }
+
+    /// The channel of a topic, made if need be.
+    fn channel_for(&mut self, topic: &Topic) -> usize {
+        if let Some(at) = self.by_topic.get(topic) {
+            return *at;
+        }
+        if self.limits.topics <= self.channels.len() {
+            self.forget_one();
+        }
+        let at = self.channels.insert(Channel::new(topic.clone(), self.forgotten));
+        self.by_topic.insert(topic.clone(), at);
+        self.in_order.insert(topic.clone());
+        at
+    }
+
+    /// Makes room for a topic. An idle one goes, if there is one; else the one whose newest event
+    /// is the oldest, since the oldest events go first. Only a push beyond `topics` pays for the
+    /// search.
+    fn forget_one(&mut self) {
+        let idle_first = |channel: &Channel| (!channel.is_idle(), channel.ring.newest());
+        let victim = self.channels.iter().min_by_key(|(_, channel)| idle_first(channel));
+        if let Some((at, _)) = victim {
+            self.forget(at);
+        }
+    }
+
+    /// Forgets a topic. What it has lost, every topic without a channel may have lost.
+    fn forget(&mut self, at: usize) {
+        while self.evict(at) {}
+        self.dedup(at, |dedup, _| *dedup = DedupWindow::default());
+        let Some(channel) = self.channels.try_remove(at) else { return };
+        self.by_topic.remove(&channel.topic);
+        self.in_order.remove(&channel.topic);
+        self.lost.remove(&channel.lost_at);
+        self.losses += 1;
+        self.forgotten =
+            Floor { id: self.forgotten.id.max(channel.ring.floor()), lost_at: self.losses };
+    }
+
+    fn evict(&mut self, at: usize) -> bool {
+        let Some(oldest) = self.channels.get_mut(at).and_then(|channel| channel.ring.evict())
+        else {
+            return false;
+        };
+        self.evicted(at, &oldest);
+        true
+    }
+
+    fn evicted(&mut self, at: usize, event: &Event) {
+        self.timeline.forget(event.id);
+        self.bytes -= event.size();
+        self.evictions += 1;
+        self.losses += 1;
+        self.floor_max = self.floor_max.max(event.id);
+        if let Some(channel) = self.channels.get_mut(at) {
+            self.lost.remove(&channel.lost_at);
+            channel.lost_at = self.losses;
+            self.lost.insert(self.losses, at);
+        }
+    }
+
+    /// Lets go of what is too old and of idle topics, a bounded step at a time. Returns whether
+    /// there is more to do at once.
+    pub fn sweep(&mut self, now_ms: u64) -> bool {
+        let oldest_kept = EventId::start_of(0, now_ms.saturating_sub(self.limits.ring_age_ms));
+        for _ in 0..SWEEP_STEP {
+            match self.timeline.oldest() {
+                Some((at, event)) if event.id < oldest_kept => self.evict(at),
+                _ => return self.reap(now_ms),
+            };
+        }
+        true
+    }
+
+    fn reap(&mut self, now_ms: u64) -> bool {
+        let end = (self.reap_next + SWEEP_STEP).min(self.channels.capacity());
+        for at in self.reap_next..end {
+            self.dedup(at, |dedup, limits| dedup.trim(now_ms, limits));
+            if self.channels.get(at).is_some_and(Channel::is_idle) {
+                self.forget(at);
+            }
+        }
+        let more = end < self.channels.capacity();
+        self.reap_next = if more { end } else { 0 };
+        more
+    }
+
+    /// Takes nothing more, so that what readers are given up to the head is all there will be.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// The newest id of all.
+    pub fn head(&self) -> EventId {
+        self.head
+    }
+
+    /// See [`Rings::new`].
+    pub fn origin(&self) -> EventId {
+        self.origin
+    }
+
+    /// Numbers for the metrics.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            topics: self.channels.len(),
+            events: self.timeline.len(),
+            bytes: self.bytes,
+            evictions: self.evictions,
+            dedup_ids: self.dedup_ids,
+        }
+    }
+}

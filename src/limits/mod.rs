@@ -1,0 +1,5 @@
+//! Limits that many share: bytes, permits by key, and requests per second by key.
+
+pub mod budget;
+pub mod concurrency;
+pub mod rate;

@@ -1,0 +1,9 @@
+//! Transport: connections, TLS, the PROXY protocol, HTTP/1.1 and HTTP/2.
+
+pub mod accept;
+pub mod connection;
+pub mod http1;
+pub mod http2;
+pub mod limiter;
+pub mod proxy_protocol;
+pub mod reaper;

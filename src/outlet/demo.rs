@@ -1,0 +1,65 @@
+//! The demo page of `dev`: what arrives, as it arrives.
+
+use std::collections::BTreeMap;
+
+use actix_web::{
+    HttpResponse,
+    http::{StatusCode, header},
+    web,
+};
+use serde::Deserialize;
+
+use crate::{http::problem::problem, model::event::EventId, stream::Outlet};
+
+/// Only what is served from here runs or loads, and nobody frames it: event data is untrusted.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// `GET /`.
+pub async fn html() -> HttpResponse {
+    file("text/html; charset=utf-8", include_str!("page/index.html"))
+}
+
+/// `GET /page.js`.
+pub async fn script() -> HttpResponse {
+    file("text/javascript; charset=utf-8", include_str!("page/page.js"))
+}
+
+/// `GET /page.css`.
+pub async fn style() -> HttpResponse {
+    file("text/css; charset=utf-8", include_str!("page/page.css"))
+}
+
+/// Ids that the page may ask for at once: each is a look under the hub's lock.
+const IDS_MAX: usize = 100;
+
+/// The query of [`topics`].
+#[derive(Debug, Deserialize)]
+pub struct Ids {
+    /// Event ids, with commas between them.
+    ids: String,
+}
+
+/// `GET /page/topics?ids=…`: the topic of each event, by its id. Events on a stream do not name
+/// their topic, and the page shows those of all topics. Ids of events that are not held are left
+/// out.
+pub async fn topics(query: Option<web::Query<Ids>>, outlet: web::Data<Outlet>) -> HttpResponse {
+    let ids = query.as_ref().map(|query| query.ids.split(',').map(str::parse::<EventId>));
+    let ids: Option<Result<Vec<_>, _>> = ids.map(|ids| ids.take(IDS_MAX + 1).collect());
+    let Some(Ok(ids)) = ids.filter(|ids| ids.as_ref().is_ok_and(|ids| ids.len() <= IDS_MAX)) else {
+        let form = format!("expected ids=ID,ID with at most {IDS_MAX} event ids");
+        return problem(StatusCode::BAD_REQUEST, form);
+    };
+    let named = |id: EventId| Some((id.to_string(), outlet.hub.topic_of(id)?.to_string()));
+    let topics: BTreeMap<_, _> = ids.into_iter().filter_map(named).collect();
+    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(topics)
+}
+
+fn file(content_type: &'static str, text: &'static str) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, content_type))
+        .insert_header((header::CONTENT_SECURITY_POLICY, POLICY))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .body(text)
+}

@@ -1,0 +1,199 @@
+//! What all workers share, made from the configuration.
+
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::{Duration, Instant},
+};
+
+use actix_web::web;
+use rand::RngExt as _;
+use tokio::task::JoinSet;
+
+use crate::{
+    auth::{
+        access::{Access, TokenCookie},
+        jwks::{KeySource, KeyTimes, Keys},
+        push::{self, Verifier},
+        reader::{self, TokenKeys, Tokens},
+    },
+    backplane::{Backplane, redis::Redis},
+    clock,
+    config::{self, Config, Mode, PushAuth},
+    http::cors::Pages,
+    hub::{DedupLimits, Hub, Limits, RingLimits},
+    inlet::{
+        body::InFlight,
+        push::{Bursts, Inlet},
+    },
+    limits::{budget::Budget, rate::Rate},
+    model::event::HISTORY_MAX,
+    outlet::tickets::Leases,
+    server::{
+        health::{Gauges, Health, Readiness},
+        heartbeat::{HUNG_AFTER, Heartbeats},
+    },
+    stream::{Outlet, large::SLOW_MAX_BYTES, limits::StreamLimits},
+    telemetry::metrics::Metrics,
+};
+
+/// What all workers share.
+pub(super) struct Parts {
+    pub(super) hub: Hub,
+    pub(super) inlet: web::Data<Inlet>,
+    pub(super) outlet: web::Data<Outlet>,
+    pub(super) readiness: web::Data<Readiness>,
+    pub(super) health: web::Data<Health>,
+    pub(super) gauges: web::Data<Gauges>,
+    pub(super) in_flight: Arc<InFlight>,
+    /// They end with this.
+    pub(super) tasks: JoinSet<()>,
+}
+
+impl Parts {
+    pub(super) fn new(config: &Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let metrics = Metrics::new()?;
+        let (mut tasks, leases) = (JoinSet::new(), Arc::<Leases>::default());
+        let (hub, backplane) = log(config, &metrics, &leases, &mut tasks);
+        let verifier = match &config.push_auth {
+            PushAuth::None => None,
+            PushAuth::Oidc { audiences, service_accounts } => {
+                let source = KeySource {
+                    url: config.push_jwks_url.clone(),
+                    of: "push tokens",
+                    algorithms: push::ALGORITHMS,
+                    fetches: metrics.key_fetches.clone(),
+                };
+                let keys = Keys::start(source, KeyTimes::default())?;
+                Some(Arc::new(Verifier::new(keys, audiences, service_accounts)))
+            }
+        };
+        let in_flight = InFlight::new(config.push_bytes_in_flight);
+        let inlet = Inlet {
+            backplane: backplane.clone(),
+            verifier: verifier.clone(),
+            topics: config.topics.clone(),
+            on_poison: config.poison,
+            in_flight: Arc::clone(&in_flight),
+            body_time: config.body_time,
+            metrics: metrics.clone(),
+            bursts: Bursts::default(),
+            failures: Rate::new(
+                config.push_failures_per_address,
+                metrics.limit("push-failures-per-address"),
+            ),
+            trusted_proxies: config.trusted_proxies,
+        };
+        let outlet = Outlet {
+            hub: hub.clone(),
+            backplane: backplane.clone(),
+            access: access(config, &metrics)?,
+            served: config.topics.clone(),
+            metrics: metrics.clone(),
+            limits: StreamLimits::new(config.streams_per_subject, config.streams_per_address),
+            topics_per_stream: config.topics_per_stream,
+            tickets: Rate::new(config.tickets_per_subject, metrics.limit("tickets-per-subject")),
+            requests: Rate::new(config.requests_per_address, metrics.limit("requests-per-address")),
+            trusted_proxies: config.trusted_proxies,
+            leases,
+            opening: AtomicUsize::new(0),
+            slow: Budget::new(SLOW_MAX_BYTES),
+            keep_alive: config.keep_alive,
+            stream_age_max: config.stream_age_max,
+        };
+        let heartbeats = Heartbeats::new(HUNG_AFTER, Instant::now());
+        let gauges = Gauges::new(
+            metrics.registry,
+            hub.clone(),
+            backplane.clone(),
+            Arc::clone(&in_flight),
+            heartbeats.clone(),
+        )?;
+        let outlet = web::Data::new(outlet);
+        Ok(Self {
+            hub,
+            inlet: web::Data::new(inlet),
+            outlet: outlet.clone(),
+            readiness: web::Data::new(Readiness::new(verifier, outlet)),
+            health: web::Data::new(Health::new(heartbeats)),
+            gauges: web::Data::new(gauges),
+            in_flight,
+            tasks,
+        })
+    }
+}
+
+fn access(
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<Access, Box<dyn std::error::Error + Send + Sync>> {
+    let config::ReadAuth::Jwt(options) = &config.read_auth else { return Ok(Access::Anonymous) };
+    let keys = match &options.keys {
+        config::ReadKeys::File(path) => TokenKeys::One(reader::load_key(path)?),
+        config::ReadKeys::Url(url) => {
+            let source = KeySource {
+                url: url.clone(),
+                of: "readers' tokens",
+                algorithms: reader::ALGORITHMS,
+                fetches: metrics.read_key_fetches.clone(),
+            };
+            TokenKeys::Set(Keys::start(source, KeyTimes::default())?)
+        }
+    };
+    let (audiences, issuers) = (&options.audiences, &options.issuers);
+    let tokens = Tokens::new(keys, audiences, issuers, &options.topics_claim);
+    let pages = || Pages { mode: config.mode, origins: config.cors_origins.clone() };
+    let cookie = options.cookie.clone().map(|name| TokenCookie { name, pages: pages() });
+    Ok(Access::Token { tokens, cookie })
+}
+
+/// The rings, and what fills them. `tasks` keeps what runs for it.
+fn log(
+    config: &Config,
+    metrics: &Metrics,
+    leases: &Arc<Leases>,
+    tasks: &mut JoinSet<()>,
+) -> (Hub, Backplane) {
+    match &config.backplane {
+        config::Backplane::Local => {
+            let history = rand::rng().random_range(1..=HISTORY_MAX);
+            let hub = Hub::new(limits(config), history, clock::now_ms());
+            if config.mode == Mode::Serve {
+                tracing::info!(
+                    "events are held in the memory of this process: run one replica only, since \
+                     each message is pushed to one of them (--backplane redis://… for several)"
+                );
+            }
+            (hub.clone(), Backplane::Local(hub, Arc::default()))
+        }
+        config::Backplane::Redis(options) => {
+            let hub = Hub::copy(limits(config));
+            let (copy, metrics) = (hub.clone(), metrics.clone());
+            let (redis, mut renewals) =
+                Redis::start(options, config.ring_age, copy, metrics, tasks);
+            let leases = Arc::clone(leases);
+            tasks.spawn(async move {
+                while let Some(renewal) = renewals.recv().await {
+                    leases.renew(&renewal);
+                }
+            });
+            (hub, Backplane::Redis(redis))
+        }
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Limits {
+        ring: RingLimits { events: config.ring_events, bytes: config.ring_bytes },
+        ring_age_ms: millis(config.ring_age),
+        ring_bytes_total: config.ring_bytes_total,
+        topics: config.topics_max,
+        dedup: DedupLimits {
+            age_ms: millis(config.dedup_age),
+            ids: config.dedup_ids,
+            ids_total: config.dedup_ids_total,
+        },
+        subscribers: config.subscribers_max,
+        followed_bytes: config.followed_bytes_max,
+    }
+}

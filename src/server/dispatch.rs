@@ -1,0 +1,93 @@
+//! What each request meets first. Pushes, which come by the ten thousand a second, go straight to
+//! the inlet; everything else goes to the routes of the [`App`](actix_web::App), whose router and
+//! layers cost more than what a push needs.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use actix_http::{HttpMessage as _, Payload, Request, Response};
+use actix_service::Service;
+use actix_web::{
+    Error, HttpResponse,
+    body::{BoxBody, MessageBody},
+    dev::ServiceResponse,
+    http::ConnectionType,
+    web,
+};
+
+use crate::{
+    config::Mode,
+    http::{
+        cors::{self, HeadLimits},
+        problem::problem,
+    },
+    inlet::push::{self, Inlet},
+    net::connection::{Connection, REFUSED_METHOD},
+};
+
+/// The service of each connection.
+#[derive(Debug)]
+pub struct Front<A> {
+    pub mode: Mode,
+    /// Of all but pushes: attributes of messages stand in their heads.
+    pub head_limits: HeadLimits,
+    pub inlet: web::Data<Inlet>,
+    pub app: A,
+}
+
+impl<A, B> Service<Request> for Front<A>
+where
+    A: Service<Request, Response = ServiceResponse<B>, Error = Error>,
+    A::Future: 'static,
+    B: MessageBody + 'static,
+{
+    type Response = Response<BoxBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+
+    fn poll_ready(&self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // That of the routes is always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&self, mut request: Request) -> Self::Future {
+        let connection = Connection::of(request.conn_data(), &request.extensions());
+        let answering = connection.as_ref().map(Connection::request);
+        let has_body = !matches!(request.payload(), Payload::None);
+        let end = move |mut response: Response<BoxBody>| {
+            drop(answering);
+            // Whoever is refused was perhaps not read to the end, and what still comes is no next
+            // head.
+            if has_body && response.status().as_u16() >= 400 {
+                response.head_mut().set_connection_type(ConnectionType::Close);
+            }
+            Ok(response)
+        };
+        let refusal = connection.as_ref().and_then(|connection| connection.refusal());
+        if let Some(fault) = refusal.filter(|_| request.method().as_str() == REFUSED_METHOD) {
+            let refused = problem(fault.status(), fault.detail());
+            return Box::pin(async move { end(refused.into()) });
+        }
+        if let Some(refusal) = cors::refusal(self.mode, request.head()) {
+            return Box::pin(async move { end(refusal.into()) });
+        }
+        if push::is_push(request.head()) {
+            let inlet = self.inlet.clone();
+            return Box::pin(async move { end(push::push(request, &inlet).await.into()) });
+        }
+        if let Some(refusal) = self.head_limits.refusal(request.head()) {
+            return Box::pin(async move { end(refusal.into()) });
+        }
+        let answer = self.app.call(request);
+        Box::pin(async move {
+            let response = answer.await.map_or_else(
+                |err| HttpResponse::from_error(err).into(),
+                |response| response.map_into_boxed_body().into(),
+            );
+            end(response)
+        })
+    }
+}

@@ -1,0 +1,300 @@
+//! The public listener: what each of its workers has, and what becomes of a connection.
+
+use std::{
+    any::Any,
+    cell::OnceCell,
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr, TcpListener},
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actix_http::{
+    Extensions, HttpService, Request, Response, ServiceConfigBuilder, error::DispatchError,
+};
+use actix_server::Server;
+use actix_service::{Service, ServiceFactory as _, boxed, fn_factory, fn_service, map_config};
+use actix_web::{
+    App,
+    body::BoxBody,
+    dev::AppConfig,
+    http::KeepAlive,
+    rt::{net::TcpStream, spawn},
+    web,
+};
+use actix_web_lab::middleware::CatchPanic;
+use futures_util::{FutureExt as _, future::LocalBoxFuture};
+use rustls::ServerConfig;
+
+use crate::server::{components::Parts, routes::public_routes};
+use crate::{
+    config::Config,
+    http::{client_address::network, cors::HeadLimits},
+    hub::Hub,
+    inlet::push::Inlet,
+    limits::concurrency::Counts,
+    net::{
+        accept::{Accepted, Acceptor},
+        connection::{Connection, ConnectionLimiter, HEADS_MAX_BYTES, Heads, Socket, Transport},
+        http1::{HandedOver, Http1, Peer},
+        http2::Http2,
+        proxy_protocol::ProxyProtocol,
+        reaper::{ConnectionLimits, StallWatch},
+    },
+    outlet::sse::Worker,
+    server::{
+        dispatch::Front,
+        health::{Health, Readiness},
+    },
+    stream::{Outlet, reactor::Lean},
+    telemetry::metrics::Metrics,
+};
+
+/// What every worker is made from.
+struct Public {
+    config: Config,
+    address: SocketAddr,
+    acceptor: Acceptor,
+    hub: Hub,
+    inlet: web::Data<Inlet>,
+    outlet: web::Data<Outlet>,
+    readiness: web::Data<Readiness>,
+    health: web::Data<Health>,
+    metrics: Metrics,
+    by_address: Arc<Counts<IpAddr>>,
+    heads: Heads,
+}
+
+/// The public listener's server. It runs when it is polled.
+pub(super) fn server(
+    config: &Config,
+    tls: Option<Arc<ServerConfig>>,
+    listener: TcpListener,
+    parts: &Parts,
+) -> io::Result<Server> {
+    let metrics = parts.outlet.metrics.clone();
+    let refused = &metrics.proxy_refused;
+    let proxy_protocol = config.proxy_protocol.then(|| ProxyProtocol::new(refused.clone()));
+    let silent = metrics.limit("hello-time");
+    let heads = Heads::new(HEADS_MAX_BYTES, metrics.limit("head-bytes-max"));
+    let public = Arc::new(Public {
+        heads,
+        config: config.clone(),
+        address: listener.local_addr()?,
+        acceptor: Acceptor::new(tls, proxy_protocol, config.stall, config.hello_time, silent),
+        hub: parts.hub.clone(),
+        inlet: parts.inlet.clone(),
+        outlet: parts.outlet.clone(),
+        readiness: parts.readiness.clone(),
+        health: parts.health.clone(),
+        metrics,
+        by_address: Counts::new(config.connections_per_address),
+    });
+    let server = Server::build()
+        .workers(config.workers)
+        .max_concurrent_connections(connections_max(config))
+        .disable_signals()
+        // Called once on each worker's thread.
+        .listen("public", listener, move || {
+            let public = Arc::clone(&public);
+            boxed::factory(fn_factory(move || connections(Arc::clone(&public))))
+        })?
+        .run();
+    Ok(server)
+}
+
+/// Of each worker; connections are spread over them in turn.
+fn connections_max(config: &Config) -> usize {
+    streams_max(config) + config.connections_beside_streams
+}
+
+/// A worker's share of all streams.
+fn streams_max(config: &Config) -> usize {
+    config.subscribers_max.div_ceil(config.workers)
+}
+
+/// A worker: what it has for as long as it runs, and how it serves a connection.
+async fn connections(
+    public: Arc<Public>,
+) -> Result<impl Service<TcpStream, Response = (), Error = ()>, ()> {
+    let config = &public.config;
+    let limiter = limiter(&public);
+    let stall_watch = Rc::new(StallWatch::new(ConnectionLimits {
+        head_time: config.head_time,
+        slow_heads: public.metrics.limit("head-time"),
+        limiter: Rc::clone(&limiter),
+    }));
+    let worker = Worker::new(public.hub.add_shard(), Rc::clone(&stall_watch));
+    spawn(public.health.heartbeats().add(Instant::now()).run());
+    spawn(Rc::clone(&worker.shard).run(config.join_max));
+    spawn(Rc::clone(&worker.stall_watch).run(config.stall));
+    let front = Rc::new(front(Arc::clone(&public), worker).await?);
+    let actix = actix(&public, &front).await?;
+    let http2 = Rc::new(Http2 {
+        streams_max: config.http2_streams_max,
+        full: public.metrics.limit("http2-streams-max"),
+        stall: config.stall,
+        hub: public.hub.clone(),
+        limiter: Rc::clone(&limiter),
+    });
+    let http1 = own_http1(&public, &front, limiter, {
+        let (actix, stall_watch) = (Rc::clone(&actix), Rc::clone(&stall_watch));
+        let heads = public.heads.clone();
+        move |HandedOver { io, ahead, peer, permit }| {
+            let socket = Socket::new(Transport::Plain(io), ahead, false, &heads, permit);
+            stall_watch.add(socket.connection());
+            Box::pin(actix.call((socket, peer)).map(heed))
+        }
+    });
+    let http1 = http1.map_err(|err| tracing::error!(error = %err, "epoll"))?;
+    // Boxed, each: a connection's task keeps the room for whatever it ever is, such as a TLS
+    // handshake, and has each future that is in line in it twice (where it was moved from and to).
+    let service = fn_service(move |io| {
+        let accepted = Box::pin(public.acceptor.clone().accept(io));
+        let (actix, http1, http2) = (Rc::clone(&actix), Rc::clone(&http1), Rc::clone(&http2));
+        let (front, public, watch) =
+            (Rc::clone(&front), Arc::clone(&public), Rc::clone(&stall_watch));
+        Box::pin(async move {
+            let Accepted { transport, ahead, is_http2, peer } = match accepted.await {
+                Ok(accepted) => accepted,
+                Err(err) => {
+                    tracing::debug!(error = %err, "connection not accepted");
+                    return Ok(());
+                }
+            };
+            let Ok(counted) = public.by_address.one_more(peer.map(|peer| network(peer.ip())))
+            else {
+                public.metrics.limit("connections-per-address").inc();
+                return Ok(());
+            };
+            let Some(permit) = http1.try_acquire() else { return Ok(()) };
+            let transport = match transport {
+                Transport::Plain(io) if !is_http2 && public.config.lean_streams => {
+                    let peer = Box::new(Peer { address: peer, counted });
+                    Box::pin(http1.serve(io, ahead, peer, permit)).await;
+                    return Ok(());
+                }
+                transport => transport,
+            };
+            let socket = Socket::new(transport, ahead, is_http2, &public.heads, permit);
+            watch.add(socket.connection());
+            if is_http2 {
+                heed(Box::pin(http2.serve(socket, peer, &front)).await);
+            } else {
+                heed(actix.call((socket, peer)).await);
+            }
+            drop(counted);
+            Ok(())
+        })
+    });
+    service.new_service(()).await
+}
+
+/// The limit of a worker's connections.
+fn limiter(public: &Public) -> Rc<ConnectionLimiter> {
+    ConnectionLimiter::new(
+        streams_max(&public.config),
+        public.config.connections_beside_streams,
+        public.metrics.limit("connections-beside-streams"),
+    )
+}
+
+/// HTTP/1.1 as actix serves it.
+async fn actix<S>(
+    public: &Public,
+    front: &Rc<S>,
+) -> Result<
+    Rc<impl Service<(Socket, Option<SocketAddr>), Response = (), Error = DispatchError> + use<S>>,
+    (),
+>
+where
+    S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
+{
+    let http1 = HttpService::build()
+        // No timers for each request: `StallWatch` closes idle connections, and slow ones.
+        .keep_alive(KeepAlive::Os)
+        .client_request_timeout(Duration::ZERO)
+        // A reader's FIN must end its stream at once: it is how a closed tab looks.
+        .h1_allow_half_closed(false)
+        .local_addr(public.address)
+        .on_connect_ext(move |socket: &Socket, data: &mut Extensions| {
+            data.insert::<Rc<Connection>>(Rc::clone(socket.connection()));
+        })
+        .h1(fn_factory({
+            let front = Rc::clone(front);
+            move || std::future::ready(Ok::<_, ()>(Rc::clone(&front)))
+        }));
+    Ok(Rc::new(http1.new_service(()).await?))
+}
+
+fn heed<E: std::fmt::Display>(ended: Result<(), E>) {
+    if let Err(err) = ended {
+        tracing::debug!(error = %err, "connection failed");
+    }
+}
+
+/// HTTP/1.1 in clear text, but for what is odd.
+fn own_http1<S>(
+    public: &Public,
+    front: &Rc<S>,
+    limiter: Rc<ConnectionLimiter>,
+    actix: impl Fn(HandedOver) -> LocalBoxFuture<'static, ()> + 'static,
+) -> io::Result<Rc<Http1<S>>>
+where
+    S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
+    S::Future: 'static,
+{
+    let config = &public.config;
+    let slot = Rc::<OnceCell<Weak<Http1<S>>>>::default();
+    let to = Rc::clone(&slot);
+    let lean = Lean::new(config.stall, move |io, peer| {
+        let Some(http1) = to.get().and_then(Weak::upgrade) else { return };
+        let known = |peer: Box<dyn Any>| peer.downcast::<Peer>().ok();
+        let peer = peer
+            .and_then(known)
+            .unwrap_or_else(|| Box::new(Peer { address: io.peer_addr().ok(), counted: None }));
+        if let Ok(io) = TcpStream::from_std(io) {
+            spawn(http1.serve_again(io, peer));
+        }
+    })?;
+    spawn(Rc::clone(&lean).run());
+    let http1 = Rc::new(Http1 {
+        front: Rc::clone(front),
+        config: ServiceConfigBuilder::new().keep_alive(KeepAlive::Os).build(),
+        head_time: config.head_time,
+        slow_heads: public.metrics.limit("head-time"),
+        stall: config.stall,
+        lean,
+        heads: public.heads.clone(),
+        actix: Box::new(actix),
+        limiter,
+    });
+    drop(slot.set(Rc::downgrade(&http1)));
+    Ok(http1)
+}
+
+/// What answers requests, over whichever protocol they come.
+async fn front(
+    public: Arc<Public>,
+    worker: Worker,
+) -> Result<impl Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static, ()> {
+    let config = &public.config;
+    let app = App::new()
+        .app_data(public.outlet.clone())
+        .app_data(public.readiness.clone())
+        .app_data(public.health.clone())
+        .app_data(web::Data::new(worker))
+        .wrap(CatchPanic::default())
+        .configure(public_routes(config.mode, &config.cors_origins));
+    let head_limits = HeadLimits {
+        bytes: config.head_bytes_max,
+        query_bytes: config.query_bytes_max,
+        bytes_met: public.metrics.limit("head-bytes-max"),
+        query_met: public.metrics.limit("query-bytes-max"),
+    };
+    let (mode, inlet) = (config.mode, public.inlet.clone());
+    let app = map_config(app, |()| AppConfig::default()).new_service(()).await?;
+    Ok(Front { mode, head_limits, inlet, app })
+}

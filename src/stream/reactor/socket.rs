@@ -1,0 +1,216 @@
+//! The socket of a stream that writes itself.
+
+use std::{
+    io, mem,
+    net::TcpStream,
+    rc::{Rc, Weak},
+    task::Waker,
+};
+
+use actix_web::web;
+use bytes::Bytes;
+
+use crate::stream::reactor::{
+    Lean,
+    broadcast::{At, Row},
+};
+use crate::{
+    hub::Subscriber,
+    model::event::EventId,
+    net::connection::chunk::{LAST_CHUNK, send_chunk, send_rest},
+    stream::Outlet,
+};
+
+/// The socket of a stream that writes itself.
+#[derive(Debug)]
+pub struct LeanSocket {
+    /// None when it was taken, or stands in a row.
+    io: Option<TcpStream>,
+    row: Option<(Rc<Row>, u32)>,
+    /// What of the last chunk was not taken.
+    rest: Option<Box<Bytes>>,
+    by: Weak<Lean>,
+    key: u32,
+    /// Whether anything was taken since this was last asked.
+    progress: bool,
+    state: State,
+    /// Wakes the stream when its token is renewed.
+    waker: Waker,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// The response has been ended.
+    Last,
+    /// The connection is gone.
+    Broken,
+    /// Its reader took nothing.
+    Stalled,
+}
+
+impl LeanSocket {
+    /// `head` goes out before all chunks.
+    pub(super) fn new(io: TcpStream, head: Bytes, by: Weak<Lean>, key: u32, waker: Waker) -> Self {
+        Self {
+            io: Some(io),
+            row: None,
+            rest: Some(Box::new(head)),
+            by,
+            key,
+            progress: false,
+            state: State::Open,
+            waker,
+        }
+    }
+
+    /// Writes a chunk, when [`LeanSocket::flush`] has said that there is room. Returns whether it
+    /// was taken whole.
+    pub fn write_chunk(&mut self, chunk: &Bytes) -> bool {
+        debug_assert!(self.rest.is_none(), "chunks do not overtake each other");
+        if self.rest.is_some() {
+            self.state = State::Broken;
+            return false;
+        }
+        match self.io.as_ref().map(|io| send_chunk(io, chunk)) {
+            Some(Ok(sent)) => {
+                self.progress |= 0 < sent.bytes;
+                self.keep(sent.rest)
+            }
+            Some(Err(err)) => self.breaks(&err),
+            None => false,
+        }
+    }
+
+    /// What of a chunk, that was written for it, was not taken.
+    pub(super) fn has_left(&mut self, left: io::Result<Bytes>) {
+        match left {
+            Ok(rest) => {
+                self.keep(rest);
+            }
+            Err(err) => {
+                self.breaks(&err);
+            }
+        }
+    }
+
+    /// Where the row of its group is.
+    pub fn row_at(&self, subscriber: &Subscriber) -> Option<EventId> {
+        self.by.upgrade()?.row(subscriber.reader().group()).map(|row| row.after())
+    }
+
+    /// Has what comes next written by the row of its group, if there is one where it can stand.
+    /// Returns whether.
+    pub fn stand_in_row(
+        &mut self,
+        subscriber: &Subscriber,
+        told: EventId,
+        outlet: &web::Data<Outlet>,
+    ) -> bool {
+        let row = self.by.upgrade().and_then(|by| by.row_of(subscriber, outlet));
+        let Some(row) = row else { return false };
+        let Some(io) = self.io.take() else { return false };
+        match row.let_in(io, self.key, subscriber, told) {
+            Ok(place) => self.row = Some((row, place)),
+            Err(io) => self.io = Some(io),
+        }
+        self.row.is_some()
+    }
+
+    /// Where it is in its row, if it stands in one.
+    pub fn stands_at(&self) -> Option<At> {
+        self.row.as_ref().map(|(row, place)| row.at(*place))
+    }
+
+    /// Steps out of its row. Returns where that is, if it stood in one.
+    pub fn step_out(&mut self) -> Option<At> {
+        let (row, place) = self.row.take()?;
+        let (io, at) = row.let_out(place)?;
+        self.io = Some(io);
+        Some(at)
+    }
+
+    /// Ends the response.
+    pub fn write_last_chunk(&mut self) {
+        self.state = State::Last;
+        self.keep(LAST_CHUNK);
+    }
+
+    fn breaks(&mut self, err: &io::Error) -> bool {
+        let timed_out = err.kind() == io::ErrorKind::TimedOut;
+        self.state = if timed_out { State::Stalled } else { State::Broken };
+        false
+    }
+
+    fn keep(&mut self, rest: Bytes) -> bool {
+        let is_whole = rest.is_empty();
+        self.rest = (!is_whole).then(|| Box::new(rest));
+        is_whole
+    }
+
+    /// Writes what is left of the last chunk. Returns whether there is nothing left.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        if matches!(self.state, State::Broken | State::Stalled) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        while let (Some(io), Some(rest)) = (&self.io, &mut self.rest) {
+            let taken = match send_rest(io, rest) {
+                Ok(taken) => taken,
+                Err(err) => {
+                    self.breaks(&err);
+                    return Err(err);
+                }
+            };
+            if taken == 0 {
+                return Ok(false);
+            }
+            self.progress = true;
+            let _taken = rest.split_to(taken);
+            if rest.is_empty() {
+                self.rest = None;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether all of the response was written.
+    pub fn is_over(&self) -> bool {
+        self.state == State::Last && self.rest.is_none()
+    }
+
+    /// Has the stream driven when its worker's task has its turn.
+    pub fn drive_soon(&self) {
+        if let Some(by) = self.by.upgrade() {
+            by.drive_soon(self.key);
+        }
+    }
+
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Whether it ended because its reader took nothing.
+    pub fn is_stalled(&self) -> bool {
+        self.state == State::Stalled
+    }
+
+    pub(super) fn has_timed_out(&self) -> bool {
+        let error = self.io.as_ref().and_then(|io| io.take_error().ok().flatten());
+        error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    }
+
+    pub(super) fn stalls(&mut self) {
+        self.state = State::Stalled;
+    }
+
+    pub(super) fn took_something(&mut self) -> bool {
+        mem::take(&mut self.progress)
+    }
+
+    pub(super) fn take(&mut self) -> Option<TcpStream> {
+        self.io.take()
+    }
+}

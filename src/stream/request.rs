@@ -1,0 +1,160 @@
+//! What a reader asks for: the query and the headers of `GET /events`, read once into what cannot
+//! be wrong.
+
+use actix_web::{
+    HttpRequest,
+    http::header::{self, Header as _},
+};
+use actix_web_lab::extract::Query;
+use jiff::{Span, SpanRelativeTo, Timestamp};
+use serde::Deserialize;
+
+use crate::{
+    hub::Start,
+    model::{event::EventId, message::Topic},
+};
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct Asked {
+    /// As named; none for all.
+    pub topics: Vec<Topic>,
+    pub start: Start,
+    /// The id that the reader brought, if it is one.
+    pub id: Option<EventId>,
+    /// Whether its `Accept` names `text/event-stream`, as `EventSource` does: such a reader gives
+    /// up for good on any status but 200.
+    pub is_event_source: bool,
+    /// What stands for a token.
+    pub ticket: Option<String>,
+}
+
+/// Why it cannot be answered.
+#[derive(Debug, PartialEq, Eq)]
+pub enum BadRequest {
+    /// 400, with the parameter and what is wrong with it.
+    Parameter(String),
+    /// 406.
+    NotAcceptable,
+    /// 400, with how many there may be.
+    TooManyTopics(usize),
+}
+
+/// Parameters that are not here are refused: a misspelt `topics=` would otherwise stream
+/// everything.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters {
+    #[serde(default)]
+    topic: Vec<String>,
+    last_event_id: Option<String>,
+    since: Option<String>,
+    format: Option<String>,
+    ticket: Option<String>,
+}
+
+/// What is wrong with a query is said in no more than this.
+const PROBLEM_CHARS_MAX: usize = 200;
+
+impl Asked {
+    /// Reads a request that came at `now_ms` and may name so many topics.
+    ///
+    /// # Errors
+    /// See [`BadRequest`].
+    pub fn read(request: &HttpRequest, now_ms: u64, topics_max: usize) -> Result<Self, BadRequest> {
+        let is_event_source = accepts_event_stream(request)?;
+        let Query(parameters) = Query::<Parameters>::from_query(request.query_string())
+            .map_err(|err| unread(&format!("{}: {}", err.path(), err.source())))?;
+        if let Some(format) = parameters.format.filter(|format| format != "data") {
+            return bad("format", &format, "is not data, the only format so far");
+        }
+        let (start, id) = match (header_id(request), parameters.last_event_id.as_deref()) {
+            (Some(Ok(id)), _) => (Start::After(id), Some(id)),
+            // Never a refusal: a browser would give up, and it is not the page's fault.
+            (Some(Err(())), _) => (Start::Unknown, None),
+            (None, Some(text)) if !text.is_empty() => match text.parse() {
+                Ok(id) => (Start::After(id), Some(id)),
+                Err(err) => return bad("last_event_id", text, &format!("is {err}")),
+            },
+            (None, _) => (start_since(parameters.since.as_deref(), now_ms)?, None),
+        };
+        let (topics, ticket) = (topics(&parameters.topic, topics_max)?, parameters.ticket);
+        Ok(Self { topics, start, id, is_event_source, ticket })
+    }
+}
+
+/// It names what it could not read, which can be as long as the query.
+fn unread(problem: &str) -> BadRequest {
+    BadRequest::Parameter(problem.chars().take(PROBLEM_CHARS_MAX).collect())
+}
+
+fn bad<T>(parameter: &str, text: &str, problem: &str) -> Result<T, BadRequest> {
+    let shown: String = text.chars().take(64).collect();
+    Err(BadRequest::Parameter(format!("{parameter}: {shown:?} {problem}")))
+}
+
+/// The header that `EventSource` resends its last id in. An empty one is none.
+fn header_id(request: &HttpRequest) -> Option<Result<EventId, ()>> {
+    let value = request.headers().get("last-event-id")?;
+    let text = value.to_str().map(str::trim);
+    if text.as_ref().is_ok_and(|text| text.is_empty()) {
+        return None;
+    }
+    Some(text.map_err(|_| ()).and_then(|text| text.parse().map_err(|_| ())))
+}
+
+fn topics(lists: &[String], max: usize) -> Result<Vec<Topic>, BadRequest> {
+    let mut names = Vec::new();
+    for name in lists.iter().flat_map(|list| list.split(',')) {
+        let name = name.trim_ascii();
+        match name.parse::<Topic>() {
+            Ok(topic) => names.push(topic),
+            Err(err) => return Err(BadRequest::Parameter(format!("topic: {err}"))),
+        }
+    }
+    if max < names.len() {
+        return Err(BadRequest::TooManyTopics(max));
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// A time span before now, or an RFC 3339 time.
+fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, BadRequest> {
+    let Some(text) = since.filter(|text| !text.is_empty()) else { return Ok(Start::Live) };
+    let span =
+        text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
+    if let Ok(span) = span
+        && let Ok(span_ms) = u64::try_from(span.as_millis())
+    {
+        return Ok(Start::Since(now_ms.saturating_sub(span_ms)));
+    }
+    // A plus in a query is a space once decoded, and many forget to write %2B.
+    let time = text.replace(' ', "+").parse::<Timestamp>();
+    if let Ok(time) = time
+        && let Ok(time_ms) = u64::try_from(time.as_millisecond())
+    {
+        return Ok(Start::Since(time_ms));
+    }
+    bad("since", text, "is neither a time span, as in 10m, nor an RFC 3339 time")
+}
+
+/// Whether `Accept` names event streams; an error if it rules them out.
+fn accepts_event_stream(request: &HttpRequest) -> Result<bool, BadRequest> {
+    if !request.headers().contains_key(header::ACCEPT) {
+        return Ok(false);
+    }
+    // One that cannot be read rules nothing out.
+    let Ok(accept) = header::Accept::parse(request) else { return Ok(false) };
+    let wanted = || accept.iter().filter(|item| item.quality > header::Quality::ZERO);
+    if wanted().any(|item| item.item.essence_str() == "text/event-stream") {
+        return Ok(true);
+    }
+    if accept.is_empty()
+        || wanted().any(|item| ["*/*", "text/*"].contains(&item.item.essence_str()))
+    {
+        return Ok(false);
+    }
+    Err(BadRequest::NotAcceptable)
+}

@@ -1,0 +1,5 @@
+//! What operators see: metrics and logs.
+
+pub mod logs;
+pub mod metrics;
+pub mod throttle;
