@@ -9,6 +9,6 @@ fn main() -> ExitCode {
         Ok(Command::Gateway(config)) => cli::serve::run(*config),
         Ok(Command::Publish(publish)) => cli::publish::run(&publish),
         Ok(Command::Healthcheck(url)) => cli::healthcheck::run(&url),
-        Err(stop) => stop.report(),
+        Err(err) => err.report(),
     }
 }

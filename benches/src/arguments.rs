@@ -138,7 +138,7 @@ pub struct Soak {
     pub topics: usize,
     #[arg(long, default_value_t = 2)]
     pub topics_per_stream: usize,
-    /// The server's --stall, in seconds: readers stall for shorter and for longer.
+    /// The server's --write-timeout, in seconds: readers stall for shorter and for longer.
     #[arg(long, default_value_t = 30.0)]
     pub stall_s: f64,
     /// A stream is cut once in so many seconds, on average,

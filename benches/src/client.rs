@@ -118,7 +118,7 @@ impl Client {
     }
 
     /// From now on the stream is not read.
-    pub fn stall(&mut self, number: usize) -> Result<()> {
+    pub fn write_timeout(&mut self, number: usize) -> Result<()> {
         let socket = self.streams[number].socket.as_ref().ok_or("it is closed")?;
         self.poll.remove(socket)
     }

@@ -24,7 +24,7 @@ const HISTORY: usize = 2_000;
 
 /// All topics.
 #[derive(Debug, Default)]
-pub struct Topics(Mutex<HashMap<String, Arc<Mutex<Topic>>>>);
+pub struct TopicSet(Mutex<HashMap<String, Arc<Mutex<Topic>>>>);
 
 #[derive(Debug)]
 struct Topic {
@@ -48,7 +48,7 @@ impl Default for Topic {
     }
 }
 
-impl Topics {
+impl TopicSet {
     fn topic(&self, name: &str) -> Arc<Mutex<Topic>> {
         let mut topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(topic) = topics.get(name) {
@@ -75,7 +75,7 @@ pub struct Parameters {
 
 /// `POST /push/{topic}`.
 pub async fn push(
-    topics: web::Data<Topics>,
+    topics: web::Data<TopicSet>,
     name: web::Path<String>,
     envelope: web::Json<Envelope>,
 ) -> actix_web::Result<HttpResponse> {
@@ -101,7 +101,7 @@ pub async fn push(
 
 /// `GET /events?topic=`.
 pub async fn events(
-    topics: web::Data<Topics>,
+    topics: web::Data<TopicSet>,
     parameters: web::Query<Parameters>,
     request: HttpRequest,
 ) -> actix_web::Result<HttpResponse> {
@@ -129,7 +129,7 @@ pub async fn events(
 
 /// `GET /events?topic=`, with actix-web-lab's `Sse`. It replays nothing.
 pub async fn events_lab(
-    topics: web::Data<Topics>,
+    topics: web::Data<TopicSet>,
     parameters: web::Query<Parameters>,
 ) -> impl Responder {
     let (sender, receiver) = mpsc::channel(HISTORY);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use bytes::Bytes;
 use stream_events::{
-    hub::{DedupLimits, Events, Hub, Limits, RingLimits, Shard, Start, Subscriber, Topics},
+    hub::{DedupLimits, Hub, Limits, ReadEvents, RingLimits, Shard, Start, Subscriber, TopicSet},
     inlet::envelope,
     model::{
         event::{Draft, EventId},
@@ -86,7 +86,7 @@ impl Place {
 
     /// A reader that has nothing of what the hub holds.
     pub fn reader(&self) -> Subscriber {
-        let topics = Topics::new(vec![topic()]);
+        let topics = TopicSet::new(vec![topic()]);
         let start = Start::Since(NOW_MS - 1);
         self.hub.subscribe(&self.shard, topics, start).expect("there is room")
     }
@@ -97,8 +97,8 @@ pub fn read_all(reader: &mut Subscriber) -> u64 {
     let mut read = 0;
     while let Some(found) = reader.read() {
         read += match found.events {
-            Some(Events::Block(block)) => block.events,
-            Some(Events::Large(_)) => 1,
+            Some(ReadEvents::Batch(block)) => block.events,
+            Some(ReadEvents::Large(_)) => 1,
             None => 0,
         };
     }

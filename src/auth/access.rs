@@ -5,12 +5,12 @@ use actix_web::{HttpRequest, http::header};
 use crate::{
     auth::{
         grant::Grant,
-        reader::{Denied, Tokens},
+        reader::{ReadAuthError, Tokens},
     },
     backplane::Backplane,
     clock,
     http::cors::Pages,
-    hub::Topics,
+    hub::TopicSet,
     model::message::Topic,
 };
 
@@ -33,7 +33,7 @@ pub struct TokenCookie {
 
 /// A topic that a reader asked for and may not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotYours {
+pub enum TopicDeniedError {
     /// Nobody may.
     NotServed(Topic),
     /// This one may not.
@@ -45,7 +45,7 @@ impl Access {
     ///
     /// # Errors
     /// When it is nobody who may read.
-    pub async fn admit(&self, request: &HttpRequest) -> Result<Option<Grant>, Denied> {
+    pub async fn admit(&self, request: &HttpRequest) -> Result<Option<Grant>, ReadAuthError> {
         let Self::Token { tokens, cookie } = self else { return Ok(None) };
         let in_cookie = || cookie.as_ref().map(|cookie| cookie.token_of(request)).transpose();
         let token = match request.headers().get(header::AUTHORIZATION) {
@@ -53,7 +53,7 @@ impl Access {
             None => in_cookie()?.flatten(),
         };
         let or_cookie = if cookie.is_some() { ", or in the cookie (--read-cookie)" } else { "" };
-        let token = token.ok_or(Denied::NoToken(or_cookie))?;
+        let token = token.ok_or(ReadAuthError::NoToken(or_cookie))?;
         tokens.verify(token).await.map(Some)
     }
 
@@ -61,14 +61,18 @@ impl Access {
     ///
     /// # Errors
     /// When it is not, or not any more.
-    pub async fn admit_ticket(&self, ticket: &str, log: &Backplane) -> Result<Grant, Denied> {
+    pub async fn admit_ticket(
+        &self,
+        ticket: &str,
+        log: &Backplane,
+    ) -> Result<Grant, ReadAuthError> {
         if matches!(self, Self::Anonymous) {
-            return Err(Denied::NoTicket);
+            return Err(ReadAuthError::NoTicket);
         }
-        let kept = log.take_ticket(ticket).await.map_err(|_| Denied::TicketsUnavailable)?;
-        let grant = kept.and_then(|kept| Grant::read(&kept)).ok_or(Denied::NoTicket)?;
+        let kept = log.take_ticket(ticket).await.map_err(|_| ReadAuthError::TicketsUnavailable)?;
+        let grant = kept.and_then(|kept| Grant::read(&kept)).ok_or(ReadAuthError::NoTicket)?;
         if grant.expires_ms <= clock::now_ms() {
-            return Err(Denied::Invalid("it has expired"));
+            return Err(ReadAuthError::Invalid("it has expired"));
         }
         Ok(grant)
     }
@@ -88,9 +92,11 @@ impl TokenCookie {
     /// # Errors
     /// When the request has one and comes from a page that may not use it. Such a page reads no
     /// answer, but it would use up the streams and tickets of the reader who looks at it.
-    fn token_of<'a>(&self, request: &'a HttpRequest) -> Result<Option<&'a str>, Denied> {
+    fn token_of<'a>(&self, request: &'a HttpRequest) -> Result<Option<&'a str>, ReadAuthError> {
         match cookie_of(request, &self.name) {
-            Some(_) if !self.pages.may_use_cookies(request.head()) => Err(Denied::AnotherSite),
+            Some(_) if !self.pages.may_use_cookies(request.head()) => {
+                Err(ReadAuthError::AnotherSite)
+            }
             token => Ok(token),
         }
     }
@@ -105,21 +111,21 @@ pub fn choose(
     asked: &[Topic],
     grant: Option<&Grant>,
     served: &[Topic],
-) -> Result<Topics, NotYours> {
+) -> Result<TopicSet, TopicDeniedError> {
     // A look into a set each: a thousand topics and a thousand patterns are a million pairs.
-    let patterns = grant.map(|grant| Topics::matching(&grant.topics));
-    let granted = |topic: &Topic| patterns.as_ref().is_none_or(|all| all.contain(topic));
+    let patterns = grant.map(|grant| TopicSet::matching(&grant.topics));
+    let granted = |topic: &Topic| patterns.as_ref().is_none_or(|all| all.contains(topic));
     if let Some(topic) = asked.iter().find(|topic| !granted(topic)) {
-        return Err(NotYours::NotGranted(topic.clone()));
+        return Err(TopicDeniedError::NotGranted(topic.clone()));
     }
     let is_served = |topic: &Topic| served.is_empty() || served.contains(topic);
     if let Some(topic) = asked.iter().find(|topic| !is_served(topic)) {
-        return Err(NotYours::NotServed(topic.clone()));
+        return Err(TopicDeniedError::NotServed(topic.clone()));
     }
     Ok(match grant {
-        _ if !asked.is_empty() => Topics::new(asked.to_vec()),
-        _ if !served.is_empty() => Topics::only(served.iter().filter(|t| granted(t)).cloned()),
-        _ => patterns.unwrap_or_else(Topics::all),
+        _ if !asked.is_empty() => TopicSet::new(asked.to_vec()),
+        _ if !served.is_empty() => TopicSet::only(served.iter().filter(|t| granted(t)).cloned()),
+        _ => patterns.unwrap_or_else(TopicSet::all),
     })
 }
 

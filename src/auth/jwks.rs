@@ -201,7 +201,7 @@ struct Issuer {
 
 /// Why a fetch failed.
 #[derive(Debug, thiserror::Error)]
-enum Unfetched {
+enum FetchError {
     #[error(transparent)]
     Http(#[from] reqwest::Error),
     #[error("the answer is {0}, not 200")]
@@ -264,17 +264,17 @@ impl Issuer {
         }
     }
 
-    async fn fetch(&self) -> Result<(KeySet, Duration), Unfetched> {
+    async fn fetch(&self) -> Result<(KeySet, Duration), FetchError> {
         let mut response = self.client.get(&self.source.url).send().await?;
         if response.status() != reqwest::StatusCode::OK {
-            return Err(Unfetched::Status(response.status()));
+            return Err(FetchError::Status(response.status()));
         }
         let age = max_age(response.headers()).unwrap_or(Duration::from_secs(3600));
         let age = age.clamp(self.times.age_min, self.times.age_max);
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             if BODY_MAX_BYTES < body.len() + chunk.len() {
-                return Err(Unfetched::TooLarge);
+                return Err(FetchError::TooLarge);
             }
             body.extend_from_slice(&chunk);
         }
@@ -283,7 +283,7 @@ impl Issuer {
         let keys = wire.keys.into_iter().take(KEYS_MAX);
         let by_kid: HashMap<_, _> = keys.filter_map(|key| usable_key(key, wanted)).collect();
         if by_kid.is_empty() {
-            return Err(Unfetched::NoUsableKey(wanted));
+            return Err(FetchError::NoUsableKey(wanted));
         }
         Ok((KeySet { by_kid, usable_until: Instant::now() + self.times.stale_max }, age))
     }

@@ -32,7 +32,7 @@ struct Verified {
 
 /// Why a push is not let in. The texts tell its sender no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub enum PushAuthError {
     /// 401.
     #[error("no bearer token: is the subscription set up with --push-auth-service-account?")]
     NoToken,
@@ -99,42 +99,48 @@ impl Verifier {
     /// Checks the value of an `Authorization` header.
     ///
     /// # Errors
-    /// See [`Denied`].
-    pub async fn verify(&self, authorization: Option<&[u8]>, now_ms: u64) -> Result<(), Denied> {
-        let token = authorization.and_then(bearer).ok_or(Denied::NoToken)?;
+    /// See [`PushAuthError`].
+    pub async fn verify(
+        &self,
+        authorization: Option<&[u8]>,
+        now_ms: u64,
+    ) -> Result<(), PushAuthError> {
+        let token = authorization.and_then(bearer).ok_or(PushAuthError::NoToken)?;
         if TOKEN_MAX_BYTES < token.len() {
-            return Err(Denied::Invalid("it is too long"));
+            return Err(PushAuthError::Invalid("it is too long"));
         }
-        let token = str::from_utf8(token).map_err(|_| Denied::Invalid("it is no JWT"))?;
-        let header = decode_header(token).map_err(|_| Denied::Invalid("it is no JWT"))?;
+        let token = str::from_utf8(token).map_err(|_| PushAuthError::Invalid("it is no JWT"))?;
+        let header = decode_header(token).map_err(|_| PushAuthError::Invalid("it is no JWT"))?;
         // Never by what the token says: `none`, and HS256 with our public key as the secret, are
         // the classic forgeries. So are `jku` and `x5u`, which nothing here follows.
         if header.alg != Algorithm::RS256 {
-            return Err(Denied::Invalid("its alg is not RS256"));
+            return Err(PushAuthError::Invalid("its alg is not RS256"));
         }
         // An extension that must be understood, and is not (RFC 7515, section 4.1.11).
         if header.crit.is_some() {
-            return Err(Denied::Invalid("it has a crit header"));
+            return Err(PushAuthError::Invalid("it has a crit header"));
         }
-        let kid = header.kid.ok_or(Denied::Invalid("it has no kid"))?;
+        let kid = header.kid.ok_or(PushAuthError::Invalid("it has no kid"))?;
         let key = match self.keys.find(&kid).await {
             Lookup::Known(key) => key,
-            Lookup::Unknown => return Err(Denied::Invalid("its kid is none of the issuer's")),
-            Lookup::Unavailable => return Err(Denied::Unavailable),
+            Lookup::Unknown => {
+                return Err(PushAuthError::Invalid("its kid is none of the issuer's"));
+            }
+            Lookup::Unavailable => return Err(PushAuthError::Unavailable),
         };
         let claims = decode::<Claims>(token, &key.key, &self.validation)
-            .map_err(|err| Denied::Invalid(reason(err.kind())))?
+            .map_err(|err| PushAuthError::Invalid(reason(err.kind())))?
             .claims;
         let latest_issue = now_ms / 1000 + LEEWAY_SECS;
         if claims.iat.is_some_and(|issued| latest_issue < issued) {
-            return Err(Denied::Invalid("it was issued in the future"));
+            return Err(PushAuthError::Invalid("it was issued in the future"));
         }
         if !claims.email_verified {
-            return Err(Denied::Forbidden("its email is not verified"));
+            return Err(PushAuthError::Forbidden("its email is not verified"));
         }
         // Any Google account can get a token for any audience: only this tells ours from theirs.
         if !self.service_accounts.contains(&claims.email) {
-            return Err(Denied::Forbidden("not of an allowed service account"));
+            return Err(PushAuthError::Forbidden("not of an allowed service account"));
         }
         self.remember(token, kid, claims.exp.saturating_mul(1000), now_ms);
         Ok(())

@@ -32,12 +32,12 @@ pub enum TokenKeys {
     /// An issuer's key set.
     Set(Keys),
     /// One key, whatever the `kid`.
-    One(Key),
+    Permit(Key),
 }
 
 /// Why a token is not let in. The texts tell its sender no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub enum ReadAuthError {
     /// 401.
     #[error("no token: send it in the Authorization header (Bearer){0}")]
     NoToken(&'static str),
@@ -115,34 +115,34 @@ impl Tokens {
     pub fn ready(&self) -> bool {
         match &self.keys {
             TokenKeys::Set(keys) => keys.available(),
-            TokenKeys::One(_) => true,
+            TokenKeys::Permit(_) => true,
         }
     }
 
     /// Checks a token.
     ///
     /// # Errors
-    /// See [`Denied`].
-    pub async fn verify(&self, token: &str) -> Result<Grant, Denied> {
+    /// See [`ReadAuthError`].
+    pub async fn verify(&self, token: &str) -> Result<Grant, ReadAuthError> {
         if TOKEN_MAX_BYTES < token.len() {
-            return Err(Denied::Invalid("it is too long"));
+            return Err(ReadAuthError::Invalid("it is too long"));
         }
-        let header = decode_header(token).map_err(|_| Denied::Invalid("it is no JWT"))?;
+        let header = decode_header(token).map_err(|_| ReadAuthError::Invalid("it is no JWT"))?;
         // An extension that must be understood, and is not (RFC 7515, section 4.1.11).
         if header.crit.is_some() {
-            return Err(Denied::Invalid("it has a crit header"));
+            return Err(ReadAuthError::Invalid("it has a crit header"));
         }
         let found;
         let key = match &self.keys {
-            TokenKeys::One(key) => key,
+            TokenKeys::Permit(key) => key,
             TokenKeys::Set(keys) => {
-                let kid = header.kid.as_deref().ok_or(Denied::Invalid("it has no kid"))?;
+                let kid = header.kid.as_deref().ok_or(ReadAuthError::Invalid("it has no kid"))?;
                 found = match keys.find(kid).await {
                     Lookup::Known(key) => key,
                     Lookup::Unknown => {
-                        return Err(Denied::Invalid("its kid is none of the issuer's"));
+                        return Err(ReadAuthError::Invalid("its kid is none of the issuer's"));
                     }
-                    Lookup::Unavailable => return Err(Denied::KeysUnavailable),
+                    Lookup::Unavailable => return Err(ReadAuthError::KeysUnavailable),
                 };
                 &*found
             }
@@ -150,10 +150,10 @@ impl Tokens {
         // The key decides: `none`, and HS256 with a public key as the secret, are the classic
         // forgeries.
         if header.alg != key.algorithm {
-            return Err(Denied::Invalid("its alg is not its key's"));
+            return Err(ReadAuthError::Invalid("its alg is not its key's"));
         }
         let claims = decode::<Map<String, Value>>(token, &key.key, &self.validation(key.algorithm))
-            .map_err(|err| Denied::Invalid(reason(err.kind())))?
+            .map_err(|err| ReadAuthError::Invalid(reason(err.kind())))?
             .claims;
         self.grant(token, &claims)
     }
@@ -176,10 +176,12 @@ impl Tokens {
         validation
     }
 
-    fn grant(&self, token: &str, claims: &Map<String, Value>) -> Result<Grant, Denied> {
+    fn grant(&self, token: &str, claims: &Map<String, Value>) -> Result<Grant, ReadAuthError> {
         // It is to narrow what its reader sees: whoever cannot apply it must not let it pass.
         if claims.contains_key("filter") {
-            return Err(Denied::Forbidden("its claim filter is not supported by this gateway"));
+            return Err(ReadAuthError::Forbidden(
+                "its claim filter is not supported by this gateway",
+            ));
         }
         let expires = claims.get("exp").and_then(Value::as_f64);
         let expires = expires.filter(|seconds| (0.0..1e12).contains(seconds));
@@ -188,10 +190,11 @@ impl Tokens {
             clippy::cast_sign_loss,
             reason = "checked above"
         )]
-        let expires_ms = (expires.ok_or(Denied::Invalid("its exp is no time"))? * 1000.0) as u64;
+        let expires_ms =
+            (expires.ok_or(ReadAuthError::Invalid("its exp is no time"))? * 1000.0) as u64;
         // To the second, without leeway: it would open a stream that ends at once, again and again.
         if expires_ms <= clock::now_ms() {
-            return Err(Denied::Invalid("it has expired"));
+            return Err(ReadAuthError::Invalid("it has expired"));
         }
         let text = |name| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         let subject: Option<Arc<str>> = text("sub").map(Arc::from);
@@ -203,22 +206,24 @@ impl Tokens {
         Ok(Grant { subject, holder, topics: self.patterns(claims)?, expires_ms })
     }
 
-    fn patterns(&self, claims: &Map<String, Value>) -> Result<Arc<[TopicPattern]>, Denied> {
+    fn patterns(&self, claims: &Map<String, Value>) -> Result<Arc<[TopicPattern]>, ReadAuthError> {
         let mut names = self.topics_claim.iter();
         let first = names.next().and_then(|name| claims.get(name));
         let found = names.fold(first, |found, name| found?.get(name));
         let texts = match found {
-            None => return Err(Denied::Forbidden("it has no claim for topics")),
+            None => return Err(ReadAuthError::Forbidden("it has no claim for topics")),
             Some(Value::String(one)) => vec![one.as_str()],
             Some(Value::Array(all)) if all.len() <= PATTERNS_MAX => {
                 let texts: Option<Vec<_>> = all.iter().map(Value::as_str).collect();
-                texts.ok_or(Denied::Invalid("its claim for topics holds what is no text"))?
+                texts.ok_or(ReadAuthError::Invalid("its claim for topics holds what is no text"))?
             }
-            Some(_) => return Err(Denied::Invalid("its claim for topics is no list of names")),
+            Some(_) => {
+                return Err(ReadAuthError::Invalid("its claim for topics is no list of names"));
+            }
         };
         let patterns: Result<_, _> = texts.into_iter().map(str::parse::<TopicPattern>).collect();
         patterns.map_err(|_| {
-            Denied::Invalid("its claim for topics holds neither a topic's name nor prefix.*")
+            ReadAuthError::Invalid("its claim for topics holds neither a topic's name nor prefix.*")
         })
     }
 }
@@ -237,7 +242,7 @@ fn reason(kind: &ErrorKind) -> &'static str {
 
 /// Why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum BadKey {
+pub enum ReadKeyError {
     #[error("cannot read {0}: {1}")]
     Unreadable(String, std::io::Error),
     #[error(
@@ -255,24 +260,24 @@ pub enum BadKey {
 /// Reads a key: a public one in PEM, or a shared secret, for HS256.
 ///
 /// # Errors
-/// See [`BadKey`].
-pub fn load_key(path: &Path) -> Result<Key, BadKey> {
+/// See [`ReadKeyError`].
+pub fn load_key(path: &Path) -> Result<Key, ReadKeyError> {
     let name = || path.display().to_string();
-    let bytes = fs::read(path).map_err(|err| BadKey::Unreadable(name(), err))?;
+    let bytes = fs::read(path).map_err(|err| ReadKeyError::Unreadable(name(), err))?;
     if PrivateKeyDer::from_pem_slice(&bytes).is_ok() {
-        return Err(BadKey::Private(name()));
+        return Err(ReadKeyError::Private(name()));
     }
     // Wherever it stands: what is public must never be taken for a secret, or anyone could sign.
     if memmem::find(&bytes, b"-----BEGIN").is_some() {
-        return public_key(&bytes).ok_or_else(|| BadKey::Unknown(name()));
+        return public_key(&bytes).ok_or_else(|| ReadKeyError::Unknown(name()));
     }
     if serde_json::from_slice::<Value>(&bytes).is_ok_and(|json| json.is_object()) {
-        return Err(BadKey::KeySet(name()));
+        return Err(ReadKeyError::KeySet(name()));
     }
     // Who writes it with an editor or `openssl rand -base64 32` ends it with a line end.
     let secret = bytes.trim_ascii_end();
     if secret.len() < SECRET_MIN_BYTES {
-        return Err(BadKey::Short(name(), secret.len()));
+        return Err(ReadKeyError::Short(name(), secret.len()));
     }
     Ok(Key { key: DecodingKey::from_secret(secret), algorithm: Algorithm::HS256 })
 }

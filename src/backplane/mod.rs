@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use crate::backplane::tickets::{NotKept, TICKET_MAX, TICKETS_PER_HOLDER_MAX, Tickets};
+pub use crate::backplane::tickets::{KeepTicketError, TICKET_MAX, TICKETS_PER_HOLDER_MAX, Tickets};
 
 use crate::{
     backplane::redis::Redis,
@@ -37,7 +37,7 @@ pub enum Confirmed {
 
 /// The log did not confirm. Pub/Sub keeps the message and pushes it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unconfirmed {
+pub enum PublishError {
     /// What is stored in these rings now would go with the process, and its readers with it.
     #[error("this gateway is shutting down")]
     Draining,
@@ -57,19 +57,19 @@ pub struct Renewal {
 /// The log cannot be asked now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the log cannot be asked")]
-pub struct Unavailable;
+pub struct UnavailableError;
 
 impl Backplane {
     /// Stores a message. Only when this returns `Ok` may it be acked.
     ///
     /// # Errors
     /// When the log did not confirm.
-    pub async fn publish(&self, message: &Message) -> Result<Confirmed, Unconfirmed> {
+    pub async fn publish(&self, message: &Message) -> Result<Confirmed, PublishError> {
         match self {
             Self::Local(hub, _) => match hub.publish(message, clock::now_ms()) {
                 Published::Stored(id) => Ok(Confirmed::Stored(id)),
                 Published::Duplicate => Ok(Confirmed::Duplicate),
-                Published::Closed => Err(Unconfirmed::Draining),
+                Published::Closed => Err(PublishError::Draining),
             },
             // In a box of its own, or every push would have its room.
             Self::Redis(redis) => Box::pin(redis.append(message)).await,
@@ -104,7 +104,7 @@ impl Backplane {
     ///
     /// # Errors
     /// When the log cannot be asked.
-    pub async fn has_reached(&self, id: EventId) -> Result<bool, Unavailable> {
+    pub async fn has_reached(&self, id: EventId) -> Result<bool, UnavailableError> {
         match self {
             Self::Local(hub, _) => Ok(id <= hub.head()),
             Self::Redis(redis) => redis.newest().await.map(|newest| id <= newest),
@@ -121,13 +121,13 @@ impl Backplane {
     /// Keeps what a ticket stands for, on all replicas. `holder` is who got it.
     ///
     /// # Errors
-    /// See [`NotKept`].
+    /// See [`KeepTicketError`].
     pub async fn keep_ticket(
         &self,
         ticket: &str,
         holder: &str,
         meaning: String,
-    ) -> Result<(), NotKept> {
+    ) -> Result<(), KeepTicketError> {
         match self {
             Self::Local(_, tickets) => tickets.keep(ticket, holder, meaning, Instant::now()),
             Self::Redis(redis) => redis.keep_ticket(ticket, holder, &meaning).await,
@@ -138,7 +138,7 @@ impl Backplane {
     ///
     /// # Errors
     /// When it cannot be looked up.
-    pub async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, Unavailable> {
+    pub async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, UnavailableError> {
         match self {
             Self::Local(_, tickets) => Ok(tickets.take(ticket, Instant::now())),
             Self::Redis(redis) => redis.take_ticket(ticket).await,
@@ -149,7 +149,7 @@ impl Backplane {
     ///
     /// # Errors
     /// When it cannot.
-    pub async fn renew(&self, renewal: &Renewal) -> Result<(), Unavailable> {
+    pub async fn renew(&self, renewal: &Renewal) -> Result<(), UnavailableError> {
         match self {
             Self::Local(..) => Ok(()),
             Self::Redis(redis) => redis.renew(renewal).await,

@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
-    backplane::Unavailable,
-    limits::concurrency::{Counts, One},
+    backplane::UnavailableError,
+    limits::concurrency::{ConcurrencyLimit, Permit},
 };
 
 /// How long a ticket is good for.
@@ -25,19 +25,19 @@ const TICKETS_KEPT: usize = 1_024;
 #[derive(Debug)]
 pub struct Tickets {
     by_name: Mutex<HashMap<String, Ticket>>,
-    by_holder: Arc<Counts<Arc<str>>>,
+    by_holder: Arc<ConcurrencyLimit<Arc<str>>>,
 }
 
 #[derive(Debug)]
 struct Ticket {
     kept: Instant,
     meaning: String,
-    _counted: Option<One<Arc<str>>>,
+    _counted: Option<Permit<Arc<str>>>,
 }
 
 /// Why a ticket is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotKept {
+pub enum KeepTicketError {
     /// Its holder has [`TICKETS_PER_HOLDER_MAX`] that nobody has used.
     #[error("one holder has too many tickets")]
     TooManyOfHolder,
@@ -46,12 +46,12 @@ pub enum NotKept {
     TooMany,
     /// The log that keeps them did not answer.
     #[error(transparent)]
-    Unavailable(Unavailable),
+    Unavailable(UnavailableError),
 }
 
 impl Default for Tickets {
     fn default() -> Self {
-        Self { by_name: Mutex::default(), by_holder: Counts::new(TICKETS_PER_HOLDER_MAX) }
+        Self { by_name: Mutex::default(), by_holder: ConcurrencyLimit::new(TICKETS_PER_HOLDER_MAX) }
     }
 }
 
@@ -66,12 +66,12 @@ impl Tickets {
         holder: &str,
         meaning: String,
         now: Instant,
-    ) -> Result<(), NotKept> {
-        let counted = self.by_holder.one_more(Some(holder.into()));
-        let counted = counted.map_err(|_| NotKept::TooManyOfHolder)?;
+    ) -> Result<(), KeepTicketError> {
+        let counted = self.by_holder.try_acquire(Some(holder.into()));
+        let counted = counted.map_err(|_| KeepTicketError::TooManyOfHolder)?;
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         if TICKETS_MAX <= by_name.len() {
-            return Err(NotKept::TooMany);
+            return Err(KeepTicketError::TooMany);
         }
         by_name.insert(ticket.to_owned(), Ticket { kept: now, meaning, _counted: counted });
         Ok(())
@@ -115,7 +115,7 @@ mod tests {
         for n in 0..TICKETS_MAX {
             keep(&n.to_string(), start).unwrap();
         }
-        assert_eq!(keep("one more", start), Err(NotKept::TooMany));
+        assert_eq!(keep("one more", start), Err(KeepTicketError::TooMany));
         tickets.sweep(start + TICKET_MAX);
         keep("one more", start + TICKET_MAX).unwrap();
     }
@@ -128,12 +128,12 @@ mod tests {
         for n in 0..TICKETS_PER_HOLDER_MAX {
             keep(&n.to_string(), "jti:1", start).unwrap();
         }
-        assert_eq!(keep("one more", "jti:1", start), Err(NotKept::TooManyOfHolder));
+        assert_eq!(keep("one more", "jti:1", start), Err(KeepTicketError::TooManyOfHolder));
         keep("another's", "jti:2", start).unwrap();
         // One that was used makes room, and those that are too old do.
         assert!(tickets.take("0", start).is_some());
         keep("one more", "jti:1", start).unwrap();
-        assert_eq!(keep("two more", "jti:1", start), Err(NotKept::TooManyOfHolder));
+        assert_eq!(keep("two more", "jti:1", start), Err(KeepTicketError::TooManyOfHolder));
         tickets.sweep(start + TICKET_MAX);
         keep("two more", "jti:1", start + TICKET_MAX).unwrap();
     }

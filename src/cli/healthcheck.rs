@@ -14,7 +14,7 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 
 use crate::{
     cli::{self, Environment, block_on},
-    config::{BadConfig, Endpoints, Mode},
+    config::{ConfigError, Endpoints, Mode},
     http::problem::error_chain,
 };
 
@@ -57,7 +57,7 @@ pub fn url(
     given: &ArgMatches,
     program: Option<&OsString>,
     environment: &Environment,
-) -> Result<String, BadConfig> {
+) -> Result<String, ConfigError> {
     if let Some(url) = given.get_one::<String>("url") {
         return Ok(url.clone());
     }
@@ -67,7 +67,7 @@ pub fn url(
     if let (Some(pid), None) = (named, &gateway) {
         let what = "is no gateway, or its arguments cannot be read. Give the process that runs \
                     serve or dev, or --url";
-        return Err(BadConfig(vec![format!("--pid: process {pid} {what}")]));
+        return Err(ConfigError(vec![format!("--pid: process {pid} {what}")]));
     }
     url_of(gateway.as_deref().unwrap_or_default(), environment)
 }
@@ -94,7 +94,10 @@ fn gateway(arguments: &[impl AsRef<OsStr>]) -> Option<(Mode, ArgMatches)> {
     }
 }
 
-fn url_of(arguments: &[impl AsRef<OsStr>], environment: &Environment) -> Result<String, BadConfig> {
+fn url_of(
+    arguments: &[impl AsRef<OsStr>],
+    environment: &Environment,
+) -> Result<String, ConfigError> {
     let gateway = gateway(arguments);
     let mode = gateway.as_ref().map_or(Mode::Serve, |(mode, _)| *mode);
     let texts = cli::texts(gateway.as_ref().map(|(_, given)| given), environment);
@@ -105,7 +108,7 @@ fn url_of(arguments: &[impl AsRef<OsStr>], environment: &Environment) -> Result<
     if endpoints.proxy_protocol {
         let problem = "--ops-listen is off, and with --proxy-protocol on the public listener \
                        answers proxies only. Give the gateway --ops-listen 127.0.0.1:9090";
-        return Err(BadConfig(vec![problem.to_owned()]));
+        return Err(ConfigError(vec![problem.to_owned()]));
     }
     let scheme = if endpoints.is_tls { "https" } else { "http" };
     Ok(format!("{scheme}://{}/readyz", reachable(endpoints.listen)))

@@ -8,7 +8,7 @@ use std::{collections::HashMap, ffi::OsString, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches, builder::NonEmptyStringValueParser};
 
-use crate::config::{BadConfig, Config, KNOBS, Knob, Mode, Texts};
+use crate::config::{Config, ConfigError, FLAGS, Flag, Mode, Texts};
 
 /// What to do.
 #[derive(Debug)]
@@ -21,11 +21,11 @@ pub enum Command {
 
 /// Why nothing is done.
 #[derive(Debug)]
-pub enum Stop {
+pub enum CliError {
     /// Help or version was asked for, or the arguments are not understood.
     Clap(clap::Error),
     /// Everything that is wrong with the configuration.
-    Config(BadConfig),
+    Config(ConfigError),
 }
 
 /// `EX_USAGE` of sysexits.h: the command line or the configuration is wrong.
@@ -50,24 +50,24 @@ pub fn environment() -> Environment {
 /// Reads the command line.
 ///
 /// # Errors
-/// See [`Stop`].
+/// See [`CliError`].
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &Environment,
-) -> Result<Command, Stop> {
+) -> Result<Command, CliError> {
     let arguments: Vec<_> = arguments.into_iter().collect();
-    let matches = command().try_get_matches_from(&arguments).map_err(Stop::Clap)?;
+    let matches = command().try_get_matches_from(&arguments).map_err(CliError::Clap)?;
     match matches.subcommand() {
         Some(("dev", given)) => gateway_command(Mode::Dev, given, environment),
         Some(("serve", given)) => gateway_command(Mode::Serve, given, environment),
         Some(("publish", given)) => {
-            publish::Publish::read(given).map(Command::Publish).map_err(Stop::Clap)
+            publish::Publish::read(given).map(Command::Publish).map_err(CliError::Clap)
         }
         Some(("healthcheck", given)) => {
             let url = healthcheck::url(given, arguments.first(), environment);
-            Ok(Command::Healthcheck(url.map_err(Stop::Config)?))
+            Ok(Command::Healthcheck(url.map_err(CliError::Config)?))
         }
-        _ => Err(Stop::Clap(command().error(
+        _ => Err(CliError::Clap(command().error(
             clap::error::ErrorKind::MissingSubcommand,
             "give a command: dev, serve, publish or healthcheck",
         ))),
@@ -77,16 +77,16 @@ pub fn parse(
 /// Collects the text of each setting: from the flags, or else from the environment.
 fn texts(given: Option<&ArgMatches>, environment: &Environment) -> Texts {
     let mut texts = Texts::new();
-    for knob in KNOBS {
+    for flag in FLAGS {
         let given = |flag| given?.try_get_many::<String>(flag).ok().flatten();
-        let from_flags = given(knob.flag).map(|texts| texts.cloned().collect());
+        let from_flags = given(flag.flag).map(|texts| texts.cloned().collect());
         let from_environment = || {
-            let text = environment.get(&knob.env()).filter(|text| !text.is_empty())?;
+            let text = environment.get(&flag.env()).filter(|text| !text.is_empty())?;
             let many = || text.split(',').map(str::to_owned).collect();
-            Some(if knob.many { many() } else { vec![text.clone()] })
+            Some(if flag.many { many() } else { vec![text.clone()] })
         };
         if let Some(given) = from_flags.or_else(from_environment) {
-            texts.insert(knob.flag, given);
+            texts.insert(flag.flag, given);
         }
     }
     texts
@@ -101,19 +101,21 @@ fn gateway_command(
     mode: Mode,
     given: &ArgMatches,
     environment: &Environment,
-) -> Result<Command, Stop> {
+) -> Result<Command, CliError> {
     let texts = texts(Some(given), environment);
     let mut unknown: Vec<_> = environment
         .keys()
-        .filter(|name| *name != "PORT" && !KNOBS.iter().any(|knob| knob.env() == **name))
+        .filter(|name| *name != "PORT" && !FLAGS.iter().any(|flag| flag.env() == **name))
         .map(|name| format!("{name}: this variable belongs to no flag. Remove it, or see stream-events serve --help"))
         .collect();
     unknown.sort();
     let config = Config::from_texts(mode, &texts, platform_port(environment));
     match config {
         Ok(config) if unknown.is_empty() => Ok(Command::Gateway(Box::new(config))),
-        Ok(_) => Err(Stop::Config(BadConfig(unknown))),
-        Err(BadConfig(problems)) => Err(Stop::Config(BadConfig([problems, unknown].concat()))),
+        Ok(_) => Err(CliError::Config(ConfigError(unknown))),
+        Err(ConfigError(problems)) => {
+            Err(CliError::Config(ConfigError([problems, unknown].concat())))
+        }
     }
 }
 
@@ -125,8 +127,8 @@ const FORMS: &str = "Times: 15 s, 10 min, or 15 for seconds. Sizes: 32 MiB, or a
 /// The whole command line, for parsing and for the README's table.
 pub fn command() -> clap::Command {
     let knobs = |mode| {
-        let flags = KNOBS.iter().filter(|knob| !knob.secret);
-        flags.map(move |knob| argument(knob, mode))
+        let flags = FLAGS.iter().filter(|flag| !flag.secret);
+        flags.map(move |flag| argument(flag, mode))
     };
     clap::Command::new("stream-events")
         .version(env!("CARGO_PKG_VERSION"))
@@ -150,23 +152,23 @@ pub fn command() -> clap::Command {
         .subcommand(healthcheck::command())
 }
 
-fn argument(knob: &Knob, mode: Mode) -> Arg {
-    let dev = if mode == Mode::Dev { knob.dev } else { None };
-    let default = match dev.or(knob.default) {
+fn argument(flag: &Flag, mode: Mode) -> Arg {
+    let dev = if mode == Mode::Dev { flag.dev } else { None };
+    let default = match dev.or(flag.default) {
         None => "required".to_owned(),
         Some("") => "none".to_owned(),
         Some(text) => format!("default: {text}"),
     };
-    let help = format!("{} [{default}] [env: {}]", knob.help, knob.env());
-    Arg::new(knob.flag)
-        .long(knob.flag)
-        .value_name(knob.value)
+    let help = format!("{} [{default}] [env: {}]", flag.help, flag.env());
+    Arg::new(flag.flag)
+        .long(flag.flag)
+        .value_name(flag.value)
         .help(help)
         .value_parser(NonEmptyStringValueParser::new())
-        .action(if knob.many { ArgAction::Append } else { ArgAction::Set })
+        .action(if flag.many { ArgAction::Append } else { ArgAction::Set })
 }
 
-impl Stop {
+impl CliError {
     /// Says why, and with which code to exit.
     #[expect(clippy::print_stderr, reason = "there is no log without a configuration")]
     pub fn report(self) -> ExitCode {

@@ -6,25 +6,25 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    auth::reader::{self, BadKey},
-    backplane::redis::{self, BadLink},
+    auth::reader::{self, ReadKeyError},
+    backplane::redis::{self, LinkError},
     cli::EXIT_USAGE,
     config::{Backplane, Config, Mode, PushAuth, ReadAuth, ReadKeys},
-    net::accept::{BadTls, load_tls},
+    net::accept::{TlsError, load_tls},
     server::{self, ListenError, Listeners},
     telemetry::logs,
 };
 
 /// Why the gateway did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
-enum Failed {
+enum ServeError {
     /// Found before anything is bound.
     #[error(transparent)]
-    Tls(#[from] BadTls),
+    Tls(#[from] TlsError),
     #[error("--read-key-file: {0}")]
-    ReadKey(#[from] BadKey),
+    ReadKey(#[from] ReadKeyError),
     #[error("--backplane: the Redis server cannot be used: {0}")]
-    Redis(#[from] BadLink),
+    Redis(#[from] LinkError),
     #[error("{0}")]
     Log(Box<dyn std::error::Error + Send + Sync>),
     #[error(transparent)]
@@ -40,15 +40,16 @@ pub fn run(config: Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             eprintln!("{err}");
-            let usage = matches!(err, Failed::Tls(_) | Failed::Redis(_) | Failed::ReadKey(_));
+            let usage =
+                matches!(err, ServeError::Tls(_) | ServeError::Redis(_) | ServeError::ReadKey(_));
             if usage { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }
 }
 
-fn start(config: Config) -> Result<(), Failed> {
+fn start(config: Config) -> Result<(), ServeError> {
     let tls = config.tls.as_ref().map(load_tls).transpose()?;
-    logs::init(config.log_format, &config.log_level).map_err(Failed::Log)?;
+    logs::init(config.log_format, &config.log_level).map_err(ServeError::Log)?;
     if let ReadAuth::Jwt(jwt) = &config.read_auth
         && let ReadKeys::File(path) = &jwt.keys
     {
@@ -86,7 +87,7 @@ fn log_start(config: &Config, listeners: &Listeners) -> std::io::Result<()> {
 /// Each connection is a file. Many systems let a process have 1,024 unless it asks for more, and a
 /// gateway that runs out of files cannot even answer its probes.
 fn raise_file_limit(config: &Config) {
-    let wanted = config.subscribers_max + config.connections_beside_streams;
+    let wanted = config.subscribers_max + config.idle_connections_max;
     let limit = getrlimit(Resource::Nofile);
     let all = Rlimit { current: limit.maximum, ..limit };
     if let Err(err) = setrlimit(Resource::Nofile, all) {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::config::{BadConfig, Mode, Texts, parse::Values};
+use crate::config::{ConfigError, Mode, Texts, parse::Values};
 
 /// Where a gateway can be asked whether it is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ impl Endpoints {
     ///
     /// # Errors
     /// With every problem found.
-    pub fn from_texts(mode: Mode, texts: &Texts, port: Option<&str>) -> Result<Self, BadConfig> {
+    pub fn from_texts(mode: Mode, texts: &Texts, port: Option<&str>) -> Result<Self, ConfigError> {
         let mut values = Values::new(mode, texts);
         let endpoints = Self {
             listen: values.listen(port),

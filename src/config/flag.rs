@@ -2,7 +2,7 @@
 
 /// One knob.
 #[derive(Debug)]
-pub struct Knob {
+pub struct Flag {
     /// Without the dashes. `STREAM_EVENTS_` and this in capitals is the environment's name.
     pub flag: &'static str,
     /// What its value is called in the help.
@@ -20,16 +20,16 @@ pub struct Knob {
     pub help: &'static str,
 }
 
-pub(super) const fn knob(
+pub(super) const fn flag(
     flag: &'static str,
     value: &'static str,
     default: Option<&'static str>,
     help: &'static str,
-) -> Knob {
-    Knob { flag, value, default, dev: None, limits: None, many: false, secret: false, help }
+) -> Flag {
+    Flag { flag, value, default, dev: None, limits: None, many: false, secret: false, help }
 }
 
-impl Knob {
+impl Flag {
     pub(super) const fn dev(self, dev: &'static str) -> Self {
         Self { dev: Some(dev), ..self }
     }

@@ -1,10 +1,10 @@
 //! The table of all knobs: the command line, the environment and the checks come from it.
 
-use crate::config::flag::{Knob, knob};
+use crate::config::flag::{Flag, flag};
 
 /// All knobs, in the order of the help.
-pub const KNOBS: &[Knob] = &[
-    knob(
+pub const FLAGS: &[Flag] = &[
+    flag(
         "listen",
         "ADDR",
         Some("0.0.0.0:8080"),
@@ -13,13 +13,13 @@ pub const KNOBS: &[Knob] = &[
          environment (Cloud Run), it is the default port",
     )
     .dev("127.0.0.1:8080"),
-    knob(
+    flag(
         "port",
         "PORT",
         Some(""),
         "Port of the public listener, on the default address. Give --port or --listen, not both",
     ),
-    knob(
+    flag(
         "ops-listen",
         "ADDR|off",
         Some("0.0.0.0:9090"),
@@ -27,15 +27,15 @@ pub const KNOBS: &[Knob] = &[
          answers /healthz and /readyz too",
     )
     .dev("off"),
-    knob(
+    flag(
         "tls-cert",
         "FILE",
         Some(""),
         "File with the certificate chain (PEM). The public listener then speaks TLS only, with \
          HTTP/2 and HTTP/1.1. Needs --tls-key. The gateway reads both files once, at the start",
     ),
-    knob("tls-key", "FILE", Some(""), "File with the private key (PEM) of --tls-cert"),
-    knob(
+    flag("tls-key", "FILE", Some(""), "File with the private key (PEM) of --tls-cert"),
+    flag(
         "proxy-protocol",
         "off|on",
         Some("off"),
@@ -43,14 +43,14 @@ pub const KNOBS: &[Knob] = &[
          sends a PROXY protocol header, version 1 or 2, on every connection. The gateway then \
          closes connections without the header, also those of health checks",
     ),
-    knob(
+    flag(
         "push-auth",
         "oidc|none",
         None,
         "Who may push. oidc: Pub/Sub, with a token of your service account. none: anyone",
     )
     .dev("none"),
-    knob(
+    flag(
         "push-audience",
         "TEXT",
         Some(""),
@@ -58,7 +58,7 @@ pub const KNOBS: &[Knob] = &[
          --push-auth-token-audience, or the URL of its push endpoint if that is not set",
     )
     .many(),
-    knob(
+    flag(
         "push-service-account",
         "EMAIL",
         Some(""),
@@ -66,13 +66,13 @@ pub const KNOBS: &[Knob] = &[
          --push-auth-service-account",
     )
     .many(),
-    knob(
+    flag(
         "push-jwks-url",
         "URL",
         Some("https://www.googleapis.com/oauth2/v3/certs"),
         "URL of the keys that sign push tokens. It must be https, or http on loopback",
     ),
-    knob(
+    flag(
         "poison",
         "ack|nack",
         Some("ack"),
@@ -80,62 +80,62 @@ pub const KNOBS: &[Knob] = &[
          nack: refuse it; choose this only for a subscription with a dead-letter topic, because \
          refused messages slow the whole subscription",
     ),
-    knob(
+    flag(
         "push-bytes-in-flight",
         "SIZE",
         Some("256 MiB"),
         "Memory for all bodies of pushes being received. Over this limit, a push gets 503",
     )
     .from("16 MiB", "1 TiB"),
-    knob(
+    flag(
         "read-auth",
         "jwt|anonymous",
         None,
         "Who may read. jwt: readers with a valid token. anonymous: anyone",
     )
     .dev("anonymous"),
-    knob(
+    flag(
         "read-jwks-url",
         "URL",
         Some(""),
         "URL of the keys that sign readers' tokens. It must be https, or http on loopback",
     ),
-    knob(
+    flag(
         "read-key-file",
         "FILE",
         Some(""),
         "File with the one key of readers' tokens, instead of --read-jwks-url: a public key (PEM), \
          or a shared secret of at least 32 bytes for HS256",
     ),
-    knob(
+    flag(
         "read-audience",
         "TEXT",
         Some(""),
         "Audience that a reader's token must have. Without this flag, any audience is accepted",
     )
     .many(),
-    knob(
+    flag(
         "read-issuer",
         "TEXT",
         Some(""),
         "Issuer that a reader's token must have. Without this flag, any issuer is accepted",
     )
     .many(),
-    knob(
+    flag(
         "read-cookie",
         "NAME",
         Some(""),
         "Cookie that may hold a reader's token. EventSource can send a cookie, but no header. \
          Pages of other sites may use it only if --cors-origin lists them",
     ),
-    knob(
+    flag(
         "read-topics-claim",
         "NAME",
         Some("topics"),
         "Claim of a reader's token that lists its topics: names, prefix.* or *. a.b is claim b in \
          a",
     ),
-    knob(
+    flag(
         "cors-origin",
         "ORIGIN",
         Some(""),
@@ -144,29 +144,29 @@ pub const KNOBS: &[Knob] = &[
          without cookies",
     )
     .many(),
-    knob("topic", "NAME", Some(""), "Topic to serve. Without this flag, all topics are served")
+    flag("topic", "NAME", Some(""), "Topic to serve. Without this flag, all topics are served")
         .many(),
-    knob("ring-events", "N", Some("1024"), "Events held for replay, for each topic")
+    flag("ring-events", "N", Some("1024"), "Events held for replay, for each topic")
         .from("1", "10000000"),
-    knob("ring-bytes", "SIZE", Some("32 MiB"), "Bytes held for replay, for each topic")
+    flag("ring-bytes", "SIZE", Some("32 MiB"), "Bytes held for replay, for each topic")
         .from("16 MiB", "1 TiB"),
-    knob("ring-age", "TIME", Some("15 min"), "How long an event is held for replay")
+    flag("ring-age", "TIME", Some("15 min"), "How long an event is held for replay")
         .from("1 s", "168 h"),
-    knob(
+    flag(
         "ring-bytes-total",
         "SIZE",
         Some("512 MiB"),
         "Bytes held for replay, for all topics together. Over this, the oldest events go",
     )
     .from("128 MiB", "1 TiB"),
-    knob(
+    flag(
         "topics-max",
         "N",
         Some("10000"),
         "Topics held at once. Over this limit, the topic that was idle for longest goes",
     )
     .from("1", "1000000"),
-    knob(
+    flag(
         "dedup-age",
         "TIME",
         Some("30 min"),
@@ -174,61 +174,61 @@ pub const KNOBS: &[Knob] = &[
          shown twice. At least --ring-age",
     )
     .from("1 s", "168 h"),
-    knob("dedup-ids", "N", Some("100000"), "Message ids remembered, for each topic")
+    flag("dedup-ids", "N", Some("100000"), "Message ids remembered, for each topic")
         .from("1", "10000000"),
-    knob(
+    flag(
         "dedup-ids-total",
         "N",
         Some("2000000"),
         "Message ids remembered, for all topics together",
     )
     .from("1", "1000000000"),
-    knob(
+    flag(
         "backplane",
         "local|URL",
         Some("local"),
         "Where events are stored. local: in this process, for one replica only. A URL such as \
          redis://10.0.0.3:6379/0: in Redis or Valkey, for several replicas. rediss:// uses TLS",
     ),
-    knob(
+    flag(
         "redis-ca",
         "FILE",
         Some(""),
         "File with the certificates (PEM) to check a rediss:// server against",
     ),
-    knob("redis-user", "NAME", Some(""), "User name for the Redis server"),
-    knob(
+    flag("redis-user", "NAME", Some(""), "User name for the Redis server"),
+    flag(
         "redis-password-file",
         "FILE",
         Some(""),
         "File with the password for the Redis server. The gateway reads it for each connection, so \
          the password can change while the gateway runs",
     ),
-    knob("redis-password", "TEXT", Some(""), "Password for the Redis server").secret(),
-    knob(
+    flag("redis-password", "TEXT", Some(""), "Password for the Redis server").secret(),
+    flag(
         "redis-prefix",
         "NAME",
         Some("stream-events"),
         "Prefix of all keys in Redis. Gateways with different prefixes can share a Redis server",
     ),
-    knob("log-age", "TIME", Some("15 min"), "How long Redis keeps an event").from("1 min", "168 h"),
-    knob("log-events", "N", Some("1000000"), "Events that Redis keeps, for all topics together")
+    flag("log-age", "TIME", Some("15 min"), "How long Redis keeps an event").from("1 min", "168 h"),
+    flag("log-events", "N", Some("1000000"), "Events that Redis keeps, for all topics together")
         .from("1000", "1000000000"),
-    knob(
+    flag(
         "log-bytes",
         "SIZE",
         Some("512 MiB"),
         "Memory that Redis may use for events. The gateway checks it every 5 s",
     )
     .from("64 MiB", "1 TiB"),
-    knob(
+    flag(
         "subscribers-max",
         "N",
         Some("20000"),
         "Open streams at once. Over this limit, readers are told to come back later",
     )
     .from("1", "1000000"),
-    knob(
+    flag(
         "followed-bytes-max",
         "SIZE",
         Some("64 MiB"),
@@ -237,7 +237,7 @@ pub const KNOBS: &[Knob] = &[
          told to come back later",
     )
     .from("64 KiB", "1 TiB"),
-    knob(
+    flag(
         "streams-per-subject",
         "N",
         Some("100"),
@@ -245,7 +245,7 @@ pub const KNOBS: &[Knob] = &[
          without a subject counts for itself. 0: no limit",
     )
     .from("0", "1000000"),
-    knob(
+    flag(
         "streams-per-address",
         "N",
         Some("0"),
@@ -253,7 +253,7 @@ pub const KNOBS: &[Knob] = &[
          --trusted-proxies too, or all clients count as one address",
     )
     .from("0", "1000000"),
-    knob(
+    flag(
         "requests-per-address",
         "N",
         Some("0"),
@@ -261,14 +261,14 @@ pub const KNOBS: &[Knob] = &[
          Behind proxies, set --trusted-proxies too",
     )
     .from("0", "1000000"),
-    knob(
+    flag(
         "push-failures-per-address",
         "N",
         Some("100"),
         "Pushes per second with an unknown or bad token, for each client address. 0: no limit",
     )
     .from("0", "1000000"),
-    knob(
+    flag(
         "tickets-per-subject",
         "N",
         Some("10"),
@@ -276,15 +276,15 @@ pub const KNOBS: &[Knob] = &[
          counts for itself. 0: no limit. A subject has at most 500 unused tickets",
     )
     .from("0", "1000000"),
-    knob(
+    flag(
         "connections-per-address",
         "N",
         Some("0"),
         "Open connections, for each address that connects, which may be a proxy's. 0: no limit",
     )
     .from("0", "1000000"),
-    knob(
-        "connections-beside-streams",
+    flag(
+        "idle-connections-max",
         "N",
         Some("4096"),
         "Connections of each worker, plain, TLS and HTTP/2, beside its share of --subscribers-max: \
@@ -292,7 +292,7 @@ pub const KNOBS: &[Knob] = &[
          have no stream, those that were idle for a second are closed",
     )
     .from("16", "1000000"),
-    knob(
+    flag(
         "trusted-proxies",
         "N",
         Some("0"),
@@ -300,36 +300,41 @@ pub const KNOBS: &[Knob] = &[
          counts as 2. The client's address is this many from the right",
     )
     .from("0", "16"),
-    knob("topics-per-stream", "N", Some("1000"), "Topics that one reader may name")
+    flag("topics-per-stream", "N", Some("1000"), "Topics that one reader may name")
         .from("1", "100000"),
-    knob(
+    flag(
         "head-bytes-max",
         "SIZE",
         Some("32 KiB"),
         "Largest head of a request: its first line and headers. Pushes may have 128 KiB",
     )
     .from("1 KiB", "128 KiB"),
-    knob("query-bytes-max", "SIZE", Some("16 KiB"), "Largest query of a request; not for pushes")
+    flag("query-bytes-max", "SIZE", Some("16 KiB"), "Largest query of a request; not for pushes")
         .from("256 B", "64 KiB"),
-    knob("http2-streams-max", "N", Some("1000"), "Concurrent requests on one HTTP/2 connection")
+    flag("http2-streams-max", "N", Some("1000"), "Concurrent requests on one HTTP/2 connection")
         .from("1", "100000"),
-    knob(
-        "hello-time",
+    flag(
+        "handshake-timeout",
         "TIME",
         Some("5 s"),
         "Time that a new connection has for its PROXY header, TLS handshake and first bytes",
     )
     .from("100 ms", "5 min"),
-    knob("head-time", "TIME", Some("5 s"), "Time that a client has to send the head of a request")
-        .from("100 ms", "5 min"),
-    knob(
-        "body-time",
+    flag(
+        "header-timeout",
+        "TIME",
+        Some("5 s"),
+        "Time that a client has to send the head of a request",
+    )
+    .from("100 ms", "5 min"),
+    flag(
+        "body-timeout",
         "TIME",
         Some("60 s"),
         "Time that a push has to send its body. (Pub/Sub's ack deadline is 10 s by default.)",
     )
     .from("1 s", "10 min"),
-    knob(
+    flag(
         "keep-alive",
         "TIME",
         Some("15 s"),
@@ -337,21 +342,21 @@ pub const KNOBS: &[Knob] = &[
          stream",
     )
     .from("1 s", "10 min"),
-    knob(
+    flag(
         "stream-age-max",
         "TIME",
         Some("55 min"),
         "Each stream ends at a random 80 to 100 % of this age (Cloud Run cuts it at 60 min)",
     )
     .from("1 s", "24 h"),
-    knob(
-        "stall",
+    flag(
+        "write-timeout",
         "TIME",
         Some("30 s"),
         "How long a reader may take no bytes. Then the gateway ends its stream",
     )
     .from("1 s", "1 h"),
-    knob(
+    flag(
         "drain-delay",
         "TIME",
         Some("0 s"),
@@ -359,8 +364,8 @@ pub const KNOBS: &[Knob] = &[
          balancer needs this time to notice (Kubernetes: 10 s)",
     )
     .from("0 s", "10 min"),
-    knob(
-        "drain",
+    flag(
+        "drain-timeout",
         "TIME",
         Some("8 s"),
         "Time over which streams end after --drain-delay. Connections that are left are then \
@@ -368,26 +373,26 @@ pub const KNOBS: &[Knob] = &[
     )
     .dev("0 s")
     .from("0 s", "1 h"),
-    knob(
-        "join-max",
+    flag(
+        "coalesce-max",
         "TIME",
         Some("5 ms"),
         "Longest time that an overloaded worker waits before it writes, so that several events \
          share a write. 0 ms: never",
     )
     .from("0 ms", "1 s"),
-    knob(
-        "lean-streams",
+    flag(
+        "direct-streams",
         "on|off",
         Some("on"),
         "on: a stream over plain HTTP/1.1 takes about 0.5 KB. off: actix serves it, with about 12 \
          KB, as it does over TLS",
     ),
-    knob("workers", "N", Some("0"), "Threads that serve connections. 0: one for each core")
+    flag("workers", "N", Some("0"), "Threads that serve connections. 0: one for each core")
         .from("0", "1024"),
-    knob("log-format", "json|text", Some("json"), "json: for Cloud Logging. text: for people")
+    flag("log-format", "json|text", Some("json"), "json: for Cloud Logging. text: for people")
         .dev("text"),
-    knob(
+    flag(
         "log-level",
         "FILTER",
         Some("info"),

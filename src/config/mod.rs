@@ -12,9 +12,9 @@ mod parse;
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use crate::config::endpoints::Endpoints;
-pub use crate::config::flag::Knob;
-pub use crate::config::flags::KNOBS;
-pub use crate::config::origin::{BadOrigin, Origin};
+pub use crate::config::flag::Flag;
+pub use crate::config::flags::FLAGS;
+pub use crate::config::origin::{Origin, ParseOriginError};
 
 use crate::model::message::Topic;
 
@@ -60,22 +60,22 @@ pub struct Config {
     pub push_failures_per_address: u32,
     pub tickets_per_subject: u32,
     pub connections_per_address: usize,
-    pub connections_beside_streams: usize,
+    pub idle_connections_max: usize,
     pub trusted_proxies: usize,
     pub topics_per_stream: usize,
     pub head_bytes_max: usize,
     pub query_bytes_max: usize,
     pub http2_streams_max: u32,
-    pub hello_time: Duration,
-    pub head_time: Duration,
-    pub body_time: Duration,
+    pub handshake_timeout: Duration,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
     pub keep_alive: Duration,
     pub stream_age_max: Duration,
-    pub stall: Duration,
+    pub write_timeout: Duration,
     pub drain_delay: Duration,
-    pub drain: Duration,
-    pub join_max: Duration,
-    pub lean_streams: bool,
+    pub drain_timeout: Duration,
+    pub coalesce_max: Duration,
+    pub direct_streams: bool,
     pub workers: usize,
     pub log_format: LogFormat,
     /// Directives of `tracing-subscriber`'s `EnvFilter`.
@@ -203,7 +203,7 @@ pub type Texts = BTreeMap<&'static str, Vec<String>>;
 /// Everything that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
-pub struct BadConfig(pub Vec<String>);
+pub struct ConfigError(pub Vec<String>);
 
 impl Config {
     /// Reads the texts of all knobs; a knob that is not among them has its default.
@@ -213,7 +213,7 @@ impl Config {
     ///
     /// # Errors
     /// With every problem found.
-    pub fn from_texts(mode: Mode, texts: &Texts, port: Option<&str>) -> Result<Self, BadConfig> {
+    pub fn from_texts(mode: Mode, texts: &Texts, port: Option<&str>) -> Result<Self, ConfigError> {
         let mut values = parse::Values::new(mode, texts);
         let config = Self {
             mode,
@@ -245,22 +245,22 @@ impl Config {
             push_failures_per_address: values.small_count("push-failures-per-address"),
             tickets_per_subject: values.small_count("tickets-per-subject"),
             connections_per_address: values.count("connections-per-address"),
-            connections_beside_streams: values.count("connections-beside-streams"),
+            idle_connections_max: values.count("idle-connections-max"),
             trusted_proxies: values.count("trusted-proxies"),
             topics_per_stream: values.count("topics-per-stream"),
             head_bytes_max: values.bytes("head-bytes-max"),
             query_bytes_max: values.bytes("query-bytes-max"),
             http2_streams_max: values.small_count("http2-streams-max"),
-            hello_time: values.duration("hello-time"),
-            head_time: values.duration("head-time"),
-            body_time: values.duration("body-time"),
+            handshake_timeout: values.duration("handshake-timeout"),
+            header_timeout: values.duration("header-timeout"),
+            body_timeout: values.duration("body-timeout"),
             keep_alive: values.duration("keep-alive"),
             stream_age_max: values.duration("stream-age-max"),
-            stall: values.duration("stall"),
+            write_timeout: values.duration("write-timeout"),
             drain_delay: values.duration("drain-delay"),
-            drain: values.duration("drain"),
-            join_max: values.duration("join-max"),
-            lean_streams: values.choice("lean-streams", &[("off", false), ("on", true)]),
+            drain_timeout: values.duration("drain-timeout"),
+            coalesce_max: values.duration("coalesce-max"),
+            direct_streams: values.choice("direct-streams", &[("off", false), ("on", true)]),
             workers: values.workers(),
             log_format: values
                 .choice("log-format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
@@ -330,7 +330,7 @@ mod tests {
             ("ring-events", "0"),
             ("ring-bytes", "1 MiB"),
             ("keep-alive", "soon"),
-            ("drain", "3 h"),
+            ("drain-timeout", "3 h"),
             ("topic", "a/b"),
             ("poison", "eat"),
             ("tls-cert", "cert.pem"),
@@ -364,11 +364,20 @@ mod tests {
 
     #[test]
     fn a_time_without_a_unit_is_in_seconds() {
-        let given = [("keep-alive", "20"), ("hello-time", "3"), ("drain", "0"), ("log-age", "90")];
+        let given = [
+            ("keep-alive", "20"),
+            ("handshake-timeout", "3"),
+            ("drain-timeout", "0"),
+            ("log-age", "90"),
+        ];
         let config = read(Mode::Dev, &given).unwrap();
         assert_eq!(config.keep_alive, Duration::from_secs(20));
-        assert_eq!((config.hello_time, config.drain), (Duration::from_secs(3), Duration::ZERO));
-        let problems = read(Mode::Dev, &[("keep-alive", "900"), ("head-time", "1.5")]).unwrap_err();
+        assert_eq!(
+            (config.handshake_timeout, config.drain_timeout),
+            (Duration::from_secs(3), Duration::ZERO)
+        );
+        let problems =
+            read(Mode::Dev, &[("keep-alive", "900"), ("header-timeout", "1.5")]).unwrap_err();
         assert_eq!(problems[1], "--keep-alive: \"900\" is out of range. Expected 1 s to 10 min");
         assert!(problems[0].contains("15 (seconds)"), "{problems:?}");
     }

@@ -18,7 +18,7 @@ pub enum Origin {
     "{0:?} is not an origin: expected a scheme, a host and perhaps a port, as in \
      https://app.example.com, or https://*.example.com, and nothing after that"
 )]
-pub struct BadOrigin(String);
+pub struct ParseOriginError(String);
 
 impl Origin {
     /// Whether a page of this origin is meant. Browsers write origins in lower case.
@@ -36,10 +36,10 @@ impl Origin {
 }
 
 impl FromStr for Origin {
-    type Err = BadOrigin;
+    type Err = ParseOriginError;
 
-    fn from_str(text: &str) -> Result<Self, BadOrigin> {
-        let bad = || BadOrigin(text.chars().take(64).collect());
+    fn from_str(text: &str) -> Result<Self, ParseOriginError> {
+        let bad = || ParseOriginError(text.chars().take(64).collect());
         let (scheme, host) = text.split_once("://").ok_or_else(bad)?;
         let (star, domain) = match host.strip_prefix("*.") {
             Some(domain) => (true, domain),

@@ -15,20 +15,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use crate::hub::fanout::batch::{BLOCK_MAX_BYTES, Block, Events};
-pub use crate::hub::fanout::group::{Cohort, Group, Listener};
+pub use crate::hub::fanout::batch::{BATCH_MAX_BYTES, Batch, ReadEvents};
+pub use crate::hub::fanout::group::{Broadcast, Group, Listener};
 pub use crate::hub::fanout::shard::{Read, Shard};
 pub use crate::hub::fanout::subscriber::{Reader, Start, Subscriber};
 pub use crate::hub::store::dedup::DedupLimits;
 pub use crate::hub::store::read::{Gap, GapReason, Position};
 pub use crate::hub::store::ring::RingLimits;
 pub use crate::hub::store::rings::{Limits, Published, Stats};
-pub use crate::hub::topic_set::Topics;
+pub use crate::hub::topic_set::TopicSet;
 use tokio::sync::Notify;
 
 use crate::{
     hub::{
-        fanout::notifier::Bell,
+        fanout::notifier::Notifier,
         store::{
             read::{Cursor, Found},
             rings::Rings,
@@ -58,7 +58,7 @@ struct Inner {
     version: AtomicU64,
     /// Publishers that waited for the lock for longer than each of [`WAITS_US`].
     waits: [AtomicU64; WAITS_US.len()],
-    bells: RwLock<Vec<Arc<Bell>>>,
+    notifiers: RwLock<Vec<Arc<Notifier>>>,
     subscribers: AtomicUsize,
     subscribers_max: usize,
     /// For what all subscribers follow.
@@ -111,7 +111,7 @@ impl Hub {
             rings: Mutex::new(Rings::new(limits, origin)),
             version: AtomicU64::new(0),
             waits: Default::default(),
-            bells: RwLock::default(),
+            notifiers: RwLock::default(),
             subscribers: AtomicUsize::new(0),
             subscribers_max: limits.subscribers,
             followed: Budget::new(limits.followed_bytes),
@@ -135,7 +135,7 @@ impl Hub {
         }
         drop(rings);
         if stored {
-            self.bells().iter().for_each(|bell| bell.ring(&message.topic));
+            self.notifiers().iter().for_each(|notifier| notifier.notify(&message.topic));
         }
         published
     }
@@ -151,7 +151,7 @@ impl Hub {
         }
         drop(rings);
         if stored {
-            self.bells().iter().for_each(|bell| bell.ring(&message.topic));
+            self.notifiers().iter().for_each(|notifier| notifier.notify(&message.topic));
         }
     }
 
@@ -162,7 +162,7 @@ impl Hub {
         self.inner.version.fetch_add(1, Ordering::SeqCst);
         drop(rings);
         drop(before);
-        self.bells().iter().for_each(|bell| bell.ring_everyone());
+        self.notifiers().iter().for_each(|notifier| notifier.notify_all());
     }
 
     /// Passes over an event that the log has and that cannot be read: every reader that has not
@@ -170,7 +170,7 @@ impl Hub {
     pub fn skip(&self, id: EventId) {
         lock(&self.inner.rings).skip(id);
         self.inner.version.fetch_add(1, Ordering::SeqCst);
-        self.bells().iter().for_each(|bell| bell.ring_everyone());
+        self.notifiers().iter().for_each(|notifier| notifier.notify_all());
     }
 
     /// Whether what is held is held elsewhere too, and outlives this process.
@@ -185,19 +185,19 @@ impl Hub {
     pub fn subscribe(
         &self,
         shard: &Rc<Shard>,
-        topics: Topics,
+        topics: TopicSet,
         start: Start,
     ) -> Result<Subscriber, LimitReached> {
         let max = self.inner.subscribers_max;
-        let one_more = |open: usize| (open < max).then_some(open + 1);
+        let try_acquire = |open: usize| (open < max).then_some(open + 1);
         let counted =
-            self.inner.subscribers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
+            self.inner.subscribers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, try_acquire);
         counted.map_err(|_| LimitReached::Subscribers)?;
-        let Some(place) = shard.enter(topics, &self.inner.followed) else {
+        let Some(slot) = shard.enter(topics, &self.inner.followed) else {
             self.release();
             return Err(LimitReached::FollowedBytes);
         };
-        Ok(Subscriber::new(self.clone(), Rc::clone(shard), place, start))
+        Ok(Subscriber::new(self.clone(), Rc::clone(shard), slot, start))
     }
 
     /// Reserves the memory of topics that are to be subscribed to later, until the claim is
@@ -205,7 +205,7 @@ impl Hub {
     ///
     /// # Errors
     /// When as much is not left.
-    pub fn reserve(&self, topics: &Topics) -> Result<Claim, LimitReached> {
+    pub fn reserve(&self, topics: &TopicSet) -> Result<Claim, LimitReached> {
         let mut claim = self.inner.followed.claim();
         let has_room = claim.grow(topics.bytes());
         has_room.then_some(claim).ok_or(LimitReached::FollowedBytes)
@@ -218,10 +218,10 @@ impl Hub {
 
     /// A new shard, for this thread. Its [`Shard::run`] has to be polled there.
     pub fn add_shard(&self) -> Rc<Shard> {
-        let bell = Arc::<Bell>::default();
-        let mut bells = self.inner.bells.write().unwrap_or_else(PoisonError::into_inner);
-        bells.push(Arc::clone(&bell));
-        Shard::new(bell)
+        let notifier = Arc::<Notifier>::default();
+        let mut notifiers = self.inner.notifiers.write().unwrap_or_else(PoisonError::into_inner);
+        notifiers.push(Arc::clone(&notifier));
+        Shard::new(notifier)
     }
 
     /// Lets go of what is too old, and of idle topics. To be called about once a second.
@@ -247,7 +247,7 @@ impl Hub {
         let drain = Drain { from: Instant::now(), over };
         if self.inner.drain.set(drain).is_ok() {
             self.inner.drain_begins.notify_waiters();
-            self.bells().iter().for_each(|bell| bell.ring_everyone());
+            self.notifiers().iter().for_each(|notifier| notifier.notify_all());
         }
     }
 
@@ -287,7 +287,7 @@ impl Hub {
     /// A read, and the version as of which it holds.
     fn read(
         &self,
-        topics: &Topics,
+        topics: &TopicSet,
         cursor: &mut Cursor,
         upto: EventId,
         out: &mut Vec<Arc<Event>>,
@@ -325,8 +325,8 @@ impl Hub {
         self.inner.subscribers.fetch_sub(1, Ordering::SeqCst);
     }
 
-    fn bells(&self) -> std::sync::RwLockReadGuard<'_, Vec<Arc<Bell>>> {
-        self.inner.bells.read().unwrap_or_else(PoisonError::into_inner)
+    fn notifiers(&self) -> std::sync::RwLockReadGuard<'_, Vec<Arc<Notifier>>> {
+        self.inner.notifiers.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -10,15 +10,15 @@ use crate::model::message::{Topic, TopicPattern};
 
 /// Which topics a reader follows. Two that choose the same are equal.
 #[derive(Debug, Clone)]
-pub struct Topics {
+pub struct TopicSet {
     /// In order, each once.
     names: Arc<[Topic]>,
-    pub(crate) way: Way,
+    pub(crate) plan: ReadPlan,
 }
 
 /// How they are read.
 #[derive(Debug, Clone)]
-pub(crate) enum Way {
+pub(crate) enum ReadPlan {
     /// All there are, those too that appear later.
     All,
     /// A few, whose rings are merged.
@@ -49,17 +49,17 @@ const FOLLOWED_BYTES: usize = 160;
 /// Up to so many rings are merged.
 pub(crate) const MERGED_MAX: usize = 16;
 
-impl Topics {
+impl TopicSet {
     /// All topics if none is named.
     pub fn new(mut names: Vec<Topic>) -> Self {
         names.sort();
         names.dedup();
-        let way = match names.len() {
-            0 => Way::All,
-            1..=MERGED_MAX => Way::Few,
-            _ => Way::Many(Arc::new(names.iter().cloned().collect())),
+        let plan = match names.len() {
+            0 => ReadPlan::All,
+            1..=MERGED_MAX => ReadPlan::Few,
+            _ => ReadPlan::Many(Arc::new(names.iter().cloned().collect())),
         };
-        Self { names: names.into(), way }
+        Self { names: names.into(), plan }
     }
 
     /// These and no others, not even if there are none.
@@ -90,7 +90,7 @@ impl Topics {
         matching.prefix_set = matching.prefixes.iter().cloned().collect();
         let mut names: Vec<_> = matching.names.iter().cloned().collect();
         names.sort();
-        Self { names: names.into(), way: Way::Matching(Arc::new(matching)) }
+        Self { names: names.into(), plan: ReadPlan::Matching(Arc::new(matching)) }
     }
 
     /// The names in order. Without names and [prefixes](Self::prefixes) it may be all.
@@ -100,8 +100,8 @@ impl Topics {
 
     /// The prefixes in order, each with its dot.
     pub fn prefixes(&self) -> &[Arc<str>] {
-        match &self.way {
-            Way::Matching(matching) => &matching.prefixes,
+        match &self.plan {
+            ReadPlan::Matching(matching) => &matching.prefixes,
             _ => &[],
         }
     }
@@ -114,12 +114,12 @@ impl Topics {
     }
 
     /// Whether they are all that there are and will be.
-    pub fn are_all(&self) -> bool {
-        matches!(self.way, Way::All)
+    pub fn is_all(&self) -> bool {
+        matches!(self.plan, ReadPlan::All)
     }
 
     /// Whether the patterns match all of them, those too that will be.
-    pub fn are_within(&self, patterns: &[TopicPattern]) -> bool {
+    pub fn is_within(&self, patterns: &[TopicPattern]) -> bool {
         let has_all = patterns.contains(&TopicPattern::All);
         let wider = Self::matching(patterns);
         let within = |prefix: &Arc<str>| {
@@ -128,17 +128,17 @@ impl Topics {
                 _ => false,
             })
         };
-        let names = || self.names.iter().all(|name| wider.contain(name));
-        has_all || !self.are_all() && names() && self.prefixes().iter().all(within)
+        let names = || self.names.iter().all(|name| wider.contains(name));
+        has_all || !self.is_all() && names() && self.prefixes().iter().all(within)
     }
 
     /// Whether a topic is one of them.
-    pub fn contain(&self, topic: &Topic) -> bool {
-        match &self.way {
-            Way::All => true,
-            Way::Few => self.names.binary_search(topic).is_ok(),
-            Way::Many(names) => names.contains(topic),
-            Way::Matching(matching) => {
+    pub fn contains(&self, topic: &Topic) -> bool {
+        match &self.plan {
+            ReadPlan::All => true,
+            ReadPlan::Few => self.names.binary_search(topic).is_ok(),
+            ReadPlan::Many(names) => names.contains(topic),
+            ReadPlan::Matching(matching) => {
                 let mut prefixes = topic.prefixes();
                 matching.names.contains(topic)
                     || prefixes.any(|prefix| matching.prefix_set.contains(prefix))
@@ -147,19 +147,19 @@ impl Topics {
     }
 }
 
-impl PartialEq for Topics {
+impl PartialEq for TopicSet {
     fn eq(&self, other: &Self) -> bool {
-        self.are_all() == other.are_all()
+        self.is_all() == other.is_all()
             && self.names == other.names
             && self.prefixes() == other.prefixes()
     }
 }
 
-impl Eq for Topics {}
+impl Eq for TopicSet {}
 
-impl Hash for Topics {
+impl Hash for TopicSet {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.are_all().hash(state);
+        self.is_all().hash(state);
         self.names.hash(state);
         self.prefixes().hash(state);
     }

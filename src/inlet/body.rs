@@ -19,7 +19,7 @@ use crate::limits::budget::{Budget, Claim};
 
 /// Why a body was not received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unreceived {
+pub enum ReceiveError {
     /// It is larger than it may be.
     TooLarge,
     /// The bodies that are being received take all the memory they may.
@@ -97,13 +97,13 @@ pub struct BodyLimits {
 /// for the body (it would be looked at once more in vain) nor sets a timer.
 ///
 /// # Errors
-/// See [`Unreceived`].
+/// See [`ReceiveError`].
 pub async fn receive(
     payload: Payload,
     limits: BodyLimits,
     in_flight: &Arc<InFlight>,
     nudged: bool,
-) -> Result<Body, Unreceived> {
+) -> Result<Body, ReceiveError> {
     let mut received = pin!(collect(payload, limits.bytes, in_flight));
     if nudged {
         let mut first = Some(Context::from_waker(Waker::noop()));
@@ -124,26 +124,26 @@ pub async fn receive(
         // It was there, and needed no timer.
         return received;
     }
-    tokio::time::timeout(limits.time, received).await.unwrap_or(Err(Unreceived::TooSlow))
+    tokio::time::timeout(limits.time, received).await.unwrap_or(Err(ReceiveError::TooSlow))
 }
 
 async fn collect(
     mut payload: Payload,
     max: usize,
     in_flight: &Arc<InFlight>,
-) -> Result<Body, Unreceived> {
+) -> Result<Body, ReceiveError> {
     // Only bytes that came are claimed: a large `Content-Length` alone reserves nothing.
     let mut claim = in_flight.budget.claim();
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     let (mut refused, mut dropped) = (None, 0);
     while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|_| Unreceived::Broken)?;
+        let chunk = chunk.map_err(|_| ReceiveError::Broken)?;
         if refused.is_none() {
             refused = if max < claim.bytes() + chunk.len() {
-                Some(Unreceived::TooLarge)
+                Some(ReceiveError::TooLarge)
             } else {
-                (!claim.grow(chunk.len())).then_some(Unreceived::Busy)
+                (!claim.grow(chunk.len())).then_some(ReceiveError::Busy)
             };
         }
         if let Some(why) = refused {
@@ -208,7 +208,7 @@ mod tests {
                 assert_eq!(woken.0.load(Ordering::SeqCst), 1);
             }
             let Poll::Ready(Err(err)) = body.as_mut().poll(&mut cx) else { panic!("it is over") };
-            assert_eq!(err, Unreceived::TooSlow);
+            assert_eq!(err, ReceiveError::TooSlow);
         }
     }
 }

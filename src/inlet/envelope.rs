@@ -18,7 +18,7 @@ use crate::model::message::{Message, Topic};
 
 /// Why a body is not a message.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum DecodeError {
     /// It is no envelope at all: the subscription is configured wrongly, and the message may be
     /// fine.
     NotAnEnvelope(String),
@@ -124,8 +124,8 @@ impl Text<'_> {
 /// Decodes a wrapped push. `topic` is the path's, if it named one.
 ///
 /// # Errors
-/// See [`Refused`].
-pub fn decode(body: &[u8], topic: Option<Topic>) -> Result<Message, Refused> {
+/// See [`DecodeError`].
+pub fn decode(body: &[u8], topic: Option<Topic>) -> Result<Message, DecodeError> {
     // One look at all of it for what is no UTF-8 takes a fraction of one at each text in it.
     let parsed = match str::from_utf8(body) {
         Ok(text) => serde_json::from_str(text),
@@ -141,7 +141,7 @@ pub fn decode(body: &[u8], topic: Option<Topic>) -> Result<Message, Refused> {
     let data = match wire.data {
         None => Bytes::new(),
         Some(Text(text)) => decode_base64(&text).map_err(|err| {
-            Refused::Poison(Poison {
+            DecodeError::Poison(Poison {
                 reason: PoisonReason::BadBase64,
                 message_id: message_id.clone(),
                 detail: format!("message.data is not base64: {err}"),
@@ -163,13 +163,13 @@ pub fn decode(body: &[u8], topic: Option<Topic>) -> Result<Message, Refused> {
 ///
 /// # Errors
 /// When there is none, or it is no topic's name.
-pub fn topic_of(subscription: Option<&str>) -> Result<Topic, Refused> {
+pub fn topic_of(subscription: Option<&str>) -> Result<Topic, DecodeError> {
     let name = subscription.ok_or_else(|| {
-        Refused::NoTopic(
+        DecodeError::NoTopic(
             "neither the path nor the body names a topic: push to /push/{topic}".into(),
         )
     })?;
-    Topic::of_resource(name).map_err(|err| Refused::NoTopic(err.to_string()))
+    Topic::of_resource(name).map_err(|err| DecodeError::NoTopic(err.to_string()))
 }
 
 /// An RFC 3339 time in Unix milliseconds. It is only for measuring, so a bad one is none.
@@ -180,9 +180,9 @@ pub fn parse_time(text: &str) -> Option<u64> {
 
 /// A body that did not decode is poison only if it is an envelope: what is not one may be a good
 /// message of a subscription without a wrapper, and acking it would destroy it.
-fn classify(body: &[u8], err: &serde_json::Error) -> Refused {
+fn classify(body: &[u8], err: &serde_json::Error) -> DecodeError {
     match serde_json::from_slice::<Object<Probe<'_>>>(body) {
-        Ok(Object(Probe { message: Object(message) })) => Refused::Poison(Poison {
+        Ok(Object(Probe { message: Object(message) })) => DecodeError::Poison(Poison {
             reason: PoisonReason::BadType,
             message_id: message
                 .message_id
@@ -190,7 +190,9 @@ fn classify(body: &[u8], err: &serde_json::Error) -> Refused {
                 .and_then(|id| serde_json::from_str(id.get()).ok()),
             detail: err.to_string(),
         }),
-        Err(err) => Refused::NotAnEnvelope(format!("the body is no object with a message: {err}")),
+        Err(err) => {
+            DecodeError::NotAnEnvelope(format!("the body is no object with a message: {err}"))
+        }
     }
 }
 
@@ -284,7 +286,7 @@ mod tests {
             (r#"{"message":{"attributes":{"a":1},"message_id":"7"}}"#, PoisonReason::BadType),
             (r#"{"message":{"attributes":[],"messageId":"7"}}"#, PoisonReason::BadType),
         ] {
-            let Err(Refused::Poison(poison)) = decode(body.as_bytes(), topic()) else {
+            let Err(DecodeError::Poison(poison)) = decode(body.as_bytes(), topic()) else {
                 panic!("{body} is poison")
             };
             assert_eq!((poison.reason, poison.message_id.as_deref()), (reason, Some("7")));
@@ -311,14 +313,17 @@ mod tests {
             r#"{"message":[]}"#,
         ] {
             let refused = decode(body.as_bytes(), topic()).unwrap_err();
-            assert!(matches!(refused, Refused::NotAnEnvelope(_)), "{body:?}: {refused:?}");
+            assert!(matches!(refused, DecodeError::NotAnEnvelope(_)), "{body:?}: {refused:?}");
         }
     }
 
     #[test]
     fn without_a_path_the_subscription_names_the_topic() {
         for body in [r#"{"message":{}}"#, r#"{"message":{},"subscription":"projects/p/s/"}"#] {
-            assert!(matches!(decode(body.as_bytes(), None), Err(Refused::NoTopic(_))), "{body}");
+            assert!(
+                matches!(decode(body.as_bytes(), None), Err(DecodeError::NoTopic(_))),
+                "{body}"
+            );
         }
     }
 }

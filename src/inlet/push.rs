@@ -20,7 +20,7 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 
 use crate::{
-    auth::push::{Denied, Verifier},
+    auth::push::{PushAuthError, Verifier},
     backplane::{Backplane, Confirmed},
     clock,
     config::{PUSH_BODY_MAX_BYTES, Poison as OnPoison},
@@ -29,13 +29,13 @@ use crate::{
         problem::{come_back_later, problem, problem_with},
     },
     inlet::{
-        body::{self, Body, BodyLimits, InFlight, Unreceived},
-        envelope::{self, Poison, PoisonReason, Refused},
+        body::{self, Body, BodyLimits, InFlight, ReceiveError},
+        envelope::{self, DecodeError, Poison, PoisonReason},
         unwrapped,
     },
-    limits::rate::Rate,
-    model::message::{BadTopic, Message, Topic},
-    telemetry::{metrics::Metrics, throttle::Burst},
+    limits::rate::RateLimit,
+    model::message::{Message, ParseTopicError, Topic},
+    telemetry::{metrics::Metrics, throttle::LogThrottle},
 };
 
 /// What the push routes need.
@@ -49,20 +49,20 @@ pub struct Inlet {
     pub on_poison: OnPoison,
     pub in_flight: Arc<InFlight>,
     /// How long a body may take.
-    pub body_time: Duration,
+    pub body_timeout: Duration,
     pub metrics: Metrics,
-    pub bursts: Bursts,
+    pub log_throttles: LogThrottles,
     /// Of pushes whose tokens are not known.
-    pub failures: Rate<IpAddr>,
+    pub failures: RateLimit<IpAddr>,
     pub trusted_proxies: usize,
 }
 
 /// One for each kind of failure that a subscription can have with every message.
 #[derive(Debug, Default)]
-pub struct Bursts {
-    denied: Burst,
-    misconfigured: Burst,
-    poison: Burst,
+pub struct LogThrottles {
+    denied: LogThrottle,
+    misconfigured: LogThrottle,
+    poison: LogThrottle,
 }
 
 /// Each answered push is counted under one of these.
@@ -80,7 +80,7 @@ enum Outcome {
     Encoded,
     Unreceived,
     Busy,
-    Unconfirmed,
+    PublishError,
 }
 
 impl Outcome {
@@ -98,7 +98,7 @@ impl Outcome {
             Self::Encoded => "encoded",
             Self::Unreceived => "unreceived",
             Self::Busy => "busy",
-            Self::Unconfirmed => "unconfirmed",
+            Self::PublishError => "unconfirmed",
         }
     }
 }
@@ -145,7 +145,7 @@ impl Inlet {
         self.authenticate(request).await?;
         self.refuse_encoded(request)?;
         let topic = self.topic_of_path(request)?;
-        let limits = BodyLimits { bytes: PUSH_BODY_MAX_BYTES, time: self.body_time };
+        let limits = BodyLimits { bytes: PUSH_BODY_MAX_BYTES, time: self.body_timeout };
         let nudged = matches!(payload, Payload::H1 { .. });
         let body = body::receive(payload, limits, &self.in_flight, nudged).await;
         let mut body = body.map_err(|err| self.unreceived(err))?;
@@ -162,7 +162,7 @@ impl Inlet {
                 tracing::debug!(topic = %message.topic, "duplicate");
                 Ok((Outcome::Duplicate, HttpResponse::NoContent().finish()))
             }
-            Err(err) => Err(unavailable(Outcome::Unconfirmed, &err.to_string())),
+            Err(err) => Err(unavailable(Outcome::PublishError, &err.to_string())),
         }
     }
 
@@ -176,7 +176,7 @@ impl Inlet {
         }
         // Before the signature is looked at, which is what a flood of tokens would cost.
         let address = client_address(request, self.trusted_proxies);
-        if let Err(wait) = self.failures.one_more(address) {
+        if let Err(wait) = self.failures.try_acquire(address) {
             let text = "this address has pushed too often without a good token \
                         (--push-failures-per-address)";
             let response = come_back_later(StatusCode::TOO_MANY_REQUESTS, text, wait);
@@ -189,18 +189,18 @@ impl Inlet {
             return Ok(());
         };
         let text = denied.to_string();
-        if let Some(more) = self.bursts.denied.log(Instant::now()) {
+        if let Some(more) = self.log_throttles.denied.log(Instant::now()) {
             tracing::warn!(path = request.uri.path(), reason = text, more, "push denied");
         }
         let (result, answer) = match denied {
-            Denied::NoToken => ("none", unauthorized("Bearer", &text)),
-            Denied::Invalid(_) => {
+            PushAuthError::NoToken => ("none", unauthorized("Bearer", &text)),
+            PushAuthError::Invalid(_) => {
                 ("invalid", unauthorized("Bearer error=\"invalid_token\"", &text))
             }
-            Denied::Forbidden(_) => {
+            PushAuthError::Forbidden(_) => {
                 ("forbidden", (Outcome::Denied, problem(StatusCode::FORBIDDEN, &text)))
             }
-            Denied::Unavailable => ("no-keys", unavailable(Outcome::KeysUnavailable, &text)),
+            PushAuthError::Unavailable => ("no-keys", unavailable(Outcome::KeysUnavailable, &text)),
         };
         self.metrics.push_tokens.with_label_values(&[result]).inc();
         Err(answer)
@@ -228,8 +228,9 @@ impl Inlet {
         };
         // What is no UTF-8 is no name either.
         let name = percent_decode_str(name).decode_utf8_lossy();
-        let topic: Topic =
-            name.parse().map_err(|err: BadTopic| self.refuse(Refused::NoTopic(err.to_string())))?;
+        let topic: Topic = name
+            .parse()
+            .map_err(|err: ParseTopicError| self.refuse(DecodeError::NoTopic(err.to_string())))?;
         self.serves(&topic)?;
         Ok(Some(topic))
     }
@@ -243,36 +244,36 @@ impl Inlet {
         Err((Outcome::NotServed, problem(StatusCode::NOT_FOUND, text)))
     }
 
-    fn unreceived(&self, err: Unreceived) -> Answer {
+    fn unreceived(&self, err: ReceiveError) -> Answer {
         match err {
-            Unreceived::TooLarge => self.refuse(Refused::Poison(Poison {
+            ReceiveError::TooLarge => self.refuse(DecodeError::Poison(Poison {
                 reason: PoisonReason::TooLarge,
                 message_id: None,
                 detail: format!("the body is larger than {PUSH_BODY_MAX_BYTES} bytes"),
             })),
-            Unreceived::Busy => {
+            ReceiveError::Busy => {
                 unavailable(Outcome::Busy, "too many bytes in flight (--push-bytes-in-flight)")
             }
-            Unreceived::TooSlow => {
-                self.metrics.limit("body-time").inc();
-                let text = "the body did not come in time (--body-time)";
+            ReceiveError::TooSlow => {
+                self.metrics.limit("body-timeout").inc();
+                let text = "the body did not come in time (--body-timeout)";
                 (Outcome::Unreceived, problem(StatusCode::REQUEST_TIMEOUT, text))
             }
-            Unreceived::Broken => {
+            ReceiveError::Broken => {
                 let text = "the body was cut off or is malformed";
                 (Outcome::Unreceived, problem(StatusCode::BAD_REQUEST, text))
             }
         }
     }
 
-    fn refuse(&self, refused: Refused) -> Answer {
+    fn refuse(&self, refused: DecodeError) -> Answer {
         match refused {
-            Refused::Poison(poison) => self.poison(&poison),
-            Refused::NoTopic(text) => {
+            DecodeError::Poison(poison) => self.poison(&poison),
+            DecodeError::NoTopic(text) => {
                 self.log_misconfigured(&text);
                 (Outcome::NoTopic, problem(StatusCode::BAD_REQUEST, text))
             }
-            Refused::NotAnEnvelope(text) => {
+            DecodeError::NotAnEnvelope(text) => {
                 let text = shortened(&text);
                 let text = format!(
                     "{text}. For a subscription without a wrapper, set \
@@ -289,7 +290,7 @@ impl Inlet {
     fn poison(&self, poison: &Poison) -> Answer {
         let reason = poison.reason.as_str();
         self.metrics.poison.with_label_values(&[reason]).inc();
-        if let Some(more) = self.bursts.poison.log(Instant::now()) {
+        if let Some(more) = self.log_throttles.poison.log(Instant::now()) {
             let message_id = poison.message_id.as_deref().map_or("unknown".into(), shortened);
             tracing::error!(
                 message_id,
@@ -314,7 +315,7 @@ impl Inlet {
     }
 
     fn log_misconfigured(&self, text: &str) {
-        if let Some(more) = self.bursts.misconfigured.log(Instant::now()) {
+        if let Some(more) = self.log_throttles.misconfigured.log(Instant::now()) {
             tracing::warn!(
                 reason = text,
                 more,
@@ -324,7 +325,11 @@ impl Inlet {
     }
 }
 
-fn decode(request: &RequestHead, body: &Body, topic: Option<Topic>) -> Result<Message, Refused> {
+fn decode(
+    request: &RequestHead,
+    body: &Body,
+    topic: Option<Topic>,
+) -> Result<Message, DecodeError> {
     let raw = || {
         let query = request.uri.query().unwrap_or_default();
         query.split('&').any(|pair| pair == "payload=raw")

@@ -7,7 +7,7 @@ use actix_web::http::header::HeaderMap;
 use bytes::Bytes;
 
 use crate::{
-    inlet::envelope::{Refused, parse_time, topic_of},
+    inlet::envelope::{DecodeError, parse_time, topic_of},
     model::message::{Message, Topic},
 };
 
@@ -72,7 +72,11 @@ pub fn has_metadata(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// When nothing names a topic.
-pub fn decode(headers: &HeaderMap, body: Bytes, topic: Option<Topic>) -> Result<Message, Refused> {
+pub fn decode(
+    headers: &HeaderMap,
+    body: Bytes,
+    topic: Option<Topic>,
+) -> Result<Message, DecodeError> {
     let text =
         |name: &str| headers.get(name).and_then(|value| str::from_utf8(value.as_bytes()).ok());
     let topic = match topic {

@@ -18,20 +18,20 @@ type Limiter<K> = RateLimiter<
 >;
 
 /// So many per second of each, which may also come all at once.
-pub struct Rate<K: Hash + Eq + Clone> {
+pub struct RateLimit<K: Hash + Eq + Clone> {
     /// None for no limit.
     limiter: Option<Limiter<K>>,
     /// Counts those that were too many.
     met: IntCounter,
 }
 
-impl<K: Hash + Eq + Clone> fmt::Debug for Rate<K> {
+impl<K: Hash + Eq + Clone> fmt::Debug for RateLimit<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rate").field("met", &self.met).finish_non_exhaustive()
     }
 }
 
-impl<K: Hash + Eq + Clone> Rate<K> {
+impl<K: Hash + Eq + Clone> RateLimit<K> {
     /// `per_second` 0 is no limit.
     pub fn new(per_second: u32, met: IntCounter) -> Self {
         let quota = NonZeroU32::new(per_second).map(Quota::per_second);
@@ -43,7 +43,7 @@ impl<K: Hash + Eq + Clone> Rate<K> {
     ///
     /// # Errors
     /// With how long it is to wait, when it is one too many.
-    pub fn one_more(&self, key: Option<K>) -> Result<(), Duration> {
+    pub fn try_acquire(&self, key: Option<K>) -> Result<(), Duration> {
         let (Some(limiter), Some(key)) = (&self.limiter, key) else { return Ok(()) };
         limiter.check_key(&key).map_err(|not_until| {
             self.met.inc();
@@ -67,26 +67,26 @@ mod tests {
 
     use super::*;
 
-    fn rate(per_second: u32) -> Rate<IpAddr> {
-        Rate::new(per_second, IntCounter::new("met", "met").unwrap())
+    fn rate(per_second: u32) -> RateLimit<IpAddr> {
+        RateLimit::new(per_second, IntCounter::new("met", "met").unwrap())
     }
 
     #[test]
     fn each_address_has_its_own_and_waits_for_more() {
         let rate = rate(2);
         let (one, other) = ("192.0.2.1".parse().ok(), "192.0.2.2".parse().ok());
-        assert!(rate.one_more(one).is_ok() && rate.one_more(one).is_ok());
-        let wait = rate.one_more(one).unwrap_err();
+        assert!(rate.try_acquire(one).is_ok() && rate.try_acquire(one).is_ok());
+        let wait = rate.try_acquire(one).unwrap_err();
         assert!(wait <= Duration::from_millis(500), "{wait:?}");
         assert_eq!(rate.met.get(), 1);
-        assert!(rate.one_more(other).is_ok());
-        assert!(rate.one_more(None).is_ok(), "nobody to tell apart");
+        assert!(rate.try_acquire(other).is_ok());
+        assert!(rate.try_acquire(None).is_ok(), "nobody to tell apart");
     }
 
     #[test]
     fn none_is_no_limit() {
         let rate = rate(0);
-        assert!((0..1_000).all(|_| rate.one_more("192.0.2.1".parse().ok()).is_ok()));
+        assert!((0..1_000).all(|_| rate.try_acquire("192.0.2.1".parse().ok()).is_ok()));
     }
 
     #[test]
@@ -94,7 +94,7 @@ mod tests {
         // A thousandth of a second is long enough to be a new one.
         let rate = rate(1_000);
         for n in 0..100 {
-            assert!(rate.one_more(Some([192, 0, 2, n].into())).is_ok());
+            assert!(rate.try_acquire(Some([192, 0, 2, n].into())).is_ok());
         }
         let known = || rate.limiter.as_ref().unwrap().len();
         assert_eq!(known(), 100);

@@ -25,7 +25,7 @@ pub struct EventId {
 /// Text that is not an event id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an event id: expected <unix ms>-<sequence>, as in 1763690177349-5648324730880001")]
-pub struct BadEventId;
+pub struct ParseEventIdError;
 
 /// The random number of a process lies above this bit of the sequence. Redis' own sequences stay
 /// below it, so its ids have the history 0.
@@ -83,21 +83,21 @@ impl fmt::Display for EventId {
 }
 
 impl FromStr for EventId {
-    type Err = BadEventId;
+    type Err = ParseEventIdError;
 
-    fn from_str(text: &str) -> Result<Self, BadEventId> {
+    fn from_str(text: &str) -> Result<Self, ParseEventIdError> {
         let number = |digits: &str| {
             let canonical = digits == "0" || !digits.starts_with('0');
             let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
             if canonical && plain { digits.parse().ok() } else { None }
         };
         if ID_LEN_MAX < text.len() {
-            return Err(BadEventId);
+            return Err(ParseEventIdError);
         }
-        let (time_ms, sequence) = text.split_once('-').ok_or(BadEventId)?;
+        let (time_ms, sequence) = text.split_once('-').ok_or(ParseEventIdError)?;
         Ok(Self {
-            time_ms: number(time_ms).ok_or(BadEventId)?,
-            sequence: number(sequence).ok_or(BadEventId)?,
+            time_ms: number(time_ms).ok_or(ParseEventIdError)?,
+            sequence: number(sequence).ok_or(ParseEventIdError)?,
         })
     }
 }
@@ -279,7 +279,7 @@ mod tests {
         for bad in
             ["", "-", "1", "1-", "-1", "1-2-3", "+1-2", "01-2", "1-02", " 1-2", "1-2 ", "a-b"]
         {
-            assert_eq!(bad.parse::<EventId>(), Err(BadEventId), "{bad:?}");
+            assert_eq!(bad.parse::<EventId>(), Err(ParseEventIdError), "{bad:?}");
         }
         assert!("99999999999999999999-0".parse::<EventId>().is_err(), "more than 64 bits");
     }

@@ -39,7 +39,7 @@ pub struct Topic(Arc<str>);
     "{0:?} is not a topic name: 3 to 255 characters, a letter first, then letters, digits and \
      - . _ ~ + %, and not beginning with goog"
 )]
-pub struct BadTopic(String);
+pub struct ParseTopicError(String);
 
 /// The longest name, in bytes.
 const TOPIC_LEN_MAX: usize = 255;
@@ -57,7 +57,7 @@ impl Topic {
     ///
     /// # Errors
     /// When that segment is not a resource id.
-    pub fn of_resource(name: &str) -> Result<Self, BadTopic> {
+    pub fn of_resource(name: &str) -> Result<Self, ParseTopicError> {
         name.rsplit('/').next().unwrap_or(name).parse()
     }
 }
@@ -109,9 +109,9 @@ impl fmt::Display for TopicPattern {
 }
 
 impl FromStr for TopicPattern {
-    type Err = BadTopic;
+    type Err = ParseTopicError;
 
-    fn from_str(text: &str) -> Result<Self, BadTopic> {
+    fn from_str(text: &str) -> Result<Self, ParseTopicError> {
         if text == "*" {
             return Ok(Self::All);
         }
@@ -119,15 +119,15 @@ impl FromStr for TopicPattern {
         // What comes before the dot must be able to begin a name.
         format!("{prefix}.x")
             .parse::<Topic>()
-            .map_err(|_| BadTopic(text.chars().take(64).collect()))?;
+            .map_err(|_| ParseTopicError(text.chars().take(64).collect()))?;
         Ok(Self::Prefix(format!("{prefix}.").into()))
     }
 }
 
 impl FromStr for Topic {
-    type Err = BadTopic;
+    type Err = ParseTopicError;
 
-    fn from_str(name: &str) -> Result<Self, BadTopic> {
+    fn from_str(name: &str) -> Result<Self, ParseTopicError> {
         let length_fits = (TOPIC_LEN_MIN..=TOPIC_LEN_MAX).contains(&name.len());
         let letter_first = name.starts_with(|first: char| first.is_ascii_alphabetic());
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+%".contains(&byte);
@@ -135,7 +135,7 @@ impl FromStr for Topic {
             return Ok(Self(name.into()));
         }
         // What is shown is cut, so that a hostile name cannot fill a log or an answer.
-        Err(BadTopic(name.chars().take(64).collect()))
+        Err(ParseTopicError(name.chars().take(64).collect()))
     }
 }
 

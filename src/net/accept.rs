@@ -27,8 +27,8 @@ use crate::{
 pub struct Acceptor {
     tls: Option<TlsAcceptor>,
     proxy_protocol: Option<ProxyProtocol>,
-    stall: Duration,
-    hello_time: Duration,
+    write_timeout: Duration,
+    handshake_timeout: Duration,
     /// How many peers took longer.
     silent: IntCounter,
 }
@@ -56,15 +56,21 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 impl Acceptor {
     /// Plain HTTP without `tls`; with `proxy_protocol` every connection begins with its header.
-    /// `silent` counts those who do not say in `hello_time` what they want.
+    /// `silent` counts those who do not say in `handshake_timeout` what they want.
     pub fn new(
         tls: Option<Arc<ServerConfig>>,
         proxy_protocol: Option<ProxyProtocol>,
-        stall: Duration,
-        hello_time: Duration,
+        write_timeout: Duration,
+        handshake_timeout: Duration,
         silent: IntCounter,
     ) -> Self {
-        Self { tls: tls.map(TlsAcceptor::from), proxy_protocol, stall, hello_time, silent }
+        Self {
+            tls: tls.map(TlsAcceptor::from),
+            proxy_protocol,
+            write_timeout,
+            handshake_timeout,
+            silent,
+        }
     }
 
     /// Prepares one socket.
@@ -83,7 +89,7 @@ impl Acceptor {
                 None => read_preface(io).await,
             }
         };
-        let Ok(said) = timeout(self.hello_time, hello).await else {
+        let Ok(said) = timeout(self.handshake_timeout, hello).await else {
             self.silent.inc();
             return Err(io::ErrorKind::TimedOut.into());
         };
@@ -96,7 +102,7 @@ impl Acceptor {
         io.set_nodelay(true)?;
         let socket = SockRef::from(io);
         // A peer that acknowledges nothing, or keeps its window shut, is dropped by the kernel.
-        socket.set_tcp_user_timeout(Some(self.stall))?;
+        socket.set_tcp_user_timeout(Some(self.write_timeout))?;
         socket.set_tcp_notsent_lowat(UNSENT_MAX_BYTES)?;
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))
     }
@@ -128,7 +134,7 @@ async fn read_preface(mut io: TcpStream) -> io::Result<Said> {
 
 /// Why TLS cannot be served.
 #[derive(Debug, thiserror::Error)]
-pub enum BadTls {
+pub enum TlsError {
     #[error("--tls-cert: {0}: {1}")]
     Cert(String, #[source] rustls::pki_types::pem::Error),
     #[error("--tls-cert: {0}: there is no certificate in it (PEM, BEGIN CERTIFICATE)")]
@@ -143,15 +149,15 @@ pub enum BadTls {
 ///
 /// # Errors
 /// When a file cannot be read or is not PEM, or the two do not belong together.
-pub fn load_tls(files: &TlsFiles) -> Result<Arc<ServerConfig>, BadTls> {
+pub fn load_tls(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     let (cert, key) = (files.cert.display().to_string(), files.key.display().to_string());
     let chain: Vec<_> = CertificateDer::pem_file_iter(&files.cert)
         .and_then(Iterator::collect)
-        .map_err(|err| BadTls::Cert(cert.clone(), err))?;
+        .map_err(|err| TlsError::Cert(cert.clone(), err))?;
     if chain.is_empty() {
-        return Err(BadTls::NoCertificate(cert));
+        return Err(TlsError::NoCertificate(cert));
     }
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|err| BadTls::Key(key, err))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|err| TlsError::Key(key, err))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

@@ -27,7 +27,7 @@ pub const IDLE_LOOK: Duration = Duration::from_secs(5);
 
 /// Place of one connection, given back when it is dropped. It belongs to the thread it came from.
 #[derive(Debug)]
-pub struct Permit {
+pub struct ConnectionPermit {
     limiter: Rc<ConnectionLimiter>,
     is_streaming: Cell<bool>,
 }
@@ -47,14 +47,14 @@ impl ConnectionLimiter {
 
     /// A place for one more connection. `reactor_streams` are connections that need no permit,
     /// since they are counted where their streams are. None if all places are taken.
-    pub fn try_acquire(self: &Rc<Self>, reactor_streams: usize) -> Option<Permit> {
+    pub fn try_acquire(self: &Rc<Self>, reactor_streams: usize) -> Option<ConnectionPermit> {
         let taken = self.with_stream.get() + self.without_stream.get() + reactor_streams;
         if self.max <= taken {
             self.met.inc();
             return None;
         }
         self.without_stream.set(self.without_stream.get() + 1);
-        Some(Permit { limiter: Rc::clone(self), is_streaming: Cell::new(false) })
+        Some(ConnectionPermit { limiter: Rc::clone(self), is_streaming: Cell::new(false) })
     }
 
     /// Whether so many connections have no stream that idle ones have to go.
@@ -80,7 +80,7 @@ impl ConnectionLimiter {
     }
 }
 
-impl Permit {
+impl ConnectionPermit {
     /// Its limiter.
     pub fn limiter(&self) -> &Rc<ConnectionLimiter> {
         &self.limiter
@@ -102,7 +102,7 @@ impl Permit {
     }
 }
 
-impl Drop for Permit {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let (_, count) = self.counts(self.is_streaming.get());
         count.set(count.get().saturating_sub(1));

@@ -7,19 +7,19 @@ use ppp::{v1, v2};
 use prometheus::IntCounter;
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
-use crate::telemetry::throttle::Burst;
+use crate::telemetry::throttle::LogThrottle;
 
 /// Reads the header that every connection begins with.
 #[derive(Debug, Clone)]
 pub struct ProxyProtocol {
     refused: IntCounter,
-    burst: Arc<Burst>,
+    burst: Arc<LogThrottle>,
 }
 
 /// Why a connection's first bytes are no header. Nothing is guessed: the specification forbids to
 /// find out whether there is one, since then any client could bring its own (section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum BadHeader {
+enum ProxyHeaderError {
     #[error("begins without a PROXY protocol header")]
     Missing,
     #[error("begins with a malformed PROXY protocol header")]
@@ -83,7 +83,7 @@ impl ProxyProtocol {
     }
 
     /// A proxy that does not send headers has all of its connections ended: one line says so.
-    fn refuse(&self, bad: BadHeader, io: &TcpStream) -> io::Error {
+    fn refuse(&self, bad: ProxyHeaderError, io: &TcpStream) -> io::Error {
         self.refused.inc();
         if let Some(unlogged) = self.burst.log(Instant::now()) {
             let peer = io.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
@@ -93,26 +93,30 @@ impl ProxyProtocol {
     }
 }
 
-fn look(first: &[u8]) -> Result<Seen, BadHeader> {
+fn look(first: &[u8]) -> Result<Seen, ProxyHeaderError> {
     let begins = |with: &[u8]| first.iter().zip(with).all(|(one, other)| one == other);
     if begins(v2::PROTOCOL_PREFIX) {
         look_v2(first)
     } else if begins(v1::PROTOCOL_PREFIX.as_bytes()) {
         look_v1(first)
     } else {
-        Err(BadHeader::Missing)
+        Err(ProxyHeaderError::Missing)
     }
 }
 
 /// The line is given to the parser whole: of one that was cut behind its last space it would say
 /// that it is malformed, and not that it goes on.
-fn look_v1(first: &[u8]) -> Result<Seen, BadHeader> {
+fn look_v1(first: &[u8]) -> Result<Seen, ProxyHeaderError> {
     let line = first.get(..LINE_MAX_BYTES).unwrap_or(first);
     let Some(end) = memchr::memchr(b'\n', line) else {
-        return if line.len() < LINE_MAX_BYTES { Ok(Seen::Part) } else { Err(BadHeader::TooLong) };
+        return if line.len() < LINE_MAX_BYTES {
+            Ok(Seen::Part)
+        } else {
+            Err(ProxyHeaderError::TooLong)
+        };
     };
     let line = line.get(..=end).unwrap_or_default();
-    let header = v1::Header::try_from(line).map_err(|_| BadHeader::Malformed)?;
+    let header = v1::Header::try_from(line).map_err(|_| ProxyHeaderError::Malformed)?;
     let source = match header.addresses {
         v1::Addresses::Tcp4(ip) => Some((ip.source_address, ip.source_port).into()),
         v1::Addresses::Tcp6(ip) => Some((ip.source_address, ip.source_port).into()),
@@ -121,19 +125,19 @@ fn look_v1(first: &[u8]) -> Result<Seen, BadHeader> {
     Ok(Seen::Whole { len: line.len(), source })
 }
 
-fn look_v2(first: &[u8]) -> Result<Seen, BadHeader> {
+fn look_v2(first: &[u8]) -> Result<Seen, ProxyHeaderError> {
     let Some(fixed) = first.first_chunk::<FIXED_BYTES>() else { return Ok(Seen::Part) };
     let [.., command, _family, high, low] = *fixed;
     let len = FIXED_BYTES + usize::from(u16::from_be_bytes([high, low]));
     if HEADER_MAX_BYTES < len {
-        return Err(BadHeader::TooLong);
+        return Err(ProxyHeaderError::TooLong);
     }
     let Some(header) = first.get(..len) else { return Ok(Seen::Part) };
     if command == LOCAL {
         // "the receiver must ... discard the protocol block including the family" (section 2.2).
         return Ok(Seen::Whole { len, source: None });
     }
-    let header = v2::Header::try_from(header).map_err(|_| BadHeader::Malformed)?;
+    let header = v2::Header::try_from(header).map_err(|_| ProxyHeaderError::Malformed)?;
     let source = match header.addresses {
         v2::Addresses::IPv4(ip) => Some((ip.source_address, ip.source_port).into()),
         v2::Addresses::IPv6(ip) => Some((ip.source_address, ip.source_port).into()),
@@ -195,8 +199,8 @@ mod tests {
 
     #[test]
     fn what_is_no_header_is_refused() {
-        use BadHeader::{Malformed, Missing, TooLong};
-        let table: [(Vec<u8>, BadHeader); 12] = [
+        use ProxyHeaderError::{Malformed, Missing, TooLong};
+        let table: [(Vec<u8>, ProxyHeaderError); 12] = [
             (b"GET /events HTTP/1.1\r\n\r\n".into(), Missing),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), Missing),
             (vec![0x16, 3, 1], Missing),

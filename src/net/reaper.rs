@@ -15,17 +15,17 @@ use crate::net::connection::{Connection, ConnectionLimiter};
 /// Watches the connections of one worker for peers that take nothing, or that take all day to say
 /// what they want.
 #[derive(Debug)]
-pub struct StallWatch {
+pub struct Reaper {
     limits: ConnectionLimits,
     connections: RefCell<slab::Slab<Weak<Connection>>>,
-    streams: RefCell<slab::Slab<Rc<Watched>>>,
+    streams: RefCell<slab::Slab<Rc<WatchedStream>>>,
 }
 
 /// What connections are held to.
 #[derive(Debug)]
 pub struct ConnectionLimits {
     /// A head has to come in within this.
-    pub head_time: Duration,
+    pub header_timeout: Duration,
     /// Counts those that take longer.
     pub slow_heads: IntCounter,
     /// Says for how long an idle connection may stay.
@@ -34,7 +34,7 @@ pub struct ConnectionLimits {
 
 /// One event stream under watch.
 #[derive(Debug)]
-pub struct Watched {
+pub struct WatchedStream {
     connection: Rc<Connection>,
     /// Whether it had nothing to give when it was last asked. If it had, its socket may be full.
     idle: Cell<bool>,
@@ -46,13 +46,13 @@ pub struct Watched {
 
 /// Keeps a stream under watch until it is dropped.
 #[derive(Debug)]
-pub struct Watch {
-    watched: Rc<Watched>,
+pub struct WatchGuard {
+    watched: Rc<WatchedStream>,
     /// Where it is listed. HTTP/2's are not: who serves them sees when they are stalled.
-    listed: Option<(Rc<StallWatch>, usize)>,
+    listed: Option<(Rc<Reaper>, usize)>,
 }
 
-impl StallWatch {
+impl Reaper {
     /// Nobody is watched yet.
     pub fn new(limits: ConnectionLimits) -> Self {
         let (connections, streams) = (RefCell::default(), RefCell::default());
@@ -65,9 +65,9 @@ impl StallWatch {
     }
 
     /// Watches a stream from now on.
-    pub fn watch(self: &Rc<Self>, connection: &Rc<Connection>) -> Watch {
+    pub fn watch(self: &Rc<Self>, connection: &Rc<Connection>) -> WatchGuard {
         connection.stream_begins();
-        let watched = Rc::new(Watched {
+        let watched = Rc::new(WatchedStream {
             connection: Rc::clone(connection),
             idle: Cell::new(true),
             asked: Cell::new(true),
@@ -75,17 +75,17 @@ impl StallWatch {
         });
         let listed = (!connection.is_http2)
             .then(|| (Rc::clone(self), self.streams.borrow_mut().insert(Rc::clone(&watched))));
-        Watch { watched, listed }
+        WatchGuard { watched, listed }
     }
 
     /// Looks after the streams for as long as it is polled.
-    pub async fn run(self: Rc<Self>, stall: Duration) {
+    pub async fn run(self: Rc<Self>, write_timeout: Duration) {
         let mut ticks = tokio::time::interval(
-            (stall.min(self.limits.head_time) / 4).min(Duration::from_secs(1)),
+            (write_timeout.min(self.limits.header_timeout) / 4).min(Duration::from_secs(1)),
         );
         loop {
             ticks.tick().await;
-            self.close_stalled(Instant::now(), stall);
+            self.close_stalled(Instant::now(), write_timeout);
             self.close_slow(Instant::now());
         }
     }
@@ -96,7 +96,7 @@ impl StallWatch {
         self.connections.borrow_mut().retain(|_, connection| {
             let Some(connection) = connection.upgrade() else { return false };
             let idle = connection.look_idle(now);
-            if connection.is_slow(now, self.limits.head_time) {
+            if connection.is_slow(now, self.limits.header_timeout) {
                 if !connection.is_closed() {
                     self.limits.slow_heads.inc();
                 }
@@ -108,13 +108,13 @@ impl StallWatch {
                 }
                 connection.close();
             }
-            connection.nudge();
+            connection.wake_if_answering();
             true
         });
     }
 
     /// A stream is cut when its socket took nothing for too long.
-    fn close_stalled(&self, now: Instant, stall: Duration) {
+    fn close_stalled(&self, now: Instant, write_timeout: Duration) {
         let streams = self.streams.borrow();
         let mut close: Vec<Rc<Connection>> = Vec::new();
         for (_, stream) in streams.iter() {
@@ -122,7 +122,7 @@ impl StallWatch {
             let wrote = connection.wrote.replace(false);
             if stream.asked.replace(false) || stream.idle.get() || wrote {
                 stream.since.set(now);
-            } else if stall <= now.duration_since(stream.since.get()) {
+            } else if write_timeout <= now.duration_since(stream.since.get()) {
                 close.push(Rc::clone(connection));
             }
         }
@@ -133,7 +133,7 @@ impl StallWatch {
     }
 }
 
-impl Watch {
+impl WatchGuard {
     /// To be told after each time that the stream was asked for more.
     pub fn asked(&self, had_something: bool) {
         self.watched.idle.set(!had_something);
@@ -151,7 +151,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for WatchGuard {
     fn drop(&mut self) {
         let connection = &self.watched.connection;
         connection.stream_ends();

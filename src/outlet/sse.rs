@@ -13,24 +13,24 @@ use tokio::time::Instant;
 
 use crate::{
     auth::{
-        access::{self, NotYours},
+        access::{self, TopicDeniedError},
         grant::Grant,
-        reader::Denied,
+        reader::ReadAuthError,
     },
     clock,
     http::{
         client_address::client_address,
         problem::{come_back_later, problem, problem_with},
     },
-    hub::{Shard, Topics},
-    net::{connection::Connection, reaper::StallWatch},
+    hub::{Shard, TopicSet},
+    net::{connection::Connection, reaper::Reaper},
     stream::{
         Outlet, TOO_OFTEN,
         control::{self, End},
         lease::Terms,
-        open::{Opening, Wanted},
-        reactor::{Behind, Hatch, Left},
-        request::{Asked, BadRequest},
+        open::{Opening, PendingStream},
+        reactor::{Handoff, TakenOver, Takeover},
+        request::{StreamRequest, StreamRequestError},
         turns::{Turn, Turns},
     },
 };
@@ -39,7 +39,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Worker {
     pub shard: Rc<Shard>,
-    pub stall_watch: Rc<StallWatch>,
+    pub reaper: Rc<Reaper>,
     turns: Turns,
 }
 
@@ -49,8 +49,8 @@ const SHORT_QUERY_BYTES: usize = 512;
 const FEW_TOPICS: usize = 64;
 
 impl Worker {
-    pub fn new(shard: Rc<Shard>, stall_watch: Rc<StallWatch>) -> Self {
-        Self { shard, stall_watch, turns: Turns::default() }
+    pub fn new(shard: Rc<Shard>, reaper: Rc<Reaper>) -> Self {
+        Self { shard, reaper, turns: Turns::default() }
     }
 }
 
@@ -62,13 +62,13 @@ pub async fn events(
 ) -> HttpResponse {
     let is_long = SHORT_QUERY_BYTES < request.query_string().len();
     let mut turn = worker.turns.take(is_long).await;
-    let asked = Asked::read(&request, clock::now_ms(), outlet.topics_per_stream);
+    let asked = StreamRequest::read(&request, clock::now_ms(), outlet.topics_per_stream);
     // One that cannot be opened at once needs a body that waits. Before anything is counted or used
     // up, since the request comes again.
-    if let (Ok(asked), Some(hatch)) = (&asked, request.extensions().get::<Rc<Hatch>>())
+    if let (Ok(asked), Some(takeover)) = (&asked, request.extensions().get::<Rc<Takeover>>())
         && !outlet.is_settled(asked.start)
     {
-        hatch.leave(Left::Passed);
+        takeover.leave(Handoff::Decline);
         return HttpResponse::Ok().finish();
     }
     if let Err(wait) = outlet.admit(&request) {
@@ -77,13 +77,13 @@ pub async fn events(
     }
     let asked = match asked {
         Ok(asked) => asked,
-        Err(BadRequest::TooManyTopics(max)) => {
+        Err(StreamRequestError::TooManyTopics(max)) => {
             outlet.metrics.limit("topics-per-stream").inc();
             let text = format!("topic: more than {max}; leave it out to get all topics");
             return problem(StatusCode::BAD_REQUEST, text);
         }
-        Err(BadRequest::Parameter(text)) => return problem(StatusCode::BAD_REQUEST, text),
-        Err(BadRequest::NotAcceptable) => {
+        Err(StreamRequestError::Parameter(text)) => return problem(StatusCode::BAD_REQUEST, text),
+        Err(StreamRequestError::NotAcceptable) => {
             let text = "this is text/event-stream, which Accept rules out";
             return problem(StatusCode::NOT_ACCEPTABLE, text);
         }
@@ -91,7 +91,7 @@ pub async fn events(
     let ticket = asked.ticket.as_deref().filter(|_| request.method() == Method::GET);
     let grant = match admit(&request, &outlet, ticket, &mut turn).await {
         Ok(grant) => grant,
-        Err(denied @ (Denied::KeysUnavailable | Denied::TicketsUnavailable)) => {
+        Err(denied @ (ReadAuthError::KeysUnavailable | ReadAuthError::TicketsUnavailable)) => {
             return refuse(&outlet, &asked, End::Unready, &denied.to_string());
         }
         Err(denied) => return deny(&denied),
@@ -103,10 +103,10 @@ pub async fn events(
     };
     let topics = match access::choose(&asked.topics, grant.as_ref(), &outlet.served) {
         Ok(topics) => topics,
-        Err(NotYours::NotServed(topic)) => {
+        Err(TopicDeniedError::NotServed(topic)) => {
             return problem(StatusCode::NOT_FOUND, format!("the topic {topic} is not served here"));
         }
-        Err(NotYours::NotGranted(topic)) => {
+        Err(TopicDeniedError::NotGranted(topic)) => {
             let text = format!("the token does not grant the topic {topic}");
             return problem(StatusCode::FORBIDDEN, text);
         }
@@ -127,7 +127,7 @@ async fn admit(
     outlet: &Outlet,
     ticket: Option<&str>,
     turn: &mut Option<Turn<'_>>,
-) -> Result<Option<Grant>, Denied> {
+) -> Result<Option<Grant>, ReadAuthError> {
     let mut admitted = pin!(async {
         match ticket {
             Some(ticket) => outlet.access.admit_ticket(ticket, &outlet.backplane).await.map(Some),
@@ -149,12 +149,14 @@ pub fn unready(text: &str) -> HttpResponse {
 }
 
 /// A refusal that lasts.
-pub fn deny(denied: &Denied) -> HttpResponse {
+pub fn deny(denied: &ReadAuthError) -> HttpResponse {
     let text = denied.to_string();
     match denied {
-        Denied::Forbidden(_) | Denied::AnotherSite => problem(StatusCode::FORBIDDEN, text),
+        ReadAuthError::Forbidden(_) | ReadAuthError::AnotherSite => {
+            problem(StatusCode::FORBIDDEN, text)
+        }
         // RFC 6750, section 3: a request without a token is told no error.
-        Denied::NoToken(_) => unauthorized("Bearer", &text),
+        ReadAuthError::NoToken(_) => unauthorized("Bearer", &text),
         _ => unauthorized("Bearer error=\"invalid_token\"", &text),
     }
 }
@@ -172,8 +174,8 @@ pub async fn only_get() -> HttpResponse {
 fn open(
     outlet: &web::Data<Outlet>,
     request: &HttpRequest,
-    asked: &Asked,
-    topics: Topics,
+    asked: &StreamRequest,
+    topics: TopicSet,
     grant: Option<&Grant>,
     worker: &Worker,
 ) -> HttpResponse {
@@ -182,7 +184,7 @@ fn open(
     }
     let holder = grant.map(|grant| &grant.holder);
     let address = client_address(request.head(), outlet.trusted_proxies);
-    let counted = match outlet.limits.one_more(address, holder) {
+    let counted = match outlet.limits.try_acquire(address, holder) {
         Ok(counted) => counted,
         Err(met) => {
             return too_many(
@@ -199,7 +201,7 @@ fn open(
     let end_at = Instant::now() + age;
     let head = request.head();
     let in_chunks = head.version == Version::HTTP_11 && !head.upgrade();
-    let wanted = Wanted {
+    let wanted = PendingStream {
         outlet: outlet.clone(),
         shard: Rc::clone(&worker.shard),
         terms: grant.map(Terms::of),
@@ -210,12 +212,12 @@ fn open(
         counted,
         end_at,
     };
-    let hatch = request.extensions().get::<Rc<Hatch>>().cloned();
-    if let Some(hatch) = hatch {
+    let takeover = request.extensions().get::<Rc<Takeover>>().cloned();
+    if let Some(takeover) = takeover {
         return match wanted.subscribe() {
             Ok(subscribed) => {
-                hatch.leave(Left::Stream(Box::new(subscribed)));
-                response().body(Behind)
+                takeover.leave(Handoff::Stream(Box::new(subscribed)));
+                response().body(TakenOver)
             }
             Err(reached) => refuse(outlet, asked, End::Busy, &reached.to_string()),
         };
@@ -224,7 +226,7 @@ fn open(
         let text = "this connection did not come through the gateway's listener";
         return problem(StatusCode::INTERNAL_SERVER_ERROR, text);
     };
-    let watch = worker.stall_watch.watch(&connection);
+    let watch = worker.reaper.watch(&connection);
     let body = if wanted.is_settled() {
         match wanted.subscribe() {
             Ok(subscribed) => BoxBody::new(subscribed.body(watch, in_chunks)),
@@ -248,7 +250,7 @@ fn open(
 
 /// A refusal that passes. `EventSource` gives up for good on any status but 200, so it gets one
 /// that ends at once and says when to come back.
-fn refuse(outlet: &Outlet, asked: &Asked, reason: End, text: &str) -> HttpResponse {
+fn refuse(outlet: &Outlet, asked: &StreamRequest, reason: End, text: &str) -> HttpResponse {
     outlet.metrics.streams_refused.with_label_values(&[reason.as_str()]).inc();
     if asked.is_event_source {
         return response().force_close().body(control::refusal(asked.id, reason));
@@ -259,7 +261,7 @@ fn refuse(outlet: &Outlet, asked: &Asked, reason: End, text: &str) -> HttpRespon
 /// As [`refuse`], of one that has as many streams as it may, or asks too often.
 fn too_many(
     outlet: &Outlet,
-    asked: Option<&Asked>,
+    asked: Option<&StreamRequest>,
     reason: &str,
     text: &str,
     wait: Duration,

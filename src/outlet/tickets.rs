@@ -16,8 +16,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    auth::{grant::Grant, reader::Denied},
-    backplane::{NotKept, Renewal, TICKET_MAX, TICKETS_PER_HOLDER_MAX, Unavailable},
+    auth::{grant::Grant, reader::ReadAuthError},
+    backplane::{KeepTicketError, Renewal, TICKET_MAX, TICKETS_PER_HOLDER_MAX, UnavailableError},
     http::problem::{come_back_later, problem, problem_with},
     outlet::sse::{deny, unready},
     stream::{Outlet, TOO_OFTEN, lease::Lease},
@@ -80,7 +80,7 @@ pub async fn ticket(request: HttpRequest, outlet: web::Data<Outlet>) -> HttpResp
         Ok(grant) => grant,
         Err(refusal) => return refusal,
     };
-    if let Err(wait) = outlet.tickets.one_more(Some(grant.holder.clone())) {
+    if let Err(wait) = outlet.tickets.try_acquire(Some(grant.holder.clone())) {
         let text = "this subject, or this token without a subject (sub), asks for too many tickets \
                     (--tickets-per-subject)";
         return come_back_later(StatusCode::TOO_MANY_REQUESTS, text, wait);
@@ -95,10 +95,10 @@ pub async fn ticket(request: HttpRequest, outlet: web::Data<Outlet>) -> HttpResp
         .json(json!({ "ticket": ticket, "expires_in": TICKET_MAX.as_secs() }))
 }
 
-fn no_ticket(outlet: &Outlet, not_kept: NotKept) -> HttpResponse {
+fn no_ticket(outlet: &Outlet, not_kept: KeepTicketError) -> HttpResponse {
     let busy = StatusCode::SERVICE_UNAVAILABLE;
     match not_kept {
-        NotKept::TooManyOfHolder => {
+        KeepTicketError::TooManyOfHolder => {
             outlet.metrics.limit("tickets-per-subject").inc();
             let text = format!(
                 "this subject, or this token without a subject (sub), has {TICKETS_PER_HOLDER_MAX} \
@@ -106,11 +106,11 @@ fn no_ticket(outlet: &Outlet, not_kept: NotKept) -> HttpResponse {
             );
             come_back_later(StatusCode::TOO_MANY_REQUESTS, &text, TICKET_MAX)
         }
-        NotKept::TooMany => {
+        KeepTicketError::TooMany => {
             let text = "too many tickets were given out that nobody has used yet: try again later";
             come_back_later(busy, text, TICKET_MAX)
         }
-        NotKept::Unavailable(Unavailable) => {
+        KeepTicketError::Unavailable(UnavailableError) => {
             unready("the store of tickets (Redis, --backplane) did not answer: try again later")
         }
     }
@@ -140,7 +140,7 @@ pub async fn renew(request: HttpRequest, outlet: web::Data<Outlet>) -> HttpRespo
     let renewal = Renewal { stream, grant: grant.write() };
     match outlet.backplane.renew(&renewal).await {
         Ok(()) => accepted(),
-        Err(Unavailable) => unready(
+        Err(UnavailableError) => unready(
             "the log (Redis, --backplane) did not answer, so that the replica that has the stream \
              cannot be told: try again later",
         ),
@@ -167,7 +167,7 @@ async fn admitted(request: &HttpRequest, outlet: &Outlet) -> Result<Grant, HttpR
             let text = "anyone may read here (--read-auth anonymous), so there is nothing to renew";
             Err(problem(StatusCode::NOT_FOUND, text))
         }
-        Err(denied @ Denied::KeysUnavailable) => Err(unready(&denied.to_string())),
+        Err(denied @ ReadAuthError::KeysUnavailable) => Err(unready(&denied.to_string())),
         Err(denied) => Err(deny(&denied)),
     }
 }

@@ -23,9 +23,9 @@ use crate::{
     hub::{DedupLimits, Hub, Limits, RingLimits},
     inlet::{
         body::InFlight,
-        push::{Bursts, Inlet},
+        push::{Inlet, LogThrottles},
     },
-    limits::{budget::Budget, rate::Rate},
+    limits::{budget::Budget, rate::RateLimit},
     model::event::HISTORY_MAX,
     outlet::tickets::Leases,
     server::{
@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// What all workers share.
-pub(super) struct Parts {
+pub(super) struct Components {
     pub(super) hub: Hub,
     pub(super) inlet: web::Data<Inlet>,
     pub(super) outlet: web::Data<Outlet>,
@@ -49,7 +49,7 @@ pub(super) struct Parts {
     pub(super) tasks: JoinSet<()>,
 }
 
-impl Parts {
+impl Components {
     pub(super) fn new(config: &Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let metrics = Metrics::new()?;
         let (mut tasks, leases) = (JoinSet::new(), Arc::<Leases>::default());
@@ -74,10 +74,10 @@ impl Parts {
             topics: config.topics.clone(),
             on_poison: config.poison,
             in_flight: Arc::clone(&in_flight),
-            body_time: config.body_time,
+            body_timeout: config.body_timeout,
             metrics: metrics.clone(),
-            bursts: Bursts::default(),
-            failures: Rate::new(
+            log_throttles: LogThrottles::default(),
+            failures: RateLimit::new(
                 config.push_failures_per_address,
                 metrics.limit("push-failures-per-address"),
             ),
@@ -91,12 +91,18 @@ impl Parts {
             metrics: metrics.clone(),
             limits: StreamLimits::new(config.streams_per_subject, config.streams_per_address),
             topics_per_stream: config.topics_per_stream,
-            tickets: Rate::new(config.tickets_per_subject, metrics.limit("tickets-per-subject")),
-            requests: Rate::new(config.requests_per_address, metrics.limit("requests-per-address")),
+            tickets: RateLimit::new(
+                config.tickets_per_subject,
+                metrics.limit("tickets-per-subject"),
+            ),
+            requests: RateLimit::new(
+                config.requests_per_address,
+                metrics.limit("requests-per-address"),
+            ),
             trusted_proxies: config.trusted_proxies,
             leases,
-            opening: AtomicUsize::new(0),
-            slow: Budget::new(SLOW_MAX_BYTES),
+            waiting: AtomicUsize::new(0),
+            large_events: Budget::new(SLOW_MAX_BYTES),
             keep_alive: config.keep_alive,
             stream_age_max: config.stream_age_max,
         };
@@ -128,7 +134,7 @@ fn access(
 ) -> Result<Access, Box<dyn std::error::Error + Send + Sync>> {
     let config::ReadAuth::Jwt(options) = &config.read_auth else { return Ok(Access::Anonymous) };
     let keys = match &options.keys {
-        config::ReadKeys::File(path) => TokenKeys::One(reader::load_key(path)?),
+        config::ReadKeys::File(path) => TokenKeys::Permit(reader::load_key(path)?),
         config::ReadKeys::Url(url) => {
             let source = KeySource {
                 url: url.clone(),

@@ -30,7 +30,7 @@ use crate::{
 
 /// The service of each connection.
 #[derive(Debug)]
-pub struct Front<A> {
+pub struct Dispatch<A> {
     pub mode: Mode,
     /// Of all but pushes: attributes of messages stand in their heads.
     pub head_limits: HeadLimits,
@@ -38,7 +38,7 @@ pub struct Front<A> {
     pub app: A,
 }
 
-impl<A, B> Service<Request> for Front<A>
+impl<A, B> Service<Request> for Dispatch<A>
 where
     A: Service<Request, Response = ServiceResponse<B>, Error = Error>,
     A::Future: 'static,

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::server::components::Parts;
+use crate::server::components::Components;
 pub use crate::server::listeners::{ListenError, Listeners};
 use crate::server::routes::ops_routes;
 use actix_web::{App, HttpServer, dev::Server, web};
@@ -29,7 +29,7 @@ const FLUSH: Duration = Duration::from_millis(400);
 const LEAVING_TICK: Duration = Duration::from_millis(20);
 
 /// Runs until `shutdown`, then leaves in order: unready at once, and pushes are refused if events
-/// are held in memory; readers are served as before for `--drain-delay`; streams end over `--drain`;
+/// are held in memory; readers are served as before for `--drain-delay`; streams end over `--drain-timeout`;
 /// what is left is closed.
 ///
 /// # Errors
@@ -40,21 +40,25 @@ pub async fn run(
     listeners: Listeners,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let mut parts = Parts::new(&config).map_err(io::Error::other)?;
-    let public = worker::server(&config, tls, listeners.public, &parts)?;
-    let ops = listeners.ops.map(|listener| ops_server(listener, &parts)).transpose()?;
+    let mut components = Components::new(&config).map_err(io::Error::other)?;
+    let public = worker::server(&config, tls, listeners.public, &components)?;
+    let ops = listeners.ops.map(|listener| ops_server(listener, &components)).transpose()?;
     let handles: Vec<_> = ops.iter().chain([&public]).map(Server::handle).collect();
     let servers: Vec<_> = ops.into_iter().chain([public]).map(tokio::spawn).collect();
-    parts.tasks.spawn(sweep(parts.hub.clone(), parts.inlet.clone(), parts.outlet.clone()));
+    components.tasks.spawn(sweep(
+        components.hub.clone(),
+        components.inlet.clone(),
+        components.outlet.clone(),
+    ));
 
-    let mut tasks = std::mem::take(&mut parts.tasks);
+    let mut tasks = std::mem::take(&mut components.tasks);
     tokio::select! {
         () = shutdown => {}
         ended = tasks.join_next() => {
             return Err(io::Error::other(format!("a task that never ends did: {ended:?}")));
         }
     }
-    leave(&config, &parts).await;
+    leave(&config, &components).await;
     let stopped = async {
         for handle in handles {
             handle.stop(false).await;
@@ -71,26 +75,27 @@ pub async fn run(
     Ok(())
 }
 
-async fn leave(config: &Config, parts: &Parts) {
-    let streams = parts.hub.subscribers();
-    tracing::info!(streams, delay = ?config.drain_delay, drain = ?config.drain, "leaving");
-    parts.readiness.leave();
+async fn leave(config: &Config, components: &Components) {
+    let streams = components.hub.subscribers();
+    tracing::info!(streams, delay = ?config.drain_delay, drain = ?config.drain_timeout, "leaving");
+    components.readiness.leave();
     // New readers go to the process that replaces this one. An event that only this process held
     // would never reach them, and they would not be told. Pub/Sub pushes it again, to the other.
-    parts.hub.close();
+    components.hub.close();
     tokio::time::sleep(config.drain_delay).await;
-    parts.hub.drain(config.drain);
-    let end = Instant::now() + config.drain + FLUSH / 2;
+    components.hub.drain(config.drain_timeout);
+    let end = Instant::now() + config.drain_timeout + FLUSH / 2;
     let busy = || {
-        let streams = parts.hub.subscribers() + parts.outlet.opening.load(Ordering::SeqCst);
-        0 < streams + parts.in_flight.pushes()
+        let streams =
+            components.hub.subscribers() + components.outlet.waiting.load(Ordering::SeqCst);
+        0 < streams + components.in_flight.pushes()
     };
     while busy() && Instant::now() < end {
         tokio::time::sleep(LEAVING_TICK).await;
     }
     // The last answers are on their way from another thread.
     tokio::time::sleep(LEAVING_TICK).await;
-    tracing::info!(streams_cut = parts.hub.subscribers(), "left");
+    tracing::info!(streams_cut = components.hub.subscribers(), "left");
 }
 
 async fn sweep(hub: Hub, inlet: web::Data<Inlet>, outlet: web::Data<Outlet>) {
@@ -106,9 +111,9 @@ async fn sweep(hub: Hub, inlet: web::Data<Inlet>, outlet: web::Data<Outlet>) {
 }
 
 /// On a worker of its own, so that probes and metrics are answered however busy the others are.
-fn ops_server(listener: TcpListener, parts: &Parts) -> io::Result<Server> {
-    let (gauges, readiness) = (parts.gauges.clone(), parts.readiness.clone());
-    let health = parts.health.clone();
+fn ops_server(listener: TcpListener, components: &Components) -> io::Result<Server> {
+    let (gauges, readiness) = (components.gauges.clone(), components.readiness.clone());
+    let health = components.health.clone();
     let app = move || {
         App::new()
             .app_data(gauges.clone())

@@ -28,27 +28,29 @@ use actix_web_lab::middleware::CatchPanic;
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use rustls::ServerConfig;
 
-use crate::server::{components::Parts, routes::public_routes};
+use crate::server::{components::Components, routes::public_routes};
 use crate::{
     config::Config,
     http::{client_address::network, cors::HeadLimits},
     hub::Hub,
     inlet::push::Inlet,
-    limits::concurrency::Counts,
+    limits::concurrency::ConcurrencyLimit,
     net::{
         accept::{Accepted, Acceptor},
-        connection::{Connection, ConnectionLimiter, HEADS_MAX_BYTES, Heads, Socket, Transport},
+        connection::{
+            Connection, ConnectionLimiter, HEADS_MAX_BYTES, HeadBudget, Socket, Transport,
+        },
         http1::{HandedOver, Http1, Peer},
         http2::Http2,
         proxy_protocol::ProxyProtocol,
-        reaper::{ConnectionLimits, StallWatch},
+        reaper::{ConnectionLimits, Reaper},
     },
     outlet::sse::Worker,
     server::{
-        dispatch::Front,
+        dispatch::Dispatch,
         health::{Health, Readiness},
     },
-    stream::{Outlet, reactor::Lean},
+    stream::{Outlet, reactor::Reactor},
     telemetry::metrics::Metrics,
 };
 
@@ -63,8 +65,8 @@ struct Public {
     readiness: web::Data<Readiness>,
     health: web::Data<Health>,
     metrics: Metrics,
-    by_address: Arc<Counts<IpAddr>>,
-    heads: Heads,
+    by_address: Arc<ConcurrencyLimit<IpAddr>>,
+    heads: HeadBudget,
 }
 
 /// The public listener's server. It runs when it is polled.
@@ -72,25 +74,31 @@ pub(super) fn server(
     config: &Config,
     tls: Option<Arc<ServerConfig>>,
     listener: TcpListener,
-    parts: &Parts,
+    components: &Components,
 ) -> io::Result<Server> {
-    let metrics = parts.outlet.metrics.clone();
+    let metrics = components.outlet.metrics.clone();
     let refused = &metrics.proxy_refused;
     let proxy_protocol = config.proxy_protocol.then(|| ProxyProtocol::new(refused.clone()));
-    let silent = metrics.limit("hello-time");
-    let heads = Heads::new(HEADS_MAX_BYTES, metrics.limit("head-bytes-max"));
+    let silent = metrics.limit("handshake-timeout");
+    let heads = HeadBudget::new(HEADS_MAX_BYTES, metrics.limit("head-bytes-max"));
     let public = Arc::new(Public {
         heads,
         config: config.clone(),
         address: listener.local_addr()?,
-        acceptor: Acceptor::new(tls, proxy_protocol, config.stall, config.hello_time, silent),
-        hub: parts.hub.clone(),
-        inlet: parts.inlet.clone(),
-        outlet: parts.outlet.clone(),
-        readiness: parts.readiness.clone(),
-        health: parts.health.clone(),
+        acceptor: Acceptor::new(
+            tls,
+            proxy_protocol,
+            config.write_timeout,
+            config.handshake_timeout,
+            silent,
+        ),
+        hub: components.hub.clone(),
+        inlet: components.inlet.clone(),
+        outlet: components.outlet.clone(),
+        readiness: components.readiness.clone(),
+        health: components.health.clone(),
         metrics,
-        by_address: Counts::new(config.connections_per_address),
+        by_address: ConcurrencyLimit::new(config.connections_per_address),
     });
     let server = Server::build()
         .workers(config.workers)
@@ -107,7 +115,7 @@ pub(super) fn server(
 
 /// Of each worker; connections are spread over them in turn.
 fn connections_max(config: &Config) -> usize {
-    streams_max(config) + config.connections_beside_streams
+    streams_max(config) + config.idle_connections_max
 }
 
 /// A worker's share of all streams.
@@ -121,31 +129,31 @@ async fn connections(
 ) -> Result<impl Service<TcpStream, Response = (), Error = ()>, ()> {
     let config = &public.config;
     let limiter = limiter(&public);
-    let stall_watch = Rc::new(StallWatch::new(ConnectionLimits {
-        head_time: config.head_time,
-        slow_heads: public.metrics.limit("head-time"),
+    let reaper = Rc::new(Reaper::new(ConnectionLimits {
+        header_timeout: config.header_timeout,
+        slow_heads: public.metrics.limit("header-timeout"),
         limiter: Rc::clone(&limiter),
     }));
-    let worker = Worker::new(public.hub.add_shard(), Rc::clone(&stall_watch));
+    let worker = Worker::new(public.hub.add_shard(), Rc::clone(&reaper));
     spawn(public.health.heartbeats().add(Instant::now()).run());
-    spawn(Rc::clone(&worker.shard).run(config.join_max));
-    spawn(Rc::clone(&worker.stall_watch).run(config.stall));
-    let front = Rc::new(front(Arc::clone(&public), worker).await?);
-    let actix = actix(&public, &front).await?;
+    spawn(Rc::clone(&worker.shard).run(config.coalesce_max));
+    spawn(Rc::clone(&worker.reaper).run(config.write_timeout));
+    let dispatch = Rc::new(dispatch(Arc::clone(&public), worker).await?);
+    let actix = actix(&public, &dispatch).await?;
     let http2 = Rc::new(Http2 {
         streams_max: config.http2_streams_max,
         full: public.metrics.limit("http2-streams-max"),
-        stall: config.stall,
+        write_timeout: config.write_timeout,
         hub: public.hub.clone(),
         limiter: Rc::clone(&limiter),
     });
-    let http1 = own_http1(&public, &front, limiter, {
-        let (actix, stall_watch) = (Rc::clone(&actix), Rc::clone(&stall_watch));
+    let http1 = own_http1(&public, &dispatch, limiter, {
+        let (actix, reaper) = (Rc::clone(&actix), Rc::clone(&reaper));
         let heads = public.heads.clone();
         move |HandedOver { io, ahead, peer, permit }| {
             let socket = Socket::new(Transport::Plain(io), ahead, false, &heads, permit);
-            stall_watch.add(socket.connection());
-            Box::pin(actix.call((socket, peer)).map(heed))
+            reaper.add(socket.connection());
+            Box::pin(actix.call((socket, peer)).map(log_failure))
         }
     });
     let http1 = http1.map_err(|err| tracing::error!(error = %err, "epoll"))?;
@@ -154,8 +162,8 @@ async fn connections(
     let service = fn_service(move |io| {
         let accepted = Box::pin(public.acceptor.clone().accept(io));
         let (actix, http1, http2) = (Rc::clone(&actix), Rc::clone(&http1), Rc::clone(&http2));
-        let (front, public, watch) =
-            (Rc::clone(&front), Arc::clone(&public), Rc::clone(&stall_watch));
+        let (dispatch, public, watch) =
+            (Rc::clone(&dispatch), Arc::clone(&public), Rc::clone(&reaper));
         Box::pin(async move {
             let Accepted { transport, ahead, is_http2, peer } = match accepted.await {
                 Ok(accepted) => accepted,
@@ -164,14 +172,14 @@ async fn connections(
                     return Ok(());
                 }
             };
-            let Ok(counted) = public.by_address.one_more(peer.map(|peer| network(peer.ip())))
+            let Ok(counted) = public.by_address.try_acquire(peer.map(|peer| network(peer.ip())))
             else {
                 public.metrics.limit("connections-per-address").inc();
                 return Ok(());
             };
             let Some(permit) = http1.try_acquire() else { return Ok(()) };
             let transport = match transport {
-                Transport::Plain(io) if !is_http2 && public.config.lean_streams => {
+                Transport::Plain(io) if !is_http2 && public.config.direct_streams => {
                     let peer = Box::new(Peer { address: peer, counted });
                     Box::pin(http1.serve(io, ahead, peer, permit)).await;
                     return Ok(());
@@ -181,9 +189,9 @@ async fn connections(
             let socket = Socket::new(transport, ahead, is_http2, &public.heads, permit);
             watch.add(socket.connection());
             if is_http2 {
-                heed(Box::pin(http2.serve(socket, peer, &front)).await);
+                log_failure(Box::pin(http2.serve(socket, peer, &dispatch)).await);
             } else {
-                heed(actix.call((socket, peer)).await);
+                log_failure(actix.call((socket, peer)).await);
             }
             drop(counted);
             Ok(())
@@ -196,15 +204,15 @@ async fn connections(
 fn limiter(public: &Public) -> Rc<ConnectionLimiter> {
     ConnectionLimiter::new(
         streams_max(&public.config),
-        public.config.connections_beside_streams,
-        public.metrics.limit("connections-beside-streams"),
+        public.config.idle_connections_max,
+        public.metrics.limit("idle-connections-max"),
     )
 }
 
 /// HTTP/1.1 as actix serves it.
 async fn actix<S>(
     public: &Public,
-    front: &Rc<S>,
+    dispatch: &Rc<S>,
 ) -> Result<
     Rc<impl Service<(Socket, Option<SocketAddr>), Response = (), Error = DispatchError> + use<S>>,
     (),
@@ -213,7 +221,7 @@ where
     S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
 {
     let http1 = HttpService::build()
-        // No timers for each request: `StallWatch` closes idle connections, and slow ones.
+        // No timers for each request: `Reaper` closes idle connections, and slow ones.
         .keep_alive(KeepAlive::Os)
         .client_request_timeout(Duration::ZERO)
         // A reader's FIN must end its stream at once: it is how a closed tab looks.
@@ -223,13 +231,13 @@ where
             data.insert::<Rc<Connection>>(Rc::clone(socket.connection()));
         })
         .h1(fn_factory({
-            let front = Rc::clone(front);
-            move || std::future::ready(Ok::<_, ()>(Rc::clone(&front)))
+            let dispatch = Rc::clone(dispatch);
+            move || std::future::ready(Ok::<_, ()>(Rc::clone(&dispatch)))
         }));
     Ok(Rc::new(http1.new_service(()).await?))
 }
 
-fn heed<E: std::fmt::Display>(ended: Result<(), E>) {
+fn log_failure<E: std::fmt::Display>(ended: Result<(), E>) {
     if let Err(err) = ended {
         tracing::debug!(error = %err, "connection failed");
     }
@@ -238,7 +246,7 @@ fn heed<E: std::fmt::Display>(ended: Result<(), E>) {
 /// HTTP/1.1 in clear text, but for what is odd.
 fn own_http1<S>(
     public: &Public,
-    front: &Rc<S>,
+    dispatch: &Rc<S>,
     limiter: Rc<ConnectionLimiter>,
     actix: impl Fn(HandedOver) -> LocalBoxFuture<'static, ()> + 'static,
 ) -> io::Result<Rc<Http1<S>>>
@@ -249,7 +257,7 @@ where
     let config = &public.config;
     let slot = Rc::<OnceCell<Weak<Http1<S>>>>::default();
     let to = Rc::clone(&slot);
-    let lean = Lean::new(config.stall, move |io, peer| {
+    let reactor = Reactor::new(config.write_timeout, move |io, peer| {
         let Some(http1) = to.get().and_then(Weak::upgrade) else { return };
         let known = |peer: Box<dyn Any>| peer.downcast::<Peer>().ok();
         let peer = peer
@@ -259,14 +267,14 @@ where
             spawn(http1.serve_again(io, peer));
         }
     })?;
-    spawn(Rc::clone(&lean).run());
+    spawn(Rc::clone(&reactor).run());
     let http1 = Rc::new(Http1 {
-        front: Rc::clone(front),
+        dispatch: Rc::clone(dispatch),
         config: ServiceConfigBuilder::new().keep_alive(KeepAlive::Os).build(),
-        head_time: config.head_time,
-        slow_heads: public.metrics.limit("head-time"),
-        stall: config.stall,
-        lean,
+        header_timeout: config.header_timeout,
+        slow_heads: public.metrics.limit("header-timeout"),
+        write_timeout: config.write_timeout,
+        reactor,
         heads: public.heads.clone(),
         actix: Box::new(actix),
         limiter,
@@ -276,7 +284,7 @@ where
 }
 
 /// What answers requests, over whichever protocol they come.
-async fn front(
+async fn dispatch(
     public: Arc<Public>,
     worker: Worker,
 ) -> Result<impl Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static, ()> {
@@ -296,5 +304,5 @@ async fn front(
     };
     let (mode, inlet) = (config.mode, public.inlet.clone());
     let app = map_config(app, |()| AppConfig::default()).new_service(()).await?;
-    Ok(Front { mode, head_limits, inlet, app })
+    Ok(Dispatch { mode, head_limits, inlet, app })
 }

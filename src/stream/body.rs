@@ -10,7 +10,7 @@ use std::{
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
-use crate::stream::session::{FellBehind, Stream};
+use crate::stream::session::{FellBehindError, Stream};
 
 /// The body of a response to `GET /events`. It is asked for more only while its socket takes more,
 /// and then reads on from its cursor: that is all the flow control there is.
@@ -18,7 +18,7 @@ use crate::stream::session::{FellBehind, Stream};
 pub struct EventStream(pub Rc<RefCell<Stream>>);
 
 impl MessageBody for EventStream {
-    type Error = FellBehind;
+    type Error = FellBehindError;
 
     fn size(&self) -> BodySize {
         BodySize::Stream
@@ -27,7 +27,7 @@ impl MessageBody for EventStream {
     fn poll_next(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, FellBehind>>> {
+    ) -> Poll<Option<Result<Bytes, FellBehindError>>> {
         self.0.borrow_mut().poll_body(cx)
     }
 }

@@ -14,14 +14,14 @@ pub const SLOW_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// An event that is given out in slices.
 #[derive(Debug)]
-pub enum HeldEvent {
+pub enum LargeEvent {
     /// Its ring may let go of it, and it stays.
     Claimed(Arc<Event>, Claim),
     /// It goes with its ring.
     Weak(sync::Weak<Event>),
 }
 
-impl HeldEvent {
+impl LargeEvent {
     pub fn new(event: &Arc<Event>, slow: &Arc<Budget>) -> Self {
         let mut claim = slow.claim();
         if claim.grow(event.size()) {

@@ -12,7 +12,7 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
-use crate::{auth::grant::Grant, clock, hub::Topics, outlet::tickets::Listed};
+use crate::{auth::grant::Grant, clock, hub::TopicSet, outlet::tickets::Listed};
 
 /// What a token says of the stream that it opens.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub struct Terms {
 pub struct Lease {
     subject: Option<Arc<str>>,
     /// What its stream follows.
-    topics: Topics,
+    topics: TopicSet,
     expires_ms: AtomicU64,
     waker: AtomicWaker,
 }
@@ -57,7 +57,7 @@ impl Terms {
 impl Lease {
     /// For a stream of these topics: those of its group, or there would be a copy in memory for
     /// each stream.
-    pub fn new(terms: Terms, topics: Topics) -> Arc<Self> {
+    pub fn new(terms: Terms, topics: TopicSet) -> Arc<Self> {
         Arc::new(Self {
             subject: terms.subject,
             topics,
@@ -77,7 +77,7 @@ impl Lease {
         if grant.expires_ms < self.expires_ms.load(Ordering::SeqCst) {
             return Err("the token ends before the one that the stream has");
         }
-        if !self.topics.are_within(&grant.topics) {
+        if !self.topics.is_within(&grant.topics) {
             return Err("the token does not grant all that the stream follows");
         }
         Ok(())

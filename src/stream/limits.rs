@@ -4,24 +4,24 @@ use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     auth::grant::Holder,
-    limits::concurrency::{Counts, One},
+    limits::concurrency::{ConcurrencyLimit, Permit},
 };
 
 /// The limits of streams beside the total.
 #[derive(Debug)]
 pub struct StreamLimits {
-    by_holder: Arc<Counts<Holder>>,
-    by_address: Arc<Counts<IpAddr>>,
+    by_holder: Arc<ConcurrencyLimit<Holder>>,
+    by_address: Arc<ConcurrencyLimit<IpAddr>>,
 }
 
 /// Which limit was met: as in a metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Met {
+pub enum LimitReachedError {
     Subject,
     Address,
 }
 
-impl Met {
+impl LimitReachedError {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Subject => "subject",
@@ -43,29 +43,34 @@ impl Met {
 
 /// A stream is counted until this is dropped.
 #[derive(Debug)]
-pub struct Counted {
-    _holder: Option<One<Holder>>,
-    _address: Option<One<IpAddr>>,
+pub struct StreamPermit {
+    _holder: Option<Permit<Holder>>,
+    _address: Option<Permit<IpAddr>>,
 }
 
 impl StreamLimits {
     /// 0 is no limit.
     pub fn new(per_subject: usize, per_address: usize) -> Self {
-        Self { by_holder: Counts::new(per_subject), by_address: Counts::new(per_address) }
+        Self {
+            by_holder: ConcurrencyLimit::new(per_subject),
+            by_address: ConcurrencyLimit::new(per_address),
+        }
     }
 
     /// Counts one more stream.
     ///
     /// # Errors
     /// With the limit that it would go beyond.
-    pub fn one_more(
+    pub fn try_acquire(
         &self,
         address: Option<IpAddr>,
         holder: Option<&Holder>,
-    ) -> Result<Option<Box<Counted>>, Met> {
-        let holder = self.by_holder.one_more(holder.cloned()).map_err(|_| Met::Subject)?;
-        let address = self.by_address.one_more(address).map_err(|_| Met::Address)?;
+    ) -> Result<Option<Box<StreamPermit>>, LimitReachedError> {
+        let holder =
+            self.by_holder.try_acquire(holder.cloned()).map_err(|_| LimitReachedError::Subject)?;
+        let address =
+            self.by_address.try_acquire(address).map_err(|_| LimitReachedError::Address)?;
         let is_counted = holder.is_some() || address.is_some();
-        Ok(is_counted.then(|| Box::new(Counted { _holder: holder, _address: address })))
+        Ok(is_counted.then(|| Box::new(StreamPermit { _holder: holder, _address: address })))
     }
 }

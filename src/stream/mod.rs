@@ -27,10 +27,10 @@ use crate::{
     backplane::Backplane,
     clock,
     http::client_address::client_address,
-    hub::{Hub, LimitReached, Start, Topics},
+    hub::{Hub, LimitReached, Start, TopicSet},
     limits::{
         budget::{Budget, Claim},
-        rate::Rate,
+        rate::RateLimit,
     },
     model::{event::EventId, message::Topic},
     outlet::tickets::Leases,
@@ -50,16 +50,16 @@ pub struct Outlet {
     pub limits: StreamLimits,
     pub topics_per_stream: usize,
     /// Of readers' requests.
-    pub requests: Rate<IpAddr>,
+    pub requests: RateLimit<IpAddr>,
     /// Of subjects, or of tokens that name none.
-    pub tickets: Rate<Holder>,
+    pub tickets: RateLimit<Holder>,
     pub trusted_proxies: usize,
     /// Of readers with tokens.
     pub leases: Arc<Leases>,
     /// How many streams wait to be opened.
-    pub opening: AtomicUsize,
+    pub waiting: AtomicUsize,
     /// For events that slow readers are in the middle of.
-    pub slow: Arc<Budget>,
+    pub large_events: Arc<Budget>,
     pub keep_alive: Duration,
     pub stream_age_max: Duration,
 }
@@ -73,15 +73,15 @@ impl Outlet {
     /// # Errors
     /// With how long its address is to wait, when it is one too many.
     pub fn admit(&self, request: &HttpRequest) -> Result<(), Duration> {
-        self.requests.one_more(client_address(request.head(), self.trusted_proxies))
+        self.requests.try_acquire(client_address(request.head(), self.trusted_proxies))
     }
 
     /// Makes room for a stream of these topics that is to be opened later.
     ///
     /// # Errors
     /// With the limit that it would go beyond.
-    pub fn reserve(&self, topics: &Topics) -> Result<Claim, LimitReached> {
-        if !self.hub.has_room(self.opening.load(Ordering::SeqCst)) {
+    pub fn reserve(&self, topics: &TopicSet) -> Result<Claim, LimitReached> {
+        if !self.hub.has_room(self.waiting.load(Ordering::SeqCst)) {
             return Err(LimitReached::Subscribers);
         }
         self.hub.reserve(topics).inspect_err(|reached| self.count(*reached))
@@ -96,7 +96,7 @@ impl Outlet {
 
     /// Counts events that were given to so many streams, with the newest one's publish time if they
     /// were published while these were open.
-    pub fn given(&self, streams: usize, events: u64, publish_time_ms: Option<u64>) {
+    pub fn record_delivered(&self, streams: usize, events: u64, publish_time_ms: Option<u64>) {
         self.metrics.delivered.inc_by(events * streams as u64);
         let Some(published_ms) = publish_time_ms else { return };
         let late = Duration::from_millis(clock::now_ms().saturating_sub(published_ms));

@@ -19,28 +19,28 @@ use rand::RngExt as _;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::{
-    backplane::Unavailable,
-    hub::{LimitReached, Shard, Start, Subscriber, Topics},
+    backplane::UnavailableError,
+    hub::{LimitReached, Shard, Start, Subscriber, TopicSet},
     limits::budget::Claim,
     model::{event::EventId, message::Topic},
-    net::reaper::Watch,
+    net::reaper::WatchGuard,
     stream::{
         Outlet,
         body::EventStream,
         control::{self, End},
         lease::{Expiry, Lease, Terms},
-        limits::Counted,
-        reactor::LeanSocket,
-        session::{FellBehind, Held, Stream},
+        limits::StreamPermit,
+        reactor::DirectSocket,
+        session::{FellBehindError, Stream, StreamInit},
     },
 };
 
 /// A stream that is wanted.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct PendingStream {
     pub outlet: web::Data<Outlet>,
     pub shard: Rc<Shard>,
-    pub topics: Topics,
+    pub topics: TopicSet,
     /// As asked for.
     pub names: Vec<Topic>,
     /// None if it may go on for ever.
@@ -48,7 +48,7 @@ pub struct Wanted {
     pub start: Start,
     /// The id that the reader brought, if it is one.
     pub id: Option<EventId>,
-    pub counted: Option<Box<Counted>>,
+    pub counted: Option<Box<StreamPermit>>,
     pub end_at: Instant,
 }
 
@@ -57,13 +57,13 @@ pub struct Wanted {
 pub struct Subscribed {
     outlet: web::Data<Outlet>,
     subscriber: Subscriber,
-    held: Held,
+    held: StreamInit,
 }
 
 /// How long until the log is asked again that could not be asked.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-impl Wanted {
+impl PendingStream {
     /// Whether nobody has to be asked or waited for.
     pub fn is_settled(&self) -> bool {
         self.outlet.is_settled(self.start)
@@ -91,7 +91,7 @@ impl Wanted {
             let listed = self.outlet.leases.list(&name, &lease);
             Expiry::new(lease, listed, Instant::now())
         });
-        let held = Held { open, end_at: self.end_at, counted: self.counted, expiry };
+        let held = StreamInit { open, end_at: self.end_at, counted: self.counted, expiry };
         Ok(Subscribed { outlet: self.outlet, subscriber, held })
     }
 
@@ -111,7 +111,7 @@ impl Wanted {
                     break;
                 }
                 Ok(false) => break,
-                Err(Unavailable) => {}
+                Err(UnavailableError) => {}
             }
             tokio::select! {
                 biased;
@@ -127,18 +127,18 @@ impl Wanted {
 
 impl Subscribed {
     /// As the body of a response, which goes out in HTTP/1.1's chunks or not.
-    pub fn body(self, watch: Watch, in_chunks: bool) -> EventStream {
+    pub fn body(self, watch: WatchGuard, in_chunks: bool) -> EventStream {
         let stream = Stream::body(self.outlet, self.subscriber, watch, self.held);
         // What a task and its buffers cost is many times what it costs to write one event.
         if in_chunks {
-            Stream::write_straight(&stream);
+            Stream::write_directly(&stream);
         }
         EventStream(stream)
     }
 
     /// As one that writes itself.
-    pub fn lean(self, socket: LeanSocket) -> Rc<RefCell<Stream>> {
-        Stream::lean(self.outlet, self.subscriber, socket, self.held)
+    pub fn direct(self, socket: DirectSocket) -> Rc<RefCell<Stream>> {
+        Stream::direct(self.outlet, self.subscriber, socket, self.held)
     }
 
     /// Whether it ends with a token.
@@ -169,14 +169,14 @@ struct Waiting(web::Data<Outlet>);
 
 impl Waiting {
     fn new(outlet: &web::Data<Outlet>) -> Self {
-        outlet.opening.fetch_add(1, Ordering::SeqCst);
+        outlet.waiting.fetch_add(1, Ordering::SeqCst);
         Self(outlet.clone())
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.opening.fetch_sub(1, Ordering::SeqCst);
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -188,7 +188,7 @@ impl fmt::Debug for Opening {
 
 impl Opening {
     /// `claim` pays for the stream's topics while it waits.
-    pub fn new(wanted: Wanted, claim: Claim, watch: Watch, in_chunks: bool) -> Self {
+    pub fn new(wanted: PendingStream, claim: Claim, watch: WatchGuard, in_chunks: bool) -> Self {
         let keep_alive = wanted.outlet.keep_alive;
         let (outlet, id) = (wanted.outlet.clone(), wanted.id);
         let counted = Waiting::new(&outlet);
@@ -209,7 +209,7 @@ impl Opening {
 }
 
 impl MessageBody for Opening {
-    type Error = FellBehind;
+    type Error = FellBehindError;
 
     fn size(&self) -> BodySize {
         BodySize::Stream
@@ -218,7 +218,7 @@ impl MessageBody for Opening {
     fn poll_next(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, FellBehind>>> {
+    ) -> Poll<Option<Result<Bytes, FellBehindError>>> {
         loop {
             match &mut self.state {
                 State::Waiting(opened) => match opened.as_mut().poll(cx) {

@@ -16,7 +16,7 @@ use crate::{
 
 /// What is asked for.
 #[derive(Debug)]
-pub struct Asked {
+pub struct StreamRequest {
     /// As named; none for all.
     pub topics: Vec<Topic>,
     pub start: Start,
@@ -31,7 +31,7 @@ pub struct Asked {
 
 /// Why it cannot be answered.
 #[derive(Debug, PartialEq, Eq)]
-pub enum BadRequest {
+pub enum StreamRequestError {
     /// 400, with the parameter and what is wrong with it.
     Parameter(String),
     /// 406.
@@ -56,12 +56,16 @@ struct Parameters {
 /// What is wrong with a query is said in no more than this.
 const PROBLEM_CHARS_MAX: usize = 200;
 
-impl Asked {
+impl StreamRequest {
     /// Reads a request that came at `now_ms` and may name so many topics.
     ///
     /// # Errors
-    /// See [`BadRequest`].
-    pub fn read(request: &HttpRequest, now_ms: u64, topics_max: usize) -> Result<Self, BadRequest> {
+    /// See [`StreamRequestError`].
+    pub fn read(
+        request: &HttpRequest,
+        now_ms: u64,
+        topics_max: usize,
+    ) -> Result<Self, StreamRequestError> {
         let is_event_source = accepts_event_stream(request)?;
         let Query(parameters) = Query::<Parameters>::from_query(request.query_string())
             .map_err(|err| unread(&format!("{}: {}", err.path(), err.source())))?;
@@ -84,13 +88,13 @@ impl Asked {
 }
 
 /// It names what it could not read, which can be as long as the query.
-fn unread(problem: &str) -> BadRequest {
-    BadRequest::Parameter(problem.chars().take(PROBLEM_CHARS_MAX).collect())
+fn unread(problem: &str) -> StreamRequestError {
+    StreamRequestError::Parameter(problem.chars().take(PROBLEM_CHARS_MAX).collect())
 }
 
-fn bad<T>(parameter: &str, text: &str, problem: &str) -> Result<T, BadRequest> {
+fn bad<T>(parameter: &str, text: &str, problem: &str) -> Result<T, StreamRequestError> {
     let shown: String = text.chars().take(64).collect();
-    Err(BadRequest::Parameter(format!("{parameter}: {shown:?} {problem}")))
+    Err(StreamRequestError::Parameter(format!("{parameter}: {shown:?} {problem}")))
 }
 
 /// The header that `EventSource` resends its last id in. An empty one is none.
@@ -103,17 +107,17 @@ fn header_id(request: &HttpRequest) -> Option<Result<EventId, ()>> {
     Some(text.map_err(|_| ()).and_then(|text| text.parse().map_err(|_| ())))
 }
 
-fn topics(lists: &[String], max: usize) -> Result<Vec<Topic>, BadRequest> {
+fn topics(lists: &[String], max: usize) -> Result<Vec<Topic>, StreamRequestError> {
     let mut names = Vec::new();
     for name in lists.iter().flat_map(|list| list.split(',')) {
         let name = name.trim_ascii();
         match name.parse::<Topic>() {
             Ok(topic) => names.push(topic),
-            Err(err) => return Err(BadRequest::Parameter(format!("topic: {err}"))),
+            Err(err) => return Err(StreamRequestError::Parameter(format!("topic: {err}"))),
         }
     }
     if max < names.len() {
-        return Err(BadRequest::TooManyTopics(max));
+        return Err(StreamRequestError::TooManyTopics(max));
     }
     names.sort();
     names.dedup();
@@ -121,7 +125,7 @@ fn topics(lists: &[String], max: usize) -> Result<Vec<Topic>, BadRequest> {
 }
 
 /// A time span before now, or an RFC 3339 time.
-fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, BadRequest> {
+fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, StreamRequestError> {
     let Some(text) = since.filter(|text| !text.is_empty()) else { return Ok(Start::Live) };
     let span =
         text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
@@ -141,7 +145,7 @@ fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, BadRequest> {
 }
 
 /// Whether `Accept` names event streams; an error if it rules them out.
-fn accepts_event_stream(request: &HttpRequest) -> Result<bool, BadRequest> {
+fn accepts_event_stream(request: &HttpRequest) -> Result<bool, StreamRequestError> {
     if !request.headers().contains_key(header::ACCEPT) {
         return Ok(false);
     }
@@ -156,5 +160,5 @@ fn accepts_event_stream(request: &HttpRequest) -> Result<bool, BadRequest> {
     {
         return Ok(false);
     }
-    Err(BadRequest::NotAcceptable)
+    Err(StreamRequestError::NotAcceptable)
 }

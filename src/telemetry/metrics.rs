@@ -63,15 +63,15 @@ const LIMITS: [&str; 13] = [
     "push-failures-per-address",
     "tickets-per-subject",
     "connections-per-address",
-    "connections-beside-streams",
+    "idle-connections-max",
     "topics-per-stream",
     "followed-bytes-max",
     "head-bytes-max",
     "query-bytes-max",
     "http2-streams-max",
-    "hello-time",
-    "head-time",
-    "body-time",
+    "handshake-timeout",
+    "header-timeout",
+    "body-timeout",
 ];
 
 impl Metrics {

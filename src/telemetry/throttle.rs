@@ -8,7 +8,7 @@ use std::{
 /// A subscription that is configured wrongly fails with every message: one line says as much as a
 /// hundred thousand, and a flood must not fill the log.
 #[derive(Debug, Default)]
-pub struct Burst {
+pub struct LogThrottle {
     state: Mutex<State>,
 }
 
@@ -21,7 +21,7 @@ struct State {
 /// Things of one kind within this time are one burst.
 const BURST: Duration = Duration::from_secs(10);
 
-impl Burst {
+impl LogThrottle {
     /// Counts one. Returns how many were not logged since the last that was, if this one is to be.
     pub fn log(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_logged_once_and_counted() {
-        let burst = Burst::default();
+        let burst = LogThrottle::default();
         let start = Instant::now();
         assert_eq!(burst.log(start), Some(0));
         assert_eq!(burst.log(start + BURST / 2), None);

@@ -11,7 +11,7 @@ SIDECAR = ("spec", "template", "metadata", "annotations")
 
 def one_drain_more(docs):
     """terminationGracePeriodSeconds stays: the drain grows by what was to spare."""
-    one(docs, "ConfigMap")["data"]["STREAM_EVENTS_DRAIN"] = "29 s"
+    one(docs, "ConfigMap")["data"]["STREAM_EVENTS_DRAIN_TIMEOUT"] = "29 s"
 
 
 def host_path(docs):

@@ -23,7 +23,7 @@ def gateways(services):
         wrong += settings_known(str(own))
         if own["STREAM_EVENTS_BACKPLANE"] != "redis://redis:6379":
             wrong.append("they do not share a log")
-        if seconds(gateway["stop_grace_period"]) <= seconds(knobs()["drain"]):
+        if seconds(gateway["stop_grace_period"]) <= seconds(knobs()["drain-timeout"]):
             wrong.append("killed while it drains")
         if not gateway["read_only"] or gateway["cap_drop"] != ["ALL"]:
             wrong.append("may do more than it must")

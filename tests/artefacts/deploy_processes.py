@@ -107,7 +107,7 @@ class Gateway(Process):
             "PUSH_AUTH": "none",
             "READ_AUTH": "anonymous",
             "LOG_LEVEL": "warn",
-            "DRAIN": "1 s",
+            "DRAIN_TIMEOUT": "1 s",
         } | settings
         environment |= {f"STREAM_EVENTS_{name}": text for name, text in own.items()}
         super().__init__(test, [binary(), "serve"], env=environment, stderr=subprocess.DEVNULL)

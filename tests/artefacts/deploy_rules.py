@@ -99,7 +99,7 @@ def cloud_run(service):
         wrong.append("streams leave no room for other requests")
     if int(setting("http2-streams-max")) < spec["containerConcurrency"]:
         wrong.append("a connection takes fewer requests than Cloud Run may put on it")
-    if seconds(setting("drain-delay")) + seconds(setting("drain")) + 1 > KILLED_AFTER:
+    if seconds(setting("drain-delay")) + seconds(setting("drain-timeout")) + 1 > KILLED_AFTER:
         wrong.append("Cloud Run kills it while it drains")
     if notes["run.googleapis.com/cpu-throttling"] != "false":
         wrong.append("no CPU to read the log with")

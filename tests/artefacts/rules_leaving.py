@@ -13,7 +13,7 @@ def leaving(docs):
     """Seconds from SIGTERM to the end, as the gateway takes them."""
     texts = settings(docs)
     delay = seconds(texts["STREAM_EVENTS_DRAIN_DELAY"])
-    return delay, delay + seconds(texts["STREAM_EVENTS_DRAIN"]) + LAST_BYTES
+    return delay, delay + seconds(texts["STREAM_EVENTS_DRAIN_TIMEOUT"]) + LAST_BYTES
 
 
 def _pre_stop(docs):

@@ -73,7 +73,7 @@ class Rules(unittest.TestCase):
             timeout=lambda s: template(s)["spec"].update(timeoutSeconds=300),
             too_long=lambda s: template(s)["spec"].update(timeoutSeconds=3601),
             concurrency=lambda s: template(s)["spec"].update(containerConcurrency=80),
-            drain=lambda s: env(s, "DRAIN", "20 s"),
+            drain=lambda s: env(s, "DRAIN_TIMEOUT", "20 s"),
             shared=lambda s: template(s)["spec"]["containers"][0]["env"].append(
                 {"name": "STREAM_EVENTS_HTTP2_STREAMS_MAX", "value": "100"}
             ),

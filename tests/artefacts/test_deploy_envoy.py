@@ -194,7 +194,7 @@ class Streams(unittest.TestCase):
         self.assertIn("404 ", said(*browser, path="/metrics"))
 
     def test_a_gateway_that_leaves_gets_no_new_streams(self):
-        leaving, staying = Gateway(self, DRAIN_DELAY="10 s", DRAIN="5 s"), Gateway(self)
+        leaving, staying = Gateway(self, DRAIN_DELAY="10 s", DRAIN_TIMEOUT="5 s"), Gateway(self)
         proxy = Envoy(self, [leaving.port, staying.port])
         leaving.child.terminate()
         until("Envoy has noticed", lambda: proxy.healthy() == 1)

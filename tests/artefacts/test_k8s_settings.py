@@ -65,14 +65,14 @@ class Changed(unittest.TestCase):
         before = manifests.at(manifests.one(manifests.variant("base"), "Deployment"), "spec",
                               "template")
         # The same value is no change: an apply without one must replace nothing.
-        same = SETTINGS | {"literals": ["STREAM_EVENTS_DRAIN=20 s"]}
+        same = SETTINGS | {"literals": ["STREAM_EVENTS_DRAIN_TIMEOUT=20 s"]}
         self.assertEqual(self.template(same), before)
-        changed = SETTINGS | {"literals": ["STREAM_EVENTS_DRAIN=19 s"]}
+        changed = SETTINGS | {"literals": ["STREAM_EVENTS_DRAIN_TIMEOUT=19 s"]}
         self.assertNotEqual(self.template(changed), before)
 
     def test_without_the_hash_a_change_would_be_noticed_by_nobody(self):
         plain = {"options": {"disableNameSuffixHash": True}}
-        docs = [self.template(SETTINGS | plain | {"literals": [f"STREAM_EVENTS_DRAIN={seconds} s"]})
+        docs = [self.template(SETTINGS | plain | {"literals": [f"STREAM_EVENTS_DRAIN_TIMEOUT={seconds} s"]})
                 for seconds in (19, 20)]
         self.assertEqual(*docs)
 

@@ -19,7 +19,7 @@ fn serve_with_ops(port: u16) -> Vec<&'static str> {
 fn a_bad_configuration_is_told_whole_and_nothing_is_bound() {
     let mut process = Process::start(
         stream_events(&["serve", "--ring-events", "none", "--keep-alive", "soon"])
-            .env("STREAM_EVENTS_DRAIN", "3 h")
+            .env("STREAM_EVENTS_DRAIN_TIMEOUT", "3 h")
             .env("STREAM_EVENTS_KEEPALIVE", "15 s")
             .env("PORT", "http"),
     );
@@ -32,7 +32,7 @@ fn a_bad_configuration_is_told_whole_and_nothing_is_bound() {
     for named in [
         "--ring-events",
         "--keep-alive",
-        "--drain",
+        "--drain-timeout",
         "STREAM_EVENTS_KEEPALIVE",
         "PORT",
         "--push-auth",
@@ -206,9 +206,9 @@ fn healthcheck_in_a_container_reads_process_1() {
 fn help_names_every_flag_with_its_default_and_its_environment() {
     let (ok, text) = output(&mut stream_events(&["serve", "--help"]));
     assert!(ok);
-    for knob in stream_events::config::KNOBS.iter().filter(|knob| !knob.secret) {
-        assert!(text.contains(&format!("--{} <{}>", knob.flag, knob.value)), "{}", knob.flag);
-        assert!(text.contains(&knob.env()), "{}", knob.flag);
+    for flag in stream_events::config::FLAGS.iter().filter(|flag| !flag.secret) {
+        assert!(text.contains(&format!("--{} <{}>", flag.flag, flag.value)), "{}", flag.flag);
+        assert!(text.contains(&flag.env()), "{}", flag.flag);
     }
     let (ok, _) = output(&mut stream_events(&["--version"]));
     assert!(ok);

@@ -2,39 +2,39 @@
 
 use std::{fs, path::Path};
 
-use stream_events::config::{Config, KNOBS, Knob, Mode, Texts};
+use stream_events::config::{Config, FLAGS, Flag, Mode, Texts};
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     fs::read_to_string(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()))
 }
 
-fn row(knob: &Knob) -> String {
-    let default = match (knob.default, knob.dev) {
+fn row(flag: &Flag) -> String {
+    let default = match (flag.default, flag.dev) {
         (None, _) => "required".to_owned(),
         (Some(""), _) => "–".to_owned(),
         (Some(default), Some(dev)) if dev != default => format!("`{default}`; `dev`: `{dev}`"),
         (Some(default), _) => format!("`{default}`"),
     };
-    let many = if knob.many { " Repeatable." } else { "" };
-    let help = knob.help.replace('|', "\\|");
-    if knob.secret {
-        return format!("| `{}` | {default} | {help}. Only from the environment. |", knob.env());
+    let many = if flag.many { " Repeatable." } else { "" };
+    let help = flag.help.replace('|', "\\|");
+    if flag.secret {
+        return format!("| `{}` | {default} | {help}. Only from the environment. |", flag.env());
     }
-    format!("| `--{} {}` | {default} | {help}.{many} |", knob.flag, knob.value.replace('|', "\\|"))
+    format!("| `--{} {}` | {default} | {help}.{many} |", flag.flag, flag.value.replace('|', "\\|"))
 }
 
 /// Each flag's row in the README is what the table of knobs says.
 #[test]
 fn the_readmes_flag_table_is_that_of_the_program() {
     let readme = read("README.md");
-    let rows: Vec<_> = KNOBS.iter().map(row).collect();
+    let rows: Vec<_> = FLAGS.iter().map(row).collect();
     let missing: Vec<_> = rows.iter().filter(|row| !readme.contains(*row)).cloned().collect();
     assert!(missing.is_empty(), "missing in README.md:\n{}", missing.join("\n"));
     let flags = readme.lines().filter(|line| line.starts_with("| `--")).count();
     assert_eq!(
         flags,
-        KNOBS.iter().filter(|knob| !knob.secret).count(),
+        FLAGS.iter().filter(|flag| !flag.secret).count(),
         "README.md has rows of flags that are none"
     );
 }
@@ -46,9 +46,9 @@ fn the_settings_of_kubernetes_are_read() {
     for line in read("k8s/base/settings.env").lines() {
         let Some((name, text)) = line.split_once('=') else { continue };
         let Some(name) = name.strip_prefix("STREAM_EVENTS_") else { continue };
-        let knob = KNOBS.iter().find(|knob| knob.env() == format!("STREAM_EVENTS_{name}"));
-        let knob = knob.unwrap_or_else(|| panic!("{name} is no flag's"));
-        texts.insert(knob.flag, vec![text.to_owned()]);
+        let flag = FLAGS.iter().find(|flag| flag.env() == format!("STREAM_EVENTS_{name}"));
+        let flag = flag.unwrap_or_else(|| panic!("{name} is no flag's"));
+        texts.insert(flag.flag, vec![text.to_owned()]);
     }
     assert!(10 < texts.len());
     let config = Config::from_texts(Mode::Serve, &texts, None).unwrap();
@@ -56,7 +56,7 @@ fn the_settings_of_kubernetes_are_read() {
     let grace = deployment.lines().find_map(|line| {
         line.trim().strip_prefix("terminationGracePeriodSeconds: ")?.parse::<u64>().ok()
     });
-    let leaving = (config.drain_delay + config.drain).as_secs() + 1;
+    let leaving = (config.drain_delay + config.drain_timeout).as_secs() + 1;
     assert!(leaving < grace.unwrap(), "Kubernetes would kill the pod while it drains");
     assert!(deployment.contains("replicas: 1\n"), "rings in memory allow one replica");
 }

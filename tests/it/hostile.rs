@@ -49,7 +49,7 @@ fn begin(victim: &Victim, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
 
 #[test]
 fn slow_loris_heads() {
-    let victim = Victim::serve(&["--head-time", "1 s"]).calm();
+    let victim = Victim::serve(&["--header-timeout", "1 s"]).calm();
     let sockets = begin(&victim, 500, b"GET /events HTTP/1.1\r\nHost: localhost\r\nX-A: ");
     victim.serves_a_normal_client();
     assert!(drip(sockets, b'a') < Duration::from_secs(10));
@@ -65,7 +65,7 @@ fn heads_that_fill_the_memory() {
 }
 
 fn heads_fill_the_memory(line_end: &str) {
-    let victim = Victim::serve(&["--head-time", "5 min"]).calm();
+    let victim = Victim::serve(&["--header-timeout", "5 min"]).calm();
     let line = "GET /events?a-name-that-is-long-enough HTTP/1.1";
     let head = format!("{line}{line_end}Host: a{line_end}X: {}", "x".repeat(100_000));
     let sockets: Vec<_> = (0..2_000)
@@ -85,7 +85,7 @@ fn heads_fill_the_memory(line_end: &str) {
 
 #[test]
 fn slow_loris_bodies() {
-    let victim = Victim::serve(&["--body-time", "1 s"]).calm();
+    let victim = Victim::serve(&["--body-timeout", "1 s"]).calm();
     let head = "POST /push/orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n{";
     let mut sockets = begin(&victim, 300, head.as_bytes());
     let chunked = "POST /push HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -98,7 +98,7 @@ fn slow_loris_bodies() {
 /// 50 readers ask for everything and take nothing, while 100 MB are published.
 #[test]
 fn readers_that_never_read() {
-    let victim = Victim::serve(&["--stall", "2 s", "--ring-events", "4"]).calm();
+    let victim = Victim::serve(&["--write-timeout", "2 s", "--ring-events", "4"]).calm();
     let silent: Vec<_> = (0..50)
         .map(|_| {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -124,7 +124,7 @@ fn readers_that_never_read() {
 fn ten_thousand_connections_that_say_nothing() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
-    let mut victim = Victim::serve(&["--hello-time", "10 s"]).calm();
+    let mut victim = Victim::serve(&["--handshake-timeout", "10 s"]).calm();
     say_nothing(&victim);
     // The allocator keeps most of the 3 KiB that each took, and uses it again: a second time takes
     // nothing more.
@@ -219,8 +219,7 @@ fn refused_alone(victim: &Victim, bytes: &str) {
 /// Each asks for something once, and stays: more than there may be. They make way for others.
 #[test]
 fn idle_connections_that_fill_the_house() {
-    let limits =
-        ["--workers", "1", "--subscribers-max", "10", "--connections-beside-streams", "200"];
+    let limits = ["--workers", "1", "--subscribers-max", "10", "--idle-connections-max", "200"];
     let victim = Victim::serve(&limits).calm();
     let mut idle = Vec::new();
     for _ in 0..1_000 {
@@ -229,7 +228,7 @@ fn idle_connections_that_fill_the_house() {
         idle.push(socket);
     }
     victim.serves_a_normal_client();
-    assert!(0.0 < victim.limit_met("connections-beside-streams"));
+    assert!(0.0 < victim.limit_met("idle-connections-max"));
     victim.has_recovered();
     drop(idle);
 }

@@ -88,7 +88,8 @@ fn a_reset_stream_is_gone_at_once() {
 /// A stream whose window stays shut is reset, and those beside it go on.
 #[test]
 fn a_stalled_stream_is_reset_and_others_on_its_connection_go_on() {
-    let gateway = std::sync::Arc::new(Gateway::dev(&[("stall", "1 s"), ("keep-alive", "1 s")]));
+    let gateway =
+        std::sync::Arc::new(Gateway::dev(&[("write-timeout", "1 s"), ("keep-alive", "1 s")]));
     block_on(async {
         let mut shared = open_streams(gateway.address, 2).await;
         for n in 0..3 {
@@ -117,7 +118,7 @@ fn a_stalled_stream_is_reset_and_others_on_its_connection_go_on() {
 /// last stream.
 #[test]
 fn a_gateway_that_leaves_says_so() {
-    let mut gateway = Gateway::dev(&[("drain", "1 s")]);
+    let mut gateway = Gateway::dev(&[("drain-timeout", "1 s")]);
     block_on(async {
         let mut connection = open_streams(gateway.address, 2).await;
         tokio::task::spawn_blocking(move || gateway.stop()).await.unwrap();
@@ -134,7 +135,7 @@ fn a_gateway_that_leaves_says_so() {
 /// an id beyond it.
 #[test]
 fn an_untold_gap_is_not_skipped_at_the_end() {
-    let gateway = Gateway::dev(&[("stream-age-max", "1 s"), ("stall", "1 h")]);
+    let gateway = Gateway::dev(&[("stream-age-max", "1 s"), ("write-timeout", "1 h")]);
     gateway.publish("orders", "held");
     let id = "1763690177349-5648324730880001";
     let text = block_on(async {

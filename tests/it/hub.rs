@@ -9,8 +9,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use stream_events::{
     hub::{
-        BLOCK_MAX_BYTES, DedupLimits, Events, Gap, GapReason, Hub, Limits, Published, Read,
-        RingLimits, Shard, Start, Subscriber, Topics,
+        BATCH_MAX_BYTES, DedupLimits, Gap, GapReason, Hub, Limits, Published, Read, ReadEvents,
+        RingLimits, Shard, Start, Subscriber, TopicSet,
     },
     model::{
         event::{Draft, EventId},
@@ -44,8 +44,8 @@ pub fn topic(name: &str) -> Topic {
     name.parse().unwrap()
 }
 
-pub fn topics(names: &[&str]) -> Topics {
-    Topics::new(names.iter().map(|name| topic(name)).collect())
+pub fn topics(names: &[&str]) -> TopicSet {
+    TopicSet::new(names.iter().map(|name| topic(name)).collect())
 }
 
 pub fn message(name: &str, data: &str) -> Message {
@@ -72,9 +72,9 @@ pub type Found = (Option<Gap>, Vec<(EventId, String)>);
 pub fn found(read: Read) -> Found {
     let frames = match read.events {
         None => Bytes::new(),
-        Some(Events::Large(event)) => event.frame.clone(),
-        Some(Events::Block(block)) => {
-            assert!(block.bytes.len() <= BLOCK_MAX_BYTES);
+        Some(ReadEvents::Large(event)) => event.frame.clone(),
+        Some(ReadEvents::Batch(block)) => {
+            assert!(block.bytes.len() <= BATCH_MAX_BYTES);
             block.bytes
         }
     };
@@ -136,7 +136,7 @@ fn one_topics_loss_is_no_gap_for_readers_of_another() {
     publish(&hub, "quiet", "2", T0 + 20);
     let mut quiet = hub.subscribe(&shard, topics(&["quiet"]), Start::After(first)).unwrap();
     assert_eq!(read_all(&mut quiet), (vec![], vec!["2".to_owned()]));
-    for both in [Topics::all(), topics(&["busy", "quiet"])] {
+    for both in [TopicSet::all(), topics(&["busy", "quiet"])] {
         let mut both = hub.subscribe(&shard, both, Start::After(first)).unwrap();
         let (gaps, events) = read_all(&mut both);
         assert_eq!(gaps.len(), 1);
@@ -149,7 +149,7 @@ fn one_topics_loss_is_no_gap_for_readers_of_another() {
 #[test]
 fn a_loss_below_one_that_was_told_is_told_too() {
     let ring = RingLimits { events: 2, bytes: 1 << 20 };
-    for all in [Topics::all(), topics(&["aaa", "bbb"])] {
+    for all in [TopicSet::all(), topics(&["aaa", "bbb"])] {
         let (hub, shard) = hub(Limits { ring, ..limits() });
         let mut reader = hub.subscribe(&shard, all, Start::Live).unwrap();
         publish(&hub, "bbb", "b1", T0 + 1);
@@ -178,7 +178,7 @@ fn a_loss_in_the_middle_of_a_replay_is_told() {
     let ring = RingLimits { events: 100, bytes: 1 << 20 };
     // Some 60 of them make a block.
     let padded = |name: &str, n: u64| format!("{name}{n} {}", "x".repeat(230));
-    for all in [Topics::all(), topics(&["aaa", "bbb"])] {
+    for all in [TopicSet::all(), topics(&["aaa", "bbb"])] {
         let (hub, shard) = hub(Limits { ring, ..limits() });
         let mut reader = hub.subscribe(&shard, all, Start::Live).unwrap();
         for n in 0..100 {
@@ -225,7 +225,7 @@ fn an_id_beyond_the_newest_goes_on_at_the_head() {
         let first = publish(&hub, "orders", "1", T0);
         let beyond = Start::After(EventId { time_ms: T0 + 99_999, ..first });
         let start = if unknown { Start::Unknown } else { beyond };
-        let mut reader = hub.subscribe(&shard, Topics::all(), start).unwrap();
+        let mut reader = hub.subscribe(&shard, TopicSet::all(), start).unwrap();
         let (gaps, events) = read_all(&mut reader);
         assert_eq!((gaps[0].reason, gaps[0].upto), (GapReason::UnknownId, first));
         assert_eq!(events, Vec::<String>::new());
@@ -242,7 +242,7 @@ fn since_includes_its_time_and_tells_what_is_older() {
         publish(&hub, "orders", &n.to_string(), T0 + n * 1_000);
     }
     let since = |time_ms| {
-        let mut reader = hub.subscribe(&shard, Topics::all(), Start::Since(time_ms)).unwrap();
+        let mut reader = hub.subscribe(&shard, TopicSet::all(), Start::Since(time_ms)).unwrap();
         let (gaps, events) = read_all(&mut reader);
         (gaps.into_iter().map(|gap| gap.reason).collect::<Vec<_>>(), events.len())
     };
@@ -269,7 +269,7 @@ fn events_age_and_idle_topics_are_reaped_but_not_forgotten() {
     hub.sweep(T0 + 30 * MINUTE_MS + 2);
     assert_eq!((hub.stats().topics, hub.stats().dedup_ids), (0, 0), "reaped");
 
-    for asked in [Topics::all(), topics(&["orders"]), topics(&["never-known"])] {
+    for asked in [TopicSet::all(), topics(&["orders"]), topics(&["never-known"])] {
         let mut reader = hub.subscribe(&shard, asked, Start::After(before)).unwrap();
         let (gaps, _) = read_all(&mut reader);
         assert_eq!(gaps.len(), 1, "whatever it was, it can have been in any topic without a ring");
@@ -292,7 +292,7 @@ fn the_number_of_topics_is_limited_and_the_quietest_goes() {
         publish(&hub, name, &n.to_string(), T0 + n);
     }
     assert_eq!(hub.stats().topics, 3);
-    let mut all = hub.subscribe(&shard, Topics::all(), Start::After(start)).unwrap();
+    let mut all = hub.subscribe(&shard, TopicSet::all(), Start::After(start)).unwrap();
     let (gaps, events) = read_all(&mut all);
     assert_eq!(events, ["1", "3", "4", "5"], "bbb was quiet for longest");
     assert_eq!(gaps.len(), 1);
@@ -328,7 +328,7 @@ fn bytes_are_bounded_per_topic_and_in_total() {
 #[test]
 fn a_reader_that_never_reads_holds_nothing() {
     let (hub, shard) = hub(Limits { ring: RingLimits { events: 4, bytes: 1 << 20 }, ..limits() });
-    let mut reader = hub.subscribe(&shard, Topics::all(), Start::Live).unwrap();
+    let mut reader = hub.subscribe(&shard, TopicSet::all(), Start::Live).unwrap();
     for n in 0..10_000 {
         publish(&hub, "orders", &n.to_string(), T0 + n);
     }
@@ -372,7 +372,7 @@ fn message_ids_are_bounded_over_all_topics_and_the_oldest_go_first() {
 #[test]
 fn a_hub_that_drains_takes_nothing_more() {
     let (hub, shard) = hub(limits());
-    let mut reader = hub.subscribe(&shard, Topics::all(), Start::Live).unwrap();
+    let mut reader = hub.subscribe(&shard, TopicSet::all(), Start::Live).unwrap();
     publish(&hub, "orders", "1", T0);
     hub.drain(std::time::Duration::ZERO);
     assert_eq!(hub.publish(&message("orders", "2"), T0), Published::Closed);

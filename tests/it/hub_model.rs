@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use stream_events::{
-    hub::{DedupLimits, Gap, Hub, Limits, RingLimits, Shard, Start, Subscriber, Topics},
+    hub::{DedupLimits, Gap, Hub, Limits, RingLimits, Shard, Start, Subscriber, TopicSet},
     model::{event::EventId, message::TopicPattern},
 };
 
@@ -84,16 +84,16 @@ fn every_event_is_read_or_told_as_missing() {
     }
 }
 
-fn named(names: &[String], asked: &[usize]) -> Topics {
-    Topics::new(asked.iter().map(|at| topic(&names[*at])).collect())
+fn named(names: &[String], asked: &[usize]) -> TopicSet {
+    TopicSet::new(asked.iter().map(|at| topic(&names[*at])).collect())
 }
 
 /// The topics that match, and which they are.
-fn matching(names: &[String], patterns: &[&str]) -> (Topics, Vec<usize>) {
+fn matching(names: &[String], patterns: &[&str]) -> (TopicSet, Vec<usize>) {
     let patterns: Vec<TopicPattern> = patterns.iter().map(|text| text.parse().unwrap()).collect();
     let matches = |name: &str| patterns.iter().any(|pattern| pattern.matches(&topic(name)));
     let asked = (0..names.len()).filter(|at| matches(&names[*at])).collect();
-    (Topics::matching(&patterns), asked)
+    (TopicSet::matching(&patterns), asked)
 }
 
 struct Reader {
@@ -110,7 +110,7 @@ impl Reader {
         hub: &Hub,
         shard: &Rc<Shard>,
         names: &[String],
-        (topics, asked): (Topics, Vec<usize>),
+        (topics, asked): (TopicSet, Vec<usize>),
         after: Option<EventId>,
     ) -> Self {
         let start = after.map_or(Start::Live, Start::After);

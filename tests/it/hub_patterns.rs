@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use stream_events::hub::{Start, Topics};
+use stream_events::hub::{Start, TopicSet};
 use tokio::task::yield_now;
 
 use crate::hub::{T0, hub, limits, poll, publish};
@@ -24,9 +24,9 @@ impl Wake for Woken {
     }
 }
 
-fn patterns(texts: &[&str]) -> Topics {
+fn patterns(texts: &[&str]) -> TopicSet {
     let patterns: Vec<_> = texts.iter().map(|text| text.parse().unwrap()).collect();
-    Topics::matching(&patterns)
+    TopicSet::matching(&patterns)
 }
 
 /// Whoever follows a prefix is rung for all that begins with it, also for what is new.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use stream_events::{
-    hub::{Cohort, Limits, Position, Reader, RingLimits, Start, Topics},
+    hub::{Broadcast, Limits, Position, Reader, RingLimits, Start, TopicSet},
     model::message::Topic,
 };
 use tokio::task::{LocalSet, spawn_local, yield_now};
@@ -22,7 +22,7 @@ fn nobody_is_given_what_it_was_told_is_missing() {
     let ring = RingLimits { events: 2, bytes: 1 << 20 };
     // Two of them are more than a block.
     let large = |name: &str| format!("{name} {}", "x".repeat(10_000));
-    for all in [Topics::all(), topics(&["aaa", "bbb"])] {
+    for all in [TopicSet::all(), topics(&["aaa", "bbb"])] {
         let (hub, shard) = hub(Limits { ring, ..limits() });
         let mut late = hub.subscribe(&shard, all.clone(), Start::Live).unwrap();
         let a0 = publish(&hub, "aaa", "a0", T0);
@@ -57,13 +57,13 @@ struct Walker {
     looks: Cell<usize>,
 }
 
-impl Cohort for Walker {
-    fn give(&self, _: usize) -> Option<usize> {
+impl Broadcast for Walker {
+    fn write_pass(&self, _: usize) -> Option<usize> {
         let mut at = self.at.borrow_mut();
         self.reader.read(&mut at);
         self.looks.set(self.looks.get() + 1);
         if at.has_more() {
-            self.reader.ring_again();
+            self.reader.reschedule();
         }
         None
     }
@@ -82,7 +82,7 @@ async fn a_long_walk_keeps_nobody_waiting() {
     let (reader, at) = (one.reader().clone(), RefCell::new(one.position()));
     let walker = Rc::new(Walker { reader, at, looks: Cell::default() });
     let weak: Weak<Walker> = Rc::downgrade(&walker);
-    one.reader().group().set_cohort(weak);
+    one.reader().group().set_broadcast(weak);
     for _ in 0..EVENTS {
         publish(&hub, "others", "x", T0);
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use stream_events::{
-    hub::{Limits, RingLimits, Start, Topics},
+    hub::{Limits, RingLimits, Start, TopicSet},
     model::event::EventId,
 };
 
@@ -28,7 +28,7 @@ fn ids_never_decrease_and_nothing_is_lost_with_many_writers() {
     let limits = Limits { ring: RingLimits { events: 200_000, bytes: 1 << 30 }, ..limits() };
     let (hub, _) = hub(Limits { ring_bytes_total: 1 << 30, ..limits });
     let all: Vec<_> = (0..20).map(|n| format!("topic-{n}")).collect();
-    let named = |count: usize| Topics::new(all[..count].iter().map(|name| topic(name)).collect());
+    let named = |count: usize| TopicSet::new(all[..count].iter().map(|name| topic(name)).collect());
     let (hub, all, ready) = (&hub, &all, &Barrier::new(WRITERS + 3));
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
@@ -39,7 +39,7 @@ fn ids_never_decrease_and_nothing_is_lost_with_many_writers() {
                 }
             });
         }
-        for (asked, share) in [(Topics::all(), 1), (named(20), 1), (named(4), 5)] {
+        for (asked, share) in [(TopicSet::all(), 1), (named(20), 1), (named(4), 5)] {
             scope.spawn(move || {
                 let mut reader = hub.subscribe(&hub.add_shard(), asked, Start::Live).unwrap();
                 ready.wait();
@@ -67,7 +67,7 @@ async fn no_wake_up_is_missed() {
     const EVENTS: u64 = 50_000;
     let (hub, shard) = hub(limits());
     let shard_task = actix_web::rt::spawn(Rc::clone(&shard).run(Duration::from_millis(5)));
-    for asked in [Topics::all(), topics(&["orders"])] {
+    for asked in [TopicSet::all(), topics(&["orders"])] {
         let mut reader = hub.subscribe(&shard, asked, Start::Live).unwrap();
         let (publisher, seen) = (hub.clone(), Arc::new(AtomicU64::new(0)));
         let counted = Arc::clone(&seen);
@@ -103,7 +103,7 @@ fn following_ten_thousand_topics_is_no_scan() {
         for n in 0..count {
             publish(&hub, &format!("topic-{n}"), "x", T0);
         }
-        let mut reader = hub.subscribe(&shard, Topics::all(), Start::Live).unwrap();
+        let mut reader = hub.subscribe(&shard, TopicSet::all(), Start::Live).unwrap();
         let start = Instant::now();
         for n in 0..2_000 {
             publish(&hub, &format!("topic-{}", n % count), "x", T0 + 1);

@@ -21,20 +21,20 @@ use crate::{
 const STREAMS: &str = "stream_events_streams";
 
 fn lean(flags: &[(&'static str, &str)]) -> Gateway {
-    Gateway::dev(&[flags, &[("lean-streams", "on")]].concat())
+    Gateway::dev(&[flags, &[("direct-streams", "on")]].concat())
 }
 
 /// Every response in chunks: sizes that are right, and the last chunk at its end.
 fn chunks_are_whole(text: &str) {
     let responses = text.split("HTTP/1.1 ").filter_map(|response| response.split_once("\r\n\r\n"));
     for (head, mut body) in responses {
-        let mut is_over = !head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-        while !is_over {
+        let mut is_finished = !head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+        while !is_finished {
             let (size, rest) = body.split_once("\r\n").expect(text);
             let size = usize::from_str_radix(size, 16).expect(text);
             let (chunk, rest) = rest.split_at_checked(size).expect(text);
             body = rest.strip_prefix("\r\n").expect(text);
-            is_over = chunk.is_empty();
+            is_finished = chunk.is_empty();
         }
     }
 }
@@ -161,7 +161,7 @@ fn both_ways_give_the_same_bytes() {
             ("cors-origin", "https://app.example.com"),
             ("topics-per-stream", "2"),
             ("stream-age-max", "1 s"),
-            ("lean-streams", lean),
+            ("direct-streams", lean),
         ]);
         eventually("ready", || (gateway.get("/readyz", &[]).status == 200).then_some(()));
         gateway.push("orders", &message("first", "1"));
@@ -230,7 +230,7 @@ fn a_connection_has_one_stream_after_the_other() {
 /// Whoever keeps it for later is in no hurry to begin, though a new one would have to.
 #[test]
 fn a_connection_may_rest_after_its_stream() {
-    let gateway = lean(&[("stream-age-max", "1 s"), ("head-time", "1 s")]);
+    let gateway = lean(&[("stream-age-max", "1 s"), ("header-timeout", "1 s")]);
     let socket = http1::connect(gateway.address);
     let mut writer = socket.try_clone().unwrap();
     http1::write_head(&mut writer, "GET", "/events", &[]);
@@ -239,7 +239,7 @@ fn a_connection_may_rest_after_its_stream() {
     std::thread::sleep(Duration::from_secs(2));
     http1::write_head(&mut writer, "GET", "/healthz", &[("Connection", "close")]);
     assert_eq!(http1::read_answer(socket, "GET").status, 200);
-    gateway.until_metric("stream_events_limits_met_total{limit=\"head-time\"}", 0.0);
+    gateway.until_metric("stream_events_limits_met_total{limit=\"header-timeout\"}", 0.0);
 }
 
 /// A megabyte of it: it fills the kernel's buffer, and nothing else.
@@ -284,7 +284,7 @@ fn a_reader_that_leaves_is_gone_at_once() {
 #[test]
 fn a_lean_stream_is_renewed_and_expires() {
     let keys = KeyServer::start();
-    let gateway = reading::gateway(&keys, &[("lean-streams", "on"), ("workers", "2")]);
+    let gateway = reading::gateway(&keys, &[("direct-streams", "on"), ("workers", "2")]);
     let token = |seconds: u64| {
         sign(&json!({ "sub": "alice", "exp": reading::now() + seconds, "topics": ["*"] }))
     };
@@ -311,7 +311,7 @@ fn a_lean_stream_is_renewed_and_expires() {
 #[test]
 fn a_crowd_of_lean_streams() {
     const EVENTS: usize = 50;
-    let gateway = lean(&[("stall", "4 s"), ("keep-alive", "1 s"), ("workers", "2")]);
+    let gateway = lean(&[("write-timeout", "4 s"), ("keep-alive", "1 s"), ("workers", "2")]);
     let stalled: Vec<TcpStream> = (0..20)
         .map(|_| {
             let mut socket = http1::connect(gateway.address);

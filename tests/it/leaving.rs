@@ -38,10 +38,10 @@ fn a_fin_ends_its_stream_at_once() {
     gateway.until_metric("stream_events_streams_ended_total{reason=\"client\"}", 3.0);
 }
 
-/// A reader that takes nothing is ended after `--stall`, and the others get everything meanwhile.
+/// A reader that takes nothing is ended after `--write_timeout`, and the others get everything meanwhile.
 #[test]
 fn a_stalled_socket_is_ended_and_slows_nobody() {
-    let gateway = Gateway::dev(&[("stall", "1 s"), ("keep-alive", "10 min")]);
+    let gateway = Gateway::dev(&[("write-timeout", "1 s"), ("keep-alive", "10 min")]);
     let mut stalled = http1::connect(gateway.address);
     http1::write_head(&mut stalled, "GET", "/events", &[]);
     let mut healthy = gateway.events("");
@@ -63,7 +63,7 @@ fn a_stalled_socket_is_ended_and_slows_nobody() {
 /// waits for the socket, and it is the kernel that gives up.
 #[test]
 fn a_socket_that_is_stalled_in_the_kernel_is_ended_too() {
-    let gateway = Gateway::dev(&[("stall", "1 s"), ("keep-alive", "10 min")]);
+    let gateway = Gateway::dev(&[("write-timeout", "1 s"), ("keep-alive", "10 min")]);
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     socket.connect(&gateway.address.into()).unwrap();
@@ -77,7 +77,7 @@ fn a_socket_that_is_stalled_in_the_kernel_is_ended_too() {
 /// A reader that takes little, but something, is slow and not stalled.
 #[test]
 fn a_slow_reader_is_not_a_stalled_one() {
-    let gateway = Gateway::dev(&[("stall", "2 s"), ("keep-alive", "10 min")]);
+    let gateway = Gateway::dev(&[("write-timeout", "2 s"), ("keep-alive", "10 min")]);
     for n in 0..16 {
         gateway.push("orders", &message("x".repeat(1 << 20), &n.to_string()));
     }
@@ -100,7 +100,7 @@ fn exited_well(status: ExitStatus) {
 /// spread over the drain, each with its own `retry:`; the process exits 0.
 #[test]
 fn sigterm_drains() {
-    let (mut process, address) = serve(&["--drain-delay", "3 s", "--drain", "3 s"]);
+    let (mut process, address) = serve(&["--drain-delay", "3 s", "--drain-timeout", "3 s"]);
     let get = |path: &str| http1::request(address, "GET", path, &[], b"");
     let mut streams: Vec<_> = (0..40).map(|_| EventSource::open(address, "/events", &[])).collect();
     assert_eq!(get("/readyz").status, 200);
@@ -144,7 +144,7 @@ fn sigterm_drains() {
 /// acked that the readers of the new one would miss.
 #[test]
 fn a_replaced_gateway_acks_nothing_that_new_readers_miss() {
-    let (mut old, old_address) = serve(&["--drain-delay", "2 s", "--drain", "1 s"]);
+    let (mut old, old_address) = serve(&["--drain-delay", "2 s", "--drain-timeout", "1 s"]);
     let (_new, new_address) = serve(&[]);
     let push = |address, n: usize| {
         let message = message(n.to_string(), &format!("message-{n}"));
@@ -188,7 +188,7 @@ fn end_of(mut stream: EventSource, start: Instant) -> (Duration, u64) {
 /// of them read nothing, and one connection is in the middle of a request.
 #[test]
 fn a_thousand_streams_do_not_hold_up_the_exit() {
-    let (mut process, address) = serve(&["--drain", "2 s", "--keep-alive", "10 min"]);
+    let (mut process, address) = serve(&["--drain-timeout", "2 s", "--keep-alive", "10 min"]);
     let over_http1: Vec<_> = (0..500).map(|_| EventSource::open(address, "/events", &[])).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let over_http2 = runtime.block_on(async {
@@ -219,7 +219,7 @@ fn a_thousand_streams_do_not_hold_up_the_exit() {
 /// Nobody is there to wait for.
 #[test]
 fn an_empty_gateway_exits_without_waiting_for_the_drain() {
-    let (mut process, _) = serve(&["--drain", "20 s"]);
+    let (mut process, _) = serve(&["--drain-timeout", "20 s"]);
     process.signal(Signal::TERM);
     let (status, took) = process.wait();
     exited_well(status);
@@ -229,7 +229,7 @@ fn an_empty_gateway_exits_without_waiting_for_the_drain() {
 /// A push that is being answered when the gateway leaves is answered.
 #[test]
 fn a_push_in_the_middle_is_answered() {
-    let (mut process, address) = serve(&["--drain", "5 s"]);
+    let (mut process, address) = serve(&["--drain-timeout", "5 s"]);
     let mut socket = http1::connect(address);
     let body = br#"{"message":{"data":"eA=="}}"#;
     let length = body.len().to_string();

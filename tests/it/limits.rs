@@ -121,14 +121,14 @@ fn let_go(address: SocketAddr, bytes: &[u8], every: Duration) -> Duration {
 
 #[test]
 fn who_does_not_say_what_it_wants_is_let_go() {
-    let gateway = Gateway::dev(&[("hello-time", "300 ms"), ("head-time", "400 ms")]);
+    let gateway = Gateway::dev(&[("handshake-timeout", "300 ms"), ("header-timeout", "400 ms")]);
     let every = Duration::from_millis(20);
     assert!(Duration::from_millis(250) < let_go(gateway.address, b"", every));
     let_go(gateway.address, b"PRI * HT", every);
-    gateway.until_metric(&met("hello-time"), 2.0);
+    gateway.until_metric(&met("handshake-timeout"), 2.0);
     let head = format!("GET /events HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(10_000));
     assert!(Duration::from_millis(350) < let_go(gateway.address, head.as_bytes(), every));
-    gateway.until_metric(&met("head-time"), 1.0);
+    gateway.until_metric(&met("header-timeout"), 1.0);
     // Nor is a second head waited for.
     let first = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut socket = http1::connect(gateway.address);
@@ -138,14 +138,14 @@ fn who_does_not_say_what_it_wants_is_let_go() {
     assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
     socket.write_all(b"GET /eve").unwrap();
     assert_eq!(socket.read(&mut answer).unwrap(), 0);
-    gateway.until_metric(&met("head-time"), 2.0);
+    gateway.until_metric(&met("header-timeout"), 2.0);
 }
 
 /// Over HTTP/2: one that says only how it begins, or begins a head and does not end it, on a
 /// connection that has a stream.
 #[tokio::test]
 async fn an_http2_head_has_to_come_in() {
-    let gateway = Gateway::dev(&[("head-time", "400 ms"), ("hello-time", "5 s")]);
+    let gateway = Gateway::dev(&[("header-timeout", "400 ms"), ("handshake-timeout", "5 s")]);
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     // GET /events, as HPACK's static table has it and a literal; and the first bytes of another.
@@ -170,7 +170,7 @@ async fn an_http2_head_has_to_come_in() {
     for mut socket in slow {
         assert!(socket.read_to_end(&mut Vec::new()).is_ok(), "it is let go");
     }
-    gateway.until_metric(&met("head-time"), 4.0);
+    gateway.until_metric(&met("header-timeout"), 4.0);
     gateway.until_metric("stream_events_streams", 1.0);
     drop(open);
 }
@@ -264,7 +264,7 @@ fn connections_of_all_protocols_are_limited_together() {
     let healthz = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     // Handed to actix for its line ends.
     let odd = healthz.replace("\r\n", "\n");
-    let few = [("workers", "1"), ("subscribers-max", "1"), ("connections-beside-streams", "16")];
+    let few = [("workers", "1"), ("subscribers-max", "1"), ("idle-connections-max", "16")];
     let gateway = Gateway::dev(&few);
     let kinds = [healthz, &odd, preface];
     let mut held: Vec<_> = kinds
@@ -285,14 +285,14 @@ fn connections_of_all_protocols_are_limited_together() {
     while held.iter_mut().filter_map(|socket| is_closed(socket).then_some(())).count() < 4 {
         assert!(start.elapsed() < PATIENCE, "idle ones are kept, although there are many");
     }
-    assert!(0.0 < gateway.metric(&met("connections-beside-streams")));
+    assert!(0.0 < gateway.metric(&met("idle-connections-max")));
 }
 
 /// The number of all is that of streams and that of connections beside them, whatever they speak.
 #[test]
 fn a_worker_has_so_many_connections() {
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    let few = [("workers", "1"), ("subscribers-max", "1"), ("connections-beside-streams", "16")];
+    let few = [("workers", "1"), ("subscribers-max", "1"), ("idle-connections-max", "16")];
     let gateway = Gateway::dev(&few);
     let stream = gateway.events("");
     // They have begun a head, so none is idle.

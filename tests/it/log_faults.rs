@@ -102,7 +102,7 @@ fn a_reader_who_is_ahead_waits_while_the_log_is_away() {
 fn a_stream_that_waits_for_the_log_ends_with_its_gateway() {
     let redis = RedisServer::stopped();
     let url = redis.url();
-    let mut gateway = Gateway::dev(&[("backplane", &url), ("drain", "3 s")]);
+    let mut gateway = Gateway::dev(&[("backplane", &url), ("drain-timeout", "3 s")]);
     let id = [("Last-Event-ID", "17-4")];
     let mut waiting = EventSource::connect(gateway.address, "/events", &id);
     gateway.begin_stop();

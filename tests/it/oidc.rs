@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use stream_events::{
     auth::{
         jwks::{KeyTimes, Keys},
-        push::{Denied, Verifier},
+        push::{PushAuthError, Verifier},
     },
     clock,
 };
@@ -229,5 +229,5 @@ async fn a_remembered_token_expires_and_goes_with_its_key() {
     };
     tokio::time::timeout(PATIENCE, gone).await.unwrap();
     assert!(!remembers(now_ms));
-    assert!(matches!(verify(now_ms).await, Err(Denied::Invalid(_))));
+    assert!(matches!(verify(now_ms).await, Err(PushAuthError::Invalid(_))));
 }

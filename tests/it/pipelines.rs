@@ -52,7 +52,7 @@ const PIPELINES: usize = 100;
 #[test]
 fn each_request_of_a_pipeline_is_answered_in_its_turn() {
     let mut random = StdRng::seed_from_u64(seed("pipelines"));
-    let gateway = Gateway::dev(&[("lean-streams", "on")]);
+    let gateway = Gateway::dev(&[("direct-streams", "on")]);
     let pipelines: Vec<_> = (0..PIPELINES).map(|_| pipeline(&mut random)).collect();
     std::thread::scope(|scope| {
         let ask = |pipeline: &Pipeline| {

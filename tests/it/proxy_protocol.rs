@@ -147,7 +147,7 @@ fn what_has_no_header_is_ended_at_once_and_counted() {
 
 #[test]
 fn who_says_nothing_or_half_a_header_is_let_go() {
-    let gateway = Gateway::dev(&[ON, ("hello-time", "1 s")]);
+    let gateway = Gateway::dev(&[ON, ("handshake-timeout", "1 s")]);
     let start = Instant::now();
     let sockets: Vec<TcpStream> = [&b""[..], b"PROXY TCP4 192.0.2.1", &v2_tcp4([1; 4])[..20]]
         .iter()
@@ -162,7 +162,7 @@ fn who_says_nothing_or_half_a_header_is_let_go() {
     }
     let took = start.elapsed();
     assert!(Duration::from_millis(900) < took && took < Duration::from_secs(4), "{took:?}");
-    gateway.until_metric("stream_events_limits_met_total{limit=\"hello-time\"}", 3.0);
+    gateway.until_metric("stream_events_limits_met_total{limit=\"handshake-timeout\"}", 3.0);
 }
 
 #[test]

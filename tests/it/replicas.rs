@@ -215,7 +215,7 @@ fn a_replica_that_leaves_takes_pushes_and_ends_its_streams() {
     let redis = RedisServer::start();
     let stays = replica(&redis.url());
     let url = redis.url();
-    let mut leaves = Gateway::dev(&[("backplane", &url), ("drain", "3 s")]);
+    let mut leaves = Gateway::dev(&[("backplane", &url), ("drain-timeout", "3 s")]);
     until_ready(&leaves);
     let mut source = leaves.events("");
     leaves.begin_stop();

@@ -176,7 +176,7 @@ fn a_reload_of_nginx_loses_nothing() {
 fn gateway(port: u16, redis: &str, flags: &[&str]) -> Process {
     let listen = format!("127.0.0.1:{port}");
     let open = ["--ops-listen", "off", "--push-auth", "none", "--read-auth", "anonymous"];
-    let more = ["--backplane", redis, "--workers", "1", "--drain", "1 s"];
+    let more = ["--backplane", redis, "--workers", "1", "--drain-timeout", "1 s"];
     Process::start(&mut stream_events(
         &[&["serve", "--listen", &listen], &open[..], &more, flags].concat(),
     ))

@@ -252,7 +252,7 @@ fn all_are_told_what_is_missing() {
 /// Those who leave, one way or another, leave nothing behind.
 #[test]
 fn some_of_many_end() {
-    let mut gateway = gateway(&[("drain", "1 s")]);
+    let mut gateway = gateway(&[("drain-timeout", "1 s")]);
     let mut sources = open(&gateway, 60);
     publish(&gateway, 1, 2);
     all_get(&mut sources, 2);

@@ -61,7 +61,7 @@ fn what_a_socket_takes_in_part_stays_in_order() {
 /// after it. Which event is taken in part depends on the kernel, so any number of them is tried.
 #[test]
 fn the_rest_of_the_last_event_needs_no_next_one() {
-    let gateway = Gateway::dev(&[("keep-alive", "10 min"), ("stall", "10 min")]);
+    let gateway = Gateway::dev(&[("keep-alive", "10 min"), ("write-timeout", "10 min")]);
     let data = "x".repeat(14_000);
     for count in 1..20 {
         let mut slow = narrow(&gateway);

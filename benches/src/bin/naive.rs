@@ -25,7 +25,7 @@ struct Arguments {
 async fn main() -> std::io::Result<()> {
     let Arguments { listen, workers, lab, nodelay } = Arguments::parse();
     raise_file_limit();
-    let topics = web::Data::new(naive::Topics::default());
+    let topics = web::Data::new(naive::TopicSet::default());
     let server = HttpServer::new(move || {
         let events =
             if lab { web::get().to(naive::events_lab) } else { web::get().to(naive::events) };

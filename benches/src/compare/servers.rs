@@ -224,7 +224,7 @@ fn gateway(binaries: &Binaries, ops: SocketAddr, workers: &str) -> Command {
     let mut command = binaries.server("stream-events");
     command.args(["serve", "--read-auth", "anonymous", "--workers", workers]);
     command.args(["--ops-listen", &ops.to_string(), "--subscribers-max", "50000"]);
-    command.args(["--drain", "0s"]);
+    command.args(["--drain-timeout", "0s"]);
     command
 }
 

@@ -29,14 +29,14 @@ pub fn run(common: &Common, stalled: &Stalled) -> Result<(Map<String, Value>, Cl
     let memory_before = common.process().map(Process::memory);
     let mut ports = Vec::new();
     for number in stalled.streams - unread..stalled.streams {
-        client.stall(number)?;
+        client.write_timeout(number)?;
         ports.extend(client.streams[number].socket.as_ref().map(local_port).transpose()?);
     }
     publish(&mut client, Pace::Closed(4), Until::Messages(20))?;
     let watch = Watch::start(common.address.port(), ports);
     let window = Window::begin(&mut client, common.process());
     let time = Until::Time(Duration::from_secs_f64(stalled.seconds));
-    publish(&mut client, Pace::Rate(stalled.rate), time)?;
+    publish(&mut client, Pace::RateLimit(stalled.rate), time)?;
     let mut found = window.end(&client);
     client.tally.compare_orders();
     let memory_after = common.process().map(Process::memory);

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use stream_events::{
     inlet::{
-        envelope::{self, PoisonReason, Refused},
+        envelope::{self, DecodeError, PoisonReason},
         unwrapped,
     },
     model::message::{Message, Topic},
@@ -39,12 +39,12 @@ pub fn run(input: &[u8]) -> &'static str {
     outcome(&decoded)
 }
 
-fn outcome(decoded: &Result<Message, Refused>) -> &'static str {
+fn outcome(decoded: &Result<Message, DecodeError>) -> &'static str {
     match decoded {
         Ok(_) => "message",
-        Err(Refused::NotAnEnvelope(_)) => "no-envelope",
-        Err(Refused::NoTopic(_)) => "no-topic",
-        Err(Refused::Poison(poison)) => match poison.reason {
+        Err(DecodeError::NotAnEnvelope(_)) => "no-envelope",
+        Err(DecodeError::NoTopic(_)) => "no-topic",
+        Err(DecodeError::Poison(poison)) => match poison.reason {
             PoisonReason::BadBase64 => "poison-bad-base64",
             PoisonReason::BadType => "poison-bad-type",
             PoisonReason::TooLarge => panic!("a decoder knows no limit of size"),
@@ -141,12 +141,12 @@ fn from_base64(text: &str) -> Option<Bytes> {
     .map(Bytes::from)
 }
 
-fn is_as_the_tree(decoded: &Result<Message, Refused>, tree: &Value, topic: Option<&Topic>) {
+fn is_as_the_tree(decoded: &Result<Message, DecodeError>, tree: &Value, topic: Option<&Topic>) {
     match expected(tree, topic) {
         Ok(message) => assert_eq!(decoded.as_ref(), Ok(&message)),
         Err(refused) => assert_eq!(outcome(decoded), refused, "{tree}"),
     }
-    let Err(Refused::Poison(poison)) = decoded else { return };
+    let Err(DecodeError::Poison(poison)) = decoded else { return };
     // Whoever looks for a poison message in Pub/Sub looks for this.
     let message = &tree["message"];
     let of = |name: &str| message.get(name).filter(|id| !id.is_null());
@@ -157,7 +157,7 @@ fn is_as_the_tree(decoded: &Result<Message, Refused>, tree: &Value, topic: Optio
 
 /// The body is the data as it is; attributes are headers, none of the transport's among them.
 fn is_as_its_headers(
-    decoded: Result<&Message, &Refused>,
+    decoded: Result<&Message, &DecodeError>,
     headers: &HeaderMap,
     body: &Bytes,
     topic: Option<&Topic>,
@@ -168,7 +168,7 @@ fn is_as_its_headers(
     let topic = topic.cloned().or_else(of_subscription);
     let (message, topic) = match (decoded, topic) {
         (Ok(message), Some(topic)) => (message, topic),
-        (Err(Refused::NoTopic(_)), None) => return "no-topic",
+        (Err(DecodeError::NoTopic(_)), None) => return "no-topic",
         (other, topic) => panic!("{other:?} with the topic {topic:?}"),
     };
     assert_eq!((&message.topic, &message.data), (&topic, body));

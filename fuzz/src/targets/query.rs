@@ -19,7 +19,7 @@ use stream_events::{
     http::client_address::client_address,
     hub::Start,
     model::{event::EventId, message::Topic},
-    stream::request::{Asked, BadRequest},
+    stream::request::{StreamRequest, StreamRequestError},
 };
 
 /// The nearest proxy.
@@ -32,21 +32,21 @@ const TOPICS_MAX: usize = 1_000;
 pub fn run(input: &[u8]) -> &'static str {
     let Some(request) = request(input) else { return "no-request" };
     counts_from_the_right(&request);
-    let asked = Asked::read(&request, NOW_MS, TOPICS_MAX);
+    let asked = StreamRequest::read(&request, NOW_MS, TOPICS_MAX);
     let accept: Vec<_> = request.headers().get_all("accept").cloned().collect();
     let accept = accept.iter().map(|value| value.as_bytes().to_ascii_lowercase());
     let accept = accept.collect::<Vec<_>>().join(&b',');
     let parameters = parameters(request.query_string());
     match asked {
-        Err(BadRequest::NotAcceptable) => {
+        Err(StreamRequestError::NotAcceptable) => {
             assert!(!accept.is_empty(), "it rules something out");
             "not-acceptable"
         }
-        Err(BadRequest::TooManyTopics(max)) => {
+        Err(StreamRequestError::TooManyTopics(max)) => {
             assert!(max < names(&parameters).count());
             "too-many-topics"
         }
-        Err(BadRequest::Parameter(text)) => {
+        Err(StreamRequestError::Parameter(text)) => {
             let wrong = what_is_wrong(&parameters, &request);
             assert!(wrong.is_none_or(|wrong| wrong), "nothing is wrong, and yet: {text}");
             assert!(text.len() < 1_000, "the answer is as long as the query");
@@ -138,7 +138,7 @@ fn header_id(request: &HttpRequest) -> Option<Result<EventId, ()>> {
 }
 
 fn is_as_asked(
-    asked: &Asked,
+    asked: &StreamRequest,
     parameters: &[(String, String)],
     request: &HttpRequest,
 ) -> &'static str {

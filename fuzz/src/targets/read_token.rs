@@ -39,7 +39,7 @@ const TOKEN_MAX_BYTES: usize = 8 * 1024;
 static ACCESS: LazyLock<(Runtime, Access)> = LazyLock::new(|| {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(SECRET).unwrap();
-    let keys = TokenKeys::One(load_key(file.path()).unwrap());
+    let keys = TokenKeys::Permit(load_key(file.path()).unwrap());
     let tokens = Tokens::new(keys, &[AUDIENCE.to_owned()], &[ISSUER.to_owned()], "grant.topics");
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let pages = Pages { mode: Mode::Serve, origins: Vec::new() };

@@ -11,7 +11,7 @@ use crate::{
         redis::{
             entry::{self, Entry},
             link::Reply,
-            tail::Lost,
+            tail::TailError,
         },
     },
     model::event::EventId,
@@ -19,7 +19,7 @@ use crate::{
 
 /// What was read at once.
 #[derive(Debug)]
-pub struct Batch {
+pub struct LogBatch {
     pub entries: Vec<(EventId, Entry)>,
     /// None for one that says nothing.
     pub renewals: Vec<(EventId, Option<Renewal>)>,
@@ -29,26 +29,26 @@ pub struct Batch {
     pub trimmed: EventId,
 }
 
-impl Batch {
+impl LogBatch {
     /// Takes a reply apart.
     ///
     /// # Errors
     /// When it is not of a master, or not what the script returns.
-    pub fn of(reply: Reply) -> Result<Self, Lost> {
+    pub fn of(reply: Reply) -> Result<Self, TailError> {
         let role = list(reply.role).into_iter().next();
         if !matches!(role, Some(Value::BulkString(role)) if role == b"master") {
-            return Err(Lost::Demoted);
+            return Err(TailError::Demoted);
         }
         let Ok([entries, renewals, newest, trimmed]) = <[Value; 4]>::try_from(list(reply.read))
         else {
-            return Err(Lost::Strange);
+            return Err(TailError::Strange);
         };
         let id = |value| text(value)?.parse().ok();
         Ok(Self {
             entries: list(entries).into_iter().map(read_entry).collect::<Result<_, _>>()?,
             renewals: list(renewals).into_iter().map(read_renewal).collect::<Result<_, _>>()?,
             newest: id(newest),
-            trimmed: id(trimmed).ok_or(Lost::Strange)?,
+            trimmed: id(trimmed).ok_or(TailError::Strange)?,
         })
     }
 }
@@ -63,9 +63,10 @@ fn text(value: Value) -> Option<String> {
 }
 
 /// An id and its fields. A name that is no text is none of ours.
-fn read_fields(value: Value) -> Result<(EventId, HashMap<String, Value>), Lost> {
+fn read_fields(value: Value) -> Result<(EventId, HashMap<String, Value>), TailError> {
     let mut parts = list(value).into_iter();
-    let id = parts.next().and_then(text).and_then(|id| id.parse().ok()).ok_or(Lost::Strange)?;
+    let id =
+        parts.next().and_then(text).and_then(|id| id.parse().ok()).ok_or(TailError::Strange)?;
     let mut values = parts.next().map(list).unwrap_or_default().into_iter();
     let mut fields = HashMap::new();
     while let (Some(name), Some(value)) = (values.next(), values.next()) {
@@ -76,11 +77,11 @@ fn read_fields(value: Value) -> Result<(EventId, HashMap<String, Value>), Lost> 
     Ok((id, fields))
 }
 
-fn read_entry(value: Value) -> Result<(EventId, Entry), Lost> {
+fn read_entry(value: Value) -> Result<(EventId, Entry), TailError> {
     read_fields(value).map(|(id, fields)| (id, entry::read(fields)))
 }
 
-fn read_renewal(value: Value) -> Result<(EventId, Option<Renewal>), Lost> {
+fn read_renewal(value: Value) -> Result<(EventId, Option<Renewal>), TailError> {
     let (id, mut fields) = read_fields(value)?;
     let stream = fields.remove("stream").and_then(text);
     let grant = fields.remove("grant").and_then(text);

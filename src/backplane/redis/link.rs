@@ -19,7 +19,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// Why there is no connection that can be used.
 #[derive(Debug, thiserror::Error)]
-pub enum BadLink {
+pub enum LinkError {
     #[error(transparent)]
     Redis(RedisError),
     #[error("it does not let this gateway in: see --redis-user and --redis-password-file ({0})")]
@@ -48,7 +48,7 @@ pub enum BadLink {
     NoInfo(&'static str),
 }
 
-impl BadLink {
+impl LinkError {
     /// Whether only someone who changes a setting can help.
     pub fn is_setting(&self) -> bool {
         matches!(
@@ -58,7 +58,7 @@ impl BadLink {
     }
 }
 
-impl From<RedisError> for BadLink {
+impl From<RedisError> for LinkError {
     fn from(err: RedisError) -> Self {
         // A server that wants a password says so only to what comes after.
         if err.kind() == ErrorKind::AuthenticationFailed || err.code() == Some("NOAUTH") {
@@ -142,13 +142,13 @@ impl Dialer {
     /// `response_max`.
     ///
     /// # Errors
-    /// See [`BadLink`].
-    pub async fn dial(self: &Arc<Self>, response_max: Duration) -> Result<Link, BadLink> {
+    /// See [`LinkError`].
+    pub async fn dial(self: &Arc<Self>, response_max: Duration) -> Result<Link, LinkError> {
         let dialling = tokio::time::timeout(CONNECT_MAX, self.connect(response_max));
-        dialling.await.unwrap_or(Err(BadLink::TooSlow))
+        dialling.await.unwrap_or(Err(LinkError::TooSlow))
     }
 
-    async fn connect(self: &Arc<Self>, response_max: Duration) -> Result<Link, BadLink> {
+    async fn connect(self: &Arc<Self>, response_max: Duration) -> Result<Link, LinkError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_MAX))
             .set_response_timeout(Some(response_max));
@@ -156,16 +156,16 @@ impl Dialer {
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let info: String = cmd("INFO").query_async(&mut connection).await?;
         let info: HashMap<_, _> = info.lines().filter_map(|line| line.split_once(':')).collect();
-        let said = |name| info.get(name).copied().ok_or(BadLink::NoInfo(name));
+        let said = |name| info.get(name).copied().ok_or(LinkError::NoInfo(name));
         if said("cluster_enabled")? != "0" {
-            return Err(BadLink::Cluster);
+            return Err(LinkError::Cluster);
         }
         if said("role")? != "master" {
-            return Err(BadLink::Replica);
+            return Err(LinkError::Replica);
         }
         let policy = said("maxmemory_policy")?;
         if policy != "noeviction" {
-            return Err(BadLink::Evicts(policy.to_owned()));
+            return Err(LinkError::Evicts(policy.to_owned()));
         }
         let run_id = said("run_id")?.into();
         // Here, so that the first push need not.
@@ -176,7 +176,7 @@ impl Dialer {
         Ok(Link { dialer: Arc::clone(self), connection, run_id })
     }
 
-    fn client(&self) -> Result<Client, BadLink> {
+    fn client(&self) -> Result<Client, LinkError> {
         let Options { host, port, tls, .. } = &self.options;
         let (host, port) = (host.clone(), *port);
         let address = if *tls {
@@ -201,7 +201,7 @@ impl Dialer {
             Some(path) => {
                 let root_cert = Some(read(path)?.into_bytes());
                 let certificates = TlsCertificates { client_tls: None, root_cert };
-                Client::build_with_tls(info, certificates).map_err(BadLink::Ca)
+                Client::build_with_tls(info, certificates).map_err(LinkError::Ca)
             }
             None => Ok(Client::open(info)?),
         }
@@ -234,8 +234,8 @@ const MESSAGE_ID_MAX: usize = 128;
 /// Tails read them at once; these are for those that lose their connection for a moment.
 const RENEWALS_KEPT: &str = "10000";
 
-fn read(path: &PathBuf) -> Result<String, BadLink> {
-    std::fs::read_to_string(path).map_err(|err| BadLink::File(path.clone(), err))
+fn read(path: &PathBuf) -> Result<String, LinkError> {
+    std::fs::read_to_string(path).map_err(|err| LinkError::File(path.clone(), err))
 }
 
 impl Link {

@@ -19,7 +19,7 @@ use std::{
 };
 
 use crate::backplane::redis::backoff::Backoff;
-pub use crate::backplane::redis::link::BadLink;
+pub use crate::backplane::redis::link::LinkError;
 use crate::backplane::redis::link::{Dialer, Link};
 use crate::backplane::redis::tail::{Progress, Tail};
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
@@ -29,11 +29,11 @@ use tokio::{
 };
 
 use crate::{
-    backplane::{Confirmed, NotKept, Renewal, Unavailable, Unconfirmed},
+    backplane::{Confirmed, KeepTicketError, PublishError, Renewal, UnavailableError},
     config::Redis as Options,
     hub::Hub,
     model::{event::EventId, message::Message},
-    telemetry::{metrics::Metrics, throttle::Burst},
+    telemetry::{metrics::Metrics, throttle::LogThrottle},
 };
 
 /// How long Redis may take to confirm a push. Pub/Sub waits for 10 s by default.
@@ -57,7 +57,7 @@ pub struct Redis {
     link_lost: Notify,
     progress: Arc<Progress>,
     newest: Newest,
-    failures: Burst,
+    failures: LogThrottle,
 }
 
 /// The answer to the question for the newest id, for all who asked before it was put.
@@ -72,7 +72,7 @@ struct Newest {
 ///
 /// # Errors
 /// When only someone who changes a setting can help.
-pub async fn check(options: &Options) -> Result<(), BadLink> {
+pub async fn check(options: &Options) -> Result<(), LinkError> {
     match Dialer::new(options).dial(CONFIRM_MAX).await {
         Err(err) if err.is_setting() => Err(err),
         _ => Ok(()),
@@ -100,7 +100,7 @@ impl Redis {
             link_lost: Notify::new(),
             progress: Arc::clone(tail.progress()),
             newest: Newest::default(),
-            failures: Burst::default(),
+            failures: LogThrottle::default(),
         });
         tasks.spawn(tail.run());
         tasks.spawn(Arc::clone(&redis).keep_link());
@@ -109,12 +109,12 @@ impl Redis {
     }
 
     /// See [`Backplane::publish`](super::Backplane::publish).
-    pub async fn append(&self, message: &Message) -> Result<Confirmed, Unconfirmed> {
-        let mut link = self.link().ok_or(Unconfirmed::Log)?;
+    pub async fn append(&self, message: &Message) -> Result<Confirmed, PublishError> {
+        let mut link = self.link().ok_or(PublishError::Log)?;
         // What is confirmed by a server that nobody reads from would be seen by nobody.
         if !self.progress.agrees(link.server()) {
             self.give_up(&link);
-            return Err(Unconfirmed::Log);
+            return Err(PublishError::Log);
         }
         let start = Instant::now();
         let claim = message.message_id.as_deref().map(|id| (message.topic.as_str(), id));
@@ -126,7 +126,7 @@ impl Redis {
             Ok((id, false)) => Ok(Confirmed::Stored(id)),
             Err(err) => {
                 self.failed(&link, &err);
-                Err(Unconfirmed::Log)
+                Err(PublishError::Log)
             }
         }
     }
@@ -135,7 +135,7 @@ impl Redis {
     ///
     /// # Errors
     /// When it cannot be asked.
-    pub async fn newest(&self) -> Result<EventId, Unavailable> {
+    pub async fn newest(&self) -> Result<EventId, UnavailableError> {
         let came = self.newest.asked.load(Ordering::SeqCst);
         let mut last = self.newest.last.lock().await;
         // An answer to a question that was put before this one came may be too old for it.
@@ -145,7 +145,7 @@ impl Redis {
             let answer = self.ask_newest().await;
             *last = (number, answer);
         }
-        last.1.ok_or(Unavailable)
+        last.1.ok_or(UnavailableError)
     }
 
     async fn ask_newest(&self) -> Option<EventId> {
@@ -165,31 +165,35 @@ impl Redis {
         ticket: &str,
         holder: &str,
         meaning: &str,
-    ) -> Result<(), NotKept> {
-        let mut link = self.link().ok_or(NotKept::Unavailable(Unavailable))?;
+    ) -> Result<(), KeepTicketError> {
+        let mut link = self.link().ok_or(KeepTicketError::Unavailable(UnavailableError))?;
         let kept = link.keep(ticket, holder, meaning).await;
-        let kept = self.or_unavailable(&link, kept).map_err(NotKept::Unavailable)?;
-        kept.then_some(()).ok_or(NotKept::TooManyOfHolder)
+        let kept = self.or_unavailable(&link, kept).map_err(KeepTicketError::Unavailable)?;
+        kept.then_some(()).ok_or(KeepTicketError::TooManyOfHolder)
     }
 
     /// See [`Backplane::take_ticket`](super::Backplane::take_ticket).
-    pub async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, Unavailable> {
-        let mut link = self.link().ok_or(Unavailable)?;
+    pub async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, UnavailableError> {
+        let mut link = self.link().ok_or(UnavailableError)?;
         let taken = link.take(ticket).await;
         self.or_unavailable(&link, taken)
     }
 
     /// See [`Backplane::renew`](super::Backplane::renew).
-    pub async fn renew(&self, renewal: &Renewal) -> Result<(), Unavailable> {
-        let mut link = self.link().ok_or(Unavailable)?;
+    pub async fn renew(&self, renewal: &Renewal) -> Result<(), UnavailableError> {
+        let mut link = self.link().ok_or(UnavailableError)?;
         let renewed = link.renew(renewal).await;
         self.or_unavailable(&link, renewed)
     }
 
-    fn or_unavailable<T>(&self, link: &Link, result: RedisResult<T>) -> Result<T, Unavailable> {
+    fn or_unavailable<T>(
+        &self,
+        link: &Link,
+        result: RedisResult<T>,
+    ) -> Result<T, UnavailableError> {
         result.map_err(|err| {
             self.failed(link, &err);
-            Unavailable
+            UnavailableError
         })
     }
 

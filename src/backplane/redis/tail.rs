@@ -17,9 +17,9 @@ use crate::{
         Renewal,
         redis::{
             backoff::Backoff,
-            batch::Batch,
+            batch::LogBatch,
             entry::Entry,
-            link::{BadLink, Dialer},
+            link::{Dialer, LinkError},
         },
     },
     clock,
@@ -114,7 +114,7 @@ impl Progress {
         }
     }
 
-    fn is_caught_up(&self, caught_up: bool) {
+    fn set_caught_up(&self, caught_up: bool) {
         if caught_up {
             self.behind_since_ms.store(0, Ordering::SeqCst);
         } else if self.behind_since_ms.load(Ordering::SeqCst) == 0 {
@@ -125,9 +125,9 @@ impl Progress {
 
 /// Why it has to connect anew.
 #[derive(Debug, thiserror::Error)]
-pub enum Lost {
+pub enum TailError {
     #[error(transparent)]
-    Link(#[from] BadLink),
+    Link(#[from] LinkError),
     #[error(transparent)]
     Redis(#[from] redis::RedisError),
     #[error("the server is no longer the master")]
@@ -173,7 +173,7 @@ impl Tail {
         let mut backoff = Backoff::default();
         loop {
             let Err(err) = self.follow(&mut backoff).await;
-            self.progress.is_caught_up(false);
+            self.progress.set_caught_up(false);
             self.progress.reads_from(None);
             let wait = backoff.next();
             let server = self.dialer.address();
@@ -182,7 +182,7 @@ impl Tail {
         }
     }
 
-    async fn follow(&mut self, backoff: &mut Backoff) -> Result<Infallible, Lost> {
+    async fn follow(&mut self, backoff: &mut Backoff) -> Result<Infallible, TailError> {
         self.metrics.log_connects.with_label_values(&["tail"]).inc();
         let mut link = self.dialer.dial(BLOCK + ANSWER_MAX).await?;
         let opened = link.open(self.at, self.ring_age, self.server.as_deref()).await?;
@@ -200,11 +200,11 @@ impl Tail {
         loop {
             let reply = tokio::select! {
                 reply = link.read(self.at, self.renewal, block) => reply?,
-                () = self.progress.is_elsewhere.notified() => return Err(Lost::Elsewhere),
+                () = self.progress.is_elsewhere.notified() => return Err(TailError::Elsewhere),
             };
             backoff.reset();
-            let is_all = self.take(Batch::of(reply)?)?;
-            self.progress.is_caught_up(is_all);
+            let is_all = self.take(LogBatch::of(reply)?)?;
+            self.progress.set_caught_up(is_all);
             block = is_all.then_some(BLOCK);
             if is_all && !self.progress.is_filled() {
                 self.progress.filled.store(true, Ordering::SeqCst);
@@ -215,7 +215,7 @@ impl Tail {
     }
 
     /// Returns whether there is nothing more to read.
-    fn take(&mut self, batch: Batch) -> Result<bool, Lost> {
+    fn take(&mut self, batch: LogBatch) -> Result<bool, TailError> {
         if self.at < batch.trimmed {
             tracing::warn!(at = %self.at, trimmed = %batch.trimmed, "the log was trimmed too soon");
             self.begin(batch.trimmed, GapReason::Evicted);
@@ -235,7 +235,7 @@ impl Tail {
         }
         match batch.newest {
             Some(newest) if self.at <= newest => {}
-            _ => return Err(Lost::Shorter),
+            _ => return Err(TailError::Shorter),
         }
         // The newest may have been taken out by hand.
         Ok(!was_any || batch.newest == Some(self.at))

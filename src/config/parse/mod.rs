@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{
-    Backplane, BadConfig, KNOBS, Knob, Mode, Password, PushAuth, ReadAuth, ReadJwt, ReadKeys,
+    Backplane, ConfigError, FLAGS, Flag, Mode, Password, PushAuth, ReadAuth, ReadJwt, ReadKeys,
     Redis, Texts, TlsFiles,
 };
 
@@ -26,8 +26,8 @@ impl<'a> Values<'a> {
     }
 
     /// What was read, if nothing was wrong.
-    pub(super) fn finish<T>(self, config: T) -> Result<T, BadConfig> {
-        if self.problems.is_empty() { Ok(config) } else { Err(BadConfig(self.problems)) }
+    pub(super) fn finish<T>(self, config: T) -> Result<T, ConfigError> {
+        if self.problems.is_empty() { Ok(config) } else { Err(ConfigError(self.problems)) }
     }
 
     /// Adds a problem unless the condition holds. Not after other problems: a value that could not
@@ -42,14 +42,14 @@ impl<'a> Values<'a> {
         self.problems.push(format!("--{flag}: {problem}"));
     }
 
-    fn knob(flag: &str) -> Option<&'static Knob> {
-        KNOBS.iter().find(|knob| knob.flag == flag)
+    fn flag(flag: &str) -> Option<&'static Flag> {
+        FLAGS.iter().find(|known| known.flag == flag)
     }
 
     fn default(&self, flag: &str) -> Option<&'static str> {
-        let knob = Self::knob(flag)?;
-        let dev = if self.mode == Mode::Dev { knob.dev } else { None };
-        dev.or(knob.default)
+        let flag = Self::flag(flag)?;
+        let dev = if self.mode == Mode::Dev { flag.dev } else { None };
+        dev.or(flag.default)
     }
 
     fn given(&self, flag: &str) -> Option<&'a str> {
@@ -60,7 +60,7 @@ impl<'a> Values<'a> {
     fn text(&mut self, flag: &str) -> Option<&'a str> {
         let text = self.given(flag).or_else(|| self.default(flag));
         if text.is_none() {
-            let choices = Self::knob(flag).map_or("a value", |knob| knob.value);
+            let choices = Self::flag(flag).map_or("a value", |flag| flag.value);
             self.problem(flag, format!("serve needs this flag. Choose one of: {choices}"));
         }
         text
@@ -116,7 +116,7 @@ impl<'a> Values<'a> {
             self.problem(flag, format!("{text:?} is not {form}"));
             return self.default(flag).and_then(parse).unwrap_or_default();
         };
-        if let Some((least, most)) = Self::knob(flag).and_then(|knob| knob.limits) {
+        if let Some((least, most)) = Self::flag(flag).and_then(|flag| flag.limits) {
             let below = parse(least).is_some_and(|least| value < least);
             let above = parse(most).is_some_and(|most| most < value);
             if below || above {

@@ -11,20 +11,20 @@ use crate::{
 
 /// Up to so many bytes of whole events are read and handed out at a time. It is a frame's size in
 /// HTTP/2, and the most that a reader that stops reading pins of events.
-pub const BLOCK_MAX_BYTES: usize = 16 * 1024;
+pub const BATCH_MAX_BYTES: usize = 16 * 1024;
 
 /// What a read hands out.
 #[derive(Debug, Clone)]
-pub enum Events {
+pub enum ReadEvents {
     /// Some events, as they go to the socket.
-    Block(Block),
-    /// A single one that is larger than [`BLOCK_MAX_BYTES`].
+    Batch(Batch),
+    /// A single one that is larger than [`BATCH_MAX_BYTES`].
     Large(Arc<Event>),
 }
 
 /// Whole events in a row.
 #[derive(Debug, Clone)]
-pub struct Block {
+pub struct Batch {
     /// Their frames, joined.
     pub bytes: Bytes,
     /// How many they are.
@@ -35,12 +35,12 @@ pub struct Block {
     pub publish_time_ms: Option<u64>,
 }
 
-impl Events {
+impl ReadEvents {
     /// None for no events.
     pub fn of(events: &[Arc<Event>]) -> Option<Self> {
         let newest = events.last()?;
         let bytes = match events {
-            [only] if BLOCK_MAX_BYTES < only.frame.len() => {
+            [only] if BATCH_MAX_BYTES < only.frame.len() => {
                 return Some(Self::Large(Arc::clone(only)));
             }
             [only] => only.frame.clone(),
@@ -53,7 +53,7 @@ impl Events {
                 joined.freeze()
             }
         };
-        Some(Self::Block(Block {
+        Some(Self::Batch(Batch {
             bytes,
             events: events.len() as u64,
             newest: newest.id,
@@ -64,35 +64,35 @@ impl Events {
 
 /// A read that others at the same place need not repeat.
 #[derive(Debug, Clone)]
-pub struct Shared {
+pub struct SharedRead {
     /// Who read: a number that is given to one group of readers only.
     pub group: u64,
     /// From where.
     pub from: Cursor,
     /// To where.
     pub to: Cursor,
-    pub block: Block,
+    pub batch: Batch,
     /// The hub's version up to which there was nothing more, if so.
     pub complete_at: Option<u64>,
 }
 
 /// The last few reads of one worker's readers. What it pins of events that have left their rings is
-/// bounded by [`BLOCK_MAX_BYTES`] each.
+/// bounded by [`BATCH_MAX_BYTES`] each.
 #[derive(Debug, Default)]
-pub struct Recent {
-    reads: [Option<Shared>; RECENT_MAX],
+pub struct RecentReads {
+    reads: [Option<SharedRead>; RECENT_MAX],
     next: usize,
 }
 
 /// Readers are woken group by group, so few reads are under way at a time.
 const RECENT_MAX: usize = 8;
 
-impl Recent {
+impl RecentReads {
     /// A read that tells a reader all that one of its own would: what comes after its cursor is
     /// history, and does not change. A gap cannot be missed by it: it found none for a reader that
     /// had been told of no more losses than this one. Nor is it older than what this one was told:
     /// it would hand out events that are gone, and that the reader was told are missing.
-    pub fn find(&self, group: u64, cursor: &Cursor) -> Option<&Shared> {
+    pub fn find(&self, group: u64, cursor: &Cursor) -> Option<&SharedRead> {
         self.reads.iter().flatten().find(|read| {
             read.group == group
                 && read.from.after == cursor.after
@@ -102,9 +102,9 @@ impl Recent {
     }
 
     /// Remembers a read in place of the oldest.
-    pub fn remember(&mut self, read: Shared) {
-        if let Some(place) = self.reads.get_mut(self.next) {
-            *place = Some(read);
+    pub fn remember(&mut self, read: SharedRead) {
+        if let Some(slot) = self.reads.get_mut(self.next) {
+            *slot = Some(read);
         }
         self.next = (self.next + 1) % RECENT_MAX;
     }

@@ -11,17 +11,17 @@ use std::{
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::{hub::topic_set::Topics, limits::budget::Claim};
+use crate::{hub::topic_set::TopicSet, limits::budget::Claim};
 
 /// Subscribers of the same topics. They are woken together, and those of them that are at the same
 /// place are given the same bytes.
 pub struct Group {
     number: u64,
-    topics: Topics,
-    places: RefCell<Slab<Place>>,
+    topics: TopicSet,
+    slots: RefCell<Slab<Slot>>,
     /// How many of them wait.
     waiting: Cell<usize>,
-    cohort: RefCell<Option<Weak<dyn Cohort>>>,
+    broadcast: RefCell<Option<Weak<dyn Broadcast>>>,
     /// Pays for what it takes.
     _claim: Claim,
 }
@@ -39,15 +39,15 @@ pub trait Listener {
 
 /// Those of a group that have all been given the same and do not wait themselves: somebody reads
 /// for all of them.
-pub trait Cohort {
+pub trait Broadcast {
     /// Gives what was published to at most so many of them. Returns to how many, and none when all
     /// of them were given all there was.
-    fn give(&self, most: usize) -> Option<usize>;
+    fn write_pass(&self, most: usize) -> Option<usize>;
 }
 
 /// A subscriber's waker stays for as long as the subscriber, since it hardly ever changes.
 #[derive(Default)]
-struct Place {
+struct Slot {
     waker: Option<Waker>,
     waits: Cell<bool>,
     listener: Option<Weak<dyn Listener>>,
@@ -64,13 +64,13 @@ impl fmt::Debug for Group {
 }
 
 impl Group {
-    pub(crate) fn new(number: u64, topics: Topics, claim: Claim) -> Self {
+    pub(crate) fn new(number: u64, topics: TopicSet, claim: Claim) -> Self {
         Self {
             number,
             topics,
-            places: RefCell::default(),
+            slots: RefCell::default(),
             waiting: Cell::default(),
-            cohort: RefCell::default(),
+            broadcast: RefCell::default(),
             _claim: claim,
         }
     }
@@ -81,101 +81,101 @@ impl Group {
     }
 
     /// Which topics its subscribers follow.
-    pub fn topics(&self) -> &Topics {
+    pub fn topics(&self) -> &TopicSet {
         &self.topics
     }
 
     /// How many there are.
     pub fn subscribers(&self) -> usize {
-        self.places.borrow().len()
+        self.slots.borrow().len()
     }
 
     /// Has it called before anyone is rung for.
-    pub fn set_cohort(&self, cohort: Weak<dyn Cohort>) {
-        self.cohort.replace(Some(cohort));
+    pub fn set_broadcast(&self, broadcast: Weak<dyn Broadcast>) {
+        self.broadcast.replace(Some(broadcast));
     }
 
-    pub(crate) fn cohort(&self) -> Option<Rc<dyn Cohort>> {
-        self.cohort.borrow().as_ref()?.upgrade()
+    pub(crate) fn broadcast(&self) -> Option<Rc<dyn Broadcast>> {
+        self.broadcast.borrow().as_ref()?.upgrade()
     }
 
-    pub(crate) fn enter(&self) -> usize {
-        self.places.borrow_mut().insert(Place::default())
+    pub(crate) fn add_slot(&self) -> usize {
+        self.slots.borrow_mut().insert(Slot::default())
     }
 
     /// Returns whether nobody is left.
-    pub(crate) fn leave(&self, place: usize) -> bool {
-        self.wait_no_more(place);
-        let mut places = self.places.borrow_mut();
-        places.try_remove(place);
-        places.is_empty()
+    pub(crate) fn remove_slot(&self, slot: usize) -> bool {
+        self.stop_waiting(slot);
+        let mut slots = self.slots.borrow_mut();
+        slots.try_remove(slot);
+        slots.is_empty()
     }
 
     /// Wakes a subscriber when something rings for it.
-    pub fn wait(&self, place: usize, waker: &Waker) {
-        if let Some(place) = self.places.borrow_mut().get_mut(place) {
-            self.set_waits(place, true);
-            match &mut place.waker {
+    pub fn wait(&self, slot: usize, waker: &Waker) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(slot) {
+            self.set_waits(slot, true);
+            match &mut slot.waker {
                 Some(known) => known.clone_from(waker),
-                None => place.waker = Some(waker.clone()),
+                None => slot.waker = Some(waker.clone()),
             }
         }
     }
 
-    pub(crate) fn wait_no_more(&self, place: usize) {
-        self.places.borrow().get(place).inspect(|place| self.set_waits(place, false));
+    pub(crate) fn stop_waiting(&self, slot: usize) {
+        self.slots.borrow().get(slot).inspect(|slot| self.set_waits(slot, false));
     }
 
-    fn set_waits(&self, place: &Place, waits: bool) {
-        let waited = place.waits.replace(waits);
+    fn set_waits(&self, slot: &Slot, waits: bool) {
+        let waited = slot.waits.replace(waits);
         self.waiting.set(self.waiting.get() + usize::from(waits) - usize::from(waited));
     }
 
-    pub(crate) fn listen(&self, place: usize, listener: Weak<dyn Listener>) {
-        if let Some(place) = self.places.borrow_mut().get_mut(place) {
-            place.listener = Some(listener);
+    pub(crate) fn listen(&self, slot: usize, listener: Weak<dyn Listener>) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(slot) {
+            slot.listener = Some(listener);
         }
     }
 
     /// Above the places of all who wait; what closed streams have left counts too.
-    pub(crate) fn places_max(&self) -> usize {
-        if self.waiting.get() == 0 { 0 } else { self.places.borrow().capacity() }
+    pub(crate) fn slots_len(&self) -> usize {
+        if self.waiting.get() == 0 { 0 } else { self.slots.borrow().capacity() }
     }
 
     /// Rings for those who wait at some places. Returns for how many. `ready` is empty before and
     /// after.
-    pub(crate) fn ring(
+    pub(crate) fn notify_waiting(
         &self,
-        places: Range<usize>,
+        slots: Range<usize>,
         ready: &mut Vec<(usize, Rc<dyn Listener>)>,
     ) -> usize {
-        let all = self.places.borrow();
-        let mut rung_for = 0;
-        for (at, place) in places.filter_map(|at| Some((at, all.get(at)?))) {
-            if !place.waits.get() {
+        let all = self.slots.borrow();
+        let mut notified = 0;
+        for (at, slot) in slots.filter_map(|at| Some((at, all.get(at)?))) {
+            if !slot.waits.get() {
                 continue;
             }
-            rung_for += 1;
-            match place.listener.as_ref().and_then(Weak::upgrade) {
+            notified += 1;
+            match slot.listener.as_ref().and_then(Weak::upgrade) {
                 Some(listener) if listener.is_ready() => ready.push((at, listener)),
-                _ => self.wake(place),
+                _ => self.wake(slot),
             }
         }
         if ready.is_empty() {
-            return rung_for;
+            return notified;
         }
         let now = Instant::now();
         for (at, listener) in ready.drain(..) {
             if !listener.call(now) {
-                all.get(at).inspect(|place| self.wake(place));
+                all.get(at).inspect(|slot| self.wake(slot));
             }
         }
-        rung_for
+        notified
     }
 
-    fn wake(&self, place: &Place) {
-        self.set_waits(place, false);
-        if let Some(waker) = &place.waker {
+    fn wake(&self, slot: &Slot) {
+        self.set_waits(slot, false);
+        if let Some(waker) = &slot.waker {
             waker.wake_by_ref();
         }
     }

@@ -12,19 +12,19 @@ use foldhash::fast::RandomState;
 
 use crate::{
     hub::{
-        fanout::{group::Group, notifier::Rung},
-        topic_set::Topics,
+        fanout::{group::Group, notifier::PendingTopics},
+        topic_set::TopicSet,
     },
     limits::budget::Budget,
     model::message::Topic,
 };
 
-/// All groups of one worker. [`Topics::bytes`] is an estimate of what one of them takes here.
+/// All groups of one worker. [`TopicSet::bytes`] is an estimate of what one of them takes here.
 #[derive(Debug)]
 pub(crate) struct Groups {
     /// All topics.
-    everything: Topics,
-    all: HashMap<Topics, Rc<Group>>,
+    everything: TopicSet,
+    all: HashMap<TopicSet, Rc<Group>>,
     by_topic: Index<Topic>,
     by_prefix: Index<Arc<str>>,
     opened: u64,
@@ -48,7 +48,7 @@ struct Index<K> {
 )]
 #[derive(Debug)]
 enum Followers {
-    One(Rc<Group>),
+    Permit(Rc<Group>),
     Several(Box<HashMap<u64, Rc<Group>>>),
 }
 
@@ -61,7 +61,7 @@ const PARTS: usize = 64;
 impl Default for Groups {
     fn default() -> Self {
         Self {
-            everything: Topics::all(),
+            everything: TopicSet::all(),
             all: HashMap::new(),
             by_topic: Index::default(),
             by_prefix: Index::default(),
@@ -73,7 +73,7 @@ impl Default for Groups {
 impl Groups {
     /// The group of these topics, made if need be. `budget` pays for a new one until it is dropped.
     /// None when the budget has not as much left.
-    pub(crate) fn of(&mut self, topics: Topics, budget: &Arc<Budget>) -> Option<Rc<Group>> {
+    pub(crate) fn of(&mut self, topics: TopicSet, budget: &Arc<Budget>) -> Option<Rc<Group>> {
         if let Some(group) = self.all.get(&topics) {
             return Some(Rc::clone(group));
         }
@@ -106,21 +106,22 @@ impl Groups {
     }
 
     /// Adds the groups that are to be told of what has rung.
-    pub(crate) fn find(&self, rung: &Rung, into: &mut Vec<Rc<Group>>) {
-        if rung.everyone {
+    pub(crate) fn find(&self, pending: &PendingTopics, into: &mut Vec<Rc<Group>>) {
+        if pending.all_topics {
             into.extend(self.all.values().cloned());
             return;
         }
-        for followers in rung.topics.iter().filter_map(|topic| self.by_topic.get(topic.as_str())) {
+        for followers in pending.topics.iter().filter_map(|topic| self.by_topic.get(topic.as_str()))
+        {
             followers.find(into);
         }
         if 0 < self.by_prefix.len {
-            let prefixes = rung.topics.iter().flat_map(Topic::prefixes);
+            let prefixes = pending.topics.iter().flat_map(Topic::prefixes);
             for followers in prefixes.filter_map(|prefix| self.by_prefix.get(prefix)) {
                 followers.find(into);
             }
         }
-        if !rung.topics.is_empty()
+        if !pending.topics.is_empty()
             && let Some(group) = self.all.get(&self.everything)
         {
             into.push(Rc::clone(group));
@@ -152,8 +153,8 @@ impl<K: Hash + Eq + Clone + Borrow<str>> Index<K> {
         let part = self.part(key.borrow());
         match self.parts.get_mut(part).map(|part| part.entry(key.clone())) {
             Some(Entry::Occupied(mut followers)) => followers.get_mut().add(group),
-            Some(Entry::Vacant(place)) => {
-                place.insert(Followers::One(Rc::clone(group)));
+            Some(Entry::Vacant(slot)) => {
+                slot.insert(Followers::Permit(Rc::clone(group)));
                 self.len += 1;
             }
             None => {}
@@ -174,7 +175,7 @@ impl<K: Hash + Eq + Clone + Borrow<str>> Index<K> {
 impl Followers {
     fn add(&mut self, group: &Rc<Group>) {
         match self {
-            Self::One(first) => {
+            Self::Permit(first) => {
                 let both = [first, group].map(|group| (group.number(), Rc::clone(group)));
                 *self = Self::Several(Box::new(both.into()));
             }
@@ -185,14 +186,14 @@ impl Followers {
     /// Returns whether none is left.
     fn remove(&mut self, group: &Group) -> bool {
         let all = match self {
-            Self::One(only) => return only.number() == group.number(),
+            Self::Permit(only) => return only.number() == group.number(),
             Self::Several(all) => all,
         };
         all.remove(&group.number());
         shrink(all);
         let mut left = all.values();
         if let (Some(only), None) = (left.next().cloned(), left.next()) {
-            *self = Self::One(only);
+            *self = Self::Permit(only);
             return false;
         }
         all.is_empty()
@@ -200,7 +201,7 @@ impl Followers {
 
     fn find(&self, into: &mut Vec<Rc<Group>>) {
         match self {
-            Self::One(only) => into.push(Rc::clone(only)),
+            Self::Permit(only) => into.push(Rc::clone(only)),
             Self::Several(all) => into.extend(all.values().cloned()),
         }
     }
@@ -216,14 +217,14 @@ fn shrink<K: Hash + Eq, V>(map: &mut HashMap<K, V>) {
 mod tests {
     use super::*;
 
-    fn topics(names: &[&str]) -> Topics {
-        Topics::new(names.iter().map(|name| name.parse().unwrap()).collect())
+    fn topics(names: &[&str]) -> TopicSet {
+        TopicSet::new(names.iter().map(|name| name.parse().unwrap()).collect())
     }
 
-    fn rung_for(groups: &Groups, name: &str) -> Vec<u64> {
+    fn notified(groups: &Groups, name: &str) -> Vec<u64> {
         let mut found = Vec::new();
-        let rung = Rung { topics: [name.parse().unwrap()].into(), everyone: false };
-        groups.find(&rung, &mut found);
+        let pending = PendingTopics { topics: [name.parse().unwrap()].into(), all_topics: false };
+        groups.find(&pending, &mut found);
         let mut numbers: Vec<_> = found.iter().map(|group| group.number()).collect();
         numbers.sort_unstable();
         numbers
@@ -240,18 +241,18 @@ mod tests {
         let one = group(&mut groups, &["aaa", "bbb"]);
         let two = group(&mut groups, &["aaa", "ccc"]);
         let three = group(&mut groups, &["aaa"]);
-        assert_eq!(rung_for(&groups, "aaa"), [1, 2, 3]);
-        assert_eq!(rung_for(&groups, "bbb"), [1]);
-        assert_eq!(rung_for(&groups, "ddd"), [0; 0]);
+        assert_eq!(notified(&groups, "aaa"), [1, 2, 3]);
+        assert_eq!(notified(&groups, "bbb"), [1]);
+        assert_eq!(notified(&groups, "ddd"), [0; 0]);
         groups.remove(&one);
         groups.remove(&one);
-        assert_eq!(rung_for(&groups, "aaa"), [2, 3]);
-        assert_eq!(rung_for(&groups, "bbb"), [0; 0]);
+        assert_eq!(notified(&groups, "aaa"), [2, 3]);
+        assert_eq!(notified(&groups, "bbb"), [0; 0]);
         groups.remove(&three);
-        assert!(matches!(groups.by_topic.get("aaa"), Some(Followers::One(_))));
-        assert_eq!(rung_for(&groups, "aaa"), [2]);
+        assert!(matches!(groups.by_topic.get("aaa"), Some(Followers::Permit(_))));
+        assert_eq!(notified(&groups, "aaa"), [2]);
         let four = group(&mut groups, &["aaa", "bbb"]);
-        assert_eq!(rung_for(&groups, "aaa"), [2, 4]);
+        assert_eq!(notified(&groups, "aaa"), [2, 4]);
         groups.remove(&two);
         groups.remove(&four);
         assert!(groups.all.is_empty() && groups.by_topic.len == 0);

@@ -1,7 +1,7 @@
 //! How a publisher reaches the subscribers of another thread.
 //!
 //! It crosses over once per worker and not once per subscriber: it notes the topic and wakes the
-//! worker's one [`Shard`](super::Shard) task, which wakes the subscribers on its own thread.
+//! worker's one [`Shard`](crate::hub::Shard) task, which wakes the subscribers on its own thread.
 
 use std::{
     collections::HashSet,
@@ -17,74 +17,74 @@ use crate::{hub::lock, model::message::Topic};
 
 /// The bell of one worker.
 #[derive(Debug, Default)]
-pub struct Bell {
-    rung: Mutex<Rung>,
+pub struct Notifier {
+    pending: Mutex<PendingTopics>,
     notify: Notify,
     listeners: AtomicUsize,
 }
 
 /// What was rung since the last answer: at most every topic once.
 #[derive(Debug, Default)]
-pub struct Rung {
+pub struct PendingTopics {
     pub topics: HashSet<Topic>,
-    pub everyone: bool,
+    pub all_topics: bool,
 }
 
 /// Room for more topics than this is given back after a burst.
 const ROOM_KEPT: usize = 64;
 
-impl Bell {
+impl Notifier {
     /// Tells the subscribers of a topic that it has something new.
-    pub fn ring(&self, topic: &Topic) {
+    pub fn notify(&self, topic: &Topic) {
         if self.listeners.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let mut rung = lock(&self.rung);
-        if !rung.topics.contains(topic) {
-            rung.topics.insert(topic.clone());
-            drop(rung);
+        let mut pending = lock(&self.pending);
+        if !pending.topics.contains(topic) {
+            pending.topics.insert(topic.clone());
+            drop(pending);
             self.notify.notify_one();
         }
     }
 
     /// Tells every subscriber that the hub has changed.
-    pub fn ring_everyone(&self) {
-        lock(&self.rung).everyone = true;
+    pub fn notify_all(&self) {
+        lock(&self.pending).all_topics = true;
         self.notify.notify_one();
     }
 
     /// Has it answered, though nothing was rung.
-    pub fn nudge(&self) {
+    pub fn wake(&self) {
         self.notify.notify_one();
     }
 
-    /// Waits until it rings. `rung` is handed back in exchange for what was rung, so that its room
+    /// Waits until it rings. `pending` is handed back in exchange for what was rung, so that its room
     /// is used again.
-    pub async fn answer(&self, rung: &mut Rung) {
+    pub async fn notified(&self, pending: &mut PendingTopics) {
         self.notify.notified().await;
         // A look at all that is in a set is one at all its room.
-        if ROOM_KEPT < rung.topics.capacity() {
-            rung.topics = HashSet::new();
+        if ROOM_KEPT < pending.topics.capacity() {
+            pending.topics = HashSet::new();
         }
-        rung.topics.clear();
-        rung.everyone = false;
-        std::mem::swap(&mut *lock(&self.rung), rung);
+        pending.topics.clear();
+        pending.all_topics = false;
+        std::mem::swap(&mut *lock(&self.pending), pending);
     }
 
     /// Whether it rang since it was answered.
-    pub fn is_rung(&self) -> bool {
-        let rung = lock(&self.rung);
-        rung.everyone || !rung.topics.is_empty()
+    pub fn has_pending(&self) -> bool {
+        let pending = lock(&self.pending);
+        pending.all_topics || !pending.topics.is_empty()
     }
 
     /// One more listener. It must be here before its first read, or an event in between would ring
     /// for nobody.
-    pub fn enter(&self) {
+    pub fn add_listener(&self) {
         self.listeners.fetch_add(1, Ordering::SeqCst);
     }
 
     /// One less.
-    pub fn leave(&self) {
+    pub fn remove_listener(&self) {
         self.listeners.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -38,10 +38,10 @@ pub enum Start {
 #[derive(Debug)]
 pub struct Subscriber {
     reader: Reader,
-    place: usize,
+    slot: usize,
     at: Position,
     /// What was wrong with the cursor that the reader brought.
-    untold: Option<Box<Gap>>,
+    pending_gap: Option<Box<Gap>>,
     opened_at: EventId,
 }
 
@@ -65,8 +65,8 @@ impl Reader {
     }
 
     /// Has the group rung for once more, since not all there was has been read.
-    pub fn ring_again(&self) {
-        self.shard.ring_again(&self.group);
+    pub fn reschedule(&self) {
+        self.shard.reschedule(&self.group);
     }
 
     /// Grows with all that is stored. What has rung for the group is as of this, or older.
@@ -94,7 +94,7 @@ impl Subscriber {
     pub(crate) fn new(
         hub: Hub,
         shard: Rc<Shard>,
-        (group, place): (Rc<Group>, usize),
+        (group, slot): (Rc<Group>, usize),
         start: Start,
     ) -> Self {
         let (origin, head) = hub.origin_and_head();
@@ -102,7 +102,7 @@ impl Subscriber {
             let topics = group.topics().names().to_vec();
             Some(Box::new(Gap { reason, topics, after, upto }))
         };
-        let (opened_at, after, untold) = match start {
+        let (opened_at, after, pending_gap) = match start {
             Start::Live => (head, head, None),
             Start::Unknown => (head, head, gap(GapReason::UnknownId, None, head)),
             Start::After(id) if id.history() != origin.history() => {
@@ -116,7 +116,7 @@ impl Subscriber {
             }
         };
         let at = Position { cursor: Cursor { after, losses_seen: 0 }, complete_at: None };
-        Self { reader: Reader { hub, shard, group }, place, at, untold, opened_at }
+        Self { reader: Reader { hub, shard, group }, slot, at, pending_gap, opened_at }
     }
 
     /// The hub that it reads from.
@@ -133,13 +133,13 @@ impl Subscriber {
 
     /// Whether the id that the reader brought says nothing about where it was.
     pub fn is_unknown(&self) -> bool {
-        self.untold.as_ref().is_some_and(|gap| gap.reason == GapReason::UnknownId)
+        self.pending_gap.as_ref().is_some_and(|gap| gap.reason == GapReason::UnknownId)
     }
 
     /// Everything up to here was read, or is nothing that this reader follows. Before its gap was
     /// told, this is where it came from.
     pub fn cursor(&self) -> EventId {
-        if self.untold.is_some() { self.opened_at } else { self.at.cursor.after }
+        if self.pending_gap.is_some() { self.opened_at } else { self.at.cursor.after }
     }
 
     /// Whether the last read found nothing only because it stopped short of the head.
@@ -163,13 +163,13 @@ impl Subscriber {
     }
 
     /// Whether it can go on from where another one of its group is, so that its reader, who was
-    /// told of all up to `told`, is told of each event and each loss once. It has read up to there,
+    /// told of all up to `last_sent_id`, is told of each event and each loss once. It has read up to there,
     /// where there may be more for both; or if further, all there was, and found nothing, or its
     /// reader would have been told.
-    pub fn is_with(&self, other: &Position, told: EventId) -> bool {
+    pub fn is_with(&self, other: &Position, last_sent_id: EventId) -> bool {
         let (here, there) = (self.at.after(), other.after());
         let is_past = there <= here && !self.at.has_more();
-        self.untold.is_none() && told <= there && (here == there || is_past)
+        self.pending_gap.is_none() && last_sent_id <= there && (here == there || is_past)
     }
 
     /// Reads the next events, and tells what is missing before them. None for neither.
@@ -180,7 +180,7 @@ impl Subscriber {
     /// The same, but not beyond an id that it has not read up to.
     pub fn read_upto(&mut self, upto: EventId) -> Option<Read> {
         debug_assert!(self.at.after() < upto, "reading does not go back");
-        if let Some(gap) = self.untold.take() {
+        if let Some(gap) = self.pending_gap.take() {
             return Some(Read { gap: Some(*gap), events: None, complete_at: None });
         }
         self.reader.read_upto(upto, &mut self.at)
@@ -197,26 +197,26 @@ impl Subscriber {
         } else {
             // What was stored since that version has rung already, or will. The shard's task, which
             // answers the bell, is on this thread, so it comes after this and finds the waker.
-            self.reader.group.wait(self.place, cx.waker());
+            self.reader.group.wait(self.slot, cx.waker());
         }
         Poll::Pending
     }
 
     /// Nothing is rung for it until it has read all there is again.
-    pub fn wait_no_more(&self) {
-        self.reader.group.wait_no_more(self.place);
+    pub fn stop_waiting(&self) {
+        self.reader.group.stop_waiting(self.slot);
     }
 
     /// Has `listener` called when its topics ring while it waits.
     pub fn listen(&self, listener: Weak<dyn Listener>) {
-        self.reader.group.listen(self.place, listener);
+        self.reader.group.listen(self.slot, listener);
     }
 }
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
         let Reader { hub, shard, group } = &self.reader;
-        shard.leave(group, self.place);
+        shard.leave(group, self.slot);
         hub.release();
     }
 }

@@ -7,12 +7,12 @@ use std::{
 
 use crate::{
     hub::{
-        fanout::batch::BLOCK_MAX_BYTES,
+        fanout::batch::BATCH_MAX_BYTES,
         store::{
             rings::Rings,
             topic::{Channel, Floor},
         },
-        topic_set::{MERGED_MAX, Topics, Way},
+        topic_set::{MERGED_MAX, ReadPlan, TopicSet},
     },
     model::{
         event::{Event, EventId},
@@ -99,18 +99,20 @@ impl Rings {
     /// never decrease from one read to the next.
     pub fn read(
         &self,
-        topics: &Topics,
+        topics: &TopicSet,
         cursor: &mut Cursor,
         upto: EventId,
         out: &mut Vec<Arc<Event>>,
     ) -> Found {
         let gap = self.gap(topics, cursor);
         cursor.losses_seen = self.losses;
-        let mut batch = Batch { out, bytes: 0, last: None, upto };
-        let stopped_at = match &topics.way {
-            Way::Few => self.read_merged(topics.names(), cursor.after, &mut batch),
-            Way::All | Way::Many(_) => self.read_timeline(topics, cursor.after, &mut batch),
-            Way::Matching(_) => match self.few_matching(topics) {
+        let mut batch = BatchBuilder { out, bytes: 0, last: None, upto };
+        let stopped_at = match &topics.plan {
+            ReadPlan::Few => self.read_merged(topics.names(), cursor.after, &mut batch),
+            ReadPlan::All | ReadPlan::Many(_) => {
+                self.read_timeline(topics, cursor.after, &mut batch)
+            }
+            ReadPlan::Matching(_) => match self.few_matching(topics) {
                 Some(names) => self.read_merged(&names, cursor.after, &mut batch),
                 None => self.read_timeline(topics, cursor.after, &mut batch),
             },
@@ -122,7 +124,7 @@ impl Rings {
 
     /// The topics there are that match, unless they are too many to be merged. A reader that may
     /// see a few of very many topics must not walk past the events of all the others.
-    fn few_matching(&self, topics: &Topics) -> Option<Vec<Topic>> {
+    fn few_matching(&self, topics: &TopicSet) -> Option<Vec<Topic>> {
         let named = topics.names().iter().filter(|name| self.by_topic.contains_key(*name)).cloned();
         let with = |prefix: &Arc<str>| {
             let from_there = self.in_order.range::<str, _>((Included(&**prefix), Unbounded));
@@ -143,7 +145,7 @@ impl Rings {
         &self,
         names: &[Topic],
         after: EventId,
-        batch: &mut Batch<'_>,
+        batch: &mut BatchBuilder<'_>,
     ) -> Option<EventId> {
         let channel = |name| self.channels.get(*self.by_topic.get(name)?);
         let mut rings: Vec<_> = names
@@ -170,12 +172,12 @@ impl Rings {
     /// Returns where it stopped short of the head.
     fn read_timeline(
         &self,
-        topics: &Topics,
+        topics: &TopicSet,
         after: EventId,
-        batch: &mut Batch<'_>,
+        batch: &mut BatchBuilder<'_>,
     ) -> Option<EventId> {
         let wanted = |channel: usize| {
-            topics.are_all() || self.channels.get(channel).is_some_and(|c| topics.contain(&c.topic))
+            topics.is_all() || self.channels.get(channel).is_some_and(|c| topics.contains(&c.topic))
         };
         let mut stop = after;
         for (looks, (id, channel, event)) in self.timeline.after(after).enumerate() {
@@ -199,7 +201,7 @@ impl Rings {
     }
 
     /// What is gone of what comes after the cursor, and was not told yet.
-    fn gap(&self, topics: &Topics, cursor: &Cursor) -> Option<Gap> {
+    fn gap(&self, topics: &TopicSet, cursor: &Cursor) -> Option<Gap> {
         if self.floor_max <= cursor.after || self.losses == cursor.losses_seen {
             return None;
         }
@@ -215,18 +217,20 @@ impl Rings {
             channels.filter(|channel| missed(channel.floor())).map(|channel| &channel.topic)
         };
         let any_forgotten = missed(self.forgotten);
-        let mut gone: Vec<Topic> = match &topics.way {
-            Way::All => fresh().cloned().collect(),
-            Way::Matching(_) => fresh().filter(|name| topics.contain(name)).cloned().collect(),
-            Way::Many(_) if !any_forgotten => {
-                fresh().filter(|name| topics.contain(name)).cloned().collect()
+        let mut gone: Vec<Topic> = match &topics.plan {
+            ReadPlan::All => fresh().cloned().collect(),
+            ReadPlan::Matching(_) => {
+                fresh().filter(|name| topics.contains(name)).cloned().collect()
             }
-            Way::Few | Way::Many(_) => {
+            ReadPlan::Many(_) if !any_forgotten => {
+                fresh().filter(|name| topics.contains(name)).cloned().collect()
+            }
+            ReadPlan::Few | ReadPlan::Many(_) => {
                 topics.names().iter().filter(|name| missed(floor_of(name))).cloned().collect()
             }
         };
         let mut upto = gone.iter().map(|name| floor_of(name).id).max();
-        if any_forgotten && matches!(topics.way, Way::All | Way::Matching(_)) {
+        if any_forgotten && matches!(topics.plan, ReadPlan::All | ReadPlan::Matching(_)) {
             // Nobody knows the names of forgotten topics: it can be any.
             upto = upto.max(Some(self.forgotten.id));
             gone.clear();
@@ -244,17 +248,17 @@ impl Rings {
     }
 }
 
-struct Batch<'a> {
+struct BatchBuilder<'a> {
     out: &'a mut Vec<Arc<Event>>,
     bytes: usize,
     last: Option<EventId>,
     upto: EventId,
 }
 
-impl Batch<'_> {
+impl BatchBuilder<'_> {
     /// For the first event always, or a large one would never be read.
     fn has_room(&self, event: &Event) -> bool {
-        self.last.is_none() || self.bytes + event.frame.len() <= BLOCK_MAX_BYTES
+        self.last.is_none() || self.bytes + event.frame.len() <= BATCH_MAX_BYTES
     }
 
     fn push(&mut self, event: &Arc<Event>) {

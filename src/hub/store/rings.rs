@@ -37,7 +37,7 @@ pub struct Limits {
     /// How many subscribers there may be.
     pub subscribers: usize,
     /// Bytes of memory for what all subscribers follow, as estimated by
-    /// [`Topics::bytes`](super::Topics::bytes).
+    /// [`TopicSet::bytes`](super::TopicSet::bytes).
     pub followed_bytes: usize,
 }
 

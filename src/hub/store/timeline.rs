@@ -8,13 +8,13 @@ use crate::model::event::{Event, EventId};
 /// topic, and what tells which event is the oldest of all.
 #[derive(Debug, Default)]
 pub struct Timeline {
-    slots: VecDeque<Slot>,
+    slots: VecDeque<Entry>,
     live: usize,
 }
 
 /// A place in the timeline. Its event is gone when its ring has let go of it.
 #[derive(Debug)]
-struct Slot {
+struct Entry {
     id: EventId,
     channel: usize,
     event: Option<Arc<Event>>,
@@ -26,7 +26,7 @@ const EMPTY_SLACK: usize = 64;
 impl Timeline {
     /// Adds an event that is newer than all before it.
     pub fn push(&mut self, channel: usize, event: Arc<Event>) {
-        self.slots.push_back(Slot { id: event.id, channel, event: Some(event) });
+        self.slots.push_back(Entry { id: event.id, channel, event: Some(event) });
         self.live += 1;
     }
 

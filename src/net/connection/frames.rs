@@ -64,7 +64,7 @@ impl Frames {
             let skipped = self.payload_left.min(bytes.len());
             self.payload_left -= skipped;
             if self.payload_left == 0 {
-                self.frame_is_in(is_new);
+                self.finish_frame(is_new);
             }
             return bytes.get(skipped..).unwrap_or_default();
         }
@@ -79,13 +79,13 @@ impl Frames {
             self.payload_left = u32::from_be_bytes([0, high, middle, low]) as usize;
             self.in_head = kind == HEADERS || kind == CONTINUATION;
             if self.payload_left == 0 {
-                self.frame_is_in(is_new);
+                self.finish_frame(is_new);
             }
         }
         rest
     }
 
-    fn frame_is_in(&mut self, is_new: &mut bool) {
+    fn finish_frame(&mut self, is_new: &mut bool) {
         let [_, _, _, kind, flags, ..] = self.header;
         self.is_begun = true;
         self.in_head = (kind == HEADERS || kind == CONTINUATION) && flags & END_HEADERS == 0;

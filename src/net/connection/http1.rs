@@ -54,8 +54,8 @@ impl Connection {
 
     /// Ends the connection if too much came behind the request of a stream over HTTP/1.
     pub(super) fn cut_behind_stream(&self) {
-        let is_over = BEHIND_STREAM_MAX_BYTES < self.behind.get();
-        if is_over && 0 < self.streams.get() && !self.is_closed() {
+        let is_finished = BEHIND_STREAM_MAX_BYTES < self.behind.get();
+        if is_finished && 0 < self.streams.get() && !self.is_closed() {
             self.head.borrow().refuse();
             self.close();
         }

@@ -19,11 +19,11 @@ use std::{
 
 use crate::net::connection::chunk::send_chunk;
 use crate::net::connection::frames::Frames;
-pub use crate::net::connection::heads::{HEADS_MAX_BYTES, Head, Heads};
+pub use crate::net::connection::heads::{HEADS_MAX_BYTES, HeadBudget, HeadClaim};
 pub use crate::net::connection::request_head::{HeadFault, HeadScan};
 pub use crate::net::connection::request_reader::REFUSED_METHOD;
 pub use crate::net::connection::socket::{LINGER, Socket, Transport};
-pub use crate::net::limiter::{ConnectionLimiter, IDLE_LOOK, Permit};
+pub use crate::net::limiter::{ConnectionLimiter, ConnectionPermit, IDLE_LOOK};
 use actix_http::Extensions;
 use bytes::Bytes;
 
@@ -50,7 +50,7 @@ pub struct Connection {
     timed_out: Cell<bool>,
     /// Since when the head of a request has been coming in.
     head_since: Cell<Option<Instant>>,
-    head: RefCell<Head>,
+    head: RefCell<HeadClaim>,
     /// Whether a head was in: the first one begins with the connection.
     had_head: Cell<bool>,
     /// Why its next head is refused.
@@ -62,7 +62,7 @@ pub struct Connection {
     /// Bytes of a body that came after its request was answered.
     left_over: Cell<usize>,
     /// None in tests.
-    permit: Option<Permit>,
+    permit: Option<ConnectionPermit>,
     /// Where in what its peer sends it is: of HTTP/2.
     frames: Option<Box<RefCell<Frames>>>,
     /// Whether a request came since the last look.
@@ -90,8 +90,8 @@ impl Connection {
     fn new(
         transport: Option<Transport>,
         is_http2: bool,
-        heads: &Heads,
-        permit: Option<Permit>,
+        head_budget: &HeadBudget,
+        permit: Option<ConnectionPermit>,
     ) -> Self {
         Self {
             transport: RefCell::new(transport),
@@ -105,7 +105,7 @@ impl Connection {
             timed_out: Cell::new(false),
             // The first one begins with the connection.
             head_since: Cell::new(Some(Instant::now())),
-            head: RefCell::new(heads.head()),
+            head: RefCell::new(head_budget.head()),
             had_head: Cell::new(false),
             refusal: Cell::new(None),
             given_heads: RefCell::default(),
@@ -152,7 +152,7 @@ impl Connection {
     /// Wakes its owner if a request is being answered. To be called about once a second: a push
     /// sets a timer for its body only when it is looked at a second time, which for nearly all is
     /// when the body is there.
-    pub fn nudge(&self) {
+    pub fn wake_if_answering(&self) {
         if 0 < self.requests.get() && self.streams.get() == 0 {
             self.wake();
         }
@@ -165,7 +165,7 @@ impl Connection {
     }
 
     /// Its owner has something to write.
-    pub fn is_due(&self) {
+    pub fn mark_dirty(&self) {
         self.quiet.set(false);
     }
 
@@ -212,8 +212,8 @@ impl Connection {
 
     /// Whether a request's head has been coming in for too long (slow-loris), be it the first or a
     /// later one, which may come while another request is answered.
-    pub fn is_slow(&self, now: Instant, head_time: Duration) -> bool {
-        self.head_since.get().is_some_and(|since| head_time <= now.duration_since(since))
+    pub fn is_slow(&self, now: Instant, header_timeout: Duration) -> bool {
+        self.head_since.get().is_some_and(|since| header_timeout <= now.duration_since(since))
     }
 
     /// Finds out for how long nothing has been going on. To be called at each look.
@@ -250,7 +250,7 @@ impl Connection {
     }
 
     /// Follows what was read over HTTP/2.
-    fn heard(&self, bytes: &[u8]) {
+    fn on_read(&self, bytes: &[u8]) {
         if let Some(frames) = &self.frames {
             let seen = frames.borrow_mut().read(bytes);
             if seen.is_new || !seen.is_coming {
@@ -290,13 +290,13 @@ mod tests {
 
     use super::*;
 
-    fn heads() -> Heads {
-        Heads::new(1_000_000, prometheus::IntCounter::new("refused", "refused").unwrap())
+    fn head_budget() -> HeadBudget {
+        HeadBudget::new(1_000_000, prometheus::IntCounter::new("refused", "refused").unwrap())
     }
 
     #[test]
     fn a_connection_is_idle_since_its_last_request_was_answered() {
-        let connection = Rc::new(Connection::new(None, false, &heads(), None));
+        let connection = Rc::new(Connection::new(None, false, &head_budget(), None));
         let start = Instant::now();
         let idle_after = |time: Duration| connection.look_idle(start + time);
         assert_eq!(idle_after(Duration::ZERO), Duration::ZERO);
@@ -321,10 +321,10 @@ mod tests {
         }
         let woken = Arc::new(Woken(AtomicUsize::new(0)));
         for (answering, nudged) in [(true, 1), (false, 0)] {
-            let connection = Rc::new(Connection::new(None, false, &heads(), None));
+            let connection = Rc::new(Connection::new(None, false, &head_budget(), None));
             connection.waker.replace(Some(Arc::clone(&woken).into()));
             let _request = answering.then(|| connection.request());
-            connection.nudge();
+            connection.wake_if_answering();
             assert_eq!(woken.0.swap(0, Ordering::SeqCst), nudged);
         }
     }
@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn heads_have_a_time_limit_and_answers_have_none() {
         let max = Duration::from_secs(5);
-        let connection = Rc::new(Connection::new(None, false, &heads(), None));
+        let connection = Rc::new(Connection::new(None, false, &head_budget(), None));
         let is_slow_after = |time: Duration| connection.is_slow(Instant::now() + time, max);
         assert!(!is_slow_after(max / 2));
         assert!(is_slow_after(max));

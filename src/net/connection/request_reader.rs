@@ -29,7 +29,7 @@ pub(super) struct RequestReader {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// A head is coming in.
-    Head,
+    HeadClaim,
     /// A body is coming in, which is passed on as it comes.
     Body,
     /// Nothing more is passed on: actix refuses what it was given last.
@@ -51,7 +51,7 @@ impl RequestReader {
             new_head: None,
             scan: HeadScan::default(),
             codec: Codec::new(config),
-            state: State::Head,
+            state: State::HeadClaim,
         }
     }
 
@@ -69,7 +69,7 @@ impl RequestReader {
 
     /// Bytes of a head that is coming in.
     pub(super) fn head_bytes(&self) -> usize {
-        if self.state == State::Head { self.held.len() - self.ready } else { 0 }
+        if self.state == State::HeadClaim { self.held.len() - self.ready } else { 0 }
     }
 
     /// Gives actix what it may have. Returns whether there was something.
@@ -79,7 +79,7 @@ impl RequestReader {
     pub(super) fn give(&mut self, buffer: &mut ReadBuf<'_>) -> Result<bool, HeadFault> {
         while self.ready == 0 && !self.held.is_empty() {
             match self.state {
-                State::Head => match self.next_head() {
+                State::HeadClaim => match self.next_head() {
                     Ok(true) => {}
                     Ok(false) => return Ok(false),
                     Err(fault) => {
@@ -121,7 +121,7 @@ impl RequestReader {
         let mut head = BytesMut::from(self.held.get(..end).unwrap_or_default());
         self.state = match self.codec.decode(&mut head) {
             Ok(Some(Message::Item(_))) if self.codec.message_type() == MessageType::None => {
-                State::Head
+                State::HeadClaim
             }
             Ok(Some(Message::Item(_))) => State::Body,
             // actix finds the same fault, and answers.
@@ -137,7 +137,7 @@ impl RequestReader {
             match self.codec.decode(&mut left) {
                 Ok(Some(Message::Chunk(Some(_)))) => {}
                 Ok(Some(Message::Chunk(None))) => {
-                    self.state = State::Head;
+                    self.state = State::HeadClaim;
                     return self.held.len() - left.len();
                 }
                 Ok(None) => return self.held.len(),

@@ -17,7 +17,9 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use crate::net::connection::{Connection, Heads, Permit, request_reader::RequestReader};
+use crate::net::connection::{
+    Connection, ConnectionPermit, HeadBudget, request_reader::RequestReader,
+};
 
 /// After a refusal, for what the peer still sends to be read: closing over unread bytes would reset
 /// the connection, and take the answer with it.
@@ -56,10 +58,10 @@ impl Socket {
         transport: Transport,
         ahead: Bytes,
         is_http2: bool,
-        heads: &Heads,
-        permit: Permit,
+        head_budget: &HeadBudget,
+        permit: ConnectionPermit,
     ) -> Self {
-        let connection = Connection::new(Some(transport), is_http2, heads, Some(permit));
+        let connection = Connection::new(Some(transport), is_http2, head_budget, Some(permit));
         let connection = Rc::new(connection);
         if is_http2 {
             return Self { ahead, reader: None, linger: None, connection };
@@ -250,12 +252,12 @@ impl AsyncRead for Socket {
         if !this.ahead.is_empty() {
             let part = this.ahead.split_to(this.ahead.len().min(buffer.remaining()));
             buffer.put_slice(&part);
-            this.connection.heard(&part);
+            this.connection.on_read(&part);
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
         let polled = this.poll(cx, |transport, cx| transport.read(cx, buffer));
-        this.connection.heard(buffer.filled().get(before..).unwrap_or_default());
+        this.connection.on_read(buffer.filled().get(before..).unwrap_or_default());
         polled
     }
 }

@@ -27,14 +27,14 @@ use tokio::{
 };
 use tokio_util::codec::Decoder as _;
 
-use crate::net::connection::{Head, HeadFault, HeadScan, IDLE_LOOK, Permit};
+use crate::net::connection::{ConnectionPermit, HeadClaim, HeadFault, HeadScan, IDLE_LOOK};
 
 /// A connection, and what was read of it and not yet used.
-pub(super) struct Wire {
+pub(super) struct Http1Connection {
     pub(super) io: TcpStream,
     pub(super) read: BytesMut,
     pub(super) codec: Codec,
-    head_time: Duration,
+    header_timeout: Duration,
     /// Since when it waits for a request.
     waits_since: Instant,
     /// Since when a head has been coming in. The first one of a new connection begins with it.
@@ -42,32 +42,32 @@ pub(super) struct Wire {
     /// Whether a head was in, or a stream before.
     was_used: bool,
     /// What has come of it.
-    coming: Head,
+    head_budget: HeadClaim,
     scan: HeadScan,
-    /// How much of what was read is counted in `coming`.
+    /// How much of what was read is counted in `head_budget`.
     counted: usize,
     /// If not 0, all that was read stands in [`SCRATCH`] too, until another connection reads.
-    fresh: usize,
+    scratch_len: usize,
     /// How much was read since it began to wait.
-    heard: usize,
+    received: usize,
     /// Moved only when it would fire too late, and looked at anew when it fires too early.
     timer: Pin<Box<Sleep>>,
-    permit: Permit,
+    permit: ConnectionPermit,
 }
 
 /// What was heard.
-pub(super) enum Heard {
+pub(super) enum NextRequest {
     /// A request, and its head as it came if it may have to be handed over. Its body is still to be
     /// read.
     Request { request: Request, head: BytesMut },
     /// What is not for us. It was not used.
-    Odd,
+    Unsupported,
     /// A head that no decoder may see.
     Refused(HeadFault),
     /// A head that takes too long.
-    Slow,
+    TooSlow,
     /// The peer has gone, or has to go.
-    Nothing,
+    Closed,
 }
 
 /// So much is read at once.
@@ -84,36 +84,36 @@ thread_local! {
     static SPARE: RefCell<VecDeque<BytesMut>> = RefCell::default();
 }
 
-impl Wire {
+impl Http1Connection {
     pub(super) fn new(
         io: TcpStream,
         ahead: Bytes,
         config: &ServiceConfig,
-        head_time: Duration,
-        coming: Head,
-        permit: Permit,
+        header_timeout: Duration,
+        head_budget: HeadClaim,
+        permit: ConnectionPermit,
     ) -> Self {
         let now = Instant::now();
         Self {
             io,
             read: ahead.into(),
             codec: Codec::new(config.clone()),
-            head_time,
+            header_timeout,
             waits_since: now,
             head_since: Some(now),
             was_used: false,
-            coming,
+            head_budget,
             scan: HeadScan::default(),
             counted: 0,
-            fresh: 0,
-            heard: 0,
-            timer: Box::pin(sleep(head_time)),
+            scratch_len: 0,
+            received: 0,
+            timer: Box::pin(sleep(header_timeout)),
             permit,
         }
     }
 
     /// The connection, and what was read of it. It is somebody else's from now on.
-    pub(super) fn into_parts(self) -> (TcpStream, Bytes, Permit) {
+    pub(super) fn into_parts(self) -> (TcpStream, Bytes, ConnectionPermit) {
         (self.io, self.read.freeze(), self.permit)
     }
 
@@ -127,33 +127,33 @@ impl Wire {
     /// From now on it waits for the next request.
     pub(super) fn begin(&mut self) {
         self.waits_since = Instant::now();
-        (self.counted, self.fresh) = (0, 0);
+        (self.counted, self.scratch_len) = (0, 0);
         self.scan = HeadScan::default();
         if self.read.is_empty() {
             // Nothing is kept for a connection on which nothing is going on.
             let buffer = mem::take(&mut self.read);
-            if (1..=SPARE_MAX_BYTES).contains(&self.heard) {
-                give_back(buffer);
+            if (1..=SPARE_MAX_BYTES).contains(&self.received) {
+                recycle(buffer);
             }
         }
-        self.heard = 0;
+        self.received = 0;
     }
 
     /// The next request.
-    pub(super) fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+    pub(super) fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<NextRequest> {
         loop {
             match self.find_head() {
-                Ok(_) if self.scan.has_bare_lf() => return Poll::Ready(Heard::Odd),
+                Ok(_) if self.scan.has_bare_lf() => return Poll::Ready(NextRequest::Unsupported),
                 Ok(Some(end)) => {
                     self.head_since = None;
                     self.was_used = true;
-                    self.coming.end();
+                    self.head_budget.end();
                     return Poll::Ready(self.read_head(end));
                 }
                 Ok(None) => {}
                 Err(fault) => {
-                    self.coming.refuse();
-                    return Poll::Ready(Heard::Refused(fault));
+                    self.head_budget.refuse();
+                    return Poll::Ready(NextRequest::Refused(fault));
                 }
             }
             if !self.read.is_empty() {
@@ -161,14 +161,14 @@ impl Wire {
             } else if self.was_used {
                 self.head_since = None;
             }
-            if !self.coming.grow(self.read.len().saturating_sub(self.counted)) {
-                return Poll::Ready(Heard::Nothing);
+            if !self.head_budget.grow(self.read.len().saturating_sub(self.counted)) {
+                return Poll::Ready(NextRequest::Closed);
             }
             self.counted = self.read.len();
-            match self.poll_more(cx) {
+            match self.poll_read(cx) {
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(_) => return Poll::Ready(Heard::Nothing),
-                Poll::Pending => return self.poll_patience(cx),
+                Poll::Ready(_) => return Poll::Ready(NextRequest::Closed),
+                Poll::Pending => return self.poll_idle_timeout(cx),
             }
         }
     }
@@ -176,44 +176,44 @@ impl Wire {
     /// Where the head ends, if all of it is there.
     fn find_head(&mut self) -> Result<Option<usize>, HeadFault> {
         if self.scan.skip_empty_lines(&mut self.read)? {
-            (self.counted, self.fresh) = (0, 0);
+            (self.counted, self.scratch_len) = (0, 0);
         }
         self.scan.find_end(&self.read)
     }
 
     /// Reads what there is. 0 is the end.
-    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut into = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut into))?;
-            self.fresh = if self.read.is_empty() { into.filled().len() } else { 0 };
+            self.scratch_len = if self.read.is_empty() { into.filled().len() } else { 0 };
             if self.read.capacity() == 0 {
                 self.read = spare(into.filled().len());
             }
             self.read.extend_from_slice(into.filled());
-            self.heard += into.filled().len();
+            self.received += into.filled().len();
             Poll::Ready(Ok(into.filled().len()))
         })
     }
 
     /// Ready when it has waited for long enough.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+    fn poll_idle_timeout(&mut self, cx: &mut Context<'_>) -> Poll<NextRequest> {
         loop {
-            let look = self.head_since.map(|since| since + self.head_time);
+            let look = self.head_since.map(|since| since + self.header_timeout);
             if look.is_some_and(|look| look < self.timer.deadline()) {
                 self.timer.as_mut().reset(look.unwrap_or(self.waits_since));
             }
             ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
             match look {
-                Some(look) if look <= now => return Poll::Ready(Heard::Slow),
+                Some(look) if look <= now => return Poll::Ready(NextRequest::TooSlow),
                 Some(look) => self.timer.as_mut().reset(look),
                 None => {
                     let waited = now.duration_since(self.waits_since);
                     let limiter = self.permit.limiter();
                     if limiter.is_idle_expired(waited) {
                         limiter.count_idle_close(waited);
-                        return Poll::Ready(Heard::Nothing);
+                        return Poll::Ready(NextRequest::Closed);
                     }
                     self.timer.as_mut().reset(now + limiter.idle_timeout().min(IDLE_LOOK));
                 }
@@ -222,24 +222,24 @@ impl Wire {
     }
 
     /// Reads the head of which `end` is the end.
-    fn read_head(&mut self, end: usize) -> Heard {
-        let fresh = mem::take(&mut self.fresh);
+    fn read_head(&mut self, end: usize) -> NextRequest {
+        let scratch_len = mem::take(&mut self.scratch_len);
         let mut left = self.read.split_to(end);
-        let has_copy = 0 < fresh && !left.starts_with(b"GET ");
+        let has_copy = 0 < scratch_len && !left.starts_with(b"GET ");
         let head = if has_copy { BytesMut::new() } else { left.clone() };
         match self.codec.decode(&mut left) {
             Ok(Some(Message::Item(request))) if left.is_empty() && self.is_plain(&request) => {
-                Heard::Request { request, head }
+                NextRequest::Request { request, head }
             }
             _ if has_copy => {
-                self.read =
-                    SCRATCH.with_borrow(|scratch| scratch.get(..fresh).unwrap_or_default().into());
-                Heard::Odd
+                self.read = SCRATCH
+                    .with_borrow(|scratch| scratch.get(..scratch_len).unwrap_or_default().into());
+                NextRequest::Unsupported
             }
             _ => {
                 let rest = mem::replace(&mut self.read, head);
                 self.read.unsplit(rest);
-                Heard::Odd
+                NextRequest::Unsupported
             }
         }
     }
@@ -258,7 +258,7 @@ impl Wire {
     }
 
     /// Whether a stream can have the socket alone: nothing else has come, and it goes on after it.
-    pub(super) fn can_be_left(&self) -> bool {
+    pub(super) fn can_hand_over(&self) -> bool {
         self.read.is_empty() && !self.has_body() && self.codec.keep_alive()
     }
 
@@ -272,7 +272,7 @@ impl Wire {
                 Ok(Some(Message::Item(_))) => return Poll::Ready(None),
                 Err(err) => return Poll::Ready(Some(Err(io::Error::other(err).into()))),
             }
-            if ready!(self.poll_more(cx))? == 0 {
+            if ready!(self.poll_read(cx))? == 0 {
                 return Poll::Ready(Some(Err(PayloadError::Incomplete(None))));
             }
         }
@@ -296,14 +296,14 @@ impl Wire {
 
     /// Reads on for as long as something comes, for nothing.
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while let Ok(1..) = ready!(self.poll_more(cx)) {
+        while let Ok(1..) = ready!(self.poll_read(cx)) {
             self.read.clear();
         }
         Poll::Ready(())
     }
 }
 
-fn give_back(buffer: BytesMut) {
+fn recycle(buffer: BytesMut) {
     SPARE.with_borrow_mut(|spare| {
         spare.push_back(buffer);
         if SPARE_MAX < spare.len() {
@@ -323,13 +323,13 @@ fn spare(bytes: usize) -> BytesMut {
 }
 
 /// The body of a request, read when it is asked for.
-pub(super) struct Body(pub(super) Rc<RefCell<Wire>>);
+pub(super) struct Body(pub(super) Rc<RefCell<Http1Connection>>);
 
 impl Stream for Body {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut wire = self.0.borrow_mut();
-        if wire.has_body() { wire.poll_body(cx) } else { Poll::Ready(None) }
+        let mut connection = self.0.borrow_mut();
+        if connection.has_body() { connection.poll_body(cx) } else { Poll::Ready(None) }
     }
 }

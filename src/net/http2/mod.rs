@@ -35,7 +35,7 @@ pub struct Http2 {
     /// Counts the connections' requests that left no room for another.
     pub full: IntCounter,
     /// A stream whose window stays shut for so long is reset.
-    pub stall: Duration,
+    pub write_timeout: Duration,
     /// Says when to leave.
     pub hub: Hub,
     /// Says for how long an idle connection may stay.
@@ -136,9 +136,10 @@ impl Http2 {
                 continue;
             }
             let (service, connection) = (Rc::clone(service), Rc::clone(&connection));
-            let stall = self.stall;
+            let write_timeout = self.write_timeout;
             actix_web::rt::spawn(async move {
-                let answered = answer(request, respond, peer, &*service, &connection, stall).await;
+                let answered =
+                    answer(request, respond, peer, &*service, &connection, write_timeout).await;
                 if let Err(err) = answered {
                     tracing::debug!(error = %err, "HTTP/2 stream ended");
                 }
@@ -154,7 +155,7 @@ async fn answer<S>(
     peer: Option<SocketAddr>,
     service: &S,
     connection: &Rc<Connection>,
-    stall: Duration,
+    write_timeout: Duration,
 ) -> Result<(), h2::Error>
 where
     S: Service<Request, Response = Response<BoxBody>, Error = Infallible>,
@@ -177,12 +178,12 @@ where
     };
     let (response, body) = response.into_parts();
     let size = body.size();
-    let is_over = is_head || size.is_eof();
-    let stream = respond.send_response(translate::response(&response, size), is_over)?;
-    if is_over {
+    let is_finished = is_head || size.is_eof();
+    let stream = respond.send_response(translate::response(&response, size), is_finished)?;
+    if is_finished {
         return Ok(());
     }
-    give(body, stream, connection, stall).await
+    give(body, stream, connection, write_timeout).await
 }
 
 /// Gives out a body, until it ends or its reader has enough.
@@ -190,7 +191,7 @@ async fn give(
     body: BoxBody,
     mut stream: SendStream<Bytes>,
     connection: &Connection,
-    stall: Duration,
+    write_timeout: Duration,
 ) -> Result<(), h2::Error> {
     let mut body = Box::pin(body);
     loop {
@@ -210,7 +211,8 @@ async fn give(
         };
         while !chunk.is_empty() {
             stream.reserve_capacity(chunk.len());
-            let Ok(room) = timeout(stall, poll_fn(|cx| stream.poll_capacity(cx))).await else {
+            let Ok(room) = timeout(write_timeout, poll_fn(|cx| stream.poll_capacity(cx))).await
+            else {
                 connection.drop_stalled(body);
                 stream.send_reset(Reason::CANCEL);
                 return Ok(());

@@ -7,33 +7,33 @@ use tokio::time::Instant;
 
 /// Turns, each with the streams to be looked at in it.
 #[derive(Debug)]
-pub(super) struct Wheel {
+pub(super) struct Deadlines {
     begun: Instant,
-    turns: BTreeMap<u64, Vec<u32>>,
+    buckets: BTreeMap<u64, Vec<u32>>,
 }
 
 /// What is due within this is looked at together. Nobody notices a keep-alive that comes so late.
-const TURN: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(50);
 
-impl Wheel {
+impl Deadlines {
     pub(super) fn new(begun: Instant) -> Self {
-        Self { begun, turns: BTreeMap::new() }
+        Self { begun, buckets: BTreeMap::new() }
     }
 
     /// The turn in which something that is due then is looked at: never before it is.
-    pub(super) fn turn_of(&self, due: Instant) -> u64 {
+    pub(super) fn bucket_of(&self, due: Instant) -> u64 {
         let since = due.saturating_duration_since(self.begun).as_millis();
-        u64::try_from(since.div_ceil(TURN.as_millis())).unwrap_or(u64::MAX)
+        u64::try_from(since.div_ceil(TICK.as_millis())).unwrap_or(u64::MAX)
     }
 
-    pub(super) fn put(&mut self, turn: u64, key: u32) {
-        self.turns.entry(turn).or_default().push(key);
+    pub(super) fn put(&mut self, bucket: u64, key: u32) {
+        self.buckets.entry(bucket).or_default().push(key);
     }
 
     /// When the next turn is.
     pub(super) fn next(&self) -> Option<Instant> {
-        let (turn, _) = self.turns.first_key_value()?;
-        let since = TURN.as_millis() * u128::from(*turn);
+        let (bucket, _) = self.buckets.first_key_value()?;
+        let since = TICK.as_millis() * u128::from(*bucket);
         Some(self.begun + Duration::from_millis(u64::try_from(since).ok()?))
     }
 
@@ -41,7 +41,7 @@ impl Wheel {
     pub(super) fn take_due(&mut self, now: Instant) -> impl Iterator<Item = (u64, Vec<u32>)> {
         std::iter::from_fn(move || {
             self.next().filter(|next| *next <= now)?;
-            self.turns.pop_first()
+            self.buckets.pop_first()
         })
     }
 }
@@ -53,20 +53,23 @@ mod tests {
     #[test]
     fn what_is_due_is_taken_once_and_not_before() {
         let start = Instant::now();
-        let mut wheel = Wheel::new(start);
+        let mut deadlines = Deadlines::new(start);
         for (key, ms) in [(1, 0), (2, 1), (3, 50), (4, 51), (5, 10_000)] {
-            let turn = wheel.turn_of(start + Duration::from_millis(ms));
-            wheel.put(turn, key);
+            let bucket = deadlines.bucket_of(start + Duration::from_millis(ms));
+            deadlines.put(bucket, key);
         }
-        let due = |wheel: &mut Wheel, ms| {
-            wheel.take_due(start + Duration::from_millis(ms)).flat_map(|(_, keys)| keys).collect()
+        let due = |deadlines: &mut Deadlines, ms| {
+            deadlines
+                .take_due(start + Duration::from_millis(ms))
+                .flat_map(|(_, keys)| keys)
+                .collect()
         };
         let none: Vec<u32> = Vec::new();
-        assert_eq!(due(&mut wheel, 0), [1]);
-        assert_eq!(due(&mut wheel, 49), none);
-        assert_eq!(due(&mut wheel, 100), [2, 3, 4]);
-        assert_eq!(wheel.next(), Some(start + Duration::from_secs(10)));
-        assert_eq!(due(&mut wheel, 60_000), [5]);
-        assert_eq!((due(&mut wheel, 90_000), wheel.next()), (none, None));
+        assert_eq!(due(&mut deadlines, 0), [1]);
+        assert_eq!(due(&mut deadlines, 49), none);
+        assert_eq!(due(&mut deadlines, 100), [2, 3, 4]);
+        assert_eq!(deadlines.next(), Some(start + Duration::from_secs(10)));
+        assert_eq!(due(&mut deadlines, 60_000), [5]);
+        assert_eq!((due(&mut deadlines, 90_000), deadlines.next()), (none, None));
     }
 }

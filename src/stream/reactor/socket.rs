@@ -11,8 +11,8 @@ use actix_web::web;
 use bytes::Bytes;
 
 use crate::stream::reactor::{
-    Lean,
-    broadcast::{At, Row},
+    Reactor,
+    broadcast::{MemberPosition, SocketBroadcast},
 };
 use crate::{
     hub::Subscriber,
@@ -23,13 +23,13 @@ use crate::{
 
 /// The socket of a stream that writes itself.
 #[derive(Debug)]
-pub struct LeanSocket {
+pub struct DirectSocket {
     /// None when it was taken, or stands in a row.
     io: Option<TcpStream>,
-    row: Option<(Rc<Row>, u32)>,
+    broadcast: Option<(Rc<SocketBroadcast>, u32)>,
     /// What of the last chunk was not taken.
     rest: Option<Box<Bytes>>,
-    by: Weak<Lean>,
+    by: Weak<Reactor>,
     key: u32,
     /// Whether anything was taken since this was last asked.
     progress: bool,
@@ -49,12 +49,18 @@ enum State {
     Stalled,
 }
 
-impl LeanSocket {
+impl DirectSocket {
     /// `head` goes out before all chunks.
-    pub(super) fn new(io: TcpStream, head: Bytes, by: Weak<Lean>, key: u32, waker: Waker) -> Self {
+    pub(super) fn new(
+        io: TcpStream,
+        head: Bytes,
+        by: Weak<Reactor>,
+        key: u32,
+        waker: Waker,
+    ) -> Self {
         Self {
             io: Some(io),
-            row: None,
+            broadcast: None,
             rest: Some(Box::new(head)),
             by,
             key,
@@ -64,7 +70,7 @@ impl LeanSocket {
         }
     }
 
-    /// Writes a chunk, when [`LeanSocket::flush`] has said that there is room. Returns whether it
+    /// Writes a chunk, when [`DirectSocket::flush`] has said that there is room. Returns whether it
     /// was taken whole.
     pub fn write_chunk(&mut self, chunk: &Bytes) -> bool {
         debug_assert!(self.rest.is_none(), "chunks do not overtake each other");
@@ -77,55 +83,55 @@ impl LeanSocket {
                 self.progress |= 0 < sent.bytes;
                 self.keep(sent.rest)
             }
-            Some(Err(err)) => self.breaks(&err),
+            Some(Err(err)) => self.fail(&err),
             None => false,
         }
     }
 
     /// What of a chunk, that was written for it, was not taken.
-    pub(super) fn has_left(&mut self, left: io::Result<Bytes>) {
-        match left {
+    pub(super) fn set_rest(&mut self, rest: io::Result<Bytes>) {
+        match rest {
             Ok(rest) => {
                 self.keep(rest);
             }
             Err(err) => {
-                self.breaks(&err);
+                self.fail(&err);
             }
         }
     }
 
     /// Where the row of its group is.
-    pub fn row_at(&self, subscriber: &Subscriber) -> Option<EventId> {
-        self.by.upgrade()?.row(subscriber.reader().group()).map(|row| row.after())
+    pub fn broadcast_cursor(&self, subscriber: &Subscriber) -> Option<EventId> {
+        self.by.upgrade()?.broadcast(subscriber.reader().group()).map(|broadcast| broadcast.after())
     }
 
     /// Has what comes next written by the row of its group, if there is one where it can stand.
     /// Returns whether.
-    pub fn stand_in_row(
+    pub fn join_broadcast(
         &mut self,
         subscriber: &Subscriber,
-        told: EventId,
+        last_sent_id: EventId,
         outlet: &web::Data<Outlet>,
     ) -> bool {
-        let row = self.by.upgrade().and_then(|by| by.row_of(subscriber, outlet));
-        let Some(row) = row else { return false };
+        let broadcast = self.by.upgrade().and_then(|by| by.broadcast_of(subscriber, outlet));
+        let Some(broadcast) = broadcast else { return false };
         let Some(io) = self.io.take() else { return false };
-        match row.let_in(io, self.key, subscriber, told) {
-            Ok(place) => self.row = Some((row, place)),
+        match broadcast.join(io, self.key, subscriber, last_sent_id) {
+            Ok(slot) => self.broadcast = Some((broadcast, slot)),
             Err(io) => self.io = Some(io),
         }
-        self.row.is_some()
+        self.broadcast.is_some()
     }
 
     /// Where it is in its row, if it stands in one.
-    pub fn stands_at(&self) -> Option<At> {
-        self.row.as_ref().map(|(row, place)| row.at(*place))
+    pub fn broadcast_position(&self) -> Option<MemberPosition> {
+        self.broadcast.as_ref().map(|(broadcast, slot)| broadcast.at(*slot))
     }
 
     /// Steps out of its row. Returns where that is, if it stood in one.
-    pub fn step_out(&mut self) -> Option<At> {
-        let (row, place) = self.row.take()?;
-        let (io, at) = row.let_out(place)?;
+    pub fn leave_broadcast(&mut self) -> Option<MemberPosition> {
+        let (broadcast, slot) = self.broadcast.take()?;
+        let (io, at) = broadcast.leave(slot)?;
         self.io = Some(io);
         Some(at)
     }
@@ -136,7 +142,7 @@ impl LeanSocket {
         self.keep(LAST_CHUNK);
     }
 
-    fn breaks(&mut self, err: &io::Error) -> bool {
+    fn fail(&mut self, err: &io::Error) -> bool {
         let timed_out = err.kind() == io::ErrorKind::TimedOut;
         self.state = if timed_out { State::Stalled } else { State::Broken };
         false
@@ -160,7 +166,7 @@ impl LeanSocket {
             let taken = match send_rest(io, rest) {
                 Ok(taken) => taken,
                 Err(err) => {
-                    self.breaks(&err);
+                    self.fail(&err);
                     return Err(err);
                 }
             };
@@ -177,14 +183,14 @@ impl LeanSocket {
     }
 
     /// Whether all of the response was written.
-    pub fn is_over(&self) -> bool {
+    pub fn is_finished(&self) -> bool {
         self.state == State::Last && self.rest.is_none()
     }
 
     /// Has the stream driven when its worker's task has its turn.
-    pub fn drive_soon(&self) {
+    pub fn schedule(&self) {
         if let Some(by) = self.by.upgrade() {
-            by.drive_soon(self.key);
+            by.schedule(self.key);
         }
     }
 
@@ -202,11 +208,11 @@ impl LeanSocket {
         error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
     }
 
-    pub(super) fn stalls(&mut self) {
+    pub(super) fn mark_stalled(&mut self) {
         self.state = State::Stalled;
     }
 
-    pub(super) fn took_something(&mut self) -> bool {
+    pub(super) fn take_progress(&mut self) -> bool {
         mem::take(&mut self.progress)
     }
 

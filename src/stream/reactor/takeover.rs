@@ -15,35 +15,35 @@ use crate::stream::open::Subscribed;
 /// Comes with a request whose connection can be taken over. The handler leaves the stream here, and
 /// answers with the head alone.
 #[derive(Debug, Default)]
-pub struct Hatch(RefCell<Left>);
+pub struct Takeover(RefCell<Handoff>);
 
 /// What the handler left.
 #[derive(Debug, Default)]
-pub enum Left {
+pub enum Handoff {
     /// Its response is the whole answer.
     #[default]
-    Nothing,
+    None,
     /// This belongs behind the head.
     Stream(Box<Subscribed>),
     /// Its response is none: the request is to be handled without a hatch.
-    Passed,
+    Decline,
 }
 
-impl Hatch {
-    pub fn leave(&self, left: Left) {
-        self.0.replace(left);
+impl Takeover {
+    pub fn leave(&self, rest: Handoff) {
+        self.0.replace(rest);
     }
 
-    pub fn take(&self) -> Left {
+    pub fn take(&self) -> Handoff {
         self.0.take()
     }
 }
 
 /// The body of a response whose stream was left in the hatch: its head is that of a stream.
 #[derive(Debug)]
-pub struct Behind;
+pub struct TakenOver;
 
-impl MessageBody for Behind {
+impl MessageBody for TakenOver {
     type Error = Infallible;
 
     fn size(&self) -> BodySize {

@@ -12,42 +12,43 @@ use actix_web::web;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::stream::session::{FellBehind, Held, Stream, Way};
+use crate::stream::session::{Driver, FellBehindError, Stream, StreamInit};
 use crate::{
     hub::{Listener, Subscriber},
     model::event::EventId,
-    net::reaper::Watch,
+    net::reaper::WatchGuard,
     stream::{
         Outlet,
-        reactor::{Driven, LeanSocket},
+        reactor::{DirectSocket, DriveResult},
     },
 };
 
 /// A stream that has much to give lets others go on after so many blocks.
-const BLOCKS_IN_TURN: usize = 16;
+const YIELD_EVERY: usize = 16;
 
 impl Stream {
     /// A stream that is the body of a response.
     pub fn body(
         outlet: web::Data<Outlet>,
         subscriber: Subscriber,
-        watch: Watch,
-        held: Held,
+        watch: WatchGuard,
+        held: StreamInit,
     ) -> Rc<RefCell<Self>> {
         let due = (Instant::now() + outlet.keep_alive).min(held.end_at);
         let timer = Box::pin(tokio::time::sleep_until(due));
-        let way = Way::Body { connection: Rc::clone(watch.connection()), watch, timer };
-        Rc::new(RefCell::new(Self::new(outlet, subscriber, way, held)))
+        let driver = Driver::Body { connection: Rc::clone(watch.connection()), watch, timer };
+        Rc::new(RefCell::new(Self::new(outlet, subscriber, driver, held)))
     }
 
     /// A stream that writes itself. It is to be driven at once.
-    pub fn lean(
+    pub fn direct(
         outlet: web::Data<Outlet>,
         subscriber: Subscriber,
-        socket: LeanSocket,
-        held: Held,
+        socket: DirectSocket,
+        held: StreamInit,
     ) -> Rc<RefCell<Self>> {
-        let stream = Rc::new(RefCell::new(Self::new(outlet, subscriber, Way::Lean(socket), held)));
+        let stream =
+            Rc::new(RefCell::new(Self::new(outlet, subscriber, Driver::Direct(socket), held)));
         Self::listen(&stream);
         stream
     }
@@ -59,10 +60,10 @@ impl Stream {
     }
 
     /// The same, of a body that goes out in chunks, while its socket is idle.
-    pub fn write_straight(this: &Rc<RefCell<Self>>) {
-        let takes_chunks = match &this.borrow().way {
-            Way::Body { connection, .. } => connection.takes_chunks(),
-            Way::Lean(_) => false,
+    pub fn write_directly(this: &Rc<RefCell<Self>>) {
+        let takes_chunks = match &this.borrow().driver {
+            Driver::Body { connection, .. } => connection.takes_chunks(),
+            Driver::Direct(_) => false,
         };
         if takes_chunks {
             Self::listen(this);
@@ -70,12 +71,15 @@ impl Stream {
     }
 
     /// What comes next, for the response that this is the body of.
-    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FellBehind>>> {
+    pub fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, FellBehindError>>> {
         let chunk = self.poll_chunk(cx);
-        if let Way::Body { connection, watch, timer: _ } = &self.way {
+        if let Driver::Body { connection, watch, timer: _ } = &self.driver {
             watch.asked(chunk.is_ready());
             if chunk.is_ready() {
-                connection.is_due();
+                connection.mark_dirty();
             }
         }
         chunk
@@ -83,11 +87,11 @@ impl Stream {
 
     /// Something is left to do: whose task is not to be woken sees to it itself.
     fn is_not_done(&self) -> bool {
-        match &self.way {
-            Way::Body { .. } => false,
-            Way::Lean(socket) => {
-                self.subscriber.wait_no_more();
-                socket.drive_soon();
+        match &self.driver {
+            Driver::Body { .. } => false,
+            Driver::Direct(socket) => {
+                self.subscriber.stop_waiting();
+                socket.schedule();
                 true
             }
         }
@@ -95,12 +99,12 @@ impl Stream {
 
     /// Its socket, if it writes itself. It stands in no row from now on, so the stream has to be
     /// driven if it is to go on.
-    pub fn lean_socket(&mut self) -> Option<&mut LeanSocket> {
-        let Way::Lean(socket) = &mut self.way else { return None };
-        if let Some(at) = socket.step_out() {
+    pub fn direct_socket(&mut self) -> Option<&mut DirectSocket> {
+        let Driver::Direct(socket) = &mut self.driver else { return None };
+        if let Some(at) = socket.leave_broadcast() {
             self.subscriber.move_to(at.position);
-            if self.told < at.told {
-                self.told = at.told;
+            if self.last_sent_id < at.last_sent_id {
+                self.last_sent_id = at.last_sent_id;
                 self.written_at = at.written;
             }
         }
@@ -109,69 +113,72 @@ impl Stream {
 
     /// Has what comes next written for it by the row of its group, if there is one where it can
     /// stand. Returns whether.
-    fn stand_in_row(&mut self) -> bool {
-        let Way::Lean(socket) = &mut self.way else { return false };
+    fn join_broadcast(&mut self) -> bool {
+        let Driver::Direct(socket) = &mut self.driver else { return false };
         // A row that has not passed the gap would find it once more.
-        let told = if self.gap_told { self.subscriber.cursor() } else { self.told };
-        let stands = socket.stand_in_row(&self.subscriber, told, &self.outlet);
-        if stands {
-            self.gap_told = false;
-            self.subscriber.wait_no_more();
+        let last_sent_id = if self.gap_sent { self.subscriber.cursor() } else { self.last_sent_id };
+        let joined = socket.join_broadcast(&self.subscriber, last_sent_id, &self.outlet);
+        if joined {
+            self.gap_sent = false;
+            self.subscriber.stop_waiting();
         }
-        stands
+        joined
     }
 
     /// How far to read when the group was rung for: if it has a row, then up to where that is, so
     /// as to stand in it. What is after that has rung for the row.
     fn upto(&self) -> EventId {
-        match &self.way {
-            Way::Lean(socket) => socket.row_at(&self.subscriber).unwrap_or(EventId::MAX),
-            Way::Body { .. } => EventId::MAX,
+        match &self.driver {
+            Driver::Direct(socket) => {
+                socket.broadcast_cursor(&self.subscriber).unwrap_or(EventId::MAX)
+            }
+            Driver::Body { .. } => EventId::MAX,
         }
     }
 
     /// When there is something to do though nothing is published, of one that stands in a row and
     /// has nothing to do before.
-    pub fn stands_until(&self) -> Option<Instant> {
-        let Way::Lean(socket) = &self.way else { return None };
-        let at = socket.stands_at()?;
-        let written_at = if self.told < at.told { at.written } else { self.written_at };
+    pub fn joined_until(&self) -> Option<Instant> {
+        let Driver::Direct(socket) = &self.driver else { return None };
+        let at = socket.broadcast_position()?;
+        let written_at =
+            if self.last_sent_id < at.last_sent_id { at.written } else { self.written_at };
         Some(self.due_after(written_at))
     }
 
     /// Writes what there is, for as long as the socket takes it, but not for ever.
-    pub fn drive(&mut self) -> Driven {
-        let Some(waker) = self.lean_socket().map(|socket| socket.waker()) else {
-            return Driven::Broken;
+    pub fn drive(&mut self) -> DriveResult {
+        let Some(waker) = self.direct_socket().map(|socket| socket.waker()) else {
+            return DriveResult::Broken;
         };
         let mut cx = Context::from_waker(&waker);
-        for _ in 0..BLOCKS_IN_TURN {
-            let flushed = self.lean_socket().map(|socket| (socket.flush(), socket.is_over()));
+        for _ in 0..YIELD_EVERY {
+            let flushed = self.direct_socket().map(|socket| (socket.flush(), socket.is_finished()));
             match flushed {
-                Some((Ok(true), true)) => return Driven::Over,
+                Some((Ok(true), true)) => return DriveResult::Finished,
                 Some((Ok(true), false)) => {}
                 Some((Ok(false), _)) => {
                     // It may wait for events, after a keep-alive that was not taken.
-                    self.subscriber.wait_no_more();
-                    return Driven::Blocked;
+                    self.subscriber.stop_waiting();
+                    return DriveResult::Blocked;
                 }
-                Some((Err(_), _)) | None => return Driven::Broken,
+                Some((Err(_), _)) | None => return DriveResult::Broken,
             }
             let chunk = match self.poll_chunk(&mut cx) {
                 Poll::Ready(chunk) => chunk,
-                Poll::Pending if self.subscriber.has_more() => return Driven::Again,
-                Poll::Pending => return Driven::Waits(self.due()),
+                Poll::Pending if self.subscriber.has_more() => return DriveResult::Yield,
+                Poll::Pending => return DriveResult::WaitUntil(self.due()),
             };
-            let Some(socket) = self.lean_socket() else { return Driven::Broken };
+            let Some(socket) = self.direct_socket() else { return DriveResult::Broken };
             match chunk {
                 // What is not taken, and errors, are the next flush's.
                 Some(Ok(chunk)) => drop(socket.write_chunk(&chunk)),
-                Some(Err(FellBehind)) => return Driven::Broken,
+                Some(Err(FellBehindError)) => return DriveResult::Broken,
                 None => socket.write_last_chunk(),
             }
         }
-        self.subscriber.wait_no_more();
-        Driven::Again
+        self.subscriber.stop_waiting();
+        DriveResult::Yield
     }
 }
 
@@ -179,14 +186,14 @@ impl Listener for RefCell<Stream> {
     fn is_ready(&self) -> bool {
         let stream = self.borrow();
         // Looked at only to have them fetched: what the call needs lies in several places.
-        black_box((stream.first.is_some(), stream.told, stream.written_at));
+        black_box((stream.first.is_some(), stream.last_sent_id, stream.written_at));
         black_box(stream.subscriber.has_more());
-        match &stream.way {
-            Way::Body { connection, .. } => {
+        match &stream.driver {
+            Driver::Body { connection, .. } => {
                 black_box(connection.takes_chunks());
                 connection.is_quiet() && stream.subscriber.hub().draining().is_none()
             }
-            Way::Lean(_) => true,
+            Driver::Direct(_) => true,
         }
     }
 
@@ -197,17 +204,18 @@ impl Listener for RefCell<Stream> {
             while stream.subscriber.position().after() < upto
                 && let Some(read) = stream.subscriber.read_upto(upto)
             {
-                let block = stream.give(read);
+                let block = stream.encode(read);
                 stream.written_at = now;
-                let whole = match &mut stream.way {
-                    Way::Body { connection, .. } => connection.write_chunk(&block),
-                    Way::Lean(socket) => socket.write_chunk(&block),
+                let whole = match &mut stream.driver {
+                    Driver::Body { connection, .. } => connection.write_chunk(&block),
+                    Driver::Direct(socket) => socket.write_chunk(&block),
                 };
                 if !whole || stream.first.is_some() {
                     return stream.is_not_done();
                 }
             }
-            if !stream.id_due && (stream.stand_in_row() || !stream.subscriber.has_more()) {
+            if !stream.checkpoint_due && (stream.join_broadcast() || !stream.subscriber.has_more())
+            {
                 return true;
             }
         }

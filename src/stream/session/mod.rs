@@ -15,16 +15,16 @@ use rand::RngExt as _;
 use tokio::time::{Instant, Sleep};
 
 use crate::{
-    hub::{BLOCK_MAX_BYTES, Events, Read, Subscriber},
+    hub::{BATCH_MAX_BYTES, Read, ReadEvents, Subscriber},
     model::event::{Event, EventId},
-    net::{connection::Connection, reaper::Watch},
+    net::{connection::Connection, reaper::WatchGuard},
     stream::{
         Outlet,
         control::{self, End},
-        large::HeldEvent,
+        large::LargeEvent,
         lease::Expiry,
-        limits::Counted,
-        reactor::LeanSocket,
+        limits::StreamPermit,
+        reactor::DirectSocket,
     },
 };
 
@@ -36,20 +36,20 @@ pub struct Stream {
     /// What goes out before anything is read.
     first: Option<Box<First>>,
     /// The last id that the reader was given.
-    told: EventId,
+    last_sent_id: EventId,
     /// Events after this were published while the stream was open.
     opened_at_head: EventId,
     /// A gap was told and nothing with an id after it.
-    id_due: bool,
+    checkpoint_due: bool,
     /// A gap was told since it last stood in a row.
-    gap_told: bool,
+    gap_sent: bool,
     written_at: Instant,
     end_at: Instant,
     end_reason: End,
     expiry: Option<Box<Expiry>>,
     ended: bool,
-    way: Way,
-    _counted: Option<Box<Counted>>,
+    driver: Driver,
+    _counted: Option<Box<StreamPermit>>,
 }
 
 /// What goes out before anything is read.
@@ -58,26 +58,26 @@ enum First {
     /// The first block.
     Open(Bytes),
     /// The event that is being given out in slices, and how far.
-    Sliced(HeldEvent, usize),
+    Sliced(LargeEvent, usize),
 }
 
 /// How it gets to its socket.
 #[derive(Debug)]
-enum Way {
+enum Driver {
     /// It is the body of a response, and is asked for more when the socket has taken what was given
     /// before.
-    Body { connection: Rc<Connection>, watch: Watch, timer: Pin<Box<Sleep>> },
+    Body { connection: Rc<Connection>, watch: WatchGuard, timer: Pin<Box<Sleep>> },
     /// It writes itself.
-    Lean(LeanSocket),
+    Direct(DirectSocket),
 }
 
 /// What a stream is made with.
 #[derive(Debug)]
-pub struct Held {
+pub struct StreamInit {
     /// The first block.
     pub open: Bytes,
     pub end_at: Instant,
-    pub counted: Option<Box<Counted>>,
+    pub counted: Option<Box<StreamPermit>>,
     /// None if it may go on for ever.
     pub expiry: Option<Expiry>,
 }
@@ -86,25 +86,30 @@ pub struct Held {
 /// is cut: its parser drops the part that it has, and it comes back with the id before, to be told.
 #[derive(Debug, thiserror::Error)]
 #[error("an event left its ring while it was being written to a slow reader")]
-pub struct FellBehind;
+pub struct FellBehindError;
 
 impl Stream {
-    fn new(outlet: web::Data<Outlet>, subscriber: Subscriber, way: Way, held: Held) -> Self {
+    fn new(
+        outlet: web::Data<Outlet>,
+        subscriber: Subscriber,
+        driver: Driver,
+        held: StreamInit,
+    ) -> Self {
         outlet.metrics.streams_opened.inc();
         Self {
-            told: subscriber.opened_at(),
+            last_sent_id: subscriber.opened_at(),
             opened_at_head: subscriber.hub().head(),
             outlet,
             subscriber,
             first: Some(Box::new(First::Open(held.open))),
-            id_due: false,
-            gap_told: false,
+            checkpoint_due: false,
+            gap_sent: false,
             written_at: Instant::now(),
             end_at: held.end_at,
             end_reason: End::MaxAge,
             expiry: held.expiry.map(Box::new),
             ended: false,
-            way,
+            driver,
             _counted: held.counted,
         }
     }
@@ -119,8 +124,8 @@ impl Stream {
         (written_at + self.outlet.keep_alive).min(self.end_at).min(expires)
     }
 
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FellBehind>>> {
-        self.subscriber.wait_no_more();
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FellBehindError>>> {
+        self.subscriber.stop_waiting();
         match self.first.take().map(|first| *first) {
             Some(First::Open(open)) => return Poll::Ready(Some(Ok(open))),
             Some(First::Sliced(held, from)) => {
@@ -129,7 +134,7 @@ impl Stream {
                     self.ended = true;
                     self.outlet.metrics.streams_ended.with_label_values(&["fell-behind"]).inc();
                 }
-                return Poll::Ready(Some(slice.ok_or(FellBehind)));
+                return Poll::Ready(Some(slice.ok_or(FellBehindError)));
             }
             None => {}
         }
@@ -143,8 +148,8 @@ impl Stream {
     /// end the response.
     fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
         let now = Instant::now();
-        self.heed_drain();
-        if let Some(block) = self.heed_expiry(cx, now) {
+        self.check_drain();
+        if let Some(block) = self.poll_expiry(cx, now) {
             return Poll::Ready(block);
         }
         // At its age a stream ends where it is, and its reader resumes. When the gateway leaves,
@@ -155,8 +160,8 @@ impl Stream {
             return Poll::Ready(self.end());
         }
         let block = match self.subscriber.poll_read(cx) {
-            Poll::Ready(read) => self.give(read),
-            Poll::Pending if self.id_due => self.give_id(),
+            Poll::Ready(read) => self.encode(read),
+            Poll::Pending if self.checkpoint_due => self.checkpoint(),
             Poll::Pending if self.subscriber.has_more() => return Poll::Pending,
             Poll::Pending if self.end_at <= now => return Poll::Ready(self.end()),
             Poll::Pending => return self.poll_timer(cx),
@@ -166,21 +171,21 @@ impl Stream {
     }
 
     /// What was read: first what is missing, then what is there.
-    fn give(&mut self, read: Read) -> Bytes {
+    fn encode(&mut self, read: Read) -> Bytes {
         let gap = read.gap.map(|gap| {
             self.outlet.metrics.gaps.with_label_values(&[gap.reason.as_str()]).inc();
-            (self.id_due, self.gap_told) = (true, true);
+            (self.checkpoint_due, self.gap_sent) = (true, true);
             control::gap(&gap)
         });
         let events = read.events.map(|events| {
-            self.id_due = false;
+            self.checkpoint_due = false;
             match events {
-                Events::Block(block) => {
-                    self.given(block.events, block.newest, block.publish_time_ms);
+                ReadEvents::Batch(block) => {
+                    self.record_delivered(block.events, block.newest, block.publish_time_ms);
                     block.bytes
                 }
-                Events::Large(event) => {
-                    let held = HeldEvent::new(&event, &self.outlet.slow);
+                ReadEvents::Large(event) => {
+                    let held = LargeEvent::new(&event, &self.outlet.large_events);
                     self.slice(&event, 0, held)
                 }
             }
@@ -192,27 +197,27 @@ impl Stream {
     }
 
     /// The next part of a large event. It is a copy, or it would pin all of it.
-    fn slice(&mut self, event: &Arc<Event>, from: usize, held: HeldEvent) -> Bytes {
-        let upto = event.frame.len().min(from + BLOCK_MAX_BYTES);
+    fn slice(&mut self, event: &Arc<Event>, from: usize, held: LargeEvent) -> Bytes {
+        let upto = event.frame.len().min(from + BATCH_MAX_BYTES);
         if upto < event.frame.len() {
             self.first = Some(Box::new(First::Sliced(held, upto)));
         } else {
-            self.given(1, event.id, event.publish_time_ms);
+            self.record_delivered(1, event.id, event.publish_time_ms);
         }
         Bytes::copy_from_slice(event.frame.get(from..upto).unwrap_or_default())
     }
 
     /// Events were given out whole.
-    fn given(&mut self, events: u64, newest: EventId, publish_time_ms: Option<u64>) {
-        self.told = newest;
+    fn record_delivered(&mut self, events: u64, newest: EventId, publish_time_ms: Option<u64>) {
+        self.last_sent_id = newest;
         let is_live = self.opened_at_head < newest;
-        self.outlet.given(1, events, publish_time_ms.filter(|_| is_live));
+        self.outlet.record_delivered(1, events, publish_time_ms.filter(|_| is_live));
     }
 
-    fn give_id(&mut self) -> Bytes {
-        self.told = self.subscriber.cursor();
-        self.id_due = false;
-        control::id(self.told)
+    fn checkpoint(&mut self) -> Bytes {
+        self.last_sent_id = self.subscriber.cursor();
+        self.checkpoint_due = false;
+        control::id(self.last_sent_id)
     }
 
     fn end(&mut self) -> Bytes {
@@ -220,15 +225,15 @@ impl Stream {
         self.outlet.metrics.streams_ended.with_label_values(&[self.end_reason.as_str()]).inc();
         let end = control::end(self.end_reason);
         // Not past a gap that was not told: then the cursor is what the reader brought.
-        if self.told != self.subscriber.cursor() && !self.id_due {
-            return [self.give_id(), end].concat().into();
+        if self.last_sent_id != self.subscriber.cursor() && !self.checkpoint_due {
+            return [self.checkpoint(), end].concat().into();
         }
         end
     }
 
     /// When the gateway shuts down, each stream ends at a random time of its own, so that their
     /// readers do not all come to the other replicas at once.
-    fn heed_drain(&mut self) {
+    fn check_drain(&mut self) {
         if self.end_reason == End::Draining {
             return;
         }
@@ -242,7 +247,7 @@ impl Stream {
 
     /// What the reader is to be told of its token. The stream ends with it, whatever it had to
     /// give still.
-    fn heed_expiry(&mut self, cx: &Context<'_>, now: Instant) -> Option<Bytes> {
+    fn poll_expiry(&mut self, cx: &Context<'_>, now: Instant) -> Option<Bytes> {
         let expiry = self.expiry.as_mut()?;
         expiry.wake(cx.waker());
         if let Some(left) = expiry.news(now).filter(|left| !left.is_zero()) {
@@ -262,14 +267,14 @@ impl Stream {
             let due = self.due();
             // One timer for all of it, and it is not moved for every event: only when it fires too
             // early, or would fire too late. Who writes itself has none, and is driven when due.
-            if let Way::Body { timer, .. } = &mut self.way {
+            if let Driver::Body { timer, .. } = &mut self.driver {
                 if due < timer.deadline() {
                     timer.as_mut().reset(due);
                 }
                 ready!(timer.as_mut().poll(cx));
             }
             let now = Instant::now();
-            if let Some(block) = self.heed_expiry(cx, now) {
+            if let Some(block) = self.poll_expiry(cx, now) {
                 return Poll::Ready(block);
             }
             if self.end_at <= now {
@@ -277,13 +282,13 @@ impl Stream {
             }
             if self.written_at + self.outlet.keep_alive <= now {
                 self.written_at = now;
-                let all_told = self.told == self.subscriber.cursor();
-                return Poll::Ready(if all_told { control::KEEP_ALIVE } else { self.give_id() });
+                let all_told = self.last_sent_id == self.subscriber.cursor();
+                return Poll::Ready(if all_told { control::KEEP_ALIVE } else { self.checkpoint() });
             }
             let due = self.due();
-            match &mut self.way {
-                Way::Body { timer, .. } => timer.as_mut().reset(due),
-                Way::Lean(_) => return Poll::Pending,
+            match &mut self.driver {
+                Driver::Body { timer, .. } => timer.as_mut().reset(due),
+                Driver::Direct(_) => return Poll::Pending,
             }
         }
     }
@@ -292,9 +297,9 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if !self.ended {
-            let stalled = match &self.way {
-                Way::Body { watch, .. } => watch.was_stalled(),
-                Way::Lean(socket) => socket.is_stalled(),
+            let stalled = match &self.driver {
+                Driver::Body { watch, .. } => watch.was_stalled(),
+                Driver::Direct(socket) => socket.is_stalled(),
             };
             let reason = if stalled { "stalled" } else { "client" };
             self.outlet.metrics.streams_ended.with_label_values(&[reason]).inc();

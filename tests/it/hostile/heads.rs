@@ -1,5 +1,5 @@
 //! Heads that no decoder may see, and heads that never end: over the gateway's own HTTP/1, over
-//! actix' (`--lean-streams off`), and over TLS.
+//! actix' (`--direct-streams off`), and over TLS.
 
 use std::{
     io::{Read, Write},
@@ -38,8 +38,8 @@ impl Way {
         let on_tls = with(&["--tls-cert", cert, "--tls-key", key]);
         let client = certificate.client(&["http/1.1"]);
         vec![
-            Self { name: "plain", victim: with(&["--lean-streams", "on"]), tls: None },
-            Self { name: "actix", victim: with(&["--lean-streams", "off"]), tls: None },
+            Self { name: "plain", victim: with(&["--direct-streams", "on"]), tls: None },
+            Self { name: "actix", victim: with(&["--direct-streams", "off"]), tls: None },
             Self { name: "TLS", victim: on_tls, tls: Some((certificate, client)) },
         ]
     }
@@ -184,7 +184,7 @@ fn heads_behind_a_request_give_back_what_they_take() {
         // It is whole, and waits until the stream has ended.
         &|bytes| format!("{stream}{}\r\nHost: a\r\n\r\n", part(bytes)),
     ];
-    for way in Way::all(&["--head-time", "1 s"]) {
+    for way in Way::all(&["--header-timeout", "1 s"]) {
         // As many handshakes take long.
         let some = if way.tls.is_some() { &behind[1..2] } else { &behind[..] };
         for (n, bytes) in some.iter().enumerate() {
@@ -214,15 +214,17 @@ fn heads_behind_a_request_give_back_what_they_take() {
 /// The last part of a head, or of an empty line, comes never: byte by byte, behind a request.
 #[test]
 fn a_head_behind_a_request_has_a_time() {
-    for way in Way::all(&["--head-time", "500 ms"]) {
+    for way in Way::all(&["--header-timeout", "500 ms"]) {
         for rest in ["\r", "\r\n\r", "G", "GET /healthz HTTP/1.1\r\nHost: a\r\n"] {
-            let met = way.victim.limit_met("head-time");
+            let met = way.victim.limit_met("header-timeout");
             let mut socket = way.connect();
             socket.write_all(format!("{HEALTHZ}{rest}").as_bytes()).unwrap();
             let text = read_on(&mut *socket);
             assert!(text.starts_with("HTTP/1.1 200"), "{}: {rest:?}: {text}", way.name);
             assert!(text.ends_with(CLOSED), "{}: {rest:?}: {text}", way.name);
-            eventually("it is counted", || (met < way.victim.limit_met("head-time")).then_some(()));
+            eventually("it is counted", || {
+                (met < way.victim.limit_met("header-timeout")).then_some(())
+            });
         }
         // Empty lines are skipped, and are no head: the connection stays.
         let mut socket = way.connect();

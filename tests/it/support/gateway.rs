@@ -40,8 +40,8 @@ impl Gateway {
     fn start(mode: Mode, flags: &[(&'static str, &str)]) -> Self {
         let mut texts = Texts::new();
         texts.insert("listen", vec!["127.0.0.1:0".to_owned()]);
-        texts.insert("drain", vec!["0 s".to_owned()]);
-        texts.insert("lean-streams", vec![super::lean_streams()]);
+        texts.insert("drain-timeout", vec!["0 s".to_owned()]);
+        texts.insert("direct-streams", vec![super::direct_streams()]);
         for (flag, text) in flags {
             if ["topic", "push-audience", "push-service-account", "read-audience", "cors-origin"]
                 .contains(flag)

@@ -136,7 +136,7 @@ impl Run {
             }
             while 1.0 <= stalls {
                 stalls -= 1.0;
-                self.readers.stall(&mut self.random, soak.stall_s, &self.poll)?;
+                self.readers.write_timeout(&mut self.random, soak.stall_s, &self.poll)?;
             }
             self.pushes.plan(&mut self.random, now_ns());
             self.turn()?;

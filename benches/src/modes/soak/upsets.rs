@@ -38,7 +38,7 @@ impl Readers {
     }
 
     /// A reader takes nothing for a time, shorter or longer than the server's patience.
-    pub fn stall(&mut self, random: &mut Random, stall_s: f64, poll: &Poll) -> Result<()> {
+    pub fn write_timeout(&mut self, random: &mut Random, stall_s: f64, poll: &Poll) -> Result<()> {
         let number = random.below(self.all.len());
         let long = random.below(2) == 1;
         let times = if long { random.between(1.2, 3.0) } else { random.between(0.05, 0.8) };
