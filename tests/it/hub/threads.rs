@@ -15,7 +15,7 @@ use stream_events::{
 };
 
 use crate::{
-    hub::{T0, found, hub, limits, poll, publish, read, topic, topics},
+    hub::store::{T0, found, hub, limits, poll, publish, read, topic, topics},
     support::PATIENCE,
 };
 

@@ -9,7 +9,7 @@ use stream_events::{
 };
 
 use crate::{
-    hub::{T0, hub, limits, poll, publish, topic},
+    hub::store::{T0, hub, limits, poll, publish, topic},
     support::seed,
 };
 

@@ -9,9 +9,9 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    reading,
-    sessions::{for_seconds, name_of, renew},
-    slow::narrow,
+    auth::reader,
+    outlet::tickets::{for_seconds, name_of, renew},
+    stream::slow_readers::narrow,
     support::{
         gateway::Gateway,
         http1::{self, EventSource},
@@ -116,14 +116,14 @@ impl Drop for Over<'_> {
 #[test]
 fn whoever_is_renewed_in_between_gets_each_event_once() {
     let keys = KeyServer::start();
-    let gateway = reading::gateway(
+    let gateway = reader::gateway(
         &keys,
         &[("workers", "1"), ("keep-alive", "10 min"), ("streams-per-subject", "0")],
     );
     let token = |seconds| for_seconds(seconds, "alice", &["orders"]);
     let first = token(600);
     let mut sources: Vec<_> =
-        (0..150).map(|_| reading::open(&gateway, "?topic=orders", &first)).collect();
+        (0..150).map(|_| reader::open(&gateway, "?topic=orders", &first)).collect();
     let names: Vec<_> = sources.iter().map(name_of).collect();
     for round in 1..=20 {
         let next = token(600 + round * 10);

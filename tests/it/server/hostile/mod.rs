@@ -276,14 +276,14 @@ fn reset_requests(victim: &Victim, after: Duration) -> h2::Error {
         client.initial_max_send_streams(100).max_concurrent_reset_streams(100_000);
         let (send, connection) = client.handshake::<_, ::bytes::Bytes>(socket).await.unwrap();
         let driver = tokio::spawn(connection);
-        let token = crate::support::jwks::sign(&crate::reading::claims(&["*"]));
+        let token = crate::support::jwks::sign(&crate::auth::reader::claims(&["*"]));
         let attack = async {
             for _ in 0..100_000 / (1 + after.as_millis() as usize * 20) {
                 let mut asked = Vec::new();
                 for _ in 0..100 {
                     let mut send = send.clone().ready().await?;
                     let request = http::Request::get("http://localhost/events")
-                        .header("authorization", crate::reading::bearer(&token));
+                        .header("authorization", crate::auth::reader::bearer(&token));
                     asked.push(send.send_request(request.body(()).unwrap(), true)?);
                 }
                 tokio::time::sleep(after).await;

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tokio::task::{JoinHandle, LocalSet};
 
 use crate::{
-    proxies::Chain,
+    net::proxies::Chain,
     support::{
         http2::Http2,
         nginx::Nginx,

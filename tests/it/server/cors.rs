@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    reading::{self, bearer, now},
+    auth::reader::{self, bearer, now},
     support::{
         gateway::Gateway,
         http1,
@@ -98,7 +98,7 @@ fn pages_of_other_sites_use_no_cookie() {
     let listed = ("cors-origin", "https://app.example.com");
     let cookie = ("read-cookie", "session");
     let (any, some) =
-        (reading::gateway(&keys, &[cookie]), reading::gateway(&keys, &[cookie, listed]));
+        (reader::gateway(&keys, &[cookie]), reader::gateway(&keys, &[cookie, listed]));
     let token = sign(&json!({ "sub": "alice", "exp": now() + 300, "topics": ["*"] }));
     let (in_cookie, in_header) = (format!("session={token}"), bearer(&token));
     let by_cookie = ("Cookie", &*in_cookie);

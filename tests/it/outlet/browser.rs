@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    reading,
+    auth::reader,
     support::{
         eventually,
         gateway::{Gateway, message},
@@ -310,9 +310,9 @@ fn a_page_that_is_not_listed_opens_no_stream_with_the_readers_cookie() {
     let (keys, page) = (KeyServer::start(), Gateway::dev(&[]));
     let origin = format!("http://{}", page.address);
     let cookie = ("read-cookie", "session");
-    let closed = reading::gateway(&keys, &[cookie]);
-    let listed = reading::gateway(&keys, &[cookie, ("cors-origin", &origin)]);
-    let token = sign(&reading::claims(&["*"]));
+    let closed = reader::gateway(&keys, &[cookie]);
+    let listed = reader::gateway(&keys, &[cookie, ("cors-origin", &origin)]);
+    let token = sign(&reader::claims(&["*"]));
     let browser = Browser::start();
     browser.open(&format!("{origin}/healthz"));
     browser.run(&format!(

@@ -2,7 +2,7 @@
 //! readers, whenever and in whatever order they find out.
 
 use crate::{
-    log_faults::{LOG, next_gap, publish, replica},
+    backplane::log_faults::{LOG, next_gap, publish, replica},
     support::{
         eventually,
         gateway::message,

@@ -194,7 +194,7 @@ fn a_thousand_streams_do_not_hold_up_the_exit() {
     let over_http2 = runtime.block_on(async {
         let mut connections = Vec::new();
         for _ in 0..10 {
-            connections.push(crate::http2::open_streams(address, 50).await);
+            connections.push(crate::net::http2::open_streams(address, 50).await);
         }
         connections
     });

@@ -1,4 +1,4 @@
-//! The limits that are met by what is no stream, or not yet one. (Those of streams: `sessions`.)
+//! The limits that are met by what is no stream, or not yet one. (Those of streams: `outlet::tickets`.)
 
 use std::{
     io::{Read as _, Write as _},

@@ -9,7 +9,7 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    reading,
+    auth::reader,
     support::{
         eventually,
         gateway::{Gateway, message},
@@ -152,7 +152,7 @@ fn requests(token: &str) -> Vec<String> {
 fn both_ways_give_the_same_bytes() {
     let keys = KeyServer::start();
     let url = keys.url();
-    let token = reading::bearer(&sign(&reading::claims(&["orders"])));
+    let token = reader::bearer(&sign(&reader::claims(&["orders"])));
     let gateways = ["on", "off"].map(|lean| {
         let gateway = Gateway::serve(&[
             ("push-auth", "none"),
@@ -284,16 +284,16 @@ fn a_reader_that_leaves_is_gone_at_once() {
 #[test]
 fn a_lean_stream_is_renewed_and_expires() {
     let keys = KeyServer::start();
-    let gateway = reading::gateway(&keys, &[("direct-streams", "on"), ("workers", "2")]);
+    let gateway = reader::gateway(&keys, &[("direct-streams", "on"), ("workers", "2")]);
     let token = |seconds: u64| {
-        sign(&json!({ "sub": "alice", "exp": reading::now() + seconds, "topics": ["*"] }))
+        sign(&json!({ "sub": "alice", "exp": reader::now() + seconds, "topics": ["*"] }))
     };
-    let mut source = reading::open(&gateway, "", &token(3));
+    let mut source = reader::open(&gateway, "", &token(3));
     let name: serde_json::Value =
         serde_json::from_str(&source.opened.as_ref().unwrap().data).unwrap();
     assert_eq!(source.next_raw().unwrap().event, "stream-auth", "its end is near");
     let path = format!("/renew?stream={}", name["stream"].as_str().unwrap());
-    let bearer = reading::bearer(&token(5));
+    let bearer = reader::bearer(&token(5));
     assert_eq!(gateway.post(&path, &[("Authorization", &bearer)], b"").status, 202);
     assert_eq!(source.next_raw().unwrap().event, "stream-auth", "it was put off");
     let start = Instant::now();

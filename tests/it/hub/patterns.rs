@@ -13,7 +13,7 @@ use std::{
 use stream_events::hub::{Start, TopicSet};
 use tokio::task::yield_now;
 
-use crate::hub::{T0, hub, limits, poll, publish};
+use crate::hub::store::{T0, hub, limits, poll, publish};
 
 #[derive(Default)]
 struct Woken(AtomicUsize);

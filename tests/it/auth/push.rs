@@ -209,7 +209,7 @@ fn without_keys_nobody_is_let_in_and_pubsub_keeps_the_message() {
 async fn a_remembered_token_expires_and_goes_with_its_key() {
     let server = KeyServer::with(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=0"));
     let times = KeyTimes { age_min: Duration::from_millis(20), ..KeyTimes::default() };
-    let keys = Keys::start(crate::keys::source(&server), times).unwrap();
+    let keys = Keys::start(crate::auth::jwks::source(&server), times).unwrap();
     let verifier = Verifier::new(keys.clone(), &[AUDIENCE.to_owned()], &[ACCOUNT.to_owned()]);
     let claims = claims();
     let token = format!("Bearer {}", sign(&claims));

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    reading::{bearer, gateway, now, open},
+    auth::reader::{bearer, gateway, now, open},
     support::{
         eventually,
         gateway::Gateway,

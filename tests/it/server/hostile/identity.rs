@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use serde_json::{Value, json};
 
 use crate::{
-    reading,
+    auth::reader,
     support::{
         eventually,
         http1::{self, EventSource},
@@ -144,7 +144,7 @@ fn reader_victim(keys: &KeyServer) -> Victim {
         "--read-jwks-url",
         &keys.url(),
     ]);
-    victim.reader = Some(reading::bearer(&sign(&reading::claims(&["*"]))));
+    victim.reader = Some(reader::bearer(&sign(&reader::claims(&["*"]))));
     eventually("ready", || {
         (http1::request(victim.address, "GET", "/readyz", &[], b"").status == 200).then_some(())
     });

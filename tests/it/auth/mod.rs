@@ -1,0 +1,5 @@
+//! Tests of `src/auth`: key sets, push tokens and reader tokens.
+
+mod jwks;
+mod push;
+pub mod reader;

@@ -1,0 +1,7 @@
+//! Tests of `src/backplane`: several replicas that share a log in Redis.
+
+mod chaos;
+mod log_changes;
+mod log_faults;
+mod log_settings;
+mod replicas;

@@ -1,0 +1,3 @@
+//! Tests of `src/cli`: the program and its subcommands.
+
+mod commands;

@@ -1,0 +1,4 @@
+//! Tests of the documentation: README, manifests and examples match the program.
+
+mod examples;
+mod readme;

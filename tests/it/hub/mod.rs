@@ -1,0 +1,7 @@
+//! Tests of `src/hub`: rings, cursors, gaps and groups, without a socket.
+
+mod fanout;
+mod model;
+mod patterns;
+mod store;
+mod threads;

@@ -1,0 +1,4 @@
+//! Tests of `src/inlet`: pushes.
+
+mod emulator;
+mod push;

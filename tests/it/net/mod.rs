@@ -1,0 +1,6 @@
+//! Tests of `src/net`: HTTP/1.1, HTTP/2, TLS and proxies in front.
+
+pub mod http2;
+mod pipelines;
+pub mod proxies;
+mod proxy_protocol;

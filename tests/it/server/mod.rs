@@ -1,0 +1,7 @@
+//! Tests of `src/server`: routes, health, limits, attacks and restarts.
+
+mod cors;
+mod health;
+mod hostile;
+mod limits;
+mod rolling;

@@ -1,0 +1,9 @@
+//! Tests of `src/stream`: replay, direct writes, broadcasts, slow readers and drain.
+
+mod broadcast;
+mod direct_writes;
+mod drain;
+mod followed_topics;
+mod reactor;
+mod resume;
+mod slow_readers;
