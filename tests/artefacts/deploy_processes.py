@@ -24,7 +24,8 @@ def not_checked(why):
 def binary():
     """The gateway that was built last."""
     named = os.environ.get("STREAM_EVENTS_BINARY")
-    built = [PROJECT / "target" / profile / "stream-events" for profile in ("debug", "release")]
+    profiles = ("debug", "release", "dist")
+    built = [PROJECT / "target" / profile / "stream-events" for profile in profiles]
     found = [Path(named)] if named else [path for path in built if path.exists()]
     if not found:
         not_checked("a running gateway, since none was built (cargo build)")

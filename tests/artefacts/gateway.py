@@ -17,7 +17,7 @@ import urllib.request
 
 from manifests import ROOT
 
-BUILT = [ROOT / "target" / profile / "stream-events" for profile in ("debug", "release")]
+BUILT = [ROOT / "target" / profile / "stream-events" for profile in ("debug", "release", "dist")]
 # The newest that was built here.
 BINARY = max((path for path in BUILT if path.exists()), key=lambda path: path.stat().st_mtime,
              default=None)

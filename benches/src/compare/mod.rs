@@ -53,7 +53,7 @@ pub struct Arguments {
     #[arg(long)]
     list: bool,
     /// Where the binaries are.
-    #[arg(long, default_value = "target/release", hide = true)]
+    #[arg(long, default_value = "target/dist", hide = true)]
     binaries: PathBuf,
     #[arg(long, default_value = "target/bench/runs.jsonl", hide = true)]
     runs: PathBuf,
