@@ -13,8 +13,8 @@ fn value<'a>(text: &'a str, key: &str, ends: &[char]) -> Option<&'a str> {
     rest.split(ends).next()
 }
 
-/// The minimum supported version is the one that builds and tests every commit: a lower one would be
-/// a promise that no test keeps.
+/// The minimum supported version is the one that builds and tests every commit. A lower one would
+/// be a promise that no test keeps.
 #[test]
 fn every_file_names_the_same_version_of_rust() {
     let pinned = read("rust-toolchain.toml");
