@@ -31,6 +31,7 @@ const CHECKED: &[&str] = &[
 const NAMES_THEM: &[&str] = &["tests/it/tidy/words.rs", "CONTRIBUTING.md"];
 
 /// A word that is not used any more.
+#[derive(Clone, Copy)]
 struct Word {
     /// With `_` or a capital: an identifier as it stands. With `--`: a flag, and its variable in
     /// the environment. Else a word in any case, also as a part of `snake_case` and `CamelCase`;
