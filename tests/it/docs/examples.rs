@@ -1,4 +1,4 @@
-//! Each example runs, against a gateway whose streams end every second: so each has to resume.
+//! Runs each example against a gateway whose streams end every second, so that each has to resume.
 
 use std::{path::Path, process::Command};
 

@@ -1,4 +1,4 @@
-//! One version of Rust: the manifests, the pinned toolchain, the image and clippy name the same.
+//! Version of Rust: the manifests, the pinned toolchain, the image and clippy name the same.
 
 use std::{fs, path::Path};
 

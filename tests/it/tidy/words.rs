@@ -1,4 +1,4 @@
-//! Words that no file uses any more, each with the word to use instead.
+//! Words that no file uses any more, each with its replacement; and how doc comments begin.
 
 use std::path::Path;
 
@@ -27,14 +27,14 @@ const CHECKED: &[&str] = &[
     "tests",
 ];
 
-/// This list names the words itself, and CONTRIBUTING.md shows what not to write.
+/// Files that may have the words: the list itself, and examples of what not to write.
 const NAMES_THEM: &[&str] = &["tests/it/tidy/words.rs", "CONTRIBUTING.md"];
 
 /// A word that is not used any more.
 #[derive(Clone, Copy)]
 struct Word {
-    /// With `_` or a capital: an identifier as it stands. With `--`: a flag, and its variable in
-    /// the environment. Else a word in any case, also as a part of `snake_case` and `CamelCase`;
+    /// Pattern. With `_` or a capital: an identifier as it stands. With `--`: a flag, and its
+    /// variable in the environment. Else a word in any case, also as a part of `snake_case` and `CamelCase`;
     /// several words are a phrase, and `*` at the end stands for any letters.
     old: &'static str,
     /// The words that say it instead.
@@ -196,7 +196,7 @@ fn is_identifier(old: &str) -> bool {
     old.contains('_') || old.contains(char::is_uppercase)
 }
 
-/// True if `text` has `old` with none of `inside` on either side.
+/// Returns true if `text` has `old` with none of `inside` on either side.
 fn has_whole(text: &str, old: &str, inside: fn(char) -> bool) -> bool {
     text.match_indices(old).any(|(at, _)| {
         let before = text[..at].chars().next_back();
@@ -205,7 +205,7 @@ fn has_whole(text: &str, old: &str, inside: fn(char) -> bool) -> bool {
     })
 }
 
-/// True if the words `line`, which `next` follows, contain the phrase and begin it on this line.
+/// Returns true if the words `line`, which `next` follows, contain the phrase and begin it on this line.
 fn has_phrase(line: &[String], next: &[String], phrase: &[&str]) -> bool {
     let all: Vec<_> = line.iter().chain(next).collect();
     let is = |word: &str, old: &str| match old.strip_suffix('*') {
@@ -284,6 +284,38 @@ fn every_error_type_ends_in_error() {
             if let Some(name) = name.filter(|name| !name.ends_with("Error")) {
                 problems.push(format!("{file}: {name} is an error type: end its name in `Error`"));
             }
+        }
+    }
+    assert_none(&problems);
+}
+
+/// Folders whose doc comments are checked.
+const DOC_COMMENTS_OF: &[&str] = &["tests/it/docs", "tests/it/tidy"];
+
+/// Words that begin no doc comment: it begins with a noun or a verb.
+const NEVER_FIRST: &[&str] = &[
+    "after", "all", "and", "as", "at", "before", "between", "but", "by", "each", "for", "from",
+    "how", "if", "in", "it", "its", "like", "not", "of", "on", "one", "since", "so", "such",
+    "than", "that", "their", "them", "then", "there", "these", "they", "this", "those", "to",
+    "until", "what", "when", "where", "whether", "which", "while", "who", "whoever", "whom",
+    "whose", "why", "with", "without",
+];
+
+#[test]
+fn doc_comments_begin_with_a_noun_or_a_verb() {
+    let mut problems = Vec::new();
+    for (file, text) in DOC_COMMENTS_OF.iter().flat_map(|folder| sources(folder)) {
+        let mut in_comment = false;
+        for (at, line) in text.lines().enumerate() {
+            let line = line.trim_start();
+            let comment = line.strip_prefix("/// ").or_else(|| line.strip_prefix("//! "));
+            if let (false, Some(comment)) = (in_comment, comment) {
+                let first = comment.split(|c: char| !c.is_alphanumeric()).next().unwrap();
+                if NEVER_FIRST.contains(&first.to_lowercase().as_str()) {
+                    problems.push(format!("{file}:{}: begins with `{first}`", at + 1));
+                }
+            }
+            in_comment = line.starts_with("///") || line.starts_with("//!");
         }
     }
     assert_none(&problems);
