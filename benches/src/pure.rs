@@ -8,7 +8,8 @@ use stream_events::{
     inlet::envelope,
     model::{
         event::{Draft, EventId},
-        message::{Message, Topic},
+        message::Message,
+        topic::Topic,
     },
 };
 

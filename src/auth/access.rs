@@ -11,7 +11,7 @@ use crate::{
     clock,
     http::cors::Pages,
     hub::TopicSet,
-    model::message::Topic,
+    model::topic::Topic,
 };
 
 /// What a reader may see. A closed set: one variant for each way to decide it.

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::message::TopicPattern;
+use crate::model::topic::TopicPattern;
 
 /// What a token grants.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::{
         jwks::{Key, Keys, Lookup},
     },
     clock,
-    model::message::TopicPattern,
+    model::topic::TopicPattern,
 };
 
 /// Lets in readers with a token of the issuer.

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::{Arg, ArgAction, ArgMatches, Command, error::ErrorKind};
 use serde_json::{Map, json};
 
-use crate::{cli::block_on, clock, http::problem::error_chain, model::message::Topic};
+use crate::{cli::block_on, clock, http::problem::error_chain, model::topic::Topic};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -16,7 +16,7 @@ pub use crate::config::flag::Flag;
 pub use crate::config::flags::FLAGS;
 pub use crate::config::origin::{Origin, ParseOriginError};
 
-use crate::model::message::Topic;
+use crate::model::topic::Topic;
 
 /// The largest body of a push: 10 MB of data, which base64 makes a third longer, and its
 /// attributes.

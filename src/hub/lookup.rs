@@ -2,7 +2,7 @@
 
 use crate::{
     hub::{Hub, lock, store::rings::Rings},
-    model::{event::EventId, message::Topic},
+    model::{event::EventId, topic::Topic},
 };
 
 impl Hub {

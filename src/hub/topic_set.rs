@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::model::message::{Topic, TopicPattern};
+use crate::model::topic::{Topic, TopicPattern};
 
 /// Which topics a reader follows. Two that choose the same are equal.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::model::message::{Message, Topic};
+use crate::model::{message::Message, topic::Topic};
 
 /// Why a body is not a message.
 #[derive(Debug, PartialEq, Eq)]
@@ -169,7 +169,7 @@ pub fn topic_of(subscription: Option<&str>) -> Result<Topic, DecodeError> {
             "neither the path nor the body names a topic: push to /push/{topic}".into(),
         )
     })?;
-    Topic::of_resource(name).map_err(|err| DecodeError::NoTopic(err.to_string()))
+    Topic::from_resource_name(name).map_err(|err| DecodeError::NoTopic(err.to_string()))
 }
 
 /// An RFC 3339 time in Unix milliseconds. It is only for measuring, so a bad one is none.

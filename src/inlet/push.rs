@@ -34,7 +34,10 @@ use crate::{
         unwrapped,
     },
     limits::rate::RateLimit,
-    model::message::{Message, ParseTopicError, Topic},
+    model::{
+        message::Message,
+        topic::{ParseTopicError, Topic},
+    },
     telemetry::{metrics::Metrics, throttle::LogThrottle},
 };
 

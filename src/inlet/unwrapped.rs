@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::{
     inlet::envelope::{DecodeError, parse_time, topic_of},
-    model::message::{Message, Topic},
+    model::{message::Message, topic::Topic},
 };
 
 /// Pub/Sub's own headers, in a subscription with `--push-no-wrapper-write-metadata`.

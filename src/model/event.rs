@@ -1,4 +1,4 @@
-//! What leaves: an event, its id, and its bytes on the wire, encoded once for all readers.
+//! Events: id, order, and the bytes of the event stream, encoded once for all readers.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -8,47 +8,51 @@ use memchr::memchr2_iter;
 
 use crate::model::message::Message;
 
-/// The place of an event in the one order over all topics: `<unix ms>-<sequence>`.
+/// Id of an event, `<unix ms>-<sequence>`. Defines one order over the events of all topics.
 ///
-/// It has the shape of a [Redis stream's
-/// id](https://redis.io/docs/latest/develop/data-types/streams/#entry-ids) and is compared as a
-/// pair of integers. Ids that a process hands out by itself carry a random number of that process
-/// above the sequence's 32nd bit, so that an id names its history.
+/// The format is that of a [Redis stream's
+/// id](https://redis.io/docs/latest/develop/data-types/streams/#entry-ids), compared as a pair of
+/// integers. A process without Redis assigns ids that contain a random number of that process above
+/// the 32nd bit of the sequence. This number is the id's history: it tells which process (or which
+/// log) assigned the id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
-    /// Unix time in milliseconds; never goes back within a history.
+    /// Unix time in milliseconds. Never decreases within a history.
     pub time_ms: u64,
-    /// Orders the events of one millisecond.
+    /// Number that orders the events of one millisecond. Its upper bits are the history.
     pub sequence: u64,
 }
 
-/// Text that is not an event id.
+/// Error for text that is not an event id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an event id: expected <unix ms>-<sequence>, as in 1763690177349-5648324730880001")]
 pub struct ParseEventIdError;
 
-/// The random number of a process lies above this bit of the sequence. Redis' own sequences stay
-/// below it, so its ids have the history 0.
+/// Bit of the sequence at which the history begins. The sequences of Redis stay below it, so its
+/// ids have the history 0.
 const HISTORY_SHIFT: u32 = 32;
-/// A history has 21 bits: with the 32 of the counter, a sequence stays within the 53 bits that
-/// JavaScript's numbers hold exactly.
+/// Largest history: 21 bits. With the 32 bits of the counter, a sequence stays within the 53 bits
+/// that a JavaScript number represents exactly.
 pub const HISTORY_MAX: u64 = (1 << 21) - 1;
-/// Two `u64` and the dash. Those that this program hands out take at most 31.
+/// Length of the longest id in bytes: two `u64` and the dash. The ids that this program assigns
+/// have at most 31.
 const ID_LEN_MAX: usize = 41;
 
 impl EventId {
-    /// Below every id that is ever handed out.
+    /// Smallest id, less than every id that is assigned.
     pub const ZERO: Self = Self { time_ms: 0, sequence: 0 };
-    /// After all others.
+    /// Largest id.
     pub const MAX: Self = Self { time_ms: u64::MAX, sequence: u64::MAX };
 
-    /// The first id of the history `history`, which is cut to [`HISTORY_MAX`].
+    /// Returns the first id of `history` at `time_ms`. Bits of `history` above [`HISTORY_MAX`] are
+    /// ignored.
     pub fn start_of(history: u64, time_ms: u64) -> Self {
         Self { time_ms, sequence: (history & HISTORY_MAX) << HISTORY_SHIFT }
     }
 
-    /// Below every id that the history hands out from `time_ms` on, and above those before. It is
-    /// an id of that history itself, so that a reader can bring it back.
+    /// Returns an id less than every id that `history` assigns from `time_ms` on, and greater than
+    /// those that it assigned before. The id belongs to `history`, so that a reader can resume
+    /// from it.
     pub fn before(time_ms: u64, history: u64) -> Self {
         match time_ms.checked_sub(1) {
             Some(time_ms) => {
@@ -59,15 +63,16 @@ impl EventId {
         }
     }
 
-    /// Which process (or, with 0, which Redis) handed the id out.
+    /// Returns the random number of the process that assigned the id, or 0 for an id of Redis.
     pub fn history(self) -> u64 {
         self.sequence >> HISTORY_SHIFT
     }
 
-    /// The id after `self` when the wall clock says `now_ms`, even if the clock went back.
+    /// Returns the id to assign after `self` at the time `now_ms`. It is greater than `self` even
+    /// if the clock went back.
     pub fn next(self, now_ms: u64) -> Self {
-        // The counter goes on over milliseconds, so a busy gateway fills it in some days. It may
-        // never run into the bits of the history: it begins anew in the next millisecond.
+        // The counter is not reset each millisecond, so a busy gateway fills it in some days. It
+        // must not overflow into the bits of the history: it restarts in the next millisecond.
         let counter_full = self.sequence & u64::from(u32::MAX) == u64::from(u32::MAX);
         if counter_full {
             return Self::start_of(self.history(), now_ms.max(self.time_ms + 1));
@@ -102,45 +107,47 @@ impl FromStr for EventId {
     }
 }
 
-/// One event as every reader gets it.
+/// Event as every reader receives it.
 #[derive(Debug)]
 pub struct Event {
-    /// Its place in the order over all topics.
+    /// Id of the event, which defines the order over all topics.
     pub id: EventId,
-    /// The whole block, from `id:` to the empty line.
+    /// Block of the event stream, from the `id:` line to the empty line.
     pub frame: Bytes,
-    /// When Pub/Sub took the message, Unix milliseconds.
+    /// Time at which Pub/Sub received the message, in Unix milliseconds.
     pub publish_time_ms: Option<u64>,
 }
 
-/// What an event costs beside its frame: its own fields, its reference counts and its places in
-/// its topic's ring and in the timeline.
+/// Memory of an event beside its frame, in bytes: its fields, its reference counts and its entries
+/// in its topic's ring and in the timeline.
 const EVENT_OVERHEAD_BYTES: usize = 200;
 
 impl Event {
-    /// The memory it is charged for.
+    /// Returns the memory that counts against the limits of the rings, in bytes.
     pub fn size(&self) -> usize {
         self.frame.len() + EVENT_OVERHEAD_BYTES
     }
 }
 
-/// An event that has no id yet: all the work that can be done outside the critical section in which
-/// ids are handed out.
+/// Event without an id. Holds the result of all work that can be done outside the critical section
+/// in which ids are assigned.
 #[derive(Debug)]
 pub struct Draft {
-    /// [`HEADROOM`] bytes that the id's line is written into, then the rest of the block.
+    /// [`HEADROOM`] bytes for the `id:` line, then the rest of the block.
     buffer: BytesMut,
     publish_time_ms: Option<u64>,
 }
 
+/// Begins the `id:` line.
 const ID_FIELD: &[u8] = b"id: ";
+/// Length of the longest `id:` line, in bytes.
 const HEADROOM: usize = ID_FIELD.len() + ID_LEN_MAX + 1;
 
 impl Draft {
     /// Encodes a message as a block of an event stream
     /// (<https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>):
-    /// an `event:` line when the message names a type, a `data:` line for each line of its data.
-    /// Data that is not UTF-8 cannot be in a stream, and goes out as base64.
+    /// an `event:` line if the message names a valid type, and a `data:` line for each line of its
+    /// data. Data that is not UTF-8 is encoded in base64, since a stream can contain only UTF-8.
     pub fn new(message: &Message) -> Self {
         let event_type = message.attributes.get("event").filter(|name| is_event_type(name));
         let encoded;
@@ -151,7 +158,7 @@ impl Draft {
             &encoded
         };
         let type_len = event_type.map_or(0, |name| name.len() + "event: \n".len());
-        // Exactly what it takes, or the buffer would double and the ring hold what nobody counts.
+        // The exact capacity: a buffer that doubles would hold memory that `size` does not count.
         let line_ends = line_ends(text).count();
         let text_len = text.len() + "data: \n".len() * (line_ends + 1) + 1;
         let mut buffer = BytesMut::with_capacity(HEADROOM + type_len + text_len);
@@ -166,16 +173,17 @@ impl Draft {
         Self { buffer, publish_time_ms: message.publish_time_ms }
     }
 
-    /// Gives it its id. The cost does not depend on the size of the data.
+    /// Writes the `id:` line and returns the event. The cost does not depend on the size of the
+    /// data.
     pub fn seal(mut self, id: EventId) -> Arc<Event> {
-        // As `EventId` displays itself, which takes the formatting machinery many times as long.
+        // Same text as `EventId`'s `Display`, many times as fast as `core::fmt`.
         let (mut time_ms, mut sequence) = (itoa::Buffer::new(), itoa::Buffer::new());
         let (time_ms, sequence) = (time_ms.format(id.time_ms), sequence.format(id.sequence));
         let line = [ID_FIELD, time_ms.as_bytes(), b"-", sequence.as_bytes(), b"\n"];
         let start = HEADROOM.saturating_sub(line.iter().map(|part| part.len()).sum());
-        let mut place = self.buffer.get_mut(start..).unwrap_or_default();
+        let mut id_line = self.buffer.get_mut(start..).unwrap_or_default();
         for part in line {
-            place.put_slice(part);
+            id_line.put_slice(part);
         }
         let mut frame = self.buffer.freeze();
         frame.advance(start);
@@ -183,7 +191,8 @@ impl Draft {
     }
 }
 
-/// Where each line of `text` ends and how long its end is: CR, LF and CRLF are one end each.
+/// Returns the position and the length of each line end in `text`. CR, LF and CRLF are one line
+/// end each.
 fn line_ends(text: &str) -> impl Iterator<Item = (usize, usize)> {
     let bytes = text.as_bytes();
     memchr2_iter(b'\r', b'\n', bytes).filter_map(move |at| {
@@ -196,8 +205,8 @@ fn line_ends(text: &str) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// One `data:` line for each line of `text`: a bare CR that went out as it is would end the line
-/// for the reader's parser and let the data forge fields (CWE-93).
+/// Writes one `data:` line for each line of `text`. A bare CR is a line end for the reader's
+/// parser: written unchanged, it would let the data forge fields (CWE-93).
 fn write_data(buffer: &mut BytesMut, text: &str) {
     let mut from = 0;
     for (end, len) in line_ends(text).chain([(text.len(), 0)]) {
@@ -208,9 +217,9 @@ fn write_data(buffer: &mut BytesMut, text: &str) {
     }
 }
 
-/// Whether an application's name may be an event's type. Not those that a reader takes for the
-/// gateway's own (`stream-…`) or for `EventSource`'s (`open`, `error`), and nothing that would end
-/// the line and forge other fields (CWE-93).
+/// Returns true if an application may use `name` as the type of an event. Rejects the types of the
+/// gateway's own events (`stream-…`), those of `EventSource` (`open`, `error`), and names that
+/// would end the line and forge other fields (CWE-93).
 fn is_event_type(name: &str) -> bool {
     !name.is_empty()
         && name != "open"
@@ -241,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_blocks() {
+    fn messages_are_encoded_as_blocks() {
         assert_eq!(frame(b"{\"id\":1}", None), "id: 17-4\ndata: {\"id\":1}\n\n");
         assert_eq!(frame(b"", None), "id: 17-4\ndata: \n\n");
         assert_eq!(
@@ -254,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_that_would_forge_something_is_left_out() {
+    fn invalid_event_types_are_omitted() {
         for name in ["", "open", "error", "stream-end", "a\nid: 9", "a\rb", "a\0b"] {
             assert_eq!(frame(b"x", Some(name)), "id: 17-4\ndata: x\n\n", "{name:?}");
         }
@@ -262,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_grow_when_the_clock_goes_back_or_the_counter_is_full() {
+    fn ids_increase_when_the_clock_goes_back_or_the_counter_is_full() {
         let first = EventId::start_of(7, 1_000);
         let second = first.next(900);
         assert!(first < second && second < second.next(2_000));
@@ -272,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_read_back_and_nothing_else_is_read() {
+    fn only_displayed_ids_are_parsed() {
         let id = EventId { time_ms: 1_763_690_177_349, sequence: 5_648_324_730_880_001 };
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!(id.to_string().len() <= 31);
@@ -285,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_millisecond_before_is_below_and_after() {
+    fn before_separates_two_milliseconds() {
         let cursor = EventId::before(10, 7);
         assert!(cursor < EventId::start_of(7, 10));
         assert!(EventId::start_of(7, 9).next(9) < cursor);

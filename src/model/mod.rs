@@ -1,4 +1,5 @@
-//! What the gateway handles: messages, topics and events. Plain data: no clock, lock or I/O.
+//! Plain data types: messages, topics and events. No clock, lock or I/O.
 
 pub mod event;
 pub mod message;
+pub mod topic;

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     hub::{Gap, GapReason},
-    model::{event::EventId, message::Topic},
+    model::{event::EventId, topic::Topic},
 };
 
 /// Why a stream ends.

@@ -32,7 +32,7 @@ use crate::{
         budget::{Budget, Claim},
         rate::RateLimit,
     },
-    model::{event::EventId, message::Topic},
+    model::{event::EventId, topic::Topic},
     outlet::tickets::Leases,
     stream::limits::StreamLimits,
     telemetry::metrics::Metrics,

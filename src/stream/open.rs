@@ -22,7 +22,7 @@ use crate::{
     backplane::UnavailableError,
     hub::{LimitReached, Shard, Start, Subscriber, TopicSet},
     limits::budget::Claim,
-    model::{event::EventId, message::Topic},
+    model::{event::EventId, topic::Topic},
     net::reaper::WatchGuard,
     stream::{
         Outlet,

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::{
     hub::Start,
-    model::{event::EventId, message::Topic},
+    model::{event::EventId, topic::Topic},
 };
 
 /// What is asked for.

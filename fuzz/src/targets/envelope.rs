@@ -15,7 +15,7 @@ use stream_events::{
         envelope::{self, DecodeError, PoisonReason},
         unwrapped,
     },
-    model::message::{Message, Topic},
+    model::{message::Message, topic::Topic},
 };
 
 /// See the module.

@@ -6,7 +6,7 @@ use stream_events::{
     config::Origin,
     model::{
         event::{EventId, HISTORY_MAX},
-        message::{Topic, TopicPattern},
+        topic::{Topic, TopicPattern},
     },
 };
 
@@ -75,7 +75,7 @@ fn topic(text: &str) -> Option<Topic> {
     let topic = text.parse::<Topic>().ok();
     assert_eq!(topic.as_ref().map(Topic::as_str), Some(text).filter(|text| is_topic(text)));
     let last = text.rsplit('/').next().filter(|last| is_topic(last));
-    assert_eq!(Topic::of_resource(text).ok().as_ref().map(Topic::as_str), last);
+    assert_eq!(Topic::from_resource_name(text).ok().as_ref().map(Topic::as_str), last);
     let topic = topic?;
     for prefix in topic.prefixes() {
         assert!(text.starts_with(prefix) && prefix.ends_with('.'), "{prefix:?} of {text:?}");

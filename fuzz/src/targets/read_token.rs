@@ -17,7 +17,7 @@ use stream_events::{
     clock,
     config::Mode,
     http::cors::Pages,
-    model::message::TopicPattern,
+    model::topic::TopicPattern,
 };
 use tokio::runtime::{Builder, Runtime};
 

@@ -16,7 +16,7 @@ use crate::{
         topic_set::TopicSet,
     },
     limits::budget::Budget,
-    model::message::Topic,
+    model::topic::Topic,
 };
 
 /// All groups of one worker. [`TopicSet::bytes`] is an estimate of what one of them takes here.

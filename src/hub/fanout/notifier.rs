@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{hub::lock, model::message::Topic};
+use crate::{hub::lock, model::topic::Topic};
 
 /// The bell of one worker.
 #[derive(Debug, Default)]

@@ -16,7 +16,7 @@ use crate::{
     },
     model::{
         event::{Event, EventId},
-        message::Topic,
+        topic::Topic,
     },
 };
 

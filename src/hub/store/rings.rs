@@ -17,7 +17,7 @@ use crate::{
     },
     model::{
         event::{Draft, Event, EventId},
-        message::Topic,
+        topic::Topic,
     },
 };
 

@@ -2,7 +2,7 @@
 
 use crate::{
     hub::store::{dedup::DedupWindow, ring::Ring},
-    model::{event::EventId, message::Topic},
+    model::{event::EventId, topic::Topic},
 };
 
 /// One topic's ring, the ids of its messages, and when it last lost an event.

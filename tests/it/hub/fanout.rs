@@ -8,7 +8,7 @@ use std::{
 
 use stream_events::{
     hub::{Broadcast, Limits, Position, Reader, RingLimits, Start, TopicSet},
-    model::message::Topic,
+    model::topic::Topic,
 };
 use tokio::task::{LocalSet, spawn_local, yield_now};
 

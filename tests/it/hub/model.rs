@@ -5,7 +5,7 @@ use std::rc::Rc;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use stream_events::{
     hub::{DedupLimits, Gap, Hub, Limits, RingLimits, Shard, Start, Subscriber, TopicSet},
-    model::{event::EventId, message::TopicPattern},
+    model::{event::EventId, topic::TopicPattern},
 };
 
 use crate::{

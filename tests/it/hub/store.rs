@@ -14,7 +14,8 @@ use stream_events::{
     },
     model::{
         event::{Draft, EventId},
-        message::{Message, Topic},
+        message::Message,
+        topic::Topic,
     },
 };
 
