@@ -1,18 +1,20 @@
-//! Memory that many may take from, up to a limit that they share.
+//! Budget of bytes that several holders share.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// So many bytes for all together.
+/// Limit on the bytes of all its claims together.
 #[derive(Debug)]
 pub struct Budget {
+    /// Bytes of all claims.
     bytes: AtomicUsize,
+    /// Largest value of `bytes`.
     max: usize,
 }
 
-/// A part of a budget, which is given back when it is dropped.
+/// Part of a [`Budget`]. Dropping the claim returns its bytes.
 #[derive(Debug)]
 pub struct Claim {
     budget: Arc<Budget>,
@@ -20,25 +22,26 @@ pub struct Claim {
 }
 
 impl Budget {
-    /// Nothing of it is taken yet.
+    /// Creates a budget of `max` bytes without claims.
     pub fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { bytes: AtomicUsize::new(0), max })
     }
 
-    /// How many bytes are taken.
+    /// Returns the number of bytes of all claims.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// A claim of nothing, which can grow.
+    /// Creates an empty claim.
     pub fn claim(self: &Arc<Self>) -> Claim {
         Claim { budget: Arc::clone(self), bytes: 0 }
     }
 }
 
 impl Claim {
-    /// Takes more. Returns whether there was as much. If not, nothing was taken, and who asks for
-    /// less at the same time may still get it.
+    /// Adds `by` bytes to the claim. Returns false, and adds nothing, if that would exceed the
+    /// budget. A concurrent call for fewer bytes can still succeed.
+    #[must_use]
     pub fn grow(&mut self, by: usize) -> bool {
         let fits = |taken: usize| taken.checked_add(by).filter(|taken| *taken <= self.budget.max);
         let taken = self.budget.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
@@ -46,12 +49,12 @@ impl Claim {
         taken.is_ok()
     }
 
-    /// How many bytes it has taken.
+    /// Returns the number of bytes of this claim.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Gives back what it has taken.
+    /// Returns all bytes of this claim to the budget.
     pub fn release(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         self.budget.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -69,13 +72,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_gets_nothing_takes_nothing() {
+    fn a_refused_claim_takes_nothing() {
         let budget = Budget::new(10);
         let (mut one, mut other) = (budget.claim(), budget.claim());
         assert!(one.grow(8) && !other.grow(3));
         assert_eq!((budget.bytes(), other.bytes()), (8, 0));
         assert!(other.grow(2) && other.grow(0) && one.grow(0));
-        assert!(!one.grow(usize::MAX), "and nothing overflows");
+        assert!(!one.grow(usize::MAX), "the sum does not overflow");
         drop(one);
         assert_eq!(budget.bytes(), 2);
     }

@@ -1,4 +1,4 @@
-//! How many of something each one has at once.
+//! Limit on concurrent uses by key.
 
 use std::{
     collections::HashMap,
@@ -6,53 +6,55 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// How many there are of each.
+/// Limit on the number of [`Permit`]s that one key holds at a time.
 #[derive(Debug)]
 pub struct ConcurrencyLimit<K> {
-    /// 0 for no limit.
+    /// Largest number of permits of one key; 0: no limit.
     max: usize,
+    /// Number of permits by key. Keys without permits are removed.
     by_key: Mutex<HashMap<K, usize>>,
 }
 
-/// Counts until it is dropped.
+/// Permission for one use. Dropping the permit ends the use.
 #[derive(Debug)]
 pub struct Permit<K: Hash + Eq> {
-    counts: Arc<ConcurrencyLimit<K>>,
+    limit: Arc<ConcurrencyLimit<K>>,
     key: K,
 }
 
-/// There are as many as there may be.
+/// Error for a key that holds the largest number of permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LimitReachedError;
+pub struct ConcurrencyLimitError;
 
 impl<K: Hash + Eq + Clone> ConcurrencyLimit<K> {
-    /// At most so many of each, or any number if that is 0.
+    /// Creates a limit of `max` permits for each key; 0: no limit.
     pub fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { max, by_key: Mutex::default() })
     }
 
-    /// One more. Nobody is none.
+    /// Takes a permit for `key`. Returns `None` when nothing is counted: without a key, or without
+    /// a limit.
     ///
     /// # Errors
-    /// When it is one too many.
+    /// Fails when `key` holds the largest number of permits.
     pub fn try_acquire(
         self: &Arc<Self>,
         key: Option<K>,
-    ) -> Result<Option<Permit<K>>, LimitReachedError> {
+    ) -> Result<Option<Permit<K>>, ConcurrencyLimitError> {
         let Some(key) = key.filter(|_| 0 < self.max) else { return Ok(None) };
         let mut by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
         let count = by_key.entry(key.clone()).or_default();
         if self.max <= *count {
-            return Err(LimitReachedError);
+            return Err(ConcurrencyLimitError);
         }
         *count += 1;
-        Ok(Some(Permit { counts: Arc::clone(self), key }))
+        Ok(Some(Permit { limit: Arc::clone(self), key }))
     }
 }
 
 impl<K: Hash + Eq> Drop for Permit<K> {
     fn drop(&mut self) {
-        let mut by_key = self.counts.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_key = self.limit.by_key.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = by_key.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
@@ -67,16 +69,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_ended_counts_no_more() {
-        let counts = ConcurrencyLimit::new(2);
-        let one = counts.try_acquire(Some("a")).unwrap();
-        let _two = counts.try_acquire(Some("a")).unwrap();
-        assert_eq!(counts.try_acquire(Some("a")).unwrap_err(), LimitReachedError);
-        assert!(counts.try_acquire(Some("b")).unwrap().is_some());
-        assert!(counts.try_acquire(None).unwrap().is_none());
-        drop(one);
-        assert!(counts.try_acquire(Some("a")).is_ok());
-        assert_eq!(counts.by_key.lock().unwrap().len(), 1, "nobody who has none is remembered");
+    fn dropped_permits_are_not_counted() {
+        let limit = ConcurrencyLimit::new(2);
+        let first = limit.try_acquire(Some("a")).unwrap();
+        let _second = limit.try_acquire(Some("a")).unwrap();
+        assert_eq!(limit.try_acquire(Some("a")).unwrap_err(), ConcurrencyLimitError);
+        assert!(limit.try_acquire(Some("b")).unwrap().is_some());
+        assert!(limit.try_acquire(None).unwrap().is_none());
+        drop(first);
+        assert!(limit.try_acquire(Some("a")).is_ok());
+        assert_eq!(limit.by_key.lock().unwrap().len(), 1, "keys without permits are removed");
         assert!(ConcurrencyLimit::new(0).try_acquire(Some("a")).unwrap().is_none(), "no limit");
     }
 }

@@ -1,4 +1,4 @@
-//! Limits that many share: bytes, permits by key, and requests per second by key.
+//! Shared limits: a budget of bytes, permits by key, and requests per second by key.
 
 pub mod budget;
 pub mod concurrency;
