@@ -1,14 +1,14 @@
-//! The one place that reads the wall clock. Everything else takes the time as an argument.
+//! Wall clock. Only this module reads it; all other code receives the time as an argument.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The time, for what writes it out.
-#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+/// Returns the current time.
+#[expect(clippy::disallowed_methods, reason = "only this module reads the wall clock")]
 pub fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// Unix time in milliseconds. A clock set before 1970 reads as 0.
+/// Returns the Unix time in milliseconds, or 0 if the clock is set before 1970.
 pub fn now_ms() -> u64 {
     now()
         .duration_since(UNIX_EPOCH)

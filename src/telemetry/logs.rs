@@ -1,4 +1,4 @@
-//! How the log looks: for people, or for Cloud Logging.
+//! Log on standard error: plain text, or JSON for Cloud Logging.
 
 use std::{
     fmt,
@@ -18,19 +18,22 @@ use tracing_subscriber::{
 
 use crate::{clock, config::LogFormat};
 
-/// What anyone can cause by leaving, or by sending what is no HTTP, is not worth a line each.
+/// Default filters for libraries that log one line for each client that disconnects, or that sends
+/// bytes that are not HTTP. Any client could fill the log with these lines.
 const QUIET: [&str; 2] = ["actix_http=off", "actix_server=warn"];
 
-/// Writes all that is logged from now on to standard error.
+/// Installs the log of the process. Writes to standard error.
+///
+/// `level` is a filter in the syntax of [`EnvFilter`].
 ///
 /// # Errors
-/// When a log was set up before, or `level` is not a filter.
+/// Fails when a log is already installed, or when `level` is not a valid filter.
 pub fn init(
     format: LogFormat,
     level: &str,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut filter = EnvFilter::try_new(level)?;
-    // Not for a log that is quieter than that anyway, or that says itself what it wants of actix.
+    // `off` and `error` exclude these lines already. A filter that names actix takes precedence.
     let quiet_enough = ["off", "error"].contains(&level) || level.contains("actix");
     for directive in QUIET.iter().filter(|_| !quiet_enough) {
         filter = filter.add_directive(directive.parse()?);
@@ -43,7 +46,7 @@ pub fn init(
     }
 }
 
-/// One JSON object a line, with the field names of Cloud Logging's
+/// Format with one JSON object per line and the field names of Cloud Logging's
 /// [structured logs](https://cloud.google.com/logging/docs/structured-logging).
 #[derive(Debug)]
 struct CloudLogging;
@@ -74,6 +77,7 @@ where
     }
 }
 
+/// Returns Cloud Logging's name of a level.
 fn severity(level: Level) -> &'static str {
     match level {
         Level::ERROR => "ERROR",
@@ -83,11 +87,13 @@ fn severity(level: Level) -> &'static str {
     }
 }
 
+/// Formats a time as RFC 3339. Returns an empty text for a time after the year 9999.
 fn rfc3339(unix_ms: u64) -> String {
     let millis = i64::try_from(unix_ms).unwrap_or(i64::MAX);
     jiff::Timestamp::from_millisecond(millis).map_or_else(|_| String::new(), |t| t.to_string())
 }
 
+/// Collector of the fields of one log line.
 struct Fields(Map<String, Value>);
 
 impl Fields {

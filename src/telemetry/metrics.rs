@@ -1,63 +1,68 @@
-//! What is counted, by name. Every label has a closed set of values: none comes from outside.
+//! Prometheus metrics. Every label has a closed set of values: no value comes from a client.
 
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, core::Collector,
 };
 
-/// The gateway's counters. Gauges of the hub are read from it when they are asked for (`ops`).
+/// Counters and histograms of the gateway. The gauges of the hub are not here: `server::health`
+/// reads them from the hub for each scrape.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// Where they are gathered from.
+    /// Registry that contains all of these metrics.
     pub registry: Registry,
-    /// `stream_events_pushes_total{outcome}`: every answered push once.
+    /// `stream_events_pushes_total{outcome}`: answered pushes. Each push is counted once.
     pub pushes: IntCounterVec,
-    /// Of these, `stored`: each look-up by label takes as long as a good part of a push.
+    /// Counter of `pushes` with the outcome `stored`. Kept here because a look-up by label takes a
+    /// considerable part of the time of a push.
     pub pushes_stored: IntCounter,
-    /// `stream_events_poison_total{reason}`: acked and dropped, or refused with `--poison nack`.
+    /// `stream_events_poison_total{reason}`: messages that can never be used. They are acked and
+    /// dropped, or refused with `--poison nack`.
     pub poison: IntCounterVec,
-    /// `stream_events_push_tokens_total{result}`: `verified`, `remembered`, or why
-    /// a token was refused.
+    /// `stream_events_push_tokens_total{result}`: tokens of pushes: `verified`, `remembered`, or
+    /// the reason for which a token was refused.
     pub push_tokens: IntCounterVec,
-    /// Of these, `remembered`.
+    /// Counter of `push_tokens` with the result `remembered`.
     pub push_tokens_remembered: IntCounter,
-    /// `stream_events_push_keys_fetches_total{result}`: fetches of the issuer's key set.
+    /// `stream_events_push_keys_fetches_total{result}`: fetches of the key set for push tokens.
     pub key_fetches: IntCounterVec,
     /// `stream_events_read_keys_fetches_total{result}`: fetches of the key set for readers' tokens.
     pub read_key_fetches: IntCounterVec,
-    /// `stream_events_events_delivered_total`: events handed to a stream's socket, per stream.
+    /// `stream_events_events_delivered_total`: events written to the socket of a stream. An event
+    /// is counted once for each stream.
     pub delivered: IntCounter,
-    /// `stream_events_streams_opened_total`.
+    /// `stream_events_streams_opened_total`: opened streams.
     pub streams_opened: IntCounter,
-    /// `stream_events_streams_refused_total{reason}`.
+    /// `stream_events_streams_refused_total{reason}`: refused streams.
     pub streams_refused: IntCounterVec,
-    /// `stream_events_limits_met_total{limit}`: requests and connections that a limit was for, by
-    /// the name of its flag.
+    /// `stream_events_limits_met_total{limit}`: requests and connections refused by a limit, by the
+    /// name of the limit's flag.
     pub limits_met: IntCounterVec,
-    /// `stream_events_streams_ended_total{reason}`: why a stream ended: `max-age`, `draining`,
-    /// `client` when its reader left, `stalled`, `fell-behind`.
+    /// `stream_events_streams_ended_total{reason}`: ended streams: `max-age`, `draining`, `expired`
+    /// (the reader's token), `client` (the reader disconnected), `stalled`, `fell-behind`.
     pub streams_ended: IntCounterVec,
-    /// `stream_events_gaps_total{reason}`: gaps told to readers.
+    /// `stream_events_gaps_total{reason}`: gaps that were sent to readers.
     pub gaps: IntCounterVec,
-    /// `stream_events_latency_seconds`: from Pub/Sub's publish time to a stream's socket. One
-    /// observation for each batch that a stream is given, of the newest event in it.
+    /// `stream_events_latency_seconds`: time from Pub/Sub's publish time to the socket of a stream.
+    /// Observed once for each batch that a stream receives, for the newest event of the batch.
     pub latency: Histogram,
-    /// `stream_events_proxy_headers_refused_total`: connections that began without a valid header
-    /// of the PROXY protocol.
+    /// `stream_events_proxy_headers_refused_total`: connections that began without a valid PROXY
+    /// protocol header.
     pub proxy_refused: IntCounter,
-    /// `stream_events_log_append_seconds`: from asking Redis to its answer.
+    /// `stream_events_log_append_seconds`: time from an append request to the answer of Redis.
     pub log_append: Histogram,
     /// `stream_events_log_connects_total{connection}`: attempts to connect to Redis.
     pub log_connects: IntCounterVec,
-    /// `stream_events_log_breaks_total`: where the log may have forgotten something.
+    /// `stream_events_log_breaks_total`: positions at which the log may have lost entries.
     pub log_breaks: IntCounter,
 }
 
-/// Seconds, from a push inside one machine to a backlog of a quarter of an hour.
+/// Upper bounds of the latency buckets in seconds: from a push within one machine to a backlog of a
+/// quarter of an hour.
 const LATENCY_BUCKETS: [f64; 15] =
     [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 900.0];
 
-/// Limits that are met by what is no stream, or not yet one. (Those of streams:
-/// `stream_events_streams_refused_total`.)
+/// Flags of the limits in `stream_events_limits_met_total`: limits of connections and requests.
+/// `stream_events_streams_refused_total` counts those of streams.
 const LIMITS: [&str; 13] = [
     "requests-per-address",
     "push-failures-per-address",
@@ -75,10 +80,11 @@ const LIMITS: [&str; 13] = [
 ];
 
 impl Metrics {
-    /// A registry of its own, so that two gateways in one process do not share their numbers.
+    /// Creates all metrics in a new registry, so that two gateways in one process do not share
+    /// counters.
     ///
     /// # Errors
-    /// Never for the names below: prometheus checks them when it runs.
+    /// Fails for an invalid name. `prometheus` checks names at run time; the names below are valid.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let pushes = counters(&registry, "pushes_total", "Pushes by outcome.", "outcome")?;
@@ -92,7 +98,7 @@ impl Metrics {
             key_fetches: counters(
                 &registry,
                 "push_keys_fetches_total",
-                "Fetches of the push token issuer's keys.",
+                "Fetches of the keys for push tokens.",
                 "result",
             )?,
             read_key_fetches: counters(
@@ -101,75 +107,75 @@ impl Metrics {
                 "Fetches of the keys for readers' tokens.",
                 "result",
             )?,
-            delivered: counter(&registry, "events_delivered_total", "Events given to streams.")?,
+            delivered: counter(&registry, "events_delivered_total", "Events written to streams.")?,
             streams_opened: counter(&registry, "streams_opened_total", "Streams opened.")?,
             streams_refused: counters(
                 &registry,
                 "streams_refused_total",
-                "Streams refused for now.",
+                "Streams refused.",
                 "reason",
             )?,
             limits_met: limits_met(&registry)?,
             streams_ended: counters(&registry, "streams_ended_total", "Streams ended.", "reason")?,
-            gaps: counters(&registry, "gaps_total", "Gaps told to readers.", "reason")?,
-            latency: register(
+            gaps: counters(&registry, "gaps_total", "Gaps sent to readers.", "reason")?,
+            latency: histogram(
                 &registry,
-                Histogram::with_opts(
-                    HistogramOpts::new(
-                        "stream_events_latency_seconds",
-                        "From Pub/Sub's publish time to a stream's socket.",
-                    )
-                    .buckets(LATENCY_BUCKETS.to_vec()),
-                )?,
+                "latency_seconds",
+                "From Pub/Sub's publish time to a stream's socket.",
             )?,
-            proxy_refused: counter(&registry, "proxy_headers_refused_total", "Bad PROXY headers.")?,
-            log_append: register(
+            proxy_refused: counter(
                 &registry,
-                Histogram::with_opts(
-                    HistogramOpts::new(
-                        "stream_events_log_append_seconds",
-                        "From asking Redis to store a message to its answer.",
-                    )
-                    .buckets(LATENCY_BUCKETS.to_vec()),
-                )?,
+                "proxy_headers_refused_total",
+                "Connections without a valid PROXY protocol header.",
+            )?,
+            log_append: histogram(
+                &registry,
+                "log_append_seconds",
+                "From an append request to the answer of Redis.",
             )?,
             log_connects: counters(
                 &registry,
                 "log_connects_total",
-                "Attempts to connect to Redis, for pushes and for reading the log.",
+                "Attempts to connect to Redis, to append (push) and to read the log (tail).",
                 "connection",
             )?,
             log_breaks: counter(
                 &registry,
                 "log_breaks_total",
-                "Places where the log may have forgotten something.",
+                "Positions at which the log may have lost entries.",
             )?,
             registry,
         };
         Ok(metrics)
     }
 
-    /// Of [`Self::limits_met`], that of a flag.
+    /// Returns the counter of [`Self::limits_met`] for a flag, which must be in `LIMITS`.
     pub fn limit(&self, flag: &str) -> IntCounter {
         debug_assert!(LIMITS.contains(&flag), "{flag}");
         self.limits_met.with_label_values(&[flag])
     }
 }
 
-/// All of them, so that each is there before it is met.
+/// Creates the counters of all [`LIMITS`], so that each is exposed with 0 before its first use.
 fn limits_met(registry: &Registry) -> prometheus::Result<IntCounterVec> {
-    let limits_met =
-        counters(registry, "limits_met_total", "Limits met, by the flag's name.", "limit")?;
+    let limits_met = counters(
+        registry,
+        "limits_met_total",
+        "Requests and connections refused by a limit, by the name of its flag.",
+        "limit",
+    )?;
     for limit in LIMITS {
-        let _none_yet = limits_met.with_label_values(&[limit]);
+        let _zero = limits_met.with_label_values(&[limit]);
     }
     Ok(limits_met)
 }
 
+/// Registers the counter `stream_events_{name}`.
 fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
     register(registry, IntCounter::new(format!("stream_events_{name}"), help)?)
 }
 
+/// Registers the counters `stream_events_{name}`, one for each value of `label`.
 fn counters(
     registry: &Registry,
     name: &str,
@@ -180,6 +186,13 @@ fn counters(
     register(registry, IntCounterVec::new(opts, &[label])?)
 }
 
+/// Registers the histogram `stream_events_{name}` with the [`LATENCY_BUCKETS`].
+fn histogram(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Histogram> {
+    let opts = HistogramOpts::new(format!("stream_events_{name}"), help);
+    register(registry, Histogram::with_opts(opts.buckets(LATENCY_BUCKETS.to_vec()))?)
+}
+
+/// Adds a collector to the registry and returns it.
 fn register<C: Collector + Clone + 'static>(
     registry: &Registry,
     collector: C,

@@ -1,4 +1,4 @@
-//! What operators see: metrics and logs.
+//! Telemetry: metrics and logs.
 
 pub mod logs;
 pub mod metrics;

@@ -1,36 +1,41 @@
-//! Logs the first of a burst, and how many there were when the next one is logged.
+//! Throttle for log lines that a client can cause.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// A subscription that is configured wrongly fails with every message: one line says as much as a
+/// Limit of one log line per 10 s for events of one kind.
+///
+/// A subscription that is configured wrongly fails with every message. One line says as much as a
 /// hundred thousand, and a flood must not fill the log.
 #[derive(Debug, Default)]
 pub struct LogThrottle {
-    state: Mutex<State>,
+    last_line: Mutex<LastLine>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    logged: Option<Instant>,
+struct LastLine {
+    /// Time of the last line. `None` before the first.
+    time: Option<Instant>,
+    /// Number of events since then that were not logged.
     unlogged: u64,
 }
 
-/// Things of one kind within this time are one burst.
-const BURST: Duration = Duration::from_secs(10);
+/// Shortest time between two lines.
+const INTERVAL: Duration = Duration::from_secs(10);
 
 impl LogThrottle {
-    /// Counts one. Returns how many were not logged since the last that was, if this one is to be.
+    /// Counts one event. If the caller is to log it, returns the number of events since the last
+    /// line that were not logged.
     pub fn log(&self, now: Instant) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.logged.is_some_and(|logged| now.duration_since(logged) < BURST) {
-            state.unlogged += 1;
+        let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.time.is_some_and(|time| now.duration_since(time) < INTERVAL) {
+            last.unlogged += 1;
             return None;
         }
-        state.logged = Some(now);
-        Some(std::mem::take(&mut state.unlogged))
+        last.time = Some(now);
+        Some(std::mem::take(&mut last.unlogged))
     }
 }
 
@@ -39,13 +44,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_is_logged_once_and_counted() {
-        let burst = LogThrottle::default();
+    fn one_event_per_interval_is_logged() {
+        let throttle = LogThrottle::default();
         let start = Instant::now();
-        assert_eq!(burst.log(start), Some(0));
-        assert_eq!(burst.log(start + BURST / 2), None);
-        assert_eq!(burst.log(start + BURST / 2), None);
-        assert_eq!(burst.log(start + BURST), Some(2));
-        assert_eq!(burst.log(start + BURST * 3), Some(0));
+        assert_eq!(throttle.log(start), Some(0));
+        assert_eq!(throttle.log(start + INTERVAL / 2), None);
+        assert_eq!(throttle.log(start + INTERVAL / 2), None);
+        assert_eq!(throttle.log(start + INTERVAL), Some(2));
+        assert_eq!(throttle.log(start + INTERVAL * 3), Some(0));
     }
 }
