@@ -1,34 +1,37 @@
-//! Whose request it is, as far as an address can tell.
+//! Address of the client of a request, behind trusted proxies.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use actix_http::RequestHead;
 
-/// The client's address, behind so many proxies. What counts for it counts for all that one client
-/// can easily have: an IPv6 network of 64 bits is one address.
+/// Returns the address of the client, which limits use as their key. An IPv6 address is reduced to
+/// its [`network`] of 64 bits, since one client can easily use all addresses of it. `None` when the
+/// address of the peer is unknown.
 ///
-/// Each of the trusted proxies has added the address that it saw at the end of `X-Forwarded-For`,
-/// so the client's stands so many from the right: what is left of that anybody can have written.
-/// One that has too few entries did not come through them.
+/// Each trusted proxy adds the address of its peer at the end of `X-Forwarded-For`. With N
+/// `trusted_proxies`, the client is the Nth entry from the right; entries further left are not
+/// trusted, since the client can have sent them. A header with fewer entries did not come through
+/// all the proxies: the address of the peer is returned.
 pub fn client_address(head: &RequestHead, trusted_proxies: usize) -> Option<IpAddr> {
     let peer = head.peer_addr.map(|peer| peer.ip());
     let forwarded = trusted_proxies.checked_sub(1).and_then(|from_right| {
         let fields: Vec<_> = head.headers().get_all("x-forwarded-for").collect();
-        // By bytes: what is left of the client's may be anything, and must not hide it.
+        // Split as bytes: entries further left may be invalid text and must not hide this one.
         let entries = fields.iter().rev().flat_map(|field| field.as_bytes().rsplit(|b| *b == b','));
         entries.map(<[u8]>::trim_ascii).nth(from_right).and_then(address)
     });
     forwarded.or(peer).map(network)
 }
 
-/// With or without a port, as some proxies write it.
+/// Parses an address with or without a port. Some proxies add the port.
 fn address(entry: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(entry).ok()?;
     let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
     text.trim_matches(['[', ']']).parse().or_else(|_| with_port()).ok()
 }
 
-/// A host gets 64 bits of IPv6 to choose its address from ([RFC 4291, section
+/// Returns an IPv4 address unchanged, and the first 64 bits of an IPv6 address: a host chooses the
+/// other 64 itself ([RFC 4291, section
 /// 2.5.1](https://www.rfc-editor.org/rfc/rfc4291#section-2.5.1)).
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -44,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_client_is_counted_from_the_right() {
+    fn client_is_the_nth_forwarded_entry_from_the_right() {
         for (fields, proxies, expected) in [
             (&["6.6.6.6, 1.2.3.4"][..], 0, "10.0.0.1"),
             (&["6.6.6.6, 1.2.3.4"], 1, "1.2.3.4"),

@@ -1,4 +1,4 @@
-//! What all HTTP handlers share: error answers, client addresses, CORS and limits of heads.
+//! Parts that all HTTP handlers share: error answers, client addresses, CORS and head limits.
 
 pub mod client_address;
 pub mod cors;

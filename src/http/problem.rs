@@ -1,4 +1,4 @@
-//! An error answer: `application/problem+json` ([RFC
+//! Error answers: `application/problem+json` ([RFC
 //! 9457](https://www.rfc-editor.org/rfc/rfc9457)).
 
 use std::time::Duration;
@@ -10,22 +10,25 @@ use actix_web::{
 use rand::RngExt as _;
 use serde_json::json;
 
-/// What was wrong, what was expected and what to do. `detail` must hold nothing secret.
+/// Builds an error answer. `detail` says what was wrong, what was expected and what to do. It must
+/// not contain a secret.
 pub fn problem(status: StatusCode, detail: impl AsRef<str>) -> HttpResponse {
-    with(&mut HttpResponse::build(status), status, detail.as_ref())
+    with_body(&mut HttpResponse::build(status), status, detail.as_ref())
 }
 
-/// As [`problem`], for a fault that passes: with a `Retry-After`, spread so that those who were
-/// refused together do not come back together.
+/// Builds an error answer with a `Retry-After` header, for an error that passes.
+///
+/// The header is a random number of seconds between `after` (at least 1 s) and twice `after`, so
+/// that clients that were refused together do not all retry together.
 pub fn come_back_later(status: StatusCode, detail: &str, after: Duration) -> HttpResponse {
     let seconds = after.as_secs().max(1);
     let spread = rand::rng().random_range(seconds..=seconds * 2);
     let mut response = HttpResponse::build(status);
     response.insert_header((header::RETRY_AFTER, spread));
-    with(&mut response, status, detail)
+    with_body(&mut response, status, detail)
 }
 
-/// As [`problem`], with one more header.
+/// Builds an error answer with one more header.
 pub fn problem_with(
     status: StatusCode,
     header: (header::HeaderName, &'static str),
@@ -33,10 +36,11 @@ pub fn problem_with(
 ) -> HttpResponse {
     let mut response = HttpResponse::build(status);
     response.insert_header(header);
-    with(&mut response, status, detail)
+    with_body(&mut response, status, detail)
 }
 
-fn with(response: &mut HttpResponseBuilder, status: StatusCode, detail: &str) -> HttpResponse {
+/// Adds the body and the headers that all error answers have.
+fn with_body(response: &mut HttpResponseBuilder, status: StatusCode, detail: &str) -> HttpResponse {
     let title = status.canonical_reason().unwrap_or("Error");
     let body = json!({ "title": title, "status": status.as_u16(), "detail": detail });
     response
@@ -45,7 +49,8 @@ fn with(response: &mut HttpResponseBuilder, status: StatusCode, detail: &str) ->
         .body(body.to_string())
 }
 
-/// An HTTP client's error says what went wrong only in its causes.
+/// Formats an error with all its causes. The errors of the HTTP client describe the problem only in
+/// their causes.
 pub fn error_chain(err: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(err.source(), |cause| cause.source());
     causes.fold(err.to_string(), |text, cause| format!("{text}: {cause}"))
