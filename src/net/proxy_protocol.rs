@@ -1,4 +1,5 @@
-//! The PROXY protocol: a proxy that passes bytes on says first whose they are ([HAProxy's
+//! PROXY protocol: a proxy of TCP connections sends the client's address in a header before the
+//! client's bytes ([HAProxy's
 //! specification](https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt), versions 1 and 2).
 
 use std::{io, net::SocketAddr, sync::Arc, time::Instant};
@@ -9,18 +10,20 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 use crate::telemetry::throttle::LogThrottle;
 
-/// Reads the header that every connection begins with.
+/// Reader of the PROXY protocol header with which every connection must begin.
 #[derive(Debug, Clone)]
 pub struct ProxyProtocol {
+    /// Counter of the connections that were refused.
     refused: IntCounter,
-    burst: Arc<LogThrottle>,
+    log_throttle: Arc<LogThrottle>,
 }
 
-/// Why a connection's first bytes are no header. Nothing is guessed: the specification forbids to
-/// find out whether there is one, since then any client could bring its own (section 2).
+/// Error for first bytes of a connection that are not a valid header. A header is required: the
+/// specification forbids detecting whether there is one, since then any client could send its own
+/// (section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum ProxyHeaderError {
-    #[error("begins without a PROXY protocol header")]
+    #[error("begins without a PROXY protocol header; the proxy in front must send one")]
     Missing,
     #[error("begins with a malformed PROXY protocol header")]
     Malformed,
@@ -28,89 +31,92 @@ enum ProxyHeaderError {
     TooLong,
 }
 
-/// What the first bytes of a connection are.
+/// Result of parsing the first bytes of a connection.
 #[derive(Debug, PartialEq, Eq)]
-enum Seen {
-    /// All of them belong to a header that goes on.
-    Part,
-    /// A header of so many bytes. Without a source the proxy speaks for itself (its health check),
-    /// or does not say.
-    Whole { len: usize, source: Option<SocketAddr> },
+enum Header {
+    /// All bytes belong to a header that is not complete yet.
+    Incomplete,
+    /// A header of `len` bytes. `source` is the client's address. `None` when the proxy does not
+    /// send it, and for a connection of the proxy itself, such as its health check.
+    Complete { len: usize, source: Option<SocketAddr> },
 }
 
-/// Version 1 is a line of at most so many bytes, its end included (section 2.1).
-const LINE_MAX_BYTES: usize = 107;
-/// Version 2 could have 64 KiB. 536 bytes go in one segment of TCP on any network (section 2); of
-/// them addresses take 36, and cloud providers' additions some 20.
-const HEADER_MAX_BYTES: usize = 536;
-/// What version 2 has before its addresses: signature, version and command, family, length.
-const FIXED_BYTES: usize = 16;
-/// Version 2, and the command of a proxy that speaks for itself.
-const LOCAL: u8 = 0x20;
+/// Length of the longest header of version 1, its line end included (section 2.1).
+const V1_MAX_BYTES: usize = 107;
+/// Length of the longest header of version 2 that is accepted. The format allows 64 KiB. 536 bytes
+/// fit in one TCP segment on any network (section 2). Addresses take 36 of them, and the additions
+/// of cloud providers some 20.
+const V2_MAX_BYTES: usize = 536;
+/// Length of the fixed part of version 2: signature, version and command, family, length.
+const V2_FIXED_BYTES: usize = 16;
+/// Byte with version 2 and the command LOCAL, for connections of the proxy itself.
+const V2_LOCAL: u8 = 0x20;
 
 impl ProxyProtocol {
-    /// Counts in `refused` the connections that it ends.
+    /// Creates a reader that counts refused connections in `refused`.
     pub fn new(refused: IntCounter) -> Self {
-        Self { refused, burst: Arc::default() }
+        Self { refused, log_throttle: Arc::default() }
     }
 
-    /// Takes the header off the connection, and not one byte more: what follows is for TLS or HTTP.
-    /// Returns the address of the client, if the proxy says it.
+    /// Reads the header and no byte after it: the next bytes are TLS or HTTP. Returns the address
+    /// of the client, if the proxy sends it.
     ///
     /// # Errors
-    /// When there is no header, or the connection ends before it does.
+    /// Fails when there is no valid header, or when the connection ends within the header.
     pub async fn read_source(&self, io: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
-        let mut first = [0; HEADER_MAX_BYTES];
-        let mut taken = 0;
+        let mut first = [0; V2_MAX_BYTES];
+        let mut read = 0;
         loop {
-            let (seen, room) = first.split_at_mut(taken);
-            let peeked = io.peek(room).await?;
+            let peeked = io.peek(first.get_mut(read..).unwrap_or_default()).await?;
             if peeked == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let seen_len = seen.len() + peeked;
-            let looked = look(first.get(..seen_len).unwrap_or_default());
-            let (end, source) = match looked.map_err(|bad| self.refuse(bad, io))? {
-                Seen::Part => (seen_len, None),
-                Seen::Whole { len, source } => (len, Some(source)),
+            let available = read + peeked;
+            let parsed = parse(first.get(..available).unwrap_or_default());
+            let (end, source) = match parsed.map_err(|err| self.refuse(err, io))? {
+                Header::Incomplete => (available, None),
+                Header::Complete { len, source } => (len, Some(source)),
             };
-            io.read_exact(first.get_mut(taken..end).unwrap_or_default()).await?;
-            taken = end;
+            io.read_exact(first.get_mut(read..end).unwrap_or_default()).await?;
+            read = end;
             if let Some(source) = source {
                 return Ok(source);
             }
         }
     }
 
-    /// A proxy that does not send headers has all of its connections ended: one line says so.
-    fn refuse(&self, bad: ProxyHeaderError, io: &TcpStream) -> io::Error {
+    /// Counts and logs a refused connection. The log is throttled, since all connections of a proxy
+    /// that sends no headers are refused.
+    fn refuse(&self, err: ProxyHeaderError, io: &TcpStream) -> io::Error {
         self.refused.inc();
-        if let Some(unlogged) = self.burst.log(Instant::now()) {
+        if let Some(unlogged) = self.log_throttle.log(Instant::now()) {
             let peer = io.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
-            tracing::warn!(peer, unlogged, "--proxy-protocol: a connection {bad}");
+            tracing::warn!(peer, unlogged, "--proxy-protocol: a connection {err}");
         }
-        io::Error::new(io::ErrorKind::InvalidData, bad)
+        io::Error::new(io::ErrorKind::InvalidData, err)
     }
 }
 
-fn look(first: &[u8]) -> Result<Seen, ProxyHeaderError> {
-    let begins = |with: &[u8]| first.iter().zip(with).all(|(one, other)| one == other);
+/// Parses the first bytes of a connection, which may continue after the header.
+fn parse(first: &[u8]) -> Result<Header, ProxyHeaderError> {
+    // True also when fewer bytes than the prefix have arrived and all of them match.
+    let begins = |prefix: &[u8]| first.iter().zip(prefix).all(|(one, other)| one == other);
     if begins(v2::PROTOCOL_PREFIX) {
-        look_v2(first)
+        parse_v2(first)
     } else if begins(v1::PROTOCOL_PREFIX.as_bytes()) {
-        look_v1(first)
+        parse_v1(first)
     } else {
         Err(ProxyHeaderError::Missing)
     }
 }
 
-/// The line is given to the parser whole: of one that was cut behind its last space it would say
-/// that it is malformed, and not that it goes on.
-fn look_v1(first: &[u8]) -> Result<Seen, ProxyHeaderError> {
-    let line = first.get(..LINE_MAX_BYTES).unwrap_or(first);
+/// Parses a header of version 1, one line. The parser of `ppp` gets only complete lines: it rejects
+/// a line that is cut after its last space as malformed instead of incomplete.
+fn parse_v1(first: &[u8]) -> Result<Header, ProxyHeaderError> {
+    let line = first.get(..V1_MAX_BYTES).unwrap_or(first);
     let Some(end) = memchr::memchr(b'\n', line) else {
-        return if line.len() < LINE_MAX_BYTES {
-            Ok(Seen::Part)
+        return if line.len() < V1_MAX_BYTES {
+            Ok(Header::Incomplete)
         } else {
             Err(ProxyHeaderError::TooLong)
         };
@@ -122,20 +128,21 @@ fn look_v1(first: &[u8]) -> Result<Seen, ProxyHeaderError> {
         v1::Addresses::Tcp6(ip) => Some((ip.source_address, ip.source_port).into()),
         v1::Addresses::Unknown => None,
     };
-    Ok(Seen::Whole { len: line.len(), source })
+    Ok(Header::Complete { len: line.len(), source })
 }
 
-fn look_v2(first: &[u8]) -> Result<Seen, ProxyHeaderError> {
-    let Some(fixed) = first.first_chunk::<FIXED_BYTES>() else { return Ok(Seen::Part) };
+/// Parses a header of version 2, which is binary.
+fn parse_v2(first: &[u8]) -> Result<Header, ProxyHeaderError> {
+    let Some(fixed) = first.first_chunk::<V2_FIXED_BYTES>() else { return Ok(Header::Incomplete) };
     let [.., command, _family, high, low] = *fixed;
-    let len = FIXED_BYTES + usize::from(u16::from_be_bytes([high, low]));
-    if HEADER_MAX_BYTES < len {
+    let len = V2_FIXED_BYTES + usize::from(u16::from_be_bytes([high, low]));
+    if V2_MAX_BYTES < len {
         return Err(ProxyHeaderError::TooLong);
     }
-    let Some(header) = first.get(..len) else { return Ok(Seen::Part) };
-    if command == LOCAL {
+    let Some(header) = first.get(..len) else { return Ok(Header::Incomplete) };
+    if command == V2_LOCAL {
         // "the receiver must ... discard the protocol block including the family" (section 2.2).
-        return Ok(Seen::Whole { len, source: None });
+        return Ok(Header::Complete { len, source: None });
     }
     let header = v2::Header::try_from(header).map_err(|_| ProxyHeaderError::Malformed)?;
     let source = match header.addresses {
@@ -143,7 +150,7 @@ fn look_v2(first: &[u8]) -> Result<Seen, ProxyHeaderError> {
         v2::Addresses::IPv6(ip) => Some((ip.source_address, ip.source_port).into()),
         v2::Addresses::Unspecified | v2::Addresses::Unix(_) => None,
     };
-    Ok(Seen::Whole { len, source })
+    Ok(Header::Complete { len, source })
 }
 
 #[cfg(test)]
@@ -157,9 +164,10 @@ mod tests {
         [v2::PROTOCOL_PREFIX, &[command, family], &len, block].concat()
     }
 
-    fn whole(header: &[u8]) -> Option<String> {
-        match look(header) {
-            Ok(Seen::Whole { len, source }) if len == header.len() => {
+    /// Returns the source of a complete header, or "none" if it has no source.
+    fn source_of(header: &[u8]) -> Option<String> {
+        match parse(header) {
+            Ok(Header::Complete { len, source }) if len == header.len() => {
                 Some(source.map_or_else(|| "none".to_owned(), |source| source.to_string()))
             }
             _ => None,
@@ -167,13 +175,13 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_header_is_read_and_any_part_of_it_goes_on() {
+    fn valid_headers_are_parsed_and_parts_of_them_are_incomplete() {
         let v4 = [192, 0, 2, 1, 10, 0, 0, 1, 0xdc, 4, 1, 187];
         let v6 = [[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]; 2].concat();
         let v6 = [&v6[..], &[0xdc, 4, 1, 187]].concat();
         let longest = ["ffff"; 8].join(":");
         let longest = format!("PROXY UNKNOWN {longest} {longest} 65535 65535\r\n");
-        assert_eq!(longest.len(), LINE_MAX_BYTES, "the specification's worst case");
+        assert_eq!(longest.len(), V1_MAX_BYTES, "the specification's worst case");
         let table: [(Vec<u8>, &str); 11] = [
             (b"PROXY TCP4 192.0.2.1 10.0.0.1 56324 443\r\n".into(), "192.0.2.1:56324"),
             (b"PROXY TCP6 2001:db8::1 ::1 56324 443\r\n".into(), "[2001:db8::1]:56324"),
@@ -185,20 +193,21 @@ mod tests {
             (v2(0x21, 0x31, &[0; 216]), "none"),
             (v2(0x21, 0x00, &[]), "none"),
             (v2(0x20, 0x00, &[]), "none"),
-            (v2(0x20, 0xff, &[7; HEADER_MAX_BYTES - FIXED_BYTES]), "none"),
+            (v2(0x20, 0xff, &[7; V2_MAX_BYTES - V2_FIXED_BYTES]), "none"),
         ];
         for (header, source) in &table {
-            assert_eq!(whole(header).as_deref(), Some(*source), "{header:?}");
+            assert_eq!(source_of(header).as_deref(), Some(*source), "{header:?}");
             for len in 1..header.len() {
-                assert_eq!(look(&header[..len]), Ok(Seen::Part), "{len} bytes of {header:?}");
+                let part = parse(&header[..len]);
+                assert_eq!(part, Ok(Header::Incomplete), "{len} bytes of {header:?}");
             }
-            let followed = look(&[header, &b"GET / HTTP/1.1\r\n\r\n"[..]].concat());
-            assert_eq!(followed, look(header), "what follows is none of it");
+            let followed = parse(&[header, &b"GET / HTTP/1.1\r\n\r\n"[..]].concat());
+            assert_eq!(followed, parse(header), "bytes after the header do not change it");
         }
     }
 
     #[test]
-    fn what_is_no_header_is_refused() {
+    fn invalid_headers_are_refused() {
         use ProxyHeaderError::{Malformed, Missing, TooLong};
         let table: [(Vec<u8>, ProxyHeaderError); 12] = [
             (b"GET /events HTTP/1.1\r\n\r\n".into(), Missing),
@@ -212,21 +221,21 @@ mod tests {
             ([&b"PROXY "[..], &[b'x'; 101]].concat(), TooLong),
             (v2(0x11, 0x11, &[0; 12]), Malformed),
             (v2(0x21, 0x11, &[0; 11]), Malformed),
-            (v2(0x21, 0x11, &[0; HEADER_MAX_BYTES - FIXED_BYTES + 1])[..16].into(), TooLong),
+            (v2(0x21, 0x11, &[0; V2_MAX_BYTES - V2_FIXED_BYTES + 1])[..16].into(), TooLong),
         ];
-        for (header, why) in table {
-            assert_eq!(look(&header), Err(why), "{header:?}");
+        for (header, err) in table {
+            assert_eq!(parse(&header), Err(err), "{header:?}");
         }
     }
 
     proptest! {
-        /// Nothing from outside panics, and what goes on is never as long as the limit.
+        /// No input causes a panic, and no input of the largest length is incomplete.
         #[test]
-        fn any_bytes_are_looked_at(kind in 0..3_usize, rest: Vec<u8>) {
-            let begin: &[u8] = [&b""[..], b"PROXY ", v2::PROTOCOL_PREFIX][kind];
-            let mut bytes = [begin, &rest].concat();
-            bytes.resize(HEADER_MAX_BYTES, 7);
-            prop_assert_ne!(look(&bytes), Ok(Seen::Part));
+        fn any_bytes_are_parsed(kind in 0..3_usize, rest: Vec<u8>) {
+            let prefix: &[u8] = [&b""[..], b"PROXY ", v2::PROTOCOL_PREFIX][kind];
+            let mut bytes = [prefix, &rest].concat();
+            bytes.resize(V2_MAX_BYTES, 7);
+            prop_assert_ne!(parse(&bytes), Ok(Header::Incomplete));
         }
     }
 }
