@@ -1,6 +1,9 @@
-//! Where a message is stored, and by that, what an ack means.
+//! Backplane: the log in which a message must be stored before it is acked.
 
+mod follower;
+mod outcome;
 pub mod redis;
+mod renewal;
 mod tickets;
 
 use std::{
@@ -8,62 +11,34 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use crate::backplane::tickets::{KeepTicketError, TICKET_MAX, TICKETS_PER_HOLDER_MAX, Tickets};
+pub use crate::backplane::{
+    outcome::{Confirmed, PublishError, UnavailableError},
+    renewal::Renewal,
+    tickets::{KeepTicketError, TICKET_MAX, TICKETS_PER_HOLDER_MAX, Tickets},
+};
 
 use crate::{
-    backplane::redis::Redis,
+    backplane::redis::RedisLog,
     clock,
     hub::{Hub, Published},
     model::{event::EventId, message::Message},
 };
 
-/// The log that a push must reach before it is acked. A closed set: one variant for each.
+/// Log of events. A clone shares it.
 #[derive(Debug, Clone)]
 pub enum Backplane {
-    /// The rings of this process. One replica only: another one has other rings.
+    /// The rings of this process are the log. For one replica only, since each process has its own
+    /// rings.
     Local(Hub, Arc<Tickets>),
-    /// One log for all replicas, of which the rings of this process are a copy.
-    Redis(Arc<Redis>),
+    /// One log in Redis for all replicas. The rings of each process are a copy of it.
+    Redis(Arc<RedisLog>),
 }
-
-/// The log has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Confirmed {
-    /// As an event with this id.
-    Stored(EventId),
-    /// Its message id was there before, within the window.
-    Duplicate,
-}
-
-/// The log did not confirm. Pub/Sub keeps the message and pushes it again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// What is stored in these rings now would go with the process, and its readers with it.
-    #[error("this gateway is shutting down")]
-    Draining,
-    /// Perhaps it was stored and only the answer was lost: then the next push is a duplicate.
-    #[error("the log did not confirm the message (--backplane)")]
-    Log,
-}
-
-/// A stream is to go on for as long as a grant lasts, wherever it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Renewal {
-    pub stream: String,
-    /// As the outlet writes it.
-    pub grant: String,
-}
-
-/// The log cannot be asked now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the log cannot be asked")]
-pub struct UnavailableError;
 
 impl Backplane {
-    /// Stores a message. Only when this returns `Ok` may it be acked.
+    /// Stores a message. The message may be acked only if this succeeds.
     ///
     /// # Errors
-    /// When the log did not confirm.
+    /// Fails when the log does not confirm the message.
     pub async fn publish(&self, message: &Message) -> Result<Confirmed, PublishError> {
         match self {
             Self::Local(hub, _) => match hub.publish(message, clock::now_ms()) {
@@ -71,13 +46,13 @@ impl Backplane {
                 Published::Duplicate => Ok(Confirmed::Duplicate),
                 Published::Closed => Err(PublishError::Draining),
             },
-            // In a box of its own, or every push would have its room.
+            // Boxed, so that the future of every push does not have the size of this one.
             Self::Redis(redis) => Box::pin(redis.append(message)).await,
         }
     }
 
-    /// Whether the rings hold what the log holds. Once they did, they are good to be read from even
-    /// while the log is away.
+    /// Returns true once the rings hold what the log held when this process started. From then on
+    /// readers are served from the rings, even while Redis is not reachable.
     pub fn is_filled(&self) -> bool {
         match self {
             Self::Local(..) => true,
@@ -85,14 +60,14 @@ impl Backplane {
         }
     }
 
-    /// Waits until they do.
+    /// Waits until [`Self::is_filled`].
     pub async fn filled(&self) {
         if let Self::Redis(redis) = self {
             redis.filled().await;
         }
     }
 
-    /// For how long there may have been events in the log that the rings do not have.
+    /// Returns the time for which the log may have had events that the rings do not have.
     pub fn lag(&self) -> Duration {
         match self {
             Self::Local(..) => Duration::ZERO,
@@ -100,10 +75,10 @@ impl Backplane {
         }
     }
 
-    /// Whether the log has handed out this id, or one after it.
+    /// Returns true if the log has assigned `id` or a greater id.
     ///
     /// # Errors
-    /// When the log cannot be asked.
+    /// Fails when Redis does not answer.
     pub async fn has_reached(&self, id: EventId) -> Result<bool, UnavailableError> {
         match self {
             Self::Local(hub, _) => Ok(id <= hub.head()),
@@ -111,33 +86,35 @@ impl Backplane {
         }
     }
 
-    /// Forgets tickets that nobody used. To be called about once a second.
+    /// Removes tickets that expired unused. Called about once a second.
     pub fn sweep(&self, now: Instant) {
         if let Self::Local(_, tickets) = self {
             tickets.sweep(now);
         }
     }
 
-    /// Keeps what a ticket stands for, on all replicas. `holder` is who got it.
+    /// Stores the grant of a ticket for [`TICKET_MAX`], for all replicas. `holder` is the subject,
+    /// or the token without one, that the ticket was issued to.
     ///
     /// # Errors
-    /// See [`KeepTicketError`].
+    /// Fails when there are too many unused tickets, or when Redis does not confirm.
     pub async fn keep_ticket(
         &self,
         ticket: &str,
         holder: &str,
-        meaning: String,
+        grant: String,
     ) -> Result<(), KeepTicketError> {
         match self {
-            Self::Local(_, tickets) => tickets.keep(ticket, holder, meaning, Instant::now()),
-            Self::Redis(redis) => redis.keep_ticket(ticket, holder, &meaning).await,
+            Self::Local(_, tickets) => tickets.insert(ticket, holder, grant, Instant::now()),
+            Self::Redis(redis) => redis.keep_ticket(ticket, holder, &grant).await,
         }
     }
 
-    /// What a ticket stands for, once, on one replica.
+    /// Removes a ticket and returns its grant, so that a ticket can be used once, on one replica.
+    /// `None` for a ticket that is unknown, used or expired.
     ///
     /// # Errors
-    /// When it cannot be looked up.
+    /// Fails when Redis does not answer.
     pub async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, UnavailableError> {
         match self {
             Self::Local(_, tickets) => Ok(tickets.take(ticket, Instant::now())),
@@ -145,10 +122,10 @@ impl Backplane {
         }
     }
 
-    /// Tells the other replicas of a renewal.
+    /// Sends a renewal to the other replicas. Does nothing when there is one replica.
     ///
     /// # Errors
-    /// When it cannot.
+    /// Fails when Redis does not confirm.
     pub async fn renew(&self, renewal: &Renewal) -> Result<(), UnavailableError> {
         match self {
             Self::Local(..) => Ok(()),

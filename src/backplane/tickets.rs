@@ -1,4 +1,4 @@
-//! Tickets of one process: what each stands for, until it is used or too old.
+//! Tickets of one process: names that stand for a grant until they are used or expire.
 
 use std::{
     collections::HashMap,
@@ -7,21 +7,21 @@ use std::{
 };
 
 use crate::{
-    backplane::UnavailableError,
+    backplane::outcome::UnavailableError,
     limits::concurrency::{ConcurrencyLimit, Permit},
 };
 
-/// How long a ticket is good for.
+/// Lifetime of a ticket.
 pub const TICKET_MAX: Duration = Duration::from_secs(30);
-/// So many at once, with what a token of 8 kB can grant: 80 MB.
+/// Largest number of tickets at a time. With the grants of tokens of 8 kB they take 80 MB.
 const TICKETS_MAX: usize = 10_000;
-/// So many of one holder, of those that nobody has used: a twentieth of all. It is more than the
-/// default of `--tickets-per-subject`, 10 per second, lets one have within [`TICKET_MAX`]: 310.
+/// Largest number of unused tickets of one holder: a twentieth of all. The default of
+/// `--tickets-per-subject`, 10 per second, allows 310 within [`TICKET_MAX`].
 pub const TICKETS_PER_HOLDER_MAX: usize = 500;
-/// Room for so many is kept.
-const TICKETS_KEPT: usize = 1_024;
+/// Capacity that is kept when fewer tickets are left.
+const CAPACITY_KEPT: usize = 1_024;
 
-/// Tickets and what they stand for.
+/// Tickets and their grants.
 #[derive(Debug)]
 pub struct Tickets {
     by_name: Mutex<HashMap<String, Ticket>>,
@@ -30,65 +30,66 @@ pub struct Tickets {
 
 #[derive(Debug)]
 struct Ticket {
-    kept: Instant,
-    meaning: String,
-    _counted: Option<Permit<Arc<str>>>,
+    created: Instant,
+    grant: String,
+    _permit: Option<Permit<Arc<str>>>,
 }
 
-/// Why a ticket is not kept.
+/// Error for a ticket that is not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeepTicketError {
-    /// Its holder has [`TICKETS_PER_HOLDER_MAX`] that nobody has used.
-    #[error("one holder has too many tickets")]
+    /// The holder has [`TICKETS_PER_HOLDER_MAX`] unused tickets.
+    #[error("the holder has {TICKETS_PER_HOLDER_MAX} unused tickets, which is the limit")]
     TooManyOfHolder,
-    /// There is no room for one more of anybody.
-    #[error("there are too many tickets")]
+    /// All holders together have 10,000 unused tickets.
+    #[error("there are {TICKETS_MAX} unused tickets, which is the limit")]
     TooMany,
-    /// The log that keeps them did not answer.
+    /// Redis did not confirm.
     #[error(transparent)]
     Unavailable(UnavailableError),
 }
 
 impl Default for Tickets {
     fn default() -> Self {
-        Self { by_name: Mutex::default(), by_holder: ConcurrencyLimit::new(TICKETS_PER_HOLDER_MAX) }
+        let by_holder = ConcurrencyLimit::new(TICKETS_PER_HOLDER_MAX);
+        Self { by_name: Mutex::default(), by_holder }
     }
 }
 
 impl Tickets {
-    /// Keeps what a ticket of `holder` stands for.
+    /// Stores a ticket of `holder`.
     ///
     /// # Errors
-    /// When there are too many of this holder, or of all.
-    pub fn keep(
+    /// Fails when this holder, or all holders together, have too many unused tickets.
+    pub fn insert(
         &self,
-        ticket: &str,
+        name: &str,
         holder: &str,
-        meaning: String,
+        grant: String,
         now: Instant,
     ) -> Result<(), KeepTicketError> {
-        let counted = self.by_holder.try_acquire(Some(holder.into()));
-        let counted = counted.map_err(|_| KeepTicketError::TooManyOfHolder)?;
+        let permit = self.by_holder.try_acquire(Some(holder.into()));
+        let permit = permit.map_err(|_| KeepTicketError::TooManyOfHolder)?;
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         if TICKETS_MAX <= by_name.len() {
             return Err(KeepTicketError::TooMany);
         }
-        by_name.insert(ticket.to_owned(), Ticket { kept: now, meaning, _counted: counted });
+        by_name.insert(name.to_owned(), Ticket { created: now, grant, _permit: permit });
         Ok(())
     }
 
-    /// Forgets those that nobody used in time. To be called about once a second.
+    /// Removes expired tickets. Called about once a second.
     pub fn sweep(&self, now: Instant) {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        by_name.retain(|_, ticket| now.duration_since(ticket.kept) < TICKET_MAX);
-        by_name.shrink_to(TICKETS_KEPT);
+        by_name.retain(|_, ticket| now.duration_since(ticket.created) < TICKET_MAX);
+        by_name.shrink_to(CAPACITY_KEPT);
     }
 
-    /// What a ticket stands for, once.
-    pub fn take(&self, ticket: &str, now: Instant) -> Option<String> {
+    /// Removes a ticket and returns its grant. `None` if it is unknown, used or expired.
+    pub fn take(&self, name: &str, now: Instant) -> Option<String> {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        let ticket = by_name.remove(ticket)?;
-        (now.duration_since(ticket.kept) < TICKET_MAX).then_some(ticket.meaning)
+        let ticket = by_name.remove(name)?;
+        (now.duration_since(ticket.created) < TICKET_MAX).then_some(ticket.grant)
     }
 }
 
@@ -97,44 +98,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ticket_is_good_once_and_not_for_long() {
+    fn a_ticket_is_valid_once_and_until_it_expires() {
         let tickets = Tickets::default();
         let start = Instant::now();
-        tickets.keep("a", "sub:alice", "x".to_owned(), start).unwrap();
-        tickets.keep("b", "sub:alice", "y".to_owned(), start).unwrap();
+        tickets.insert("a", "sub:alice", "x".to_owned(), start).unwrap();
+        tickets.insert("b", "sub:alice", "y".to_owned(), start).unwrap();
         assert_eq!(tickets.take("a", start + TICKET_MAX / 2).as_deref(), Some("x"));
         assert_eq!(tickets.take("a", start), None);
         assert_eq!(tickets.take("b", start + TICKET_MAX), None);
     }
 
     #[test]
-    fn those_that_nobody_used_make_room() {
+    fn expired_tickets_make_room_for_new_ones() {
         let tickets = Tickets::default();
         let start = Instant::now();
-        let keep = |name: &str, now| tickets.keep(name, name, String::new(), now);
+        let insert = |name: &str, now| tickets.insert(name, name, String::new(), now);
         for n in 0..TICKETS_MAX {
-            keep(&n.to_string(), start).unwrap();
+            insert(&n.to_string(), start).unwrap();
         }
-        assert_eq!(keep("one more", start), Err(KeepTicketError::TooMany));
+        assert_eq!(insert("one more", start), Err(KeepTicketError::TooMany));
         tickets.sweep(start + TICKET_MAX);
-        keep("one more", start + TICKET_MAX).unwrap();
+        assert_eq!(insert("one more", start + TICKET_MAX), Ok(()));
     }
 
     #[test]
     fn one_holder_has_a_share_of_the_tickets() {
         let tickets = Tickets::default();
         let start = Instant::now();
-        let keep = |name: &str, holder, now| tickets.keep(name, holder, String::new(), now);
+        let insert = |name: &str, holder, now| tickets.insert(name, holder, String::new(), now);
         for n in 0..TICKETS_PER_HOLDER_MAX {
-            keep(&n.to_string(), "jti:1", start).unwrap();
+            insert(&n.to_string(), "jti:1", start).unwrap();
         }
-        assert_eq!(keep("one more", "jti:1", start), Err(KeepTicketError::TooManyOfHolder));
-        keep("another's", "jti:2", start).unwrap();
-        // One that was used makes room, and those that are too old do.
+        let too_many = Err(KeepTicketError::TooManyOfHolder);
+        assert_eq!(insert("one more", "jti:1", start), too_many);
+        insert("of another", "jti:2", start).unwrap();
+        // A used ticket makes room, and expired tickets do.
         assert!(tickets.take("0", start).is_some());
-        keep("one more", "jti:1", start).unwrap();
-        assert_eq!(keep("two more", "jti:1", start), Err(KeepTicketError::TooManyOfHolder));
+        insert("one more", "jti:1", start).unwrap();
+        assert_eq!(insert("two more", "jti:1", start), too_many);
         tickets.sweep(start + TICKET_MAX);
-        keep("two more", "jti:1", start + TICKET_MAX).unwrap();
+        insert("two more", "jti:1", start + TICKET_MAX).unwrap();
     }
 }

@@ -7,9 +7,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     auth::reader::{self, ReadKeyError},
-    backplane::redis::{self, LinkError},
+    backplane::redis::{self, ConnectError},
     cli::EXIT_USAGE,
-    config::{Backplane, Config, Mode, PushAuth, ReadAuth, ReadKeys},
+    config::{BackplaneConfig, Config, Mode, PushAuth, ReadAuth, ReadKeys},
     net::accept::{TlsError, load_tls},
     server::{self, ListenError, Listeners},
     telemetry::logs,
@@ -24,7 +24,7 @@ enum ServeError {
     #[error("--read-key-file: {0}")]
     ReadKey(#[from] ReadKeyError),
     #[error("--backplane: the Redis server cannot be used: {0}")]
-    Redis(#[from] LinkError),
+    Redis(#[from] ConnectError),
     #[error("{0}")]
     Log(Box<dyn std::error::Error + Send + Sync>),
     #[error(transparent)]
@@ -56,7 +56,7 @@ fn start(config: Config) -> Result<(), ServeError> {
         reader::load_key(path)?;
     }
     let system = actix_web::rt::System::new();
-    if let Backplane::Redis(options) = &config.backplane {
+    if let BackplaneConfig::Redis(options) = &config.backplane {
         system.block_on(redis::check(options))?;
     }
     let listeners = Listeners::bind(&config)?;

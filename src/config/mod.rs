@@ -33,7 +33,7 @@ pub struct Config {
     pub proxy_protocol: bool,
     pub push_auth: PushAuth,
     pub push_jwks_url: String,
-    pub poison: Poison,
+    pub poison: OnPoison,
     pub read_auth: ReadAuth,
     /// The pages that may ask, with credentials; any without if empty.
     pub cors_origins: Vec<Origin>,
@@ -48,7 +48,7 @@ pub struct Config {
     pub dedup_age: Duration,
     pub dedup_ids: usize,
     pub dedup_ids_total: usize,
-    pub backplane: Backplane,
+    pub backplane: BackplaneConfig,
     pub subscribers_max: usize,
     /// For the topics that all streams follow.
     pub followed_bytes_max: usize,
@@ -129,7 +129,7 @@ pub enum ReadKeys {
 
 /// What becomes of a message that can never be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Poison {
+pub enum OnPoison {
     /// It is acked, counted and logged.
     Ack,
     /// It is refused, so that Pub/Sub moves it to the subscription's dead-letter topic.
@@ -138,16 +138,16 @@ pub enum Poison {
 
 /// Where events are kept.
 #[derive(Debug, Clone)]
-pub enum Backplane {
+pub enum BackplaneConfig {
     /// In this process.
     Local,
     /// In Redis, for all replicas.
-    Redis(Box<Redis>),
+    Redis(Box<RedisConfig>),
 }
 
 /// Which Redis server, and how much it keeps.
 #[derive(Debug, Clone)]
-pub struct Redis {
+pub struct RedisConfig {
     pub host: String,
     pub port: u16,
     pub database: i64,
@@ -223,7 +223,7 @@ impl Config {
             proxy_protocol: values.choice("proxy-protocol", &[("off", false), ("on", true)]),
             push_auth: values.push_auth(),
             push_jwks_url: values.jwks_url("push-jwks-url"),
-            poison: values.choice("poison", &[("ack", Poison::Ack), ("nack", Poison::Nack)]),
+            poison: values.choice("poison", &[("ack", OnPoison::Ack), ("nack", OnPoison::Nack)]),
             read_auth: values.read_auth(),
             cors_origins: values.many("cors-origin"),
             push_bytes_in_flight: values.bytes("push-bytes-in-flight"),
@@ -271,7 +271,7 @@ impl Config {
              shown twice"
                 .to_owned()
         });
-        if let Backplane::Redis(redis) = &config.backplane {
+        if let BackplaneConfig::Redis(redis) = &config.backplane {
             values.check(config.dedup_age >= redis.log_age, || {
                 "--dedup-age must be at least --log-age, or a message that Pub/Sub sends again would \
                  be shown twice"

@@ -23,7 +23,7 @@ use crate::{
     auth::push::{PushAuthError, Verifier},
     backplane::{Backplane, Confirmed},
     clock,
-    config::{PUSH_BODY_MAX_BYTES, Poison as OnPoison},
+    config::{OnPoison, PUSH_BODY_MAX_BYTES},
     http::{
         client_address::client_address,
         problem::{come_back_later, problem, problem_with},

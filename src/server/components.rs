@@ -16,7 +16,7 @@ use crate::{
         push::{self, Verifier},
         reader::{self, TokenKeys, Tokens},
     },
-    backplane::{Backplane, redis::Redis},
+    backplane::{Backplane, redis::RedisLog},
     clock,
     config::{self, Config, Mode, PushAuth},
     http::cors::Pages,
@@ -160,7 +160,7 @@ fn log(
     tasks: &mut JoinSet<()>,
 ) -> (Hub, Backplane) {
     match &config.backplane {
-        config::Backplane::Local => {
+        config::BackplaneConfig::Local => {
             let history = rand::rng().random_range(1..=HISTORY_MAX);
             let hub = Hub::new(limits(config), history, clock::now_ms());
             if config.mode == Mode::Serve {
@@ -171,11 +171,11 @@ fn log(
             }
             (hub.clone(), Backplane::Local(hub, Arc::default()))
         }
-        config::Backplane::Redis(options) => {
+        config::BackplaneConfig::Redis(options) => {
             let hub = Hub::copy(limits(config));
             let (copy, metrics) = (hub.clone(), metrics.clone());
             let (redis, mut renewals) =
-                Redis::start(options, config.ring_age, copy, metrics, tasks);
+                RedisLog::start(options, config.ring_age, copy, metrics, tasks);
             let leases = Arc::clone(leases);
             tasks.spawn(async move {
                 while let Some(renewal) = renewals.recv().await {

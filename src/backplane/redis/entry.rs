@@ -1,4 +1,4 @@
-//! What an entry of the log says.
+//! Entries of the log, encoded as the fields of a Redis stream.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,31 +6,29 @@ use redis::{Cmd, FromRedisValue as _, Value};
 
 use crate::model::message::Message;
 
-/// The form of entries that this program writes and reads. Others are of a newer program, in the
-/// middle of an upgrade, or of none.
+/// Format of the entries that this program writes and reads. During an upgrade a newer program may
+/// write another format.
 const FORMAT: &str = "1";
 
-/// An entry as it was read.
+/// Decoded entry.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Entry {
+pub(crate) enum Entry {
+    /// Message that was published.
     Message(Message),
-    /// The log may have forgotten something before this.
-    Break {
-        reason: String,
-    },
-    /// It is there and cannot be read: its readers have to be told that something is missing.
-    Unreadable {
-        reason: String,
-    },
+    /// Marker that the log may have lost entries before this one. `lua/shared.lua` writes it and
+    /// defines the reasons.
+    Break { reason: String },
+    /// Entry that cannot be decoded. Readers of the log receive a gap for it.
+    Unreadable { reason: String },
 }
 
-/// Adds a message's fields and values to a command. Every entry has the same fields, which Redis
-/// then stores only once for many of them.
-pub fn write(command: &mut Cmd, message: &Message) {
+/// Adds the fields of a message to a command. All entries have the same fields in the same order,
+/// since Redis then stores the field names only once for many entries.
+pub(crate) fn encode(command: &mut Cmd, message: &Message) {
     let attributes = if message.attributes.is_empty() {
         String::new()
     } else {
-        // Texts as keys and values: nothing in it can fail.
+        // Cannot fail: keys and values are strings.
         serde_json::to_string(&message.attributes).unwrap_or_default()
     };
     let publish_time = message.publish_time_ms.map(|time| time.to_string()).unwrap_or_default();
@@ -43,12 +41,12 @@ pub fn write(command: &mut Cmd, message: &Message) {
         .arg(&["publishTimeMs", &publish_time]);
 }
 
-/// Reads an entry's fields.
-pub fn read(fields: HashMap<String, Value>) -> Entry {
+/// Decodes the fields of an entry.
+pub(crate) fn decode(fields: HashMap<String, Value>) -> Entry {
     let mut fields = Fields(fields);
     let format = fields.text("format").unwrap_or_default();
     if format != FORMAT {
-        let reason = format!("its format is {format:?}, and this gateway reads only {FORMAT}");
+        let reason = format!("its format is {format:?}, but this gateway reads only {FORMAT:?}");
         return Entry::Unreadable { reason };
     }
     if let Some(reason) = fields.text("break") {
@@ -60,6 +58,7 @@ pub fn read(fields: HashMap<String, Value>) -> Entry {
     }
 }
 
+/// Fields of an entry by name. Each is removed when it is read.
 struct Fields(HashMap<String, Value>);
 
 impl Fields {
@@ -67,14 +66,15 @@ impl Fields {
         String::from_redis_value(self.0.remove(name)?).ok()
     }
 
+    /// Decodes a message. `None` if a field is missing or malformed.
     fn message(&mut self) -> Option<Message> {
         let Some(Value::BulkString(data)) = self.0.remove("data") else { return None };
-        let filled = |text: String| Some(text).filter(|text| !text.is_empty());
-        let attributes = match filled(self.text("attributes")?) {
+        let non_empty = |text: String| Some(text).filter(|text| !text.is_empty());
+        let attributes = match non_empty(self.text("attributes")?) {
             None => BTreeMap::new(),
             Some(json) => serde_json::from_str(&json).ok()?,
         };
-        let publish_time_ms = match filled(self.text("publishTimeMs")?) {
+        let publish_time_ms = match non_empty(self.text("publishTimeMs")?) {
             None => None,
             Some(time) => Some(time.parse().ok()?),
         };
@@ -82,8 +82,8 @@ impl Fields {
             topic: self.text("topic")?.parse().ok()?,
             data: data.into(),
             attributes,
-            ordering_key: filled(self.text("orderingKey")?),
-            message_id: filled(self.text("messageId")?),
+            ordering_key: non_empty(self.text("orderingKey")?),
+            message_id: non_empty(self.text("messageId")?),
             publish_time_ms,
         })
     }
@@ -96,10 +96,10 @@ mod tests {
 
     use super::*;
 
-    /// As Redis would give it back.
+    /// Encodes a message and returns the fields as Redis returns them.
     fn stored(message: &Message) -> HashMap<String, Value> {
         let mut command = Cmd::new();
-        write(&mut command, message);
+        encode(&mut command, message);
         let texts: Vec<_> = command
             .args_iter()
             .map(|arg| match arg {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_read_as_it_was_written() {
+    fn decoding_reverses_encoding() {
         let full = message();
         let bare = Message {
             data: Bytes::new(),
@@ -137,23 +137,23 @@ mod tests {
             ..message()
         };
         for message in [full, bare] {
-            assert_eq!(read(stored(&message)), Entry::Message(message));
+            assert_eq!(decode(stored(&message)), Entry::Message(message));
         }
     }
 
     #[test]
-    fn what_cannot_be_read_is_not_taken_for_nothing() {
+    fn invalid_entries_are_reported_as_unreadable() {
         let with = |name: &str, text: &str| {
             let mut fields = stored(&message());
             fields.insert(name.into(), Value::BulkString(text.into()));
-            read(fields)
+            decode(fields)
         };
         for (name, text) in
             [("format", "2"), ("topic", "a/b"), ("attributes", "["), ("publishTimeMs", "soon")]
         {
             assert!(matches!(with(name, text), Entry::Unreadable { .. }), "{name}");
         }
-        assert!(matches!(read(HashMap::new()), Entry::Unreadable { .. }));
+        assert!(matches!(decode(HashMap::new()), Entry::Unreadable { .. }));
         assert_eq!(with("break", "server"), Entry::Break { reason: "server".into() });
     }
 }

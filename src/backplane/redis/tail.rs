@@ -1,180 +1,84 @@
-//! Follows the log into the rings. It is their only writer: a push that also wrote into its own
-//! replica's would show 11 there before 10.
+//! Tail: the task that copies the log into the rings.
+//!
+//! The tail is the only writer of the rings. If a push also wrote to the rings of its replica,
+//! event 11 could be there before event 10 of another replica.
 
-use std::{
-    convert::Infallible,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use crate::{
     backplane::{
-        Renewal,
-        redis::{
-            backoff::Backoff,
-            batch::LogBatch,
-            entry::Entry,
-            link::{Dialer, LinkError},
-        },
+        follower::{Backoff, Progress},
+        redis::{batch::LogBatch, dialer::Dialer, entry::Entry, error::TailError},
+        renewal::Renewal,
     },
-    clock,
     hub::{GapReason, Hub},
     model::event::EventId,
     telemetry::metrics::Metrics,
 };
 
-/// The longest that the server is asked to wait for an entry. Often enough to find out that it is
+/// Longest time that the server waits for an entry. Short enough to notice soon that the server is
 /// no longer the master, or that the connection is dead.
-const BLOCK: Duration = Duration::from_secs(5);
-/// An answer takes at most so long beyond that.
+const BLOCK_MAX: Duration = Duration::from_secs(5);
+/// Longest time for an answer beyond [`BLOCK_MAX`].
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Renewals that are being carried out.
+/// Largest number of renewals that were read and not carried out yet.
 const RENEWALS_MAX: usize = 10_000;
-/// Follows the log.
+
+/// Reader of the log.
 #[derive(Debug)]
-pub struct Tail {
+pub(crate) struct Tail {
     dialer: Arc<Dialer>,
     hub: Hub,
     metrics: Metrics,
     progress: Arc<Progress>,
     ring_age: Duration,
-    /// The newest entry that was read.
-    at: EventId,
-    /// The newest renewal that was.
-    renewal: EventId,
+    /// Newest entry that was read.
+    last_entry: EventId,
+    /// Newest renewal that was read.
+    last_renewal: EventId,
     renewals: mpsc::Sender<Renewal>,
-    /// The server that was read from.
+    /// Server that was read from last. `None` before the first connection.
     server: Option<Arc<str>>,
 }
 
-/// How far it is, as others may know it.
-#[derive(Debug)]
-pub struct Progress {
-    filled: AtomicBool,
-    is_now_filled: Notify,
-    /// The server that is read from, while one is.
-    server: Mutex<Option<Arc<str>>>,
-    /// The connection is to be made anew.
-    is_elsewhere: Notify,
-    /// When it last knew that it had read everything, Unix milliseconds; 0 while it does.
-    behind_since_ms: AtomicU64,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self {
-            filled: AtomicBool::new(false),
-            is_now_filled: Notify::new(),
-            server: Mutex::default(),
-            is_elsewhere: Notify::new(),
-            behind_since_ms: AtomicU64::new(clock::now_ms()),
-        }
-    }
-}
-
-impl Progress {
-    /// Whether the rings hold what the log held when this process came.
-    pub fn is_filled(&self) -> bool {
-        self.filled.load(Ordering::SeqCst)
-    }
-
-    /// Waits until they do.
-    pub async fn filled(&self) {
-        let filled = self.is_now_filled.notified();
-        if !self.is_filled() {
-            filled.await;
-        }
-    }
-
-    /// Whether pushes to a server come out here. If the log is read from another one, both are to
-    /// be found anew: one of them is no longer the master, and does not know.
-    pub fn agrees(&self, server: &Arc<str>) -> bool {
-        let read_from = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        let agrees = read_from.as_ref().is_none_or(|read_from| read_from == server);
-        if !agrees {
-            self.is_elsewhere.notify_one();
-        }
-        agrees
-    }
-
-    fn reads_from(&self, server: Option<Arc<str>>) {
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
-    }
-
-    /// For how long there may have been entries that were not read.
-    pub fn lag(&self) -> Duration {
-        match self.behind_since_ms.load(Ordering::SeqCst) {
-            0 => Duration::ZERO,
-            since_ms => Duration::from_millis(clock::now_ms().saturating_sub(since_ms)),
-        }
-    }
-
-    fn set_caught_up(&self, caught_up: bool) {
-        if caught_up {
-            self.behind_since_ms.store(0, Ordering::SeqCst);
-        } else if self.behind_since_ms.load(Ordering::SeqCst) == 0 {
-            self.behind_since_ms.store(clock::now_ms(), Ordering::SeqCst);
-        }
-    }
-}
-
-/// Why it has to connect anew.
-#[derive(Debug, thiserror::Error)]
-pub enum TailError {
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    #[error(transparent)]
-    Redis(#[from] redis::RedisError),
-    #[error("the server is no longer the master")]
-    Demoted,
-    #[error("the log is shorter than it was")]
-    Shorter,
-    #[error("pushes go to another server")]
-    Elsewhere,
-    #[error("the server does not answer as Redis does")]
-    Strange,
-}
-
 impl Tail {
-    /// Renewals of streams are told to whoever keeps the other end of the channel.
-    pub fn new(
+    /// Creates a tail that copies the entries of the last `ring_age` into `hub`, and a channel of
+    /// the renewals that it reads.
+    pub(crate) fn new(
         dialer: Arc<Dialer>,
         hub: Hub,
         metrics: Metrics,
         ring_age: Duration,
     ) -> (Self, mpsc::Receiver<Renewal>) {
-        let progress = Arc::default();
         let (renewals, received) = mpsc::channel(RENEWALS_MAX);
         let tail = Self {
-            renewal: EventId::ZERO,
-            renewals,
             dialer,
             hub,
             metrics,
-            progress,
+            progress: Arc::default(),
             ring_age,
-            at: EventId::ZERO,
+            last_entry: EventId::ZERO,
+            last_renewal: EventId::ZERO,
+            renewals,
             server: None,
         };
         (tail, received)
     }
 
-    pub fn progress(&self) -> &Arc<Progress> {
+    /// Returns the progress, which is shared with other tasks.
+    pub(crate) fn progress(&self) -> &Arc<Progress> {
         &self.progress
     }
 
-    /// Connects again and again, for as long as it is polled.
-    pub async fn run(mut self) {
+    /// Follows the log, and connects again after each error. Never returns.
+    pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::default();
         loop {
             let Err(err) = self.follow(&mut backoff).await;
             self.progress.set_caught_up(false);
-            self.progress.reads_from(None);
+            self.progress.set_server(None);
             let wait = backoff.next();
             let server = self.dialer.address();
             tracing::warn!(server, error = %err, retry_in = ?wait, "not reading the log");
@@ -182,84 +86,89 @@ impl Tail {
         }
     }
 
+    /// Connects and copies entries until an error occurs.
     async fn follow(&mut self, backoff: &mut Backoff) -> Result<Infallible, TailError> {
         self.metrics.log_connects.with_label_values(&["tail"]).inc();
-        let mut link = self.dialer.dial(BLOCK + ANSWER_MAX).await?;
-        let opened = link.open(self.at, self.ring_age, self.server.as_deref()).await?;
+        let mut link = self.dialer.dial(BLOCK_MAX + ANSWER_MAX).await?;
+        let opened = link.open(self.last_entry, self.ring_age, self.server.as_deref()).await?;
         if self.server.is_none() {
-            self.begin(opened.after, GapReason::Evicted);
-            self.renewal = opened.renewal;
+            self.restart_after(opened.after, GapReason::Evicted);
+            self.last_renewal = opened.renewal;
         }
-        // Perhaps they are others than those that were read.
-        self.renewal = self.renewal.min(opened.renewal);
+        // The stream of renewals may have been lost and have begun again with smaller ids.
+        self.last_renewal = self.last_renewal.min(opened.renewal);
         self.server = Some(Arc::clone(link.server()));
-        self.progress.reads_from(self.server.clone());
+        self.progress.set_server(self.server.clone());
         let server = self.dialer.address();
-        tracing::info!(server, from = %self.at, newest = %opened.newest, "reading the log");
+        tracing::info!(server, from = %self.last_entry, newest = %opened.newest, "reading the log");
         let mut block = None;
         loop {
             let reply = tokio::select! {
-                reply = link.read(self.at, self.renewal, block) => reply?,
-                () = self.progress.is_elsewhere.notified() => return Err(TailError::Elsewhere),
+                reply = link.read(self.last_entry, self.last_renewal, block) => reply?,
+                () = self.progress.reconnect_requested() => {
+                    return Err(TailError::AppendsElsewhere);
+                }
             };
             backoff.reset();
-            let is_all = self.take(LogBatch::of(reply)?)?;
-            self.progress.set_caught_up(is_all);
-            block = is_all.then_some(BLOCK);
-            if is_all && !self.progress.is_filled() {
-                self.progress.filled.store(true, Ordering::SeqCst);
-                self.progress.is_now_filled.notify_waiters();
-                tracing::info!(at = %self.at, "the rings are filled from the log");
+            let caught_up = self.apply(LogBatch::decode(reply)?)?;
+            self.progress.set_caught_up(caught_up);
+            block = caught_up.then_some(BLOCK_MAX);
+            if caught_up && !self.progress.is_filled() {
+                self.progress.set_filled();
+                tracing::info!(newest = %self.last_entry, "the rings are filled from the log");
             }
         }
     }
 
-    /// Returns whether there is nothing more to read.
-    fn take(&mut self, batch: LogBatch) -> Result<bool, TailError> {
-        if self.at < batch.trimmed {
-            tracing::warn!(at = %self.at, trimmed = %batch.trimmed, "the log was trimmed too soon");
-            self.begin(batch.trimmed, GapReason::Evicted);
+    /// Copies a batch into the rings and sends its renewals. Returns true if the log has no more
+    /// entries.
+    fn apply(&mut self, batch: LogBatch) -> Result<bool, TailError> {
+        if self.last_entry < batch.trimmed {
+            let (last_read, trimmed) = (self.last_entry, batch.trimmed);
+            tracing::warn!(%last_read, %trimmed, "entries were trimmed before they were read");
+            self.restart_after(batch.trimmed, GapReason::Evicted);
         }
         for (id, renewal) in batch.renewals {
-            self.renewal = id;
-            // Nobody waits for room: a reader whose renewal is lost renews again.
+            self.last_renewal = id;
+            // Dropped if the channel is full: a reader whose renewal is lost renews again.
             renewal.map(|renewal| self.renewals.try_send(renewal).ok());
         }
-        let was_any = !batch.entries.is_empty();
+        let is_empty = batch.entries.is_empty();
         for (id, entry) in batch.entries {
-            // Those that were trimmed after they were read are told as missing already.
-            if self.at < id {
-                self.at = id;
+            // Entries that were trimmed after they were read are part of the gap already.
+            if self.last_entry < id {
+                self.last_entry = id;
                 self.store(id, entry);
             }
         }
         match batch.newest {
-            Some(newest) if self.at <= newest => {}
-            _ => return Err(TailError::Shorter),
+            Some(newest) if self.last_entry <= newest => {}
+            _ => return Err(TailError::LogShortened),
         }
-        // The newest may have been taken out by hand.
-        Ok(!was_any || batch.newest == Some(self.at))
+        // The newest entry may have been deleted by hand, so an empty batch also is the end.
+        Ok(is_empty || batch.newest == Some(self.last_entry))
     }
 
     fn store(&mut self, id: EventId, entry: Entry) {
         match entry {
             Entry::Message(message) => self.hub.store(&message, id),
             Entry::Break { reason } => {
-                tracing::warn!(%id, reason, "the log may have forgotten something before this");
-                self.begin(id, GapReason::LogChanged);
+                tracing::warn!(%id, reason, "the log may have lost entries before this one");
+                self.restart_after(id, GapReason::LogChanged);
             }
             Entry::Unreadable { reason } => {
-                tracing::error!(%id, reason, "an entry of the log cannot be read");
+                tracing::error!(%id, reason, "cannot decode an entry of the log");
                 self.hub.skip(id);
             }
         }
     }
 
-    fn begin(&mut self, at: EventId, reason: GapReason) {
-        self.at = at;
+    /// Continues after `id`, and records a gap before it for the readers.
+    fn restart_after(&mut self, id: EventId, reason: GapReason) {
+        self.last_entry = id;
         if reason == GapReason::LogChanged {
             self.metrics.log_breaks.inc();
         }
-        self.hub.begin(at, reason);
+        self.hub.begin(id, reason);
     }
 }

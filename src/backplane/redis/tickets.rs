@@ -1,39 +1,45 @@
-//! Tickets in Redis: what each stands for, until it is used or too old.
+//! Tickets in Redis: names that stand for a grant until they are used or expire.
 
 use std::sync::Arc;
 
 use redis::{RedisResult, cmd};
 
-use crate::backplane::redis::link::{Dialer, Link};
-use crate::backplane::{TICKET_MAX, TICKETS_PER_HOLDER_MAX};
-
-impl Dialer {
-    /// What the keys of all tickets begin with.
-    fn tickets(&self) -> String {
-        self.key("ticket:")
-    }
-}
+use crate::backplane::{
+    redis::link::Link,
+    tickets::{TICKET_MAX, TICKETS_PER_HOLDER_MAX},
+};
 
 impl Link {
-    /// Keeps what a ticket stands for. Returns whether its holder may have one more.
-    pub async fn keep(&mut self, name: &str, holder: &str, meaning: &str) -> RedisResult<bool> {
-        let dialer = Arc::clone(&self.dialer);
-        let tickets = dialer.tickets();
-        let ticket = format!("{tickets}{name}");
-        let of_holder = dialer.key(&format!("tickets-of:{holder}"));
-        let refused = dialer.key(&format!("tickets-refused:{holder}"));
+    /// Stores the grant of a ticket for [`TICKET_MAX`]. Returns false if its holder has
+    /// [`TICKETS_PER_HOLDER_MAX`] unused tickets.
+    ///
+    /// # Errors
+    /// Fails when Redis does not confirm.
+    pub(crate) async fn keep_ticket(
+        &mut self,
+        name: &str,
+        holder: &str,
+        grant: &str,
+    ) -> RedisResult<bool> {
+        let context = Arc::clone(&self.context);
+        let ticket = context.keys.ticket(name);
+        let of_holder = context.keys.tickets_of_holder(holder);
+        let refused = context.keys.holder_refused(holder);
         let kept: u64 = self
-            .call(&dialer.scripts.keep, &[&ticket, &of_holder, &refused], |command, _| {
-                command.arg(meaning).arg(TICKET_MAX.as_millis().to_string());
-                command.arg(TICKETS_PER_HOLDER_MAX).arg(name).arg(&tickets);
+            .call(&context.scripts.keep, &[&ticket, &of_holder, &refused], |command, _| {
+                command.arg(grant).arg(TICKET_MAX.as_millis().to_string());
+                command.arg(TICKETS_PER_HOLDER_MAX).arg(name).arg(context.keys.ticket(""));
             })
             .await?;
         Ok(kept == 1)
     }
 
-    /// What a ticket stands for, once.
-    pub async fn take(&mut self, name: &str) -> RedisResult<Option<String>> {
-        let ticket = format!("{}{name}", self.dialer.tickets());
-        cmd("GETDEL").arg(ticket).query_async(&mut self.connection).await
+    /// Removes a ticket and returns its grant. `None` if it is unknown, used or expired.
+    ///
+    /// # Errors
+    /// Fails when Redis does not answer.
+    pub(crate) async fn take_ticket(&mut self, ticket: &str) -> RedisResult<Option<String>> {
+        let key = self.context.keys.ticket(ticket);
+        cmd("GETDEL").arg(key).query_async(&mut self.connection).await
     }
 }

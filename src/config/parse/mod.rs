@@ -9,8 +9,8 @@ use jiff::SignedDuration;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{
-    Backplane, ConfigError, FLAGS, Flag, Mode, Password, PushAuth, ReadAuth, ReadJwt, ReadKeys,
-    Redis, Texts, TlsFiles,
+    BackplaneConfig, ConfigError, FLAGS, Flag, Mode, Password, PushAuth, ReadAuth, ReadJwt,
+    ReadKeys, RedisConfig, Texts, TlsFiles,
 };
 
 /// The values read so far, and every problem met.
@@ -228,10 +228,10 @@ impl<'a> Values<'a> {
         text.to_owned()
     }
 
-    pub(super) fn backplane(&mut self) -> Backplane {
+    pub(super) fn backplane(&mut self) -> BackplaneConfig {
         const FLAG: &str = "backplane";
         // Read whatever it is, so that what is wrong with them is told in any case.
-        let redis = Redis {
+        let redis = RedisConfig {
             host: String::new(),
             port: 6379,
             database: 0,
@@ -247,14 +247,14 @@ impl<'a> Values<'a> {
         };
         let text = self.text(FLAG).unwrap_or_default();
         if text == "local" {
-            return Backplane::Local;
+            return BackplaneConfig::Local;
         }
         match redis_url(text, redis) {
-            Ok(redis) => Backplane::Redis(Box::new(redis)),
+            Ok(redis) => BackplaneConfig::Redis(Box::new(redis)),
             // Without the text, which may hold a password.
             Err(problem) => {
                 self.problem(FLAG, problem);
-                Backplane::Local
+                BackplaneConfig::Local
             }
         }
     }
@@ -304,7 +304,7 @@ impl<'a> Values<'a> {
     }
 }
 
-fn redis_url(text: &str, redis: Redis) -> Result<Redis, &'static str> {
+fn redis_url(text: &str, redis: RedisConfig) -> Result<RedisConfig, &'static str> {
     const FORM: &str = "expected local, or a URL such as redis://10.0.0.3:6379 or rediss://…";
     let url = reqwest::Url::parse(text).map_err(|_| FORM)?;
     let tls = match url.scheme() {
@@ -334,7 +334,7 @@ fn redis_url(text: &str, redis: Redis) -> Result<Redis, &'static str> {
             .parse::<u16>()
             .map_err(|_| "the path must be the number of a database, as in /0")?,
     };
-    Ok(Redis {
+    Ok(RedisConfig {
         host: host.trim_matches(['[', ']']).to_owned(),
         port: url.port().unwrap_or(redis.port),
         database: database.into(),

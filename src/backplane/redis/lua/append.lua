@@ -1,15 +1,16 @@
--- Appends a message to the log unless it is there. Lua does not roll back, so the order matters:
--- the claim is written last, and never for what is not in the log.
+-- Appends a message to the log, unless the log has it. Redis does not roll back the writes of a failed
+-- script, so the order matters: the deduplication key is written last, and only for an entry of the log.
 --
--- KEYS: the log, its state, and the claim of the message's id if it has one.
--- ARGV: the server's run id, the newest id that the caller has seen, for how many milliseconds the
--- claim holds, and the entry's fields and values.
+-- KEYS: the log, its state, and the deduplication key if the message has an id.
+-- ARGV: the server's run id, the newest id that the caller has seen, the lifetime of the deduplication
+-- key in milliseconds, and the fields and values of the entry.
+-- Returns 'stored' or 'duplicate', and the id of the entry.
 
-local newest = heal(KEYS[1], KEYS[2], ARGV[1], ARGV[2], '')
+local newest = mark_break_if_changed(KEYS[1], KEYS[2], ARGV[1], ARGV[2], '')
 if KEYS[3] then
     local id = redis.call('GET', KEYS[3])
     if id then
-        -- A write, so that a server that is no longer the master does not confirm.
+        -- This write fails on a server that is no longer the master, which must not confirm.
         redis.call('HSET', KEYS[2], 'newest', newest)
         return {'duplicate', id}
     end
@@ -17,7 +18,7 @@ end
 local id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 4))
 redis.call('HSET', KEYS[2], 'newest', id)
 if KEYS[3] then
-    -- If this failed, the event would be there all the same, so it must not fail the call.
+    -- The entry is stored already, so an error here must not fail the script: pcall ignores it.
     redis.pcall('SET', KEYS[3], id, 'PX', ARGV[3])
 end
 return {'stored', id}

@@ -1,15 +1,16 @@
--- Keeps what a ticket stands for, unless its holder has too many that nobody has used.
+-- Stores the grant of a ticket, unless its holder has too many unused tickets.
 --
--- KEYS: the ticket, the sorted set of its holder's tickets by when they expire, and what is there for
+-- KEYS: the ticket, the sorted set of the holder's tickets by their expiry, and a mark that is set for
 -- a second after this holder was refused.
--- ARGV: what the ticket stands for, for how many milliseconds, how many one holder may have, the name
--- of this ticket and what all names of tickets begin with.
--- Returns 1 if it was kept.
+-- ARGV: the grant, its lifetime in milliseconds, the largest number of unused tickets of one holder,
+-- the name of this ticket and the prefix of the keys of all tickets.
+-- Returns 1 if the ticket was stored, else 0.
 
 local now, most = now_ms(), tonumber(ARGV[3])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now))
 if redis.call('ZCARD', KEYS[2]) >= most then
-    -- A look at each of them, to see which were used. At most once a second.
+    -- Removes the used tickets from the set. The search costs one command for each ticket, so it
+    -- runs at most once a second.
     if redis.call('EXISTS', KEYS[3]) == 1 then
         return 0
     end

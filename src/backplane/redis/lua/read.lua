@@ -1,12 +1,12 @@
--- Reads on, within a number of bytes. Only reads, so that it also does at maxmemory.
+-- Reads the next entries, limited by their bytes. Writes nothing, so that it also works at maxmemory.
 --
 -- KEYS: the log, its state, the stream of renewals.
--- ARGV: the newest entry and the newest renewal that were read, about how many bytes are wanted, and at
--- most how many entries.
--- Returns the entries, the renewals, the log's newest id (or '' if it is lost), and the newest id that
--- was trimmed away.
+-- ARGV: the newest entry and the newest renewal that were read, the number of bytes after which the read
+-- ends, and the largest number of entries.
+-- Returns the entries, the renewals, the newest id of the log (or '' if the log is lost), and the newest
+-- id that was trimmed.
 
--- A few at a time, since each can have 10 MB.
+-- Entries per XRANGE. Small, since each entry can have 10 MB.
 local STEP = 4
 
 local entries, bytes = {}, 0

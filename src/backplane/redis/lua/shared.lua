@@ -1,4 +1,4 @@
--- What the scripts have in common. Ids are "<ms>-<sequence>"; both fit into a number of Lua.
+-- Functions that all scripts share. Ids are "<ms>-<sequence>"; both numbers fit into a number of Lua.
 
 local function split(id)
     local ms, sequence = string.match(id, '^(%d+)%-(%d+)$')
@@ -16,14 +16,17 @@ local function now_ms()
     return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- Looks whether this is still the log that the caller knows, and writes a break into it if not: when
--- there is no log, when its newest entry is older than what the caller has seen, when another server
--- answers than the last time anyone asked (it was restarted, or another one took over, and nobody can
--- say what it has forgotten), and when another one answers than the caller has read from so far, unless
--- the break that tells of it is still to be read by the caller. The break's id is above all that the
--- caller has seen, whatever the server's clock says. `before` is the server that the caller has read
--- from, or ''. Returns the log's newest id.
-local function heal(log, state, server, seen, before)
+-- Appends a break, an entry that marks that the log may have lost entries before it, when this may not be
+-- the log that the caller knows. The reasons are:
+-- empty:   there is no log.
+-- shorter: the newest entry is older than the newest entry that the caller has seen.
+-- server:  the server is another one than at the last call. It was restarted, or another server took
+--          over, and either can have lost entries.
+-- moved:   the server is another one than the caller has read from (`before`, or ''), and the log has no
+--          break after `seen` that the caller will still read.
+-- The id of the break is greater than `seen`, the newest id that the caller has seen, even if the clock
+-- of the server is behind. Returns the newest id of the log.
+local function mark_break_if_changed(log, state, server, seen, before)
     local known = redis.call('HMGET', state, 'server', 'newest', 'broke')
     local reason
     if not known[1] or not known[2] or redis.call('XLEN', log) == 0 then
@@ -42,7 +45,7 @@ local function heal(log, state, server, seen, before)
     if now_ms() <= ms then
         local above = string.format('%.0f-%.0f', ms, sequence + 1)
         local added = redis.pcall('XADD', log, above, 'format', '1', 'break', reason)
-        -- Refused if the log was above it already.
+        -- Redis refuses the id if the log has a greater one already.
         id = type(added) == 'string' and added
     end
     id = id or redis.call('XADD', log, '*', 'format', '1', 'break', reason)
@@ -50,7 +53,7 @@ local function heal(log, state, server, seen, before)
     return id
 end
 
--- The newest id that is gone from the beginning of the log.
+-- Returns the newest id that was removed from the beginning of the log.
 local function trimmed(log)
     local deleted, first
     local info = redis.call('XINFO', 'STREAM', log)
@@ -64,11 +67,11 @@ local function trimmed(log)
     if not first then
         return deleted or '0-0'
     end
-    -- One that somebody took out of the middle says nothing of the beginning.
+    -- An entry that was deleted by hand from the middle says nothing about the beginning.
     if deleted and is_older(deleted, first) then
         return deleted
     end
-    -- As before Redis 7: all that can be said is that it was before the first.
+    -- Before Redis 7 the id is unknown. Returns the id just before the first entry.
     local ms, sequence = split(first)
     if 0 < sequence then
         return string.format('%.0f-%.0f', ms, sequence - 1)

@@ -1,11 +1,12 @@
--- Lets go of what is too old or too much, oldest first and a bounded step at a time. A command of its
--- own, because at maxmemory appends are refused and this, which writes nothing, is not.
+-- Removes the entries that exceed a limit of the log: oldest first, in one bounded step. Separate from
+-- appends: at maxmemory Redis refuses appends, but not this script, which only deletes.
 --
 -- KEYS: the log, its state.
--- ARGV: the oldest age in milliseconds by the server's clock, the most entries, and the most bytes, or ''
--- for not to look (the look takes time in proportion to the log).
--- Returns how many entries went, and whether there may be more.
+-- ARGV: the largest age in milliseconds by the server's clock, the largest number of entries, and the
+-- largest number of bytes, or '' to skip that check (which takes time in proportion to the log).
+-- Returns the number of removed entries, and 1 if there may be more to remove, else 0.
 
+-- Entries and bytes after which a step ends, and entries per XRANGE.
 local ENTRIES, BYTES, STEP = 1000, 16777216, 4
 
 local newest = redis.call('HGET', KEYS[2], 'newest')
@@ -18,14 +19,14 @@ local excess = 0
 if ARGV[3] ~= '' then
     excess = redis.call('MEMORY', 'USAGE', KEYS[1], 'SAMPLES', 0) - tonumber(ARGV[3])
 end
-local gone, bytes = 0, 0
-while gone < ENTRIES and bytes < BYTES do
+local removed, bytes = 0, 0
+while removed < ENTRIES and bytes < BYTES do
     local ids = {}
     local step = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', STEP)
     for _, entry in ipairs(step) do
         local is_too_old = split(entry[1]) < oldest_kept
-        local is_too_much = tonumber(ARGV[2]) < length - gone - #ids or bytes < excess
-        -- The newest entry stays: an empty log is one that was lost.
+        local is_too_much = tonumber(ARGV[2]) < length - removed - #ids or bytes < excess
+        -- The newest entry is never removed, since an empty log counts as lost.
         if not (is_too_old or is_too_much) or not is_older(entry[1], newest) then
             break
         end
@@ -35,10 +36,10 @@ while gone < ENTRIES and bytes < BYTES do
         end
     end
     if #ids == 0 then
-        return {gone, 0}
+        return {removed, 0}
     end
-    -- Not XTRIM: this one notes in the stream which was the newest that went.
+    -- XDEL instead of XTRIM, since only XDEL records the newest removed id in the stream.
     redis.call('XDEL', KEYS[1], unpack(ids))
-    gone = gone + #ids
+    removed = removed + #ids
 end
-return {gone, 1}
+return {removed, 1}

@@ -1,0 +1,31 @@
+//! Outcomes of operations on the log: confirmations and errors.
+
+use crate::model::event::EventId;
+
+/// Confirmation that the log has a message. The message may be acked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirmed {
+    /// The message was stored as the event with this id.
+    Stored(EventId),
+    /// A message with the same id was stored before, within the deduplication window.
+    Duplicate,
+}
+
+/// Error for a message that the log did not confirm. The message must not be acked, so that Pub/Sub
+/// pushes it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The process is shutting down. Its rings end with the process, so a message that is stored in
+    /// them now would be missed by readers elsewhere.
+    #[error("this gateway is shutting down")]
+    Draining,
+    /// No confirmation arrived. If the message was stored and only the answer was lost, the next
+    /// push is a duplicate.
+    #[error("the log did not confirm the message (--backplane)")]
+    Unconfirmed,
+}
+
+/// Error for a question that the log cannot answer now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the log is not available (--backplane)")]
+pub struct UnavailableError;

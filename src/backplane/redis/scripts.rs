@@ -1,0 +1,40 @@
+//! Lua scripts that Redis runs.
+
+use redis::{RedisResult, Script, aio::MultiplexedConnection};
+
+/// Scripts. Each is one atomic command, described at the beginning of its file in `lua/`.
+#[derive(Debug)]
+pub(crate) struct Scripts {
+    pub(crate) append: Script,
+    pub(crate) open: Script,
+    pub(crate) read: Script,
+    pub(crate) trim: Script,
+    pub(crate) keep: Script,
+}
+
+impl Default for Scripts {
+    fn default() -> Self {
+        let script = |text| Script::new(&format!("{}\n{text}", include_str!("lua/shared.lua")));
+        Self {
+            append: script(include_str!("lua/append.lua")),
+            open: script(include_str!("lua/open.lua")),
+            read: script(include_str!("lua/read.lua")),
+            trim: script(include_str!("lua/trim.lua")),
+            keep: script(include_str!("lua/keep.lua")),
+        }
+    }
+}
+
+impl Scripts {
+    /// Loads all scripts into the server, so that the first push need not.
+    ///
+    /// # Errors
+    /// Fails when the server rejects a script or does not answer.
+    pub(crate) async fn load(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+        let Self { append, open, read, trim, keep } = self;
+        for script in [append, open, read, trim, keep] {
+            script.load_async(connection).await?;
+        }
+        Ok(())
+    }
+}
