@@ -1,5 +1,5 @@
-//! The log becomes another one: wiped, failed over, or shorter than it was. All replicas tell their
-//! readers, whenever and in whatever order they find out.
+//! Changes of the log: it is wiped, fails over or becomes shorter. Every replica sends its readers a
+//! gap, whenever and in whatever order the replicas notice the change.
 
 use crate::{
     backplane::log_faults::{LOG, next_gap, publish, replica},
@@ -13,9 +13,9 @@ use crate::{
 
 const STATE: &str = "{stream-events}:state";
 
-/// The new master never had what readers were shown.
+/// The new master never had an event that readers received.
 #[test]
-fn failed_over_to_a_replica_that_is_behind() {
+fn fail_over_to_a_replica_that_is_behind() {
     let mut master = RedisServer::start();
     let port = master.port.to_string();
     let second = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
@@ -25,7 +25,7 @@ fn failed_over_to_a_replica_that_is_behind() {
     publish(&gateway, "both have it");
     let shared = source.next();
     eventually("replicated", || (second.ask::<i64>(&["XLEN", LOG]) == 2).then_some(()));
-    // The replica hears no more of the master.
+    // The replica receives no more writes of the master.
     second.tell(&["REPLICAOF", "127.0.0.1", "1"]);
     publish(&gateway, "only the old one has it");
     let lost = source.next();
@@ -33,7 +33,7 @@ fn failed_over_to_a_replica_that_is_behind() {
     proxy.point_to(second.address());
     master.kill();
     proxy.cut();
-    // Before it is promoted it is no master to push to, nor to read from.
+    // Before the replica is promoted, it is used neither for pushes nor for reading.
     let refused = gateway.push("orders", &message("x", "1"));
     assert_eq!(refused.status, 503);
     second.tell(&["REPLICAOF", "NO", "ONE"]);
@@ -41,14 +41,14 @@ fn failed_over_to_a_replica_that_is_behind() {
     let gap = next_gap(&mut source);
     assert_eq!((&gap["reason"], &gap["after"]), (&"log-changed".into(), &lost.id.as_str().into()));
     assert_eq!(source.next().data, "after");
-    // Who has only what both had is told that something is missing after it.
+    // A reader that has only the event of both logs receives a gap after it.
     assert_eq!(next_gap(&mut gateway.resume("", &shared.id))["reason"], "log-changed");
 }
 
-/// A new master that was written to before anyone who knows better came back: its newest id is
-/// above all that was seen, and only who it is gives it away.
+/// The new master is written to before a gateway that read from the old one connects to it. Its
+/// newest id is greater than every id that was read: only the run id shows that it is another log.
 #[test]
-fn failed_over_to_a_replica_that_is_ahead_again() {
+fn fail_over_to_a_replica_that_is_ahead_again() {
     let mut master = RedisServer::start();
     let port = master.port.to_string();
     let second = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
@@ -67,10 +67,10 @@ fn failed_over_to_a_replica_that_is_ahead_again() {
     assert_eq!(next_gap(&mut other.resume("", &shared.id))["reason"], "log-changed");
 }
 
-/// The same server, promoted again after another one was: its log went back, its name did not
-/// change.
+/// The same server is promoted again after another one was master: its log is shorter, but its run
+/// id is the same.
 #[test]
-fn a_log_that_is_shorter_than_what_was_seen_of_it() {
+fn log_that_lost_its_newest_entries() {
     let redis = RedisServer::start();
     let proxy = Proxy::to(redis.address());
     let gateway = replica(&proxy.url(), &[]);
@@ -86,9 +86,10 @@ fn a_log_that_is_shorter_than_what_was_seen_of_it() {
     assert_eq!((&gap["reason"], &gap["after"]), (&"log-changed".into(), &forgotten.into()));
 }
 
-/// The wipe and the push come before any tail has noticed: nobody sees the log's head go back.
+/// The log is wiped and pushed to before any tail notices, so that no tail sees the newest id
+/// decrease.
 #[test]
-fn wiped_under_everyones_feet() {
+fn wipe_that_no_tail_notices() {
     let redis = RedisServer::start();
     let (one, other) = (replica(&redis.url(), &[]), replica(&redis.url(), &[]));
     let mut sources = [one.events(""), other.events("")];
@@ -104,14 +105,14 @@ fn wiped_under_everyones_feet() {
     }
 }
 
-/// The server's clock was ahead and is not any more: the new log's ids would be below those that
-/// were handed out, and its events never be read.
+/// The clock of the server was ahead and is corrected. Without the break the ids of the new log would
+/// be less than those of the old one, and its events would never be read.
 #[test]
-fn wiped_and_the_clock_goes_back() {
+fn wipe_after_which_the_clock_goes_back() {
     let redis = RedisServer::start();
     let gateway = replica(&redis.url(), &[]);
     let mut source = gateway.events("");
-    from_the_future(&redis, &mut source);
+    append_in_the_future(&redis, &mut source);
     redis.tell(&["FLUSHALL"]);
     publish(&gateway, "after");
     let gap = next_gap(&mut source);
@@ -120,8 +121,9 @@ fn wiped_and_the_clock_goes_back() {
     assert_eq!((event.id.as_str(), event.data.as_str()), ("9000000000000-9", "after"));
 }
 
-/// The reader gets an event of a time that is still to come, as of a server whose clock is ahead.
-fn from_the_future(redis: &RedisServer, source: &mut EventSource) {
+/// Appends an event with an id in the future, as a server does whose clock is ahead, and waits until
+/// the reader receives it.
+fn append_in_the_future(redis: &RedisServer, source: &mut EventSource) {
     let ahead = "9000000000000-7";
     let fields = ["format", "1", "topic", "orders", "data", "from the future", "attributes", ""];
     let rest = ["orderingKey", "", "messageId", "", "publishTimeMs", ""];
@@ -130,8 +132,8 @@ fn from_the_future(redis: &RedisServer, source: &mut EventSource) {
     assert_eq!(source.next().id, ahead);
 }
 
-/// A master and its replica that have the same log, and the replica hears no more.
-fn parted() -> (RedisServer, RedisServer, impl Fn()) {
+/// Starts a master and a replica of it. Returns both, and a function that promotes the replica.
+fn master_and_replica() -> (RedisServer, RedisServer, impl Fn()) {
     let master = RedisServer::start();
     let port = master.port.to_string();
     let second = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
@@ -144,11 +146,11 @@ fn parted() -> (RedisServer, RedisServer, impl Fn()) {
     (master, second, promote)
 }
 
-/// One replica of ours finds the new master at once, another goes on with the old one for a while:
-/// what each was shown meanwhile is not in the other's log, and the break is behind both.
+/// One gateway connects to the new master at once, another one uses the old master for a while. What
+/// each reads meanwhile is missing in the other's log, and the break comes after both.
 #[test]
-fn failed_over_at_different_times() {
-    let (mut old, new, promote) = parted();
+fn fail_over_at_different_times() {
+    let (mut old, new, promote) = master_and_replica();
     let proxies = [Proxy::to(old.address()), Proxy::to(old.address())];
     let gateways = [replica(&proxies[0].url(), &[]), replica(&proxies[1].url(), &[])];
     let [late, early] = &gateways;
@@ -169,7 +171,7 @@ fn failed_over_at_different_times() {
     assert_eq!(next_gap(&mut of_late)["reason"], "log-changed");
     publish(late, "at last");
     assert_eq!(of_late.next().data, "at last");
-    // Neither replica gives a reader who was there before anything without a gap.
+    // Both gateways send a gap to a reader that was connected before.
     for gateway in &gateways {
         let mut source = gateway.resume("", &shared.id);
         assert_eq!(next_gap(&mut source)["reason"], "log-changed");
@@ -177,10 +179,11 @@ fn failed_over_at_different_times() {
     }
 }
 
-/// The name points to another server, and one of a replica's two connections stays where it was.
+/// The host name points to another server, but one of the gateway's two connections stays on the old
+/// one.
 #[test]
-fn pushes_do_not_go_where_nobody_reads() {
-    let (old, new, promote) = parted();
+fn pushes_use_the_server_that_the_tail_reads() {
+    let (old, new, promote) = master_and_replica();
     let proxy = Proxy::to(old.address());
     let gateway = replica(&proxy.url(), &[]);
     let mut source = gateway.events("");
@@ -190,32 +193,32 @@ fn pushes_do_not_go_where_nobody_reads() {
     promote();
     proxy.point_to(new.address());
     proxy.cut_tails();
-    // The old one takes what it is given, so long as nobody compares.
+    // The old server would accept a push: only the comparison of the run ids prevents it.
     assert_eq!(next_gap(&mut source)["reason"], "log-changed");
     publish(&gateway, "seen");
     assert_eq!(source.next().data, "seen");
     assert_eq!(old.ask::<i64>(&["XLEN", LOG]), 2);
 }
 
-/// A wiped log, a clock that went back, and a replica that has seen nothing yet: its events are
-/// below what others have read.
+/// After a wipe and a correction of the clock, a new gateway, which has read nothing, is the first to
+/// append. The ids of its events are less than those that other gateways have read.
 #[test]
-fn wiped_and_filled_again_by_one_who_knows_nothing() {
+fn wipe_after_which_a_new_gateway_appends_first() {
     let redis = RedisServer::start();
     let gateway = replica(&redis.url(), &[]);
     let mut source = gateway.events("");
-    from_the_future(&redis, &mut source);
+    append_in_the_future(&redis, &mut source);
     redis.tell(&["FLUSHALL"]);
-    let knows_nothing = replica(&redis.url(), &[]);
-    publish(&knows_nothing, "below");
+    let new = replica(&redis.url(), &[]);
+    publish(&new, "below");
     assert_eq!(next_gap(&mut source)["reason"], "log-changed");
-    publish(&knows_nothing, "above");
+    publish(&new, "above");
     assert_eq!(source.next().data, "above");
 }
 
-/// Somebody takes the newest event out of the log, for what is in it.
+/// The newest entry is deleted from the log by hand.
 #[test]
-fn a_new_replica_does_not_wait_for_an_event_that_was_taken_out() {
+fn new_replica_does_not_wait_for_a_deleted_entry() {
     let redis = RedisServer::start();
     let gateway = replica(&redis.url(), &[]);
     let mut source = gateway.events("");
@@ -231,13 +234,13 @@ fn a_new_replica_does_not_wait_for_an_event_that_was_taken_out() {
     let fresh = replica(&redis.url(), &[]);
     let before = commands();
     std::thread::sleep(std::time::Duration::from_millis(300));
-    assert!(commands() - before < 200, "it asks and asks");
+    assert!(commands() - before < 200, "the tail polls without waiting");
     assert_eq!(fresh.events("?since=1h").next().id, stays);
 }
 
-/// What is no text at all, in the middle of the log: it is told, and what comes after it is read.
+/// An entry with invalid UTF-8 in the middle of the log is a gap, and later entries are read.
 #[test]
-fn an_entry_that_is_no_text_stops_nobody() {
+fn entry_with_invalid_utf8_is_a_gap() {
     let redis = RedisServer::start();
     let gateway = replica(&redis.url(), &[]);
     let mut source = gateway.events("");
@@ -256,7 +259,7 @@ fn an_entry_that_is_no_text_stops_nobody() {
     assert_eq!((&gap["reason"], &gap["upto"]), (&"log-changed".into(), &id.into()));
     publish(&gateway, "after");
     assert_eq!(source.next().data, "after");
-    // What was held is held: the gap is told first, and then all that is there.
+    // The rings keep the earlier events: a new reader receives the gap, and then all events.
     let mut again = gateway.events("?since=1h");
     next_gap(&mut again);
     assert_eq!(again.next().id, before.id);

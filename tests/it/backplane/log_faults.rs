@@ -1,4 +1,4 @@
-//! What happens to the log: it is gone, slow, empty, full, another one. Nothing is lost in silence.
+//! Faults of the log: it is unreachable, slow, empty or full. No event is lost without a gap.
 
 use std::time::Duration;
 
@@ -13,12 +13,14 @@ use crate::support::{
 
 pub const LOG: &str = "{stream-events}:log";
 
+/// Starts a gateway with the log at `url` and waits until it is ready.
 pub fn replica(url: &str, flags: &[(&'static str, &str)]) -> Gateway {
     let gateway = Gateway::dev(&[&[("backplane", url)], flags].concat());
     eventually("ready", || (gateway.get("/readyz", &[]).status == 200).then_some(()));
     gateway
 }
 
+/// Reads up to the next `stream-gap` and returns its data.
 pub fn next_gap(source: &mut EventSource) -> Value {
     loop {
         let event = source.next_raw().expect("the stream has ended");
@@ -28,7 +30,7 @@ pub fn next_gap(source: &mut EventSource) -> Value {
     }
 }
 
-/// Publishes until it is confirmed, as Pub/Sub does.
+/// Pushes a message until it is confirmed, as Pub/Sub does.
 pub fn publish(gateway: &Gateway, data: &str) {
     let id = rand::random::<u64>().to_string();
     eventually("confirmed", || {
@@ -39,7 +41,7 @@ pub fn publish(gateway: &Gateway, data: &str) {
 }
 
 #[test]
-fn gone_at_the_start() {
+fn redis_is_down_at_start() {
     let mut redis = RedisServer::stopped();
     let flags = [("backplane", redis.url()), ("keep-alive", "1 s".to_owned())];
     let flags: Vec<_> = flags.iter().map(|(flag, text)| (*flag, text.as_str())).collect();
@@ -50,10 +52,10 @@ fn gone_at_the_start() {
     let refused = gateway.push("orders", &message("x", "1"));
     assert_eq!(refused.status, 503);
     assert!(refused.header("retry-after").is_some());
-    // The reader is connected, and kept so.
+    // The reader's stream opens and waits.
     let mut early = EventSource::connect(gateway.address, "/events", &[]);
     assert_eq!(early.status, 200);
-    // No empty line: by the standard it would set the id that a reader brought to nothing.
+    // No empty line: by the standard it would reset the reader's last event id.
     assert_eq!(early.next_bytes(), b":\n");
     redis.restart();
     let opened = early.next_raw().unwrap();
@@ -64,9 +66,9 @@ fn gone_at_the_start() {
     assert_eq!(gateway.get("/readyz", &[]).status, 200);
 }
 
-/// They are no subscribers yet, and count all the same.
+/// Streams that wait are not subscribers yet, but count against `--subscribers-max`.
 #[test]
-fn streams_that_wait_for_the_log_are_limited_too() {
+fn streams_that_wait_for_the_log_are_limited() {
     let redis = RedisServer::stopped();
     let url = redis.url();
     let gateway = Gateway::dev(&[("backplane", &url), ("subscribers-max", "2")]);
@@ -82,9 +84,9 @@ fn streams_that_wait_for_the_log_are_limited_too() {
     eventually("room again", || open().header("connection").is_none().then_some(()));
 }
 
-/// Nobody can say whether the log has this id, so its reader waits until somebody can.
+/// Without Redis it is unknown whether the log has the reader's id, so the reader waits.
 #[test]
-fn a_reader_who_is_ahead_waits_while_the_log_is_away() {
+fn reader_ahead_of_the_rings_waits_while_redis_is_down() {
     let mut redis = RedisServer::start();
     let gateway = replica(&redis.url(), &[("keep-alive", "1 s")]);
     let ahead = format!("{}-0", stream_events::clock::now_ms() + 1);
@@ -99,7 +101,7 @@ fn a_reader_who_is_ahead_waits_while_the_log_is_away() {
 }
 
 #[test]
-fn a_stream_that_waits_for_the_log_ends_with_its_gateway() {
+fn stream_that_waits_for_the_log_ends_at_shutdown() {
     let redis = RedisServer::stopped();
     let url = redis.url();
     let mut gateway = Gateway::dev(&[("backplane", &url), ("drain-timeout", "3 s")]);
@@ -113,7 +115,7 @@ fn a_stream_that_waits_for_the_log_ends_with_its_gateway() {
 }
 
 #[test]
-fn gone_in_the_middle_and_back_empty() {
+fn redis_restarts_empty() {
     let mut redis = RedisServer::start();
     let gateway = replica(&redis.url(), &[("keep-alive", "1 s")]);
     let mut source = gateway.events("");
@@ -123,9 +125,9 @@ fn gone_in_the_middle_and_back_empty() {
     let refused = gateway.push("orders", &message("lost?", "1"));
     assert_eq!(refused.status, 503);
     assert_eq!(source.next_block().unwrap(), ":\n\n");
-    assert_eq!(gateway.get("/readyz", &[]).status, 200, "or no replica would be");
-    assert!(0.0 < gateway.metric("stream_events_log_lag_seconds"), "nobody knows what it misses");
-    // Readers read rings, whatever has become of the log.
+    assert_eq!(gateway.get("/readyz", &[]).status, 200, "else no replica would be ready");
+    assert!(0.0 < gateway.metric("stream_events_log_lag_seconds"), "entries may be missing");
+    // Readers are served from the rings, without Redis.
     let mut replay = gateway.events("?since=1h");
     assert_eq!(replay.next().id, before.id);
 
@@ -140,7 +142,7 @@ fn gone_in_the_middle_and_back_empty() {
         assert_eq!(source.next().data, "after");
     }
     gateway.until_metric("stream_events_log_lag_seconds", 0.0);
-    // Those that come later are told too, if they were there before.
+    // A reader that resumes later on another replica receives the gap too.
     let late = replica(&redis.url(), &[]);
     assert_eq!(next_gap(&mut late.resume("", &before.id))["reason"], "log-changed");
     assert!(gateway.metric("stream_events_log_breaks_total") >= 2.0);
@@ -148,7 +150,7 @@ fn gone_in_the_middle_and_back_empty() {
 }
 
 #[test]
-fn cut_between_the_append_and_its_answer() {
+fn connection_is_cut_between_append_and_answer() {
     let redis = RedisServer::start();
     let proxy = Proxy::to(redis.address());
     let (gateway, other) = (replica(&proxy.url(), &[]), replica(&redis.url(), &[]));
@@ -156,7 +158,7 @@ fn cut_between_the_append_and_its_answer() {
     proxy.swallow(true);
     std::thread::scope(|scope| {
         let push = scope.spawn(|| gateway.push("orders", &message("once", "1")));
-        // It is in the log, and its sender does not know.
+        // The log has the message, but the gateway does not receive the answer.
         assert_eq!(source.next().data, "once");
         proxy.cut();
         assert_eq!(push.join().unwrap().status, 503);
@@ -171,19 +173,19 @@ fn cut_between_the_append_and_its_answer() {
 }
 
 #[test]
-fn an_answer_that_never_comes_is_not_waited_for() {
+fn missing_answer_times_out() {
     let redis = RedisServer::start();
     let proxy = Proxy::to(redis.address());
     let gateway = replica(&proxy.url(), &[]);
     proxy.swallow(true);
     assert_eq!(gateway.push("orders", &message("x", "1")).status, 503);
-    // The connection was given up: a new one may work.
+    // The gateway gave the connection up and opens a new one.
     proxy.swallow(false);
     publish(&gateway, "y");
 }
 
 #[test]
-fn slow_cut_and_half_closed() {
+fn connection_is_slow_cut_and_half_closed() {
     let redis = RedisServer::start();
     let proxy = Proxy::to(redis.address());
     let gateway = replica(&proxy.url(), &[]);
@@ -199,12 +201,12 @@ fn slow_cut_and_half_closed() {
             proxy.half_close();
         }
         publish(&gateway, &format!("event {n}"));
-        assert_eq!(source.next_raw().unwrap().data, format!("event {n}"), "and no gap");
+        assert_eq!(source.next_raw().unwrap().data, format!("event {n}"), "without a gap");
     }
 }
 
 #[test]
-fn full_and_not_any_more() {
+fn redis_is_full_for_a_while() {
     let redis = RedisServer::start();
     let gateway = replica(&redis.url(), &[("log-events", "1000")]);
     let mut source = gateway.events("");
@@ -213,34 +215,36 @@ fn full_and_not_any_more() {
     }
     redis.tell(&["CONFIG", "SET", "maxmemory", "1"]);
     assert_eq!(gateway.push("orders", &message("full", "1")).status, 503);
-    // What makes room goes on: in whole nodes of a hundred entries.
+    // Trimming goes on, in whole nodes of a hundred entries.
     eventually("trimmed", || (redis.ask::<i64>(&["XLEN", LOG]) <= 1_100).then_some(()));
     assert_eq!(source.take(3_000).last().unwrap(), "2999");
     redis.tell(&["CONFIG", "SET", "maxmemory", "0"]);
     assert_eq!(gateway.push("orders", &message("full", "1")).status, 204);
-    assert_eq!(source.next_raw().unwrap().data, "full", "once, and no gap");
+    assert_eq!(source.next_raw().unwrap().data, "full", "once, without a gap");
 }
 
 #[test]
-fn what_is_too_old_or_too_much_goes() {
+fn log_is_trimmed_by_age_and_bytes() {
     let redis = RedisServer::start();
     for sequence in 0..500 {
         redis.tell(&["XADD", LOG, &format!("1000-{sequence}"), "format", "0"]);
     }
     let gateway = replica(&redis.url(), &[("log-bytes", "64 MiB")]);
-    // But for those that share the newest's node.
-    eventually("the old ones go", || (redis.ask::<i64>(&["XLEN", LOG]) <= 101).then_some(()));
+    // Entries that share a node with the newest one stay.
+    eventually("old entries are trimmed", || {
+        (redis.ask::<i64>(&["XLEN", LOG]) <= 101).then_some(())
+    });
     for _ in 0..100 {
         gateway.publish("orders", "x".repeat(1 << 20));
     }
     let bytes = || redis.ask::<i64>(&["MEMORY", "USAGE", LOG]);
     assert!(32 << 20 < bytes());
-    eventually("the large ones go", || (bytes() <= 66 << 20).then_some(()));
+    eventually("large entries are trimmed", || (bytes() <= 66 << 20).then_some(()));
 }
 
-/// What the log let go of before this replica had read it is missing, and nobody would notice.
+/// Entries that are trimmed before a replica has read them are a gap for its readers.
 #[test]
-fn trimmed_before_it_was_read() {
+fn entries_are_trimmed_before_they_are_read() {
     let redis = RedisServer::start();
     let proxy = Proxy::to(redis.address());
     let trimming = replica(&redis.url(), &[("log-events", "1000")]);
@@ -265,9 +269,9 @@ fn trimmed_before_it_was_read() {
     assert_eq!(source.take(rest.len()), rest);
 }
 
-/// A newer program of a rolling upgrade writes what this one cannot read.
+/// During a rolling upgrade a newer program writes entries that this one cannot decode.
 #[test]
-fn an_entry_of_another_format_is_told_as_a_gap() {
+fn entry_of_another_format_is_a_gap() {
     let redis = RedisServer::start();
     let gateway = replica(&redis.url(), &[]);
     let mut source = gateway.events("");

@@ -1,4 +1,4 @@
-//! Which Redis servers are used, and how one says who one is.
+//! Settings of Redis: eviction, passwords, URLs and TLS.
 
 use std::{fs, io::Write as _};
 
@@ -14,31 +14,31 @@ fn until_ready(gateway: &Gateway) {
 }
 
 #[test]
-fn a_server_that_evicts_is_refused_with_the_command_that_helps() {
+fn server_that_evicts_is_refused_with_the_command_to_run() {
     let redis = RedisServer::with(&["--maxmemory-policy", "volatile-lru"]);
     let url = redis.url();
     let mut command = stream_events(&[&OPEN[..], &["--backplane", &url]].concat());
     let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
-    let status = eventually("it ends", || child.try_wait().unwrap());
+    let status = eventually("the process exits", || child.try_wait().unwrap());
     assert_eq!(status.code(), Some(64));
     let (_, text) = output(&mut stream_events(&[&OPEN[..], &["--backplane", &url]].concat()));
     assert!(text.contains("volatile-lru"), "{text}");
     assert!(text.contains("redis-cli CONFIG SET maxmemory-policy noeviction"), "{text}");
-    // It does help.
+    // The command helps.
     redis.tell(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     let (_process, _address) = serve(&["--backplane", &url]);
 }
 
-/// In the middle it is not used any more, until somebody helps.
+/// A server whose setting becomes wrong later is not used until the setting is corrected.
 #[test]
-fn a_server_that_begins_to_evict_is_not_used() {
+fn server_that_begins_to_evict_is_not_used() {
     let mut redis = RedisServer::start();
     let gateway = Gateway::dev(&[("backplane", &redis.url())]);
     until_ready(&gateway);
     gateway.publish("orders", "before");
     redis.kill();
     let mut evicting = RedisServer::with(&["--maxmemory-policy", "allkeys-lru"]);
-    // As if it were the same.
+    // The other server gets the port of the first one.
     std::mem::swap(&mut redis.port, &mut evicting.port);
     evicting.restart();
     assert_eq!(gateway.push("orders", &message("x", "1")).status, 503);
@@ -49,9 +49,9 @@ fn a_server_that_begins_to_evict_is_not_used() {
 }
 
 #[test]
-fn a_password_is_read_for_each_connection_and_never_shown() {
+fn password_file_is_read_for_each_connection_and_never_logged() {
     let redis = RedisServer::with(&["--requirepass", "first secret"]);
-    // The oracle: without it, the server says nothing.
+    // The file has a wrong password at first.
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     fs::write(&file, "wrong secret\n").unwrap();
@@ -62,7 +62,7 @@ fn a_password_is_read_for_each_connection_and_never_shown() {
         let body = serde_json::json!({ "message": message("x", "1") }).to_string();
         crate::support::http1::request(address, "POST", "/push/orders", &[], body.as_bytes())
     };
-    eventually("it says why", || {
+    eventually("the reason is logged", || {
         process.log().iter().any(|line| line.contains("--redis-password-file")).then_some(())
     });
     assert_eq!(push().status, 503);
@@ -73,7 +73,7 @@ fn a_password_is_read_for_each_connection_and_never_shown() {
 }
 
 #[test]
-fn a_password_from_the_environment_and_a_user() {
+fn user_and_password_from_the_environment() {
     let redis = RedisServer::with(&[
         "--user",
         "gateway",
@@ -99,7 +99,7 @@ fn a_password_from_the_environment_and_a_user() {
 }
 
 #[test]
-fn secrets_have_no_place_on_the_command_line() {
+fn passwords_on_the_command_line_are_refused() {
     for (url, part) in [
         ("redis://user:hunter2@127.0.0.1", "--redis-password-file"),
         ("redis://:hunter2@127.0.0.1", "--redis-password-file"),
@@ -121,9 +121,9 @@ fn secrets_have_no_place_on_the_command_line() {
     }
 }
 
-/// A private CA, as Memorystore has one for each instance.
+/// TLS with a private CA: Memorystore has one for each instance.
 #[test]
-fn tls_with_a_ca_of_ones_own() {
+fn tls_with_a_private_ca() {
     let mut authority = rcgen::CertificateParams::default();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority_key = rcgen::KeyPair::generate().unwrap();
@@ -159,9 +159,9 @@ fn tls_with_a_ca_of_ones_own() {
     until_ready(&gateway);
     gateway.publish("orders", "over TLS");
     assert_eq!(gateway.events("?since=1h").next().data, "over TLS");
-    // Whoever cannot show a certificate of that authority is not talked to.
+    // Without --redis-ca the certificate of the server is not trusted.
     let (process, _) = serve(&["--backplane", &url]);
-    eventually("it says why", || {
+    eventually("the reason is logged", || {
         process.log().iter().any(|line| line.contains("certificate")).then_some(())
     });
 }

@@ -1,4 +1,4 @@
-//! Several replicas share a log in Redis: the same events, ids and replay on each.
+//! Several replicas with one log in Redis: each has the same events, ids and replay.
 
 use serde_json::Value;
 
@@ -10,6 +10,7 @@ use crate::support::{
     redis::{Proxy, RedisServer},
 };
 
+/// Starts a gateway with the log at `url` and waits until it is ready.
 fn replica(url: &str) -> Gateway {
     let gateway = Gateway::dev(&[("backplane", url)]);
     until_ready(&gateway);
@@ -20,17 +21,19 @@ fn until_ready(gateway: &Gateway) {
     eventually("ready", || (gateway.get("/readyz", &[]).status == 200).then_some(()));
 }
 
+/// Returns the data of a `stream-gap`.
 fn gap(event: &Dispatched) -> Value {
     assert_eq!(event.event, "stream-gap", "{event:?}");
     serde_json::from_str(&event.data).unwrap()
 }
 
+/// Reads `n` events.
 fn ids_and_data(source: &mut EventSource, n: usize) -> Vec<(String, String)> {
     (0..n).map(|_| source.next()).map(|event| (event.id, event.data)).collect()
 }
 
 #[test]
-fn each_replica_gives_the_same_events_with_the_same_ids() {
+fn replicas_have_the_same_events_with_the_same_ids() {
     let redis = RedisServer::start();
     let replicas = [replica(&redis.url()), replica(&redis.url()), replica(&redis.url())];
     let mut sources: Vec<_> = replicas.iter().map(|replica| replica.events("")).collect();
@@ -43,28 +46,28 @@ fn each_replica_gives_the_same_events_with_the_same_ids() {
     for source in &mut sources[1..] {
         assert_eq!(ids_and_data(source, 30), seen);
     }
-    // Redis' own ids, so that nobody can take them for those of a process.
+    // The ids are those of Redis, which differ from the ids that a process assigns.
     let newest: Vec<String> = redis.ask(&["HMGET", "{stream-events}:state", "newest"]);
     assert_eq!(newest[0], seen[29].0);
 }
 
 #[test]
-fn a_message_that_another_replica_had_is_a_duplicate() {
+fn message_that_was_pushed_to_another_replica_is_a_duplicate() {
     let redis = RedisServer::start();
     let (one, other) = (replica(&redis.url()), replica(&redis.url()));
     let mut source = one.events("");
     assert_eq!(one.push("orders", &message("first", "7")).status, 204);
     assert_eq!(other.push("orders", &message("again", "7")).status, 204);
-    // Message ids are unique within a topic only.
+    // Message ids are unique only within a topic.
     assert_eq!(other.push("users", &message("of another topic", "7")).status, 204);
     assert_eq!(source.take(2), ["first", "of another topic"]);
     other.until_metric("stream_events_pushes_total{outcome=\"duplicate\"}", 1.0);
-    let lives: i64 = redis.ask(&["PTTL", "{stream-events}:claim:orders:7"]);
-    assert!((1_790_000..=1_800_000).contains(&lives), "30 min by default: {lives}");
+    let lifetime_ms: i64 = redis.ask(&["PTTL", "{stream-events}:claim:orders:7"]);
+    assert!((1_790_000..=1_800_000).contains(&lifetime_ms), "30 min by default: {lifetime_ms}");
 }
 
 #[test]
-fn everything_of_a_message_survives_the_log() {
+fn log_keeps_all_fields_of_a_message() {
     let redis = RedisServer::start();
     let gateway = replica(&redis.url());
     let mut source = gateway.events("");
@@ -75,7 +78,7 @@ fn everything_of_a_message_survives_the_log() {
     assert_eq!(gateway.push("orders", &message).status, 204);
     let event = source.next();
     assert_eq!((event.event.as_str(), event.data.as_str()), ("created", "//4="));
-    // What no reader can ask for yet is in the log all the same.
+    // The log also has the fields that no stream shows yet.
     gateway.publish("orders", "text");
     source.next();
     redis.tell(&["XDEL", "{stream-events}:log", &event.id]);
@@ -88,7 +91,7 @@ fn everything_of_a_message_survives_the_log() {
 }
 
 #[test]
-fn a_reader_resumes_on_another_replica_and_after_all_were_restarted() {
+fn reader_resumes_on_another_replica_and_after_a_restart_of_all() {
     let redis = RedisServer::start();
     let (one, other) = (replica(&redis.url()), replica(&redis.url()));
     let begin = one.events("").last_event_id().to_owned();
@@ -106,7 +109,7 @@ fn a_reader_resumes_on_another_replica_and_after_all_were_restarted() {
         assert_eq!(opened["resumed"], true);
         assert_eq!(source.take(499 - at), all[at + 1..]);
     }
-    // What it has read to the end of goes on live.
+    // A reader that has read all events continues live.
     let mut source = again.resume("?topic=orders", &seen[499].0);
     again.publish("orders", "after the restart");
     let event = source.next_raw().unwrap();
@@ -114,9 +117,9 @@ fn a_reader_resumes_on_another_replica_and_after_all_were_restarted() {
     assert_eq!(again.events("?since=1h").take(500), all);
 }
 
-/// A replica that starts later holds what its rings may hold, and says what is missing.
+/// A replica that starts later fills its rings, and sends a gap for the events that do not fit.
 #[test]
-fn a_reader_that_comes_too_late_is_told_by_any_replica() {
+fn evicted_events_are_a_gap_on_a_new_replica() {
     let redis = RedisServer::start();
     let one = replica(&redis.url());
     let begin = one.events("").last_event_id().to_owned();
@@ -134,7 +137,7 @@ fn a_reader_that_comes_too_late_is_told_by_any_replica() {
 }
 
 #[test]
-fn an_id_of_a_process_alone_is_of_another_history() {
+fn id_of_a_process_without_redis_is_of_another_history() {
     let redis = RedisServer::start();
     let local = Gateway::dev(&[]);
     let id = local.events("").last_event_id().to_owned();
@@ -143,14 +146,14 @@ fn an_id_of_a_process_alone_is_of_another_history() {
     let mut source = gateway.resume("", &id);
     assert_eq!(gap(&source.next_raw().unwrap())["reason"], "restart");
     assert_eq!(source.take(1), ["held"]);
-    // And back again.
+    // The other direction: an id of Redis at a process without it.
     let id = source.last_event_id().to_owned();
     assert_eq!(gap(&local.resume("", &id).next_raw().unwrap())["reason"], "restart");
 }
 
-/// The reader comes from a replica that is a moment ahead.
+/// The reader resumes from an id that this replica has not read yet, since another one is ahead.
 #[test]
-fn a_reader_that_is_ahead_of_a_replica_is_held_and_not_told_a_gap() {
+fn reader_ahead_of_a_replica_waits_and_receives_no_gap() {
     let redis = RedisServer::start();
     let proxy = Proxy::to(redis.address());
     let (ahead, behind) = (replica(&redis.url()), replica(&proxy.url()));
@@ -159,7 +162,7 @@ fn a_reader_that_is_ahead_of_a_replica_is_held_and_not_told_a_gap() {
     source.next();
     behind.resume("?since=1h", "").take(1);
 
-    // Its tail hears nothing more; what it asks is answered.
+    // The tail receives nothing more; other commands are answered.
     proxy.swallow_tails(true);
     ahead.publish("orders", "one has it");
     let id = source.next().id;
@@ -173,7 +176,7 @@ fn a_reader_that_is_ahead_of_a_replica_is_held_and_not_told_a_gap() {
 }
 
 #[test]
-fn an_id_beyond_the_log_is_unknown() {
+fn id_beyond_the_log_is_unknown() {
     let redis = RedisServer::start();
     let gateway = replica(&redis.url());
     let readers: Vec<_> = (0..20)
@@ -192,7 +195,7 @@ fn an_id_beyond_the_log_is_unknown() {
 }
 
 #[test]
-fn gateways_with_prefixes_of_their_own_share_a_server_and_nothing_else() {
+fn gateways_with_different_prefixes_share_only_the_server() {
     let redis = RedisServer::start();
     let with =
         |prefix: &str| Gateway::dev(&[("backplane", &redis.url()), ("redis-prefix", prefix)]);
@@ -209,9 +212,10 @@ fn gateways_with_prefixes_of_their_own_share_a_server_and_nothing_else() {
     assert!(keys.is_empty(), "{keys:?}");
 }
 
-/// Another replica gives the readers what comes from now on, so pushes are taken to the end.
+/// A replica that shuts down with Redis accepts pushes to the end: readers receive the events from
+/// another replica.
 #[test]
-fn a_replica_that_leaves_takes_pushes_and_ends_its_streams() {
+fn replica_that_shuts_down_accepts_pushes_and_ends_its_streams() {
     let redis = RedisServer::start();
     let stays = replica(&redis.url());
     let url = redis.url();
@@ -219,7 +223,9 @@ fn a_replica_that_leaves_takes_pushes_and_ends_its_streams() {
     until_ready(&leaves);
     let mut source = leaves.events("");
     leaves.begin_stop();
-    eventually("it leaves", || (leaves.get("/readyz", &[]).status == 503).then_some(()));
+    eventually("the replica is draining", || {
+        (leaves.get("/readyz", &[]).status == 503).then_some(())
+    });
     leaves.publish("orders", "taken");
     let mut seen = Vec::new();
     while let Some(event) = source.next_raw() {
