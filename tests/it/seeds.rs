@@ -1,5 +1,5 @@
-//! The seeds of the fuzz targets, without a fuzzer: `fuzz/README.md` says how to run that. What a
-//! target says of a seed is what its file's name begins with.
+//! Runs the fuzz targets on their seeds, without a fuzzer (see `fuzz/README.md` for that). The name
+//! of a seed's file begins with the result that the target must return.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -8,23 +8,25 @@ use crate::support::{jwks, parser};
 #[path = "../../fuzz/src/targets/mod.rs"]
 mod targets;
 
-/// What a fuzzer has found is named by its hash, and comes and goes while one runs.
-fn is_found(name: &str) -> bool {
+/// Returns true for an input that a fuzzer has found: its name is a hash. Such files appear and
+/// disappear while a fuzzer runs.
+fn is_found_by_fuzzer(name: &str) -> bool {
     name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn seeds_become(target: &str, run: fn(&[u8]) -> &'static str) {
+/// Runs a target on each of its seeds and compares the results with the file names.
+fn run_seeds(target: &str, run: fn(&[u8]) -> &'static str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let files = fs::read_dir(folder).unwrap().flatten();
     let mut seen = 0;
     for file in files {
         let name = file.file_name().into_string().unwrap();
-        if is_found(&name) {
+        if is_found_by_fuzzer(&name) {
             continue;
         }
         eprintln!("{target}/{name}");
-        let became = run(&fs::read(file.path()).unwrap());
-        assert!(name.starts_with(became), "{target}/{name} is {became}");
+        let result = run(&fs::read(file.path()).unwrap());
+        assert!(name.starts_with(result), "{target}/{name}: the result is {result}");
         seen += 1;
     }
     assert!(10 < seen, "{target}: {seen} seeds");
@@ -32,35 +34,35 @@ fn seeds_become(target: &str, run: fn(&[u8]) -> &'static str) {
 
 #[test]
 fn names() {
-    seeds_become("names", targets::names::run);
+    run_seeds("names", targets::names::run);
 }
 
 #[test]
 fn envelope() {
-    seeds_become("envelope", targets::envelope::run);
+    run_seeds("envelope", targets::envelope::run);
 }
 
 #[test]
 fn frame() {
-    seeds_become("frame", targets::frame::run);
+    run_seeds("frame", targets::frame::run);
 }
 
 #[test]
 fn query() {
-    seeds_become("query", targets::query::run);
+    run_seeds("query", targets::query::run);
 }
 
 #[test]
 fn push_token() {
-    seeds_become("push_token", targets::push_token::run);
+    run_seeds("push_token", targets::push_token::run);
 }
 
 #[test]
 fn read_token() {
-    seeds_become("read_token", targets::read_token::run);
+    run_seeds("read_token", targets::read_token::run);
 }
 
-/// Names and versions in a lock file.
+/// Returns the names and versions of the packages in a lock file.
 fn locked(text: &str) -> BTreeSet<(&str, &str)> {
     let packages = text.split("[[package]]").skip(1);
     packages
@@ -71,9 +73,9 @@ fn locked(text: &str) -> BTreeSet<(&str, &str)> {
         .collect()
 }
 
-/// Else what is fuzzed would not be what ships.
+/// The fuzz targets must be built with the dependencies that ship.
 #[test]
-fn the_fuzzed_dependencies_are_those_of_the_gateway() {
+fn fuzz_targets_have_the_dependencies_of_the_gateway() {
     let ours = locked(include_str!("../../Cargo.lock"));
     let fuzzed = locked(include_str!("../../fuzz/Cargo.lock"));
     let only_there: Vec<_> = fuzzed.difference(&ours).map(|(name, _)| *name).collect();

@@ -1,4 +1,4 @@
-//! The cache of the issuer's keys, against a server that behaves and misbehaves.
+//! Cache of the issuer's keys, with servers that behave well and badly.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use crate::support::{
 
 const MILLIS: Duration = Duration::from_millis(1);
 
-/// So quick that a test need not wait, and a fetch is never due but for the reason under test.
+/// Returns times so short that tests need not wait, and so long that no other fetch is due than the
+/// one under test.
 fn times() -> KeyTimes {
     KeyTimes {
         age_min: 20 * MILLIS,
@@ -29,10 +30,12 @@ fn times() -> KeyTimes {
     }
 }
 
+/// Starts a cache of the keys of `server`.
 fn start(server: &KeyServer, times: KeyTimes) -> Keys {
     Keys::start(source(server), times).unwrap()
 }
 
+/// Returns a source with the URL of `server`.
 pub fn source(server: &KeyServer) -> KeySource {
     let fetches = Metrics::new().unwrap().key_fetches;
     KeySource { url: server.url(), of: "push tokens", algorithms: ALGORITHMS, fetches }
@@ -44,16 +47,16 @@ fn known(lookup: &Lookup) -> bool {
 
 /// Waits for requests without blocking the runtime that the cache's task is on.
 async fn until_requests(server: &KeyServer, count: usize) {
-    let asked = async {
+    let requested = async {
         while server.requests() < count {
             tokio::time::sleep(MILLIS).await;
         }
     };
-    tokio::time::timeout(PATIENCE, asked).await.expect("the requests never came");
+    tokio::time::timeout(PATIENCE, requested).await.expect("the requests never came");
 }
 
 #[tokio::test]
-async fn a_hundred_pushes_cause_one_fetch() {
+async fn concurrent_lookups_cause_one_fetch() {
     let server = KeyServer::start();
     let keys = start(&server, times());
     let mut lookups = tokio::task::JoinSet::new();
@@ -66,32 +69,32 @@ async fn a_hundred_pushes_cause_one_fetch() {
 }
 
 #[tokio::test]
-async fn a_key_set_is_refreshed_before_it_is_too_old() {
+async fn key_set_is_refreshed_before_it_is_too_old() {
     let server = KeyServer::with(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=4"));
     let begin = tokio::time::Instant::now();
     let keys = start(&server, times());
     assert!(known(&keys.find(KID).await));
     assert_eq!(server.requests(), 1);
     until_requests(&server, 2).await;
-    assert!(begin.elapsed() < Duration::from_secs(4), "ahead of its end");
-    assert!(Duration::from_millis(2_800) <= begin.elapsed(), "and not at once");
+    assert!(begin.elapsed() < Duration::from_secs(4), "before the keys are too old");
+    assert!(Duration::from_millis(2_800) <= begin.elapsed(), "not at once");
 }
 
 #[tokio::test]
-async fn a_long_max_age_is_honoured_and_age_counts() {
+async fn max_age_and_age_determine_the_next_fetch() {
     let server = KeyServer::with(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=1\r\nAge: 1"));
     let keys = start(&server, times());
     assert!(known(&keys.find(KID).await));
     until_requests(&server, 3).await;
     server.set(Behaviour::keys(&[ISSUERS.jwk(KID)], "public, max-age=3000, must-revalidate"));
-    // One fetch sees the long age, and then there is no other.
+    // One fetch receives the long max-age, and no other follows.
     until_requests(&server, 1).await;
     tokio::time::sleep(100 * MILLIS).await;
     assert_eq!(server.requests(), 1);
 }
 
 #[tokio::test]
-async fn an_unknown_kid_causes_one_fetch_and_then_the_cool_down_holds() {
+async fn unknown_kids_cause_one_fetch_per_cool_down() {
     let server = KeyServer::start();
     let cool_down = 300 * MILLIS;
     let keys = start(&server, KeyTimes { cool_down, ..times() });
@@ -100,7 +103,7 @@ async fn an_unknown_kid_causes_one_fetch_and_then_the_cool_down_holds() {
         assert!(matches!(keys.find("invented").await, Lookup::Unknown));
     }
     assert_eq!(server.requests(), 1, "within the cool-down");
-    // The issuer rotates. After the cool-down the new key is found at the first asking.
+    // The issuer adds a key. After the cool-down the first lookup finds it.
     server.set(Behaviour::keys(&[ISSUERS.jwk(KID), ANOTHER.jwk("key-2")], "max-age=3600"));
     tokio::time::sleep(cool_down + 20 * MILLIS).await;
     assert!(known(&keys.find("key-2").await));
@@ -111,34 +114,34 @@ async fn an_unknown_kid_causes_one_fetch_and_then_the_cool_down_holds() {
     assert_eq!(server.requests(), 1);
 }
 
-/// Whoever asks at the very end of the cool-down, before the cache's task has noticed that it is over,
-/// is not forgotten.
+/// A lookup at the very end of the cool-down, before the task of the cache has noticed the end,
+/// causes a fetch.
 #[tokio::test]
-async fn a_kid_that_is_asked_for_as_the_cool_down_ends_is_fetched() {
+async fn lookup_at_the_end_of_the_cool_down_causes_a_fetch() {
     let server = KeyServer::start();
     let cool_down = 100 * MILLIS;
     let keys = start(&server, KeyTimes { cool_down, ..times() });
     assert!(known(&keys.find(KID).await));
     server.set(Behaviour::keys(&[ANOTHER.jwk("key-2")], "max-age=3600"));
-    // The runtime's only thread is kept busy, so that the task's timer is late.
+    // Blocks the only thread of the runtime, so that the timer of the task is late.
     std::thread::sleep(cool_down + 5 * MILLIS);
     let found = tokio::time::timeout(Duration::from_secs(10), keys.find("key-2")).await;
     assert!(found.is_ok_and(|lookup| known(&lookup)));
 }
 
 #[tokio::test]
-async fn known_keys_serve_while_a_fetch_hangs() {
+async fn known_keys_are_used_while_a_fetch_hangs() {
     let server = KeyServer::with(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=0"));
     let keys = start(&server, KeyTimes { fetch_max: Duration::from_secs(60), ..times() });
     assert!(known(&keys.find(KID).await));
     server.set(Behaviour::Hang);
     until_requests(&server, 1).await;
     let find = tokio::time::timeout(Duration::from_secs(5), keys.find(KID)).await;
-    assert!(find.is_ok_and(|lookup| known(&lookup)), "it waited for the fetch");
+    assert!(find.is_ok_and(|lookup| known(&lookup)), "the lookup waited for the fetch");
 }
 
 #[tokio::test]
-async fn known_keys_serve_while_the_issuer_is_down_but_not_for_ever() {
+async fn known_keys_are_used_for_stale_max_while_the_issuer_is_down() {
     let server = KeyServer::with(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=0"));
     let keys = start(&server, KeyTimes { stale_max: 500 * MILLIS, ..times() });
     assert!(known(&keys.find(KID).await));
@@ -151,13 +154,14 @@ async fn known_keys_serve_while_the_issuer_is_down_but_not_for_ever() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_misbehaves_gives_no_keys() {
+async fn invalid_answers_of_the_issuer_give_no_keys() {
     let weak = r#"{"keys":[{"kty":"RSA","kid":"weak","n":"AQAB","e":"AQAB"}]}"#;
     let other = r#"{"keys":[{"kty":"oct","kid":"key-1","k":"c2VjcmV0"}]}"#;
     let ok = |body: &str| {
         Behaviour::Answer(format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}"))
     };
-    // As the metadata server's address would be: another server that answers, with good keys even.
+    // Target of a redirect, as the metadata server could be. It must get no request, although its
+    // keys are valid.
     let elsewhere = KeyServer::start();
     let redirect =
         format!("HTTP/1.1 302 Found\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", elsewhere.url());
@@ -179,7 +183,7 @@ async fn an_issuer_that_misbehaves_gives_no_keys() {
 }
 
 #[tokio::test]
-async fn a_key_of_another_kind_does_not_spoil_the_set() {
+async fn key_of_an_unknown_type_is_skipped() {
     let strange = serde_json::json!({ "kty": "PQC", "kid": "new", "alg": "ML-DSA-44" });
     let server = KeyServer::with(Behaviour::keys(&[strange, ISSUERS.jwk(KID)], "max-age=60"));
     let keys = start(&server, times());
@@ -188,7 +192,7 @@ async fn a_key_of_another_kind_does_not_spoil_the_set() {
 }
 
 #[tokio::test]
-async fn nothing_is_fetched_after_the_last_handle_is_gone() {
+async fn nothing_is_fetched_after_the_last_handle_is_dropped() {
     let server = KeyServer::with(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=0"));
     let keys = start(&server, times());
     until_requests(&server, 2).await;

@@ -1,4 +1,4 @@
-//! Push tokens: which are let in, and that all others are not.
+//! Push tokens: valid tokens are accepted, and all others are refused.
 
 use std::{io::Write as _, time::Duration};
 
@@ -24,6 +24,7 @@ use crate::support::{
 
 const BODY: &[u8] = br#"{"message":{"data":"eA=="}}"#;
 
+/// Starts a gateway that verifies push tokens with the keys of `keys`.
 fn gateway(keys: &KeyServer) -> Gateway {
     Gateway::serve(&[
         ("push-auth", "oidc"),
@@ -40,25 +41,26 @@ fn push(gateway: &Gateway, token: &str) -> Answer {
     gateway.post("/push/orders", &[("Authorization", &authorization)], BODY)
 }
 
-/// The good claims, changed.
+/// Returns the valid claims after a change.
 fn with(change: impl FnOnce(&mut Value)) -> Value {
     let mut changed = claims();
     change(&mut changed);
     changed
 }
 
+/// Returns the valid claims without one of them.
 fn without(claim: &str) -> Value {
     with(|claims| drop(claims.as_object_mut().unwrap().remove(claim)))
 }
 
-/// A token whose header says anything, with a signature that does not.
+/// Returns a token with the valid claims, any header and any signature.
 fn forged(header: &Value, signature: &str) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     format!("{}.{}.{signature}", part(header), part(&claims()))
 }
 
 #[test]
-fn googles_tokens_are_let_in() {
+fn tokens_of_google_are_accepted() {
     let keys = KeyServer::start();
     let gateway = gateway(&keys);
     for (name, claims) in [
@@ -153,9 +155,9 @@ fn every_other_token_is_refused() {
     gateway.until_metric("stream_events_ring_events", 0.0);
 }
 
-/// Whoever may not push cannot make the gateway read, either.
+/// The gateway does not read the body of a push with an invalid token.
 #[test]
-fn the_answer_comes_before_the_body() {
+fn refusal_does_not_wait_for_the_body() {
     let keys = KeyServer::start();
     let gateway = gateway(&keys);
     let mut socket = http1::connect(gateway.address);
@@ -166,12 +168,12 @@ fn the_answer_comes_before_the_body() {
 }
 
 #[test]
-fn a_verified_token_is_remembered_while_the_issuer_is_gone() {
+fn verified_token_is_remembered_while_the_issuer_is_down() {
     let keys = KeyServer::start();
     let gateway = gateway(&keys);
     let token = sign(&claims());
     assert_eq!(push(&gateway, &token).status, 204);
-    // The issuer is gone: what is known stays known, and a new token of a known key is let in.
+    // While the issuer is down, remembered tokens and new tokens of a known key are accepted.
     keys.set(Behaviour::Hang);
     assert_eq!(push(&gateway, &token).status, 204);
     assert_eq!(push(&gateway, &sign(&with(|c| c["sub"] = "2".into()))).status, 204);
@@ -180,18 +182,18 @@ fn a_verified_token_is_remembered_while_the_issuer_is_gone() {
         gateway.metric(&format!("stream_events_push_tokens_total{{result=\"{result}\"}}"))
     };
     assert_eq!((count("verified"), count("remembered")), (2.0, 1.0));
-    // A change to a remembered token is another token.
+    // A remembered token that is changed is another token.
     assert_eq!(push(&gateway, &format!("{token}x")).status, 401);
 }
 
 #[test]
-fn without_keys_nobody_is_let_in_and_pubsub_keeps_the_message() {
+fn pushes_are_503_without_keys() {
     let keys = KeyServer::with(Behaviour::Answer("HTTP/1.1 500 Oops\r\n\r\n".to_owned()));
     let gateway = gateway(&keys);
     let answer = push(&gateway, &sign(&claims()));
     assert_eq!(answer.status, 503);
     assert!(answer.header("retry-after").is_some());
-    assert_eq!(push(&gateway, "garbage").status, 401, "what can be judged is judged");
+    assert_eq!(push(&gateway, "garbage").status, 401, "malformed without any key");
     let ready = gateway.get("/readyz", &[]);
     assert_eq!(ready.status, 503);
     assert!(ready.text().contains("keys"), "{}", ready.text());
@@ -204,9 +206,9 @@ fn without_keys_nobody_is_let_in_and_pubsub_keeps_the_message() {
     assert_eq!(push(&gateway, &sign(&claims())).status, 204);
 }
 
-/// What is remembered is forgotten when the token expires, and when the issuer takes its key back.
+/// A remembered token is forgotten when it expires, and when the issuer withdraws its key.
 #[tokio::test]
-async fn a_remembered_token_expires_and_goes_with_its_key() {
+async fn remembered_token_is_forgotten_with_its_expiry_or_its_key() {
     let server = KeyServer::with(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=0"));
     let times = KeyTimes { age_min: Duration::from_millis(20), ..KeyTimes::default() };
     let keys = Keys::start(crate::auth::jwks::source(&server), times).unwrap();
@@ -220,14 +222,14 @@ async fn a_remembered_token_expires_and_goes_with_its_key() {
     assert_eq!(verify(now_ms).await, Ok(()));
     assert!(remembers(now_ms));
     let expired_ms = claims["exp"].as_u64().unwrap() * 1000;
-    assert!(!remembers(expired_ms), "looked at anew");
+    assert!(!remembers(expired_ms), "expired");
     server.set(Behaviour::keys(&[ANOTHER.jwk("key-2")], "max-age=3600"));
-    let gone = async {
+    let key_withdrawn = async {
         while keys.has(KID) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    tokio::time::timeout(PATIENCE, key_withdrawn).await.unwrap();
     assert!(!remembers(now_ms));
     assert!(matches!(verify(now_ms).await, Err(PushAuthError::Invalid(_))));
 }

@@ -1,8 +1,8 @@
-//! Three gateways and a Redis server that are killed and restarted at random, while messages are
-//! pushed to all and readers hop between them. What was acked is seen by every reader once and in
-//! order, or the reader was told of a gap in its place.
+//! Chaos test: three gateways and a Redis server are killed and restarted at random, while messages
+//! are pushed to all gateways and readers change between them. Every reader receives every acked
+//! message once and in order, or a gap in its place.
 //!
-//! `CHAOS_SECONDS=600 cargo test --test it chaos` goes on for longer, `SEED=` repeats one.
+//! `CHAOS_SECONDS=600 cargo test --test it chaos` runs longer; `SEED=` repeats a run.
 
 use std::{
     collections::HashMap,
@@ -31,32 +31,35 @@ use crate::support::{
 const GATEWAYS: usize = 3;
 const WRITERS: usize = 3;
 const READERS: usize = 6;
-/// Of the chaos; what is left is waited for.
+/// Duration of the faults. Afterwards the test waits for the remaining messages.
 const SECONDS: u64 = 12;
-/// A reader that heard nothing for so long goes elsewhere.
+/// Time without bytes after which a reader changes to another gateway.
 const HOP_AFTER: Duration = Duration::from_millis(700);
+/// End of the text of each writer's last message.
 const LAST: &str = "the last";
 
-/// What a reader saw.
+/// Event that a reader received.
 enum Seen {
     Event { id: (u64, u64), writer: usize, n: usize },
     Gap { reason: String, after: (u64, u64), upto: (u64, u64) },
 }
 
+/// State that all threads share.
 struct World {
     gateways: Vec<SocketAddr>,
-    /// How many messages of each writer were acked: 0, 1, …
+    /// Number of acked messages of each writer.
     acked: Mutex<Vec<usize>>,
+    /// Set when the faults are over.
     calm: AtomicBool,
     seed: u64,
 }
 
 #[test]
-fn what_was_acked_is_seen_once_or_a_gap_is_told() {
-    let seed = seed("what_was_acked_is_seen_once_or_a_gap_is_told");
+fn acked_messages_are_received_once_or_are_in_a_gap() {
+    let seed = seed("acked_messages_are_received_once_or_are_in_a_gap");
     let seconds = std::env::var("CHAOS_SECONDS").ok().and_then(|text| text.parse().ok());
     let mut random = StdRng::seed_from_u64(seed);
-    // Some of the time it forgets everything when it is killed.
+    // Without an append-only file, Redis loses everything when it is killed.
     let disk = ["--appendonly", ["yes", "no"][random.random_range(0..2_usize)]];
     let mut redis = RedisServer::with(&disk);
     let proxy = Proxy::to(redis.address());
@@ -96,6 +99,7 @@ fn what_was_acked_is_seen_once_or_a_gap_is_told() {
     }
 }
 
+/// Starts a gateway on `port`, with the log behind `proxy`.
 fn start(port: u16, proxy: &Proxy) -> Process {
     let (listen, url) = (format!("127.0.0.1:{port}"), proxy.url());
     let arguments = ["serve", "--listen", &listen, "--ops-listen", "off", "--workers", "1"];
@@ -104,6 +108,7 @@ fn start(port: u16, proxy: &Proxy) -> Process {
     Process::start(&mut stream_events(&[&arguments[..], &open, &log].concat()))
 }
 
+/// Causes one random fault.
 fn disturb(
     random: &mut StdRng,
     redis: &mut RedisServer,
@@ -133,18 +138,18 @@ fn disturb(
     }
 }
 
-/// Pushes one message after the other, each until it is acked, as Pub/Sub does with an ordering key.
+/// Pushes messages one by one, each until it is acked, as Pub/Sub does with an ordering key.
 fn write(world: &World, writer: usize) {
     let mut at = writer;
     let mut n = 0;
     loop {
         let last = world.calm.load(Ordering::SeqCst);
         let text = if last { format!("{writer} {n} {LAST}") } else { format!("{writer} {n}") };
-        // An id of its own, and the same each time it is pushed.
+        // The message id is unique, and the same in each attempt.
         let envelope = json!({ "message": message(text, &format!("{writer}-{n}")) }).to_string();
         let begun = Instant::now();
         loop {
-            // In turn, as a load balancer does.
+            // The gateways take turns, as behind a load balancer.
             at += 1;
             if push(world.gateways[at % GATEWAYS], &envelope) == Some(204) {
                 break;
@@ -161,7 +166,8 @@ fn write(world: &World, writer: usize) {
     }
 }
 
-/// None if the gateway is gone, or goes before it has answered.
+/// Pushes a message and returns the status. `None` if the gateway is down, or is killed before it
+/// answers.
 fn push(gateway: SocketAddr, envelope: &str) -> Option<u16> {
     let mut socket = std::net::TcpStream::connect(gateway).ok()?;
     socket.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
@@ -171,7 +177,7 @@ fn push(gateway: SocketAddr, envelope: &str) -> Option<u16> {
     Some(http1::read_head(&mut BufReader::new(socket)).ok()?.0)
 }
 
-/// Reads on from gateway to gateway until it has seen the last message of each writer.
+/// Reads from changing gateways until the last message of each writer has arrived.
 fn read(world: &World, reader: usize) -> Vec<Seen> {
     let mut random = StdRng::seed_from_u64(world.seed ^ (1 + reader as u64));
     let mut seen = Vec::new();
@@ -180,29 +186,30 @@ fn read(world: &World, reader: usize) -> Vec<Seen> {
     let mut calm_since = None;
     while lasts < WRITERS {
         let gateway = world.gateways[random.random_range(0..GATEWAYS)];
-        let patience = random.random_range(1..400);
-        lasts += listen(gateway, &mut id, patience, &mut seen).unwrap_or(0);
+        let reads = random.random_range(1..400);
+        lasts += listen(gateway, &mut id, reads, &mut seen).unwrap_or(0);
         if world.calm.load(Ordering::SeqCst) {
             let since = *calm_since.get_or_insert_with(Instant::now);
             assert!(
                 since.elapsed() < Duration::from_secs(60),
-                "reader {reader} never saw the last"
+                "reader {reader} never received all last messages"
             );
         }
     }
     seen
 }
 
-/// Reads so many events, or until nothing comes. Returns how many last messages were among them.
+/// Reads up to `reads` times, or until no bytes arrive. Returns the number of last messages that
+/// arrived. `None` if the gateway is down.
 fn listen(
     gateway: SocketAddr,
     id: &mut String,
-    patience: usize,
+    reads: usize,
     seen: &mut Vec<Seen>,
 ) -> Option<usize> {
     let mut socket = std::net::TcpStream::connect(gateway).ok()?;
     socket.set_read_timeout(Some(HOP_AFTER)).ok()?;
-    // The very first time it reads all there is.
+    // The first connection reads all events.
     let path = if id.is_empty() { "/events?since=1h" } else { "/events" };
     let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n");
     write!(socket, "{head}Last-Event-ID: {id}\r\n\r\n").ok()?;
@@ -213,23 +220,25 @@ fn listen(
     let mut parser = Parser::default();
     parser.last_event_id.clone_from(id);
     let (mut part, mut lasts) = ([0; 4096], 0);
-    for _ in 0..patience {
+    for _ in 0..reads {
         let Ok(read @ 1..) = body.read(&mut part) else { break };
         for event in parser.feed(&part[..read]) {
             lasts += usize::from(event.data.ends_with(LAST));
-            seen.extend(saw(&event.id, &event.event, &event.data));
+            seen.extend(convert(&event.id, &event.event, &event.data));
         }
     }
     id.clone_from(&parser.last_event_id);
     Some(lasts)
 }
 
+/// Parses an event id.
 fn number(id: &str) -> (u64, u64) {
     let (time, sequence) = id.split_once('-').unwrap();
     (time.parse().unwrap(), sequence.parse().unwrap())
 }
 
-fn saw(id: &str, event: &str, data: &str) -> Option<Seen> {
+/// Converts a message or a gap. `None` for other events.
+fn convert(id: &str, event: &str, data: &str) -> Option<Seen> {
     match event {
         "message" => {
             let mut words = data.split(' ').map(|word| word.parse().ok());
@@ -246,16 +255,20 @@ fn saw(id: &str, event: &str, data: &str) -> Option<Seen> {
     }
 }
 
+/// Checks that the reader received all `acked` messages in order, or a gap for those that it missed.
 fn check(reader: usize, seen: &[Seen], acked: &[usize]) {
     let (mut newest, mut gaps, mut changes) = ((0, 0), Vec::new(), 0);
-    // Of each writer: what comes next, the id of the last, and how many gaps had been told then.
+    // For each writer: number of the next message, id of its last one, and number of gaps at that time.
     let mut next = [(0, (0, 0), 0); WRITERS];
     let mut seen_at: HashMap<(usize, usize), usize> = HashMap::new();
     let mut events = 0;
     for what in seen {
         match what {
             Seen::Gap { reason, after, upto } => {
-                assert_ne!(reason, "unknown-id", "reader {reader}: every id was handed out");
+                assert_ne!(
+                    reason, "unknown-id",
+                    "reader {reader}: every id was assigned by the log"
+                );
                 gaps.push((*after, *upto));
                 changes += usize::from(reason == "log-changed");
             }
@@ -263,16 +276,16 @@ fn check(reader: usize, seen: &[Seen], acked: &[usize]) {
                 assert!(newest < *id, "reader {reader}: {id:?} came after {newest:?}");
                 newest = *id;
                 events += 1;
-                // Only a log that forgot that it had a message can have it again.
+                // Only a log that lost a message can store it again.
                 if let Some(before) = seen_at.insert((*writer, *n), changes) {
                     assert!(before < changes, "reader {reader}: {writer} {n} came twice");
                 }
                 let (expected, last, gaps_then) = next[*writer];
-                // What is missing came after the last and before this one.
+                // The missing messages lie between the writer's last message and this one.
                 let covers = |(after, upto): &((u64, u64), (u64, u64))| last < *upto && after < id;
                 assert!(
                     *n <= expected || gaps[gaps_then..].iter().any(covers),
-                    "reader {reader}: {writer} {expected} to {n} are missing, and no gap was told"
+                    "reader {reader}: {writer} {expected} to {n} are missing without a gap"
                 );
                 next[*writer] = (n + 1, *id, gaps.len());
             }
@@ -282,5 +295,5 @@ fn check(reader: usize, seen: &[Seen], acked: &[usize]) {
         assert_eq!(next[writer].0, *acked, "reader {reader}: the last of writer {writer}");
     }
     eprintln!("reader {reader}: {events} events, {} gaps", gaps.len());
-    assert!(events > 20, "there was something to see");
+    assert!(events > 20, "the reader received only {events} events");
 }

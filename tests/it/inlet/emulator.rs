@@ -1,4 +1,4 @@
-//! Google's Pub/Sub emulator pushes to the gateway: not our idea of Pub/Sub, but Google's.
+//! Pushes from Google's Pub/Sub emulator, which forms messages as Google does.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 
 use crate::support::{eventually, gateway::Gateway, http1, process::Process};
 
+/// Folder of the jar in the gcloud CLI.
 const JAR: &str = "platform/pubsub-emulator/lib";
 
-/// The emulator's jar, where the gcloud CLI has put it.
+/// Returns the emulator's jar, if the gcloud CLI has installed it.
 fn jar() -> Option<PathBuf> {
     let roots =
         ["/usr/lib/google-cloud-sdk", "/opt/google-cloud-sdk", "/snap/google-cloud-cli/current"];
@@ -27,6 +28,7 @@ fn jar() -> Option<PathBuf> {
     })
 }
 
+/// Emulator process, which ends when this is dropped.
 struct Emulator {
     address: SocketAddr,
     _process: Process,
@@ -34,7 +36,7 @@ struct Emulator {
 
 impl Emulator {
     fn start(jar: &PathBuf) -> Self {
-        // The emulator takes no port 0. One that was free a moment ago is asked for.
+        // The emulator does not accept port 0, so it gets a port that was free a moment ago.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut command = Command::new("java");
         command.arg("-jar").arg(jar).arg("--host=127.0.0.1");
@@ -44,6 +46,7 @@ impl Emulator {
         Self { address, _process: process }
     }
 
+    /// Sends a request to the REST API and returns the answer.
     fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         let headers = [("Content-Type", "application/json")];
         let path = format!("/v1/projects/test/{path}");
@@ -60,7 +63,7 @@ impl Emulator {
 }
 
 #[test]
-fn messages_of_the_real_emulator_arrive_wrapped_and_unwrapped() {
+fn messages_arrive_wrapped_and_unwrapped() {
     let Some(jar) = jar() else {
         eprintln!("NOT TESTED: the Pub/Sub emulator (gcloud's pubsub-emulator) is not installed");
         return;
@@ -115,7 +118,7 @@ fn messages_of_the_real_emulator_arrive_wrapped_and_unwrapped() {
         ("only-attributes", ""),
         ("message", &large),
     ];
-    // Pub/Sub promises an order only within an ordering key.
+    // Pub/Sub guarantees an order only within an ordering key.
     for source in [&mut of_wrapped, &mut of_name, &mut of_unwrapped] {
         let mut seen: Vec<_> = (0..4).map(|_| source.next()).map(|e| (e.event, e.data)).collect();
         seen.sort();
@@ -129,15 +132,15 @@ fn messages_of_the_real_emulator_arrive_wrapped_and_unwrapped() {
     gateway.until_metric("stream_events_pushes_total{outcome=\"stored\"}", 16.0);
 }
 
-/// What the gateway did not ack comes again, and what it acked comes once.
+/// The emulator pushes a message again until a gateway acks it.
 #[test]
-fn a_message_that_was_refused_comes_again() {
+fn message_that_was_not_acked_is_pushed_again() {
     let Some(jar) = jar() else {
         eprintln!("NOT TESTED: the Pub/Sub emulator (gcloud's pubsub-emulator) is not installed");
         return;
     };
     let emulator = Emulator::start(&jar);
-    // A port that nobody listens on yet: the pushes fail until a gateway is there.
+    // No process listens on this port yet: pushes fail until the gateway starts.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     emulator.call("PUT", "topics/orders", &json!({}));
     let push = json!({

@@ -1,4 +1,4 @@
-//! `POST /push`: what is taken, what is refused, and with which status.
+//! `POST /push`: accepted and refused messages, and the status of each answer.
 
 use std::{
     io::{BufReader, Read as _, Write as _},
@@ -15,7 +15,7 @@ use crate::support::{
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 #[test]
-fn a_wrapped_message_arrives() {
+fn wrapped_message_is_received() {
     let gateway = Gateway::dev(&[]);
     let mut events = gateway.events("?topic=orders");
     let body = r#"{"message":{"data":"eyJpZCI6MX0=","messageId":"1","message_id":"1",
@@ -28,7 +28,7 @@ fn a_wrapped_message_arrives() {
 }
 
 #[test]
-fn an_unwrapped_message_arrives_with_its_metadata() {
+fn unwrapped_message_is_received_with_its_metadata() {
     let gateway = Gateway::dev(&[]);
     let mut events = gateway.events("");
     let headers = [
@@ -42,17 +42,17 @@ fn an_unwrapped_message_arrives_with_its_metadata() {
     assert_eq!(gateway.post("/push", &headers, b"plain \"text\"").status, 204);
     let event = events.next();
     assert_eq!((event.event.as_str(), event.data.as_str()), ("click", "plain \"text\""));
-    // The same message again, and the subscription named the topic.
+    // The same message again is a duplicate. Its topic is the name of the subscription.
     assert_eq!(gateway.post("/push", &headers, b"plain \"text\"").status, 204);
     gateway.until_metric("stream_events_pushes_total{outcome=\"duplicate\"}", 1.0);
     assert_eq!(gateway.events("?topic=clicks&since=1m").next().data, "plain \"text\"");
 }
 
 #[test]
-fn a_raw_body_is_data_when_the_endpoint_says_so() {
+fn raw_body_is_data_with_payload_raw() {
     let gateway = Gateway::dev(&[]);
     let mut events = gateway.events("?topic=orders");
-    // Without an id there is nothing to tell a redelivery by.
+    // Without a message id, a redelivery cannot be recognised.
     for _ in 0..2 {
         assert_eq!(gateway.post("/push/orders?payload=raw", &[], b"{\"message\":1}").status, 204);
     }
@@ -78,7 +78,7 @@ fn data_may_be_absent_or_empty() {
 }
 
 #[test]
-fn ten_megabytes_arrive_whole() {
+fn message_of_ten_megabytes_is_received() {
     let gateway = Gateway::dev(&[]);
     let mut events = gateway.events("");
     let data: String = (0..10_000_000_u32).map(|at| char::from(b'a' + (at % 26) as u8)).collect();
@@ -87,7 +87,7 @@ fn ten_megabytes_arrive_whole() {
 }
 
 #[test]
-fn a_message_id_is_shown_once_and_a_publish_time_is_no_id() {
+fn duplicates_are_recognised_by_message_id_and_not_by_publish_time() {
     let gateway = Gateway::dev(&[]);
     let mut events = gateway.events("");
     let mut first = message("first", "1");
@@ -97,14 +97,14 @@ fn a_message_id_is_shown_once_and_a_publish_time_is_no_id() {
     for message in [&first, &first, &second, &first] {
         assert_eq!(gateway.push("orders", message).status, 204);
     }
-    // Ids are unique within a topic only.
+    // Ids are unique only within a topic.
     assert_eq!(gateway.push("parcels", &first).status, 204);
     assert_eq!(events.take(3), ["first", "second", "first"]);
     gateway.until_metric("stream_events_pushes_total{outcome=\"duplicate\"}", 2.0);
 }
 
 #[test]
-fn the_window_of_message_ids_is_bounded_by_count() {
+fn number_of_remembered_message_ids_is_bounded() {
     let gateway = Gateway::dev(&[("dedup-ids", "3")]);
     let mut events = gateway.events("");
     for id in ["1", "2", "3", "4", "2", "1"] {
@@ -138,9 +138,10 @@ fn poison_is_refused_for_a_dead_letter_topic() {
     assert_eq!(gateway.post("/push/orders", &[JSON], large.as_bytes()).status, 413);
 }
 
-/// Acking what is no envelope would destroy the good messages of a subscription without a wrapper.
+/// A body that is not an envelope may be a valid message of a subscription without a wrapper. An ack
+/// would delete it.
 #[test]
-fn what_is_no_envelope_is_kept_by_pubsub_and_the_answer_names_the_remedy() {
+fn body_without_envelope_is_refused_with_the_setting_to_change() {
     let gateway = Gateway::dev(&[]);
     for body in ["plain text", "{\"id\":1}", "[]", ""] {
         let answer = gateway.post("/push/orders", &[JSON], body.as_bytes());
@@ -152,14 +153,14 @@ fn what_is_no_envelope_is_kept_by_pubsub_and_the_answer_names_the_remedy() {
 }
 
 #[test]
-fn a_topic_must_be_named_and_be_a_name() {
+fn missing_and_invalid_topics_are_refused() {
     let gateway = Gateway::dev(&[]);
     let push = |path: &str, body: &str| gateway.post(path, &[JSON], body.as_bytes()).status;
     let good = r#"{"message":{"data":"eA=="},"subscription":"projects/p/subscriptions/orders"}"#;
     assert_eq!(push("/push", good), 204);
     let mut escaped = gateway.events("?topic=a%2Bb%25c");
     assert_eq!(push("/push/a%2Bb%25c", good), 204, "escaped letters of the grammar");
-    assert_eq!(escaped.next().data, "x", "and the reader's are the same");
+    assert_eq!(escaped.next().data, "x", "the query of a reader is unescaped in the same way");
     assert_eq!(push("/push", r#"{"message":{"data":"eA=="}}"#), 400);
     for name in ["ab", "1abc", "google", "a%20b", "a%0Ab", "a%00b", "..%2f..%2fetc", "%2e%2e"] {
         assert_eq!(push(&format!("/push/{name}"), good), 400, "{name}");
@@ -168,7 +169,7 @@ fn a_topic_must_be_named_and_be_a_name() {
 }
 
 #[test]
-fn a_topic_that_is_not_served_is_404() {
+fn topic_that_is_not_served_is_404() {
     let gateway = Gateway::dev(&[("topic", "orders"), ("topic", "parcels")]);
     gateway.publish("orders", "x");
     gateway.publish("parcels", "x");
@@ -186,7 +187,7 @@ fn encoded_bodies_and_other_methods_are_refused() {
     assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
 }
 
-/// Bodies that are being received take bounded memory together: here two of 9 MiB where 16 may be.
+/// All bodies that are being received share a limit: two of 9 MiB exceed 16 MiB.
 #[test]
 fn bytes_in_flight_are_bounded() {
     let gateway = Gateway::dev(&[("push-bytes-in-flight", "16 MiB")]);
@@ -207,13 +208,13 @@ fn bytes_in_flight_are_bounded() {
     assert!(answer.header("retry-after").is_some());
 
     first.write_all(rest).unwrap();
-    assert_eq!(http1::read_answer(first, "POST").status, 204, "what was begun is finished");
+    assert_eq!(http1::read_answer(first, "POST").status, 204, "the first push is not affected");
     gateway.until_metric("stream_events_push_bytes_in_flight", 0.0);
     assert_eq!(gateway.post("/push/orders", &[JSON], body.as_bytes()).status, 204);
 }
 
 #[test]
-fn a_body_that_is_cut_off_is_not_stored() {
+fn incomplete_body_is_not_stored() {
     let gateway = Gateway::dev(&[]);
     let mut socket = http1::connect(gateway.address);
     http1::write_head(&mut socket, "POST", "/push/orders", &[("Content-Length", "1000")]);
@@ -224,10 +225,10 @@ fn a_body_that_is_cut_off_is_not_stored() {
     gateway.until_metric("stream_events_ring_events", 0.0);
 }
 
-/// A push is answered when its body is there, however it comes: pipelined behind others, or long
-/// after its head. What is forgotten until somebody happens to look takes a second each.
+/// A push is answered as soon as its body is complete, whether it is pipelined or arrives long after
+/// its head. A connection that is not woken for it would take one second for each push.
 #[test]
-fn a_push_is_answered_as_soon_as_it_is_there() {
+fn push_is_answered_as_soon_as_it_is_complete() {
     const PUSHES: usize = 20;
     let gateway = Gateway::dev(&[]);
     let mut socket = http1::connect(gateway.address);
@@ -250,12 +251,12 @@ fn a_push_is_answered_as_soon_as_it_is_there() {
         let (first, second) = body.split_at(20);
         for part in [&head, first, second] {
             socket.write_all(part.as_bytes()).unwrap();
-            // Long enough to be read by itself, most of the time.
+            // Long enough for the gateway to read most parts separately.
             std::thread::sleep(Duration::from_millis(5));
         }
         answered();
     }
     let took = start.elapsed();
-    assert!(took < Duration::from_secs(8), "{took:?} is several seconds for nothing");
+    assert!(took < Duration::from_secs(8), "pushes waited to be noticed: {took:?}");
     gateway.until_metric("stream_events_pushes_total{outcome=\"stored\"}", 40.0);
 }

@@ -1,4 +1,4 @@
-//! `--proxy-protocol on`: whose a connection is, is said in front of it.
+//! `--proxy-protocol on`: a header before each connection names the client's address.
 
 use std::{
     io::{Read as _, Write as _},
@@ -16,7 +16,9 @@ use crate::support::{
     tls::Certificate,
 };
 
+/// Flag that requires the header.
 const ON: (&str, &str) = ("proxy-protocol", "on");
+/// Flag with which the answer 429 shows that two connections count as one address.
 const ONE_EACH: (&str, &str) = ("streams-per-address", "1");
 const REFUSED: &str = "stream_events_proxy_headers_refused_total";
 
@@ -33,7 +35,7 @@ fn v1(from: &str) -> Vec<u8> {
     format!("PROXY TCP4 {from} 10.0.0.1 56324 443\r\n").into()
 }
 
-/// A stream behind a header, or what it was refused with.
+/// Sends a header and a request. Returns the stream, or the status of the refusal.
 fn open(gateway: &Gateway, header: &[u8], more: &[(&str, &str)]) -> Result<EventSource, u16> {
     let mut socket = http1::connect(gateway.address);
     socket.write_all(header).unwrap();
@@ -42,9 +44,9 @@ fn open(gateway: &Gateway, header: &[u8], more: &[(&str, &str)]) -> Result<Event
     if source.status == 200 { Ok(source) } else { Err(source.status) }
 }
 
-/// With one stream for each address it shows which ones are the same.
+/// With one stream for each address, a second stream of the same address is refused.
 #[test]
-fn the_address_is_the_one_that_the_header_names() {
+fn client_address_is_the_one_in_the_header() {
     let gateway = Gateway::dev(&[ON, ONE_EACH]);
     let v6 = [[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]; 2].concat();
     let v6 = [&v6[..], &[0xdc, 4, 1, 187]].concat();
@@ -54,13 +56,13 @@ fn the_address_is_the_one_that_the_header_names() {
         [v1("192.0.2.1"), v2_tcp4([192, 0, 2, 1])],
         [b"PROXY TCP6 2001:db8::1 ::1 56324 443\r\n".into(), v2(0x21, 0x21, &v6)],
         [v2(0x21, 0x11, &with_more), v1("192.0.2.9")],
-        // Neither names any, so it is the socket's own.
+        // Neither header names an address, so it is that of the socket.
         [b"PROXY UNKNOWN\r\n".into(), v2(0x20, 0x11, &v2_tcp4([198, 51, 100, 1])[16..])],
     ];
     let first = table.each_ref().map(|[one, _]| open(&gateway, one, &[]).unwrap());
     for headers in &table {
         for header in headers {
-            // Without a trusted proxy what a client writes is nothing.
+            // Without a trusted proxy, X-Forwarded-For is ignored.
             let spoofed = [("X-Forwarded-For", "198.51.100.7")];
             assert_eq!(open(&gateway, header, &spoofed).err(), Some(429), "{header:?}");
         }
@@ -72,22 +74,22 @@ fn the_address_is_the_one_that_the_header_names() {
     }
 }
 
-/// A proxy on layer 7 behind which there is one on layer 4: the header is the former's address.
+/// A proxy on layer 7 connects through a proxy on layer 4: the header has the address of the former.
 #[test]
-fn the_header_comes_before_x_forwarded_for() {
+fn header_is_the_peer_of_x_forwarded_for() {
     let gateway = Gateway::dev(&[ON, ONE_EACH, ("trusted-proxies", "1")]);
     let layer7 = v1("10.0.0.7");
     let from = |client: &'static str| [("X-Forwarded-For", client)];
     let _one = open(&gateway, &layer7, &from("192.0.2.1")).unwrap();
     let _other = open(&gateway, &layer7, &from("192.0.2.1, 192.0.2.2")).unwrap();
     assert_eq!(open(&gateway, &v1("10.0.0.8"), &from("192.0.2.1")).err(), Some(429));
-    // Who came past layer 7 is who the header names.
+    // Clients that bypass the proxy on layer 7 have the address of the header.
     let _past = ["192.0.2.3", "192.0.2.4"].map(|from| open(&gateway, &v1(from), &[]).unwrap());
     assert_eq!(open(&gateway, &v1("192.0.2.3"), &[]).err(), Some(429));
 }
 
 #[test]
-fn a_header_may_come_in_any_parts() {
+fn header_may_arrive_in_parts() {
     let gateway = Gateway::dev(&[ON]);
     let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     for header in [v1("192.0.2.1"), v2_tcp4([192, 0, 2, 1])] {
@@ -96,18 +98,18 @@ fn a_header_may_come_in_any_parts() {
             let mut socket = http1::connect(gateway.address);
             for part in all.chunks(size) {
                 socket.write_all(part).unwrap();
-                // Each in a segment of its own: the socket sends at once.
+                // Each part is a TCP segment, since the socket sends at once (TCP_NODELAY).
                 std::thread::sleep(Duration::from_millis(1));
             }
-            assert_eq!(http1::read_answer(socket, "GET").status, 200, "{size} at a time");
+            assert_eq!(http1::read_answer(socket, "GET").status, 200, "{size} bytes at a time");
         }
     }
 }
 
-/// What the gateway sends before it ends the connection.
+/// Returns the bytes that the gateway sends before it closes the connection.
 fn answer_to(gateway: &Gateway, bytes: &[u8]) -> Vec<u8> {
     let mut socket = http1::connect(gateway.address);
-    // It may be gone before all is written.
+    // The gateway may close the connection before all bytes are written.
     socket.write_all(bytes).ok();
     let mut answer = Vec::new();
     match socket.read_to_end(&mut answer) {
@@ -117,7 +119,7 @@ fn answer_to(gateway: &Gateway, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_has_no_header_is_ended_at_once_and_counted() {
+fn connections_without_a_header_are_closed_at_once_and_counted() {
     let gateway = Gateway::dev(&[ON]);
     let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let too_long = v2(0x21, 0x11, &[0; 521]);
@@ -138,15 +140,15 @@ fn what_has_no_header_is_ended_at_once_and_counted() {
         refused += 1.0;
         gateway.until_metric(REFUSED, refused);
     }
-    assert!(start.elapsed() < Duration::from_secs(4), "none was waited for");
-    // Without the flag a header is no HTTP.
+    assert!(start.elapsed() < Duration::from_secs(4), "no connection was kept open");
+    // Without the flag, a header is an invalid request.
     let plain = Gateway::dev(&[]);
     let answer = answer_to(&plain, &[&v1("192.0.2.1"), &request[..]].concat());
     assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", answer.escape_ascii());
 }
 
 #[test]
-fn who_says_nothing_or_half_a_header_is_let_go() {
+fn incomplete_headers_time_out() {
     let gateway = Gateway::dev(&[ON, ("handshake-timeout", "1 s")]);
     let start = Instant::now();
     let sockets: Vec<TcpStream> = [&b""[..], b"PROXY TCP4 192.0.2.1", &v2_tcp4([1; 4])[..20]]
@@ -184,11 +186,11 @@ fn http2_in_clear_text_follows_the_header() {
             streams.push(response.into_body());
             send = send.ready().await.unwrap();
         }
-        assert_eq!(status, [200, 429], "the address is known there too");
+        assert_eq!(status, [200, 429], "both streams have the address of the header");
     });
 }
 
-/// The header is in front of the handshake. curl is the client, and brings its own header.
+/// The header comes before the TLS handshake. curl is the client and sends its own header.
 #[test]
 fn tls_follows_the_header() {
     let certificate = Certificate::new();
@@ -208,9 +210,9 @@ fn tls_follows_the_header() {
     eventually("counted", || (gateway.metric(REFUSED) > 0.5).then_some(()));
 }
 
-/// Health, which a proxy's own checks ask for, is on the ops listener without any header.
+/// Health checks of proxies use the ops listener, which requires no header.
 #[test]
-fn the_ops_listener_wants_no_header() {
+fn ops_listener_requires_no_header() {
     let gateway = Gateway::dev(&[ON]);
     assert_eq!(http1::request(gateway.ops, "GET", "/readyz", &[], b"").status, 200);
 }

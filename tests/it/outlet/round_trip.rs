@@ -1,5 +1,5 @@
-//! What is published is what a reader's parser gives back, whatever it is. The oracles are the HTML
-//! standard's parser, transcribed, and `russe`'s decoder.
+//! Round trips: a reader's parser returns exactly what was published, for any data. The oracles are a
+//! transcription of the HTML standard's parser, and the decoder of `russe`.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +18,7 @@ use crate::support::{
 
 const ID: EventId = EventId { time_ms: 1_763_690_177_349, sequence: 5_648_324_730_880_001 };
 
+/// Encodes a message as an event with the id [`ID`].
 fn frame(data: &[u8], attributes: &BTreeMap<String, String>) -> Bytes {
     let message = Message {
         topic: "orders".parse().unwrap(),
@@ -30,9 +31,9 @@ fn frame(data: &[u8], attributes: &BTreeMap<String, String>) -> Bytes {
     Draft::new(&message).seal(ID).frame.clone()
 }
 
-/// What a reader is promised to get: CR and CRLF in data come back as LF, and data that is not UTF-8
-/// as base64; a type that would forge something is none.
-fn promised(data: &[u8], attributes: &BTreeMap<String, String>) -> Dispatched {
+/// Returns the event that a reader must receive: CR and CRLF in data become LF, data that is not
+/// UTF-8 becomes base64, and a type that could forge fields is omitted.
+fn expected(data: &[u8], attributes: &BTreeMap<String, String>) -> Dispatched {
     let data = match str::from_utf8(data) {
         Ok(text) => text.replace("\r\n", "\n").replace('\r', "\n"),
         Err(_) => STANDARD.encode(data),
@@ -47,7 +48,7 @@ fn promised(data: &[u8], attributes: &BTreeMap<String, String>) -> Dispatched {
     Dispatched { id: ID.to_string(), event, data }
 }
 
-/// Text that is likely to break a stream, and any other.
+/// Generates text that is likely to break a stream, and random text.
 fn awkward() -> impl Strategy<Value = String> {
     let parts = prop::sample::select(vec![
         "\r",
@@ -84,36 +85,36 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_text_survives(text in awkward(), attributes in attributes()) {
+    fn text_is_received_as_published(text in awkward(), attributes in attributes()) {
         let frame = frame(text.as_bytes(), &attributes);
         let seen = Parser::default().feed(&frame);
-        prop_assert_eq!(seen, [promised(text.as_bytes(), &attributes)]);
+        prop_assert_eq!(seen, [expected(text.as_bytes(), &attributes)]);
     }
 
     #[test]
-    fn any_bytes_survive(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn bytes_are_received_as_published(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let frame = frame(&bytes, &BTreeMap::new());
-        prop_assert_eq!(Parser::default().feed(&frame), [promised(&bytes, &BTreeMap::new())]);
+        prop_assert_eq!(Parser::default().feed(&frame), [expected(&bytes, &BTreeMap::new())]);
     }
 
-    /// Wherever the network cuts it, and with events before and after it.
+    /// Parses several events, cut into parts of any size.
     #[test]
-    fn a_stream_may_be_cut_anywhere(texts in prop::collection::vec(awkward(), 1..5), cut in 1_usize..40) {
+    fn stream_may_be_cut_anywhere(texts in prop::collection::vec(awkward(), 1..5), cut in 1_usize..40) {
         let stream: Vec<u8> =
             texts.iter().flat_map(|text| frame(text.as_bytes(), &BTreeMap::new())).collect();
         let mut parser = Parser::default();
         let seen: Vec<_> = stream.chunks(cut).flat_map(|part| parser.feed(part)).collect();
         let want: Vec<_> =
-            texts.iter().map(|text| promised(text.as_bytes(), &BTreeMap::new())).collect();
+            texts.iter().map(|text| expected(text.as_bytes(), &BTreeMap::new())).collect();
         prop_assert_eq!(seen, want);
     }
 
-    /// `russe` knows neither a byte order mark nor ids of blocks without data, so it is asked only
-    /// about what it knows.
+    /// Decodes single events only: `russe` supports neither a byte order mark nor the id of a block
+    /// without data.
     #[test]
-    fn russe_reads_the_same(text in awkward(), attributes in attributes()) {
+    fn russe_decodes_the_same(text in awkward(), attributes in attributes()) {
         let frame = frame(text.as_bytes(), &attributes);
-        let want = promised(text.as_bytes(), &attributes);
+        let want = expected(text.as_bytes(), &attributes);
         let decoded = russe_decode(&frame);
         prop_assert_eq!(decoded, Some((want.id, want.event, want.data)));
     }
@@ -133,9 +134,9 @@ fn russe_decode(frame: &[u8]) -> Option<(String, String, String)> {
     }
 }
 
-/// The same over the wire, for the awkward cases by name.
+/// Publishes and reads awkward data over HTTP.
 #[test]
-fn awkward_data_survives_the_wire() {
+fn awkward_data_is_received_over_http() {
     let gateway = Gateway::dev(&[]);
     let mut events = gateway.events("");
     let cases = [

@@ -1,4 +1,4 @@
-//! Nothing is lost or doubled over a reconnect, or the reader is told.
+//! Resuming by `Last-Event-ID`: no event is lost or repeated over a reconnect without a gap.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,19 +12,21 @@ use crate::support::{
     seed,
 };
 
+/// Returns the data of a `stream-gap`.
 fn gap(event: &Dispatched) -> Value {
     assert_eq!(event.event, "stream-gap", "{event:?}");
     serde_json::from_str(&event.data).unwrap()
 }
 
-/// Many writers, and many readers of topic sets of their own that disconnect at random and resume by
-/// `Last-Event-ID`: each sees every event of its topics once, in one order, each writer's in its own.
+/// Many readers, each with other topics, disconnect at random and resume while many writers publish.
+/// Each reader receives every event of its topics once and in one order, which keeps the order of
+/// each writer.
 #[test]
-fn readers_that_come_and_go_lose_and_double_nothing() {
+fn resuming_readers_receive_each_event_once() {
     const WRITERS: usize = 4;
     const EACH: usize = 400;
     const TOPICS: [&str; 6] = ["topic-a", "topic-b", "topic-c", "topic-d", "topic-e", "topic-f"];
-    let seed = seed("readers_that_come_and_go_lose_and_double_nothing");
+    let seed = seed("resuming_readers_receive_each_event_once");
     let gateway = Gateway::dev(&[("ring-events", "100000")]);
     let begin = gateway.events("").last_event_id().to_owned();
     std::thread::scope(|scope| {
@@ -34,10 +36,10 @@ fn readers_that_come_and_go_lose_and_double_nothing() {
                 let begin = begin.clone();
                 scope.spawn(move || {
                     let mut random = StdRng::seed_from_u64(seed ^ reader);
-                    let asked: BTreeSet<&str> =
+                    let requested: BTreeSet<&str> =
                         (0..reader % 4).map(|_| TOPICS[random.random_range(0..6_usize)]).collect();
-                    let got = follow(gateway, &asked, begin, &mut random);
-                    check(&got, &asked, WRITERS * EACH);
+                    let got = follow(gateway, &requested, begin, &mut random);
+                    check(&got, &requested, WRITERS * EACH);
                 })
             })
             .collect();
@@ -64,14 +66,14 @@ fn readers_that_come_and_go_lose_and_double_nothing() {
     });
 }
 
-/// Reads to the end of all its topics, over many connections.
+/// Reads to the last event of all topics, over many connections.
 fn follow(
     gateway: &Gateway,
-    asked: &BTreeSet<&str>,
+    requested: &BTreeSet<&str>,
     mut id: String,
     random: &mut StdRng,
 ) -> Vec<Dispatched> {
-    let names: Vec<_> = asked.iter().copied().collect();
+    let names: Vec<_> = requested.iter().copied().collect();
     let query =
         if names.is_empty() { String::new() } else { format!("?topic={}", names.join(",")) };
     let mut ends = if names.is_empty() { 6 } else { names.len() };
@@ -91,7 +93,8 @@ fn follow(
     }
 }
 
-fn check(seen: &[Dispatched], asked: &BTreeSet<&str>, published: usize) {
+/// Checks ids, order and completeness of the events of one reader.
+fn check(seen: &[Dispatched], requested: &BTreeSet<&str>, published: usize) {
     let number = |id: &str| -> (u64, u64) {
         let (time, sequence) = id.split_once('-').unwrap();
         (time.parse().unwrap(), sequence.parse().unwrap())
@@ -104,21 +107,25 @@ fn check(seen: &[Dispatched], asked: &BTreeSet<&str>, published: usize) {
     let mut counted = 0;
     for event in seen.iter().filter(|event| !event.data.ends_with(" end")) {
         let parts: Vec<_> = event.data.split(' ').collect();
-        assert!(asked.is_empty() || asked.contains(parts[0]), "{} was not asked for", parts[0]);
+        assert!(
+            requested.is_empty() || requested.contains(parts[0]),
+            "{} was not requested",
+            parts[0]
+        );
         let n = parts[2].parse().unwrap();
         if let Some(before) = last.insert((parts[0], parts[1]), n) {
             assert!(before < n, "{} came after {before}", event.data);
         }
         counted += 1;
     }
-    if asked.is_empty() {
+    if requested.is_empty() {
         assert_eq!(counted, published, "of all topics");
     }
 }
 
-/// The ids of readers of one topic and of all: what the one got is what the other got of it.
+/// A reader of one topic and a reader of all topics receive the same events with the same ids.
 #[test]
-fn every_reader_sees_the_same_events_with_the_same_ids() {
+fn all_readers_receive_the_same_events_with_the_same_ids() {
     let gateway = Gateway::dev(&[]);
     let (mut all, mut one) = (gateway.events(""), gateway.events("?topic=orders"));
     for n in 0..50 {
@@ -131,7 +138,7 @@ fn every_reader_sees_the_same_events_with_the_same_ids() {
 }
 
 #[test]
-fn a_gap_is_told_again_until_the_reader_is_past_it() {
+fn gap_is_sent_again_until_the_reader_is_past_it() {
     let gateway = Gateway::dev(&[("ring-events", "2")]);
     let mut live = gateway.events("");
     for n in 0..10 {
@@ -157,40 +164,43 @@ fn a_gap_is_told_again_until_the_reader_is_past_it() {
     cut.parser.feed(block.as_bytes());
     assert_eq!(cut.last_event_id(), ids[0]);
     drop(cut);
-    let mut told = gateway.resume("", &ids[0]);
-    gap(&told.next_raw().unwrap());
-    assert_eq!(told.next().id, ids[8]);
-    let past = told.last_event_id().to_owned();
-    drop(told);
-    // Past it, it is told no more.
+    let mut resumed = gateway.resume("", &ids[0]);
+    gap(&resumed.next_raw().unwrap());
+    assert_eq!(resumed.next().id, ids[8]);
+    let past = resumed.last_event_id().to_owned();
+    drop(resumed);
+    // After the gap, it is not sent again.
     assert_eq!(gateway.resume("", &past).next_raw().unwrap().data, "9");
-    let told = gateway.metric("stream_events_gaps_total{reason=\"evicted\"}");
+    let gaps = gateway.metric("stream_events_gaps_total{reason=\"evicted\"}");
     assert!(
-        (2.0..4.0).contains(&told),
-        "the readers that were cut may have been written it: {told}"
+        (2.0..4.0).contains(&gaps),
+        "the disconnected readers may have been sent the gap: {gaps}"
     );
 }
 
-/// A reader that has everything but what is gone gets an id beyond the gap at once, without an event.
+/// When no event follows a gap, the reader receives an id beyond the gap at once, without an event.
 #[test]
-fn an_id_follows_a_gap_at_once_when_no_event_does() {
+fn id_follows_a_gap_at_once_when_no_event_does() {
     let gateway = Gateway::dev(&[("topics-max", "1")]);
     let begin = gateway.events("").last_event_id().to_owned();
     gateway.publish("orders", "gone");
     gateway.publish("parcels", "held");
     let mut source = gateway.resume("?topic=orders", &begin);
-    let told = gap(&source.next_raw().unwrap());
-    assert_eq!((told["reason"].as_str(), &told["topics"][0]), (Some("evicted"), &"orders".into()));
+    let gap_data = gap(&source.next_raw().unwrap());
+    assert_eq!(
+        (gap_data["reason"].as_str(), &gap_data["topics"][0]),
+        (Some("evicted"), &"orders".into())
+    );
     let block = source.next_block().unwrap();
     let id = block.strip_prefix("id: ").unwrap().trim_end();
     assert_eq!(block, format!("id: {id}\n\n"));
     let mut resumed = gateway.resume("?topic=orders", id);
     gateway.publish("orders", "new");
-    assert_eq!(resumed.next_raw().unwrap().data, "new", "the gap is behind it");
+    assert_eq!(resumed.next_raw().unwrap().data, "new", "the gap is not sent again");
 }
 
 #[test]
-fn an_id_of_another_process_is_a_gap_and_everything_held_follows() {
+fn id_of_another_process_is_a_gap_before_all_held_events() {
     let first = Gateway::dev(&[]);
     let second = Gateway::dev(&[]);
     let (mut of_first, mut of_second) = (first.events(""), second.events(""));
@@ -198,18 +208,21 @@ fn an_id_of_another_process_is_a_gap_and_everything_held_follows() {
         first.push("orders", &message(format!("first {n}"), &n.to_string()));
         second.push("orders", &message(format!("second {n}"), &n.to_string()));
     }
-    // Two pods of a rolling update: their clocks are the same, their ids interleave.
+    // As two pods during a rolling update: with the same clock, their ids interleave.
     for (source, other, name) in
         [(&mut of_first, &second, "second"), (&mut of_second, &first, "first")]
     {
         let id = source.next().id;
         let mut moved = other.resume("?topic=orders", &id);
         assert_eq!(moved.last_event_id(), id);
-        let told = gap(&moved.next_raw().unwrap());
-        assert_eq!((&told["reason"], &told["after"]), (&"restart".into(), &id.clone().into()));
-        assert_eq!(told["topics"][0], "orders");
+        let gap_data = gap(&moved.next_raw().unwrap());
+        assert_eq!(
+            (&gap_data["reason"], &gap_data["after"]),
+            (&"restart".into(), &id.clone().into())
+        );
+        assert_eq!(gap_data["topics"][0], "orders");
         assert_eq!(moved.take(3), [0, 1, 2].map(|n| format!("{name} {n}")));
-        // From here on its ids are the other's.
+        // From here on the reader has ids of the other process.
         let id = moved.last_event_id().to_owned();
         other.publish("orders", "next");
         assert_eq!(other.resume("", &id).next_raw().unwrap().data, "next");
@@ -217,7 +230,7 @@ fn an_id_of_another_process_is_a_gap_and_everything_held_follows() {
 }
 
 #[test]
-fn a_header_that_is_no_id_is_told_and_never_refused() {
+fn invalid_last_event_ids_are_a_gap_and_not_refused() {
     let gateway = Gateway::dev(&[]);
     let mut live = gateway.events("");
     gateway.publish("orders", "1");
@@ -228,19 +241,19 @@ fn a_header_that_is_no_id_is_told_and_never_refused() {
     for id in ["abc", "1", "1-", "-1", "1-2-3", "1-x", "0x1-2", "é", "1-2\u{a0}", &long, &later] {
         let mut source = gateway.resume("", id);
         let opened = source.opened.clone().unwrap();
-        let told = gap(&source.next_raw().unwrap());
+        let gap_data = gap(&source.next_raw().unwrap());
         assert_eq!(
-            (&told["reason"], &told["upto"]),
+            (&gap_data["reason"], &gap_data["upto"]),
             (&"unknown-id".into(), &newest.clone().into())
         );
         let well_formed = id == later;
-        assert_eq!(told["after"], if well_formed { id.into() } else { Value::Null });
+        assert_eq!(gap_data["after"], if well_formed { id.into() } else { Value::Null });
         assert_eq!(opened.id, if well_formed { id } else { &newest });
         assert_eq!(source.next_block().unwrap(), format!("id: {newest}\n\n"));
         let open: Value = serde_json::from_str(&opened.data).unwrap();
         assert_eq!(open["resumed"], false);
     }
-    // An empty one is none.
+    // An empty header counts as none.
     let mut source = EventSource::open(gateway.address, "/events", &[("Last-Event-ID", "")]);
     gateway.publish("orders", "2");
     assert_eq!(source.next_raw().unwrap().data, "2");
