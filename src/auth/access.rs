@@ -1,12 +1,9 @@
-//! Who may read what.
+//! Access of readers: admits a request, and decides which topics it gets.
 
 use actix_web::{HttpRequest, http::header};
 
 use crate::{
-    auth::{
-        grant::Grant,
-        reader::{ReadAuthError, Tokens},
-    },
+    auth::{error::AuthError, grant::Grant, jwt::bearer, reader::ReaderVerifier},
     backplane::Backplane,
     clock,
     http::cors::Pages,
@@ -14,108 +11,118 @@ use crate::{
     model::topic::Topic,
 };
 
-/// What a reader may see. A closed set: one variant for each way to decide it.
+/// Rule for readers. A closed set: one variant for each value of `--read-auth`.
 #[derive(Debug)]
 pub enum Access {
-    /// Anyone may read every topic that is served.
+    /// Any reader may read every served topic, without a token.
     Anonymous,
-    /// Whoever brings a token may read what it grants.
-    Token { tokens: Tokens, cookie: Option<TokenCookie> },
+    /// A reader needs a token, and may read the topics that the token grants.
+    Token {
+        /// Verifier of the tokens.
+        verifier: ReaderVerifier,
+        /// Cookie that can hold the token. `None` when only the `Authorization` header can.
+        cookie: Option<TokenCookie>,
+    },
 }
 
-/// The cookie that a token may be in: native `EventSource` can set no header.
+/// Cookie that can hold a reader's token: native `EventSource` cannot set headers.
 #[derive(Debug)]
 pub struct TokenCookie {
+    /// Name of the cookie.
     pub name: String,
-    /// The pages whose requests may use it.
+    /// Pages whose requests may use the cookie.
     pub pages: Pages,
 }
 
-/// A topic that a reader asked for and may not have.
+/// Reason why a reader does not get a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicDeniedError {
-    /// Nobody may.
+    /// The gateway does not serve the topic to any reader.
     NotServed(Topic),
-    /// This one may not.
+    /// The reader's token does not grant the topic.
     NotGranted(Topic),
 }
 
 impl Access {
-    /// Finds out who asks.
+    /// Verifies the request's token and returns its grant, or `None` if readers need no token. A
+    /// token in the `Authorization` header has precedence over one in the cookie.
     ///
     /// # Errors
-    /// When it is nobody who may read.
-    pub async fn admit(&self, request: &HttpRequest) -> Result<Option<Grant>, ReadAuthError> {
-        let Self::Token { tokens, cookie } = self else { return Ok(None) };
+    /// See [`AuthError`].
+    pub async fn admit(&self, request: &HttpRequest) -> Result<Option<Grant>, AuthError> {
+        let Self::Token { verifier, cookie } = self else { return Ok(None) };
         let in_cookie = || cookie.as_ref().map(|cookie| cookie.token_of(request)).transpose();
         let token = match request.headers().get(header::AUTHORIZATION) {
             Some(value) => bearer(value.as_bytes()),
             None => in_cookie()?.flatten(),
         };
-        let or_cookie = if cookie.is_some() { ", or in the cookie (--read-cookie)" } else { "" };
-        let token = token.ok_or(ReadAuthError::NoToken(or_cookie))?;
-        tokens.verify(token).await.map(Some)
+        let token = token.ok_or(AuthError::MissingToken(if cookie.is_some() {
+            "send it as Authorization: Bearer TOKEN, or in the cookie that --read-cookie names"
+        } else {
+            "send it as Authorization: Bearer TOKEN"
+        }))?;
+        verifier.verify(token).await.map(Some)
     }
 
-    /// Finds out for whom a ticket was given out. It is good once.
+    /// Uses up a ticket and returns the grant that it was issued for.
     ///
     /// # Errors
-    /// When it is not, or not any more.
-    pub async fn admit_ticket(
-        &self,
-        ticket: &str,
-        log: &Backplane,
-    ) -> Result<Grant, ReadAuthError> {
+    /// [`AuthError`] when the ticket is unknown, used or expired, when its token has expired, or
+    /// when the ticket store did not answer.
+    pub async fn admit_ticket(&self, ticket: &str, log: &Backplane) -> Result<Grant, AuthError> {
         if matches!(self, Self::Anonymous) {
-            return Err(ReadAuthError::NoTicket);
+            return Err(AuthError::InvalidTicket);
         }
-        let kept = log.take_ticket(ticket).await.map_err(|_| ReadAuthError::TicketsUnavailable)?;
-        let grant = kept.and_then(|kept| Grant::read(&kept)).ok_or(ReadAuthError::NoTicket)?;
+        let kept = log.take_ticket(ticket).await.map_err(|_| AuthError::TicketsUnavailable)?;
+        let grant =
+            kept.and_then(|kept| Grant::from_json(&kept)).ok_or(AuthError::InvalidTicket)?;
         if grant.expires_ms <= clock::now_ms() {
-            return Err(ReadAuthError::Invalid("it has expired"));
+            return Err(AuthError::Invalid("it has expired"));
         }
         Ok(grant)
     }
 
-    /// Whether readers can be told apart at all.
-    pub fn ready(&self) -> bool {
+    /// Returns true if readers can be admitted: no tokens are needed, or their keys are available.
+    pub fn is_ready(&self) -> bool {
         match self {
             Self::Anonymous => true,
-            Self::Token { tokens, .. } => tokens.ready(),
+            Self::Token { verifier, .. } => verifier.is_ready(),
         }
     }
 }
 
 impl TokenCookie {
-    /// The token in it, if the request has one.
+    /// Returns the token that the request has in the cookie.
     ///
     /// # Errors
-    /// When the request has one and comes from a page that may not use it. Such a page reads no
-    /// answer, but it would use up the streams and tickets of the reader who looks at it.
-    fn token_of<'a>(&self, request: &'a HttpRequest) -> Result<Option<&'a str>, ReadAuthError> {
+    /// [`AuthError::AnotherSite`] when the request has the cookie and comes from a page that may
+    /// not use it. Such a page cannot read the answer, but it would use up the streams and tickets
+    /// of the reader who has the page open.
+    fn token_of<'a>(&self, request: &'a HttpRequest) -> Result<Option<&'a [u8]>, AuthError> {
         match cookie_of(request, &self.name) {
-            Some(_) if !self.pages.may_use_cookies(request.head()) => {
-                Err(ReadAuthError::AnotherSite)
-            }
+            Some(_) if !self.pages.may_use_cookies(request.head()) => Err(AuthError::AnotherSite),
             token => Ok(token),
         }
     }
 }
 
-/// What a reader follows who asks for some topics, or for all that it may have. `served` are the
-/// only ones, if there are any.
+/// Chooses the topics of a stream: the `asked` ones, or all that the reader may have if it asked
+/// for none. Without a `grant` it may have any topic. If `served` is not empty, it lists the only
+/// topics that exist.
 ///
 /// # Errors
-/// With the first topic that it may not have.
+/// The first asked topic that the reader may not have.
 pub fn choose(
     asked: &[Topic],
     grant: Option<&Grant>,
     served: &[Topic],
 ) -> Result<TopicSet, TopicDeniedError> {
-    // A look into a set each: a thousand topics and a thousand patterns are a million pairs.
+    // One search in a set for each topic: a thousand topics and a thousand patterns would be a
+    // million comparisons.
     let patterns = grant.map(|grant| TopicSet::matching(&grant.topics));
-    let granted = |topic: &Topic| patterns.as_ref().is_none_or(|all| all.contains(topic));
-    if let Some(topic) = asked.iter().find(|topic| !granted(topic)) {
+    let is_granted = |topic: &Topic| patterns.as_ref().is_none_or(|all| all.contains(topic));
+    // Before `served` is consulted: a token learns nothing of topics that it does not grant.
+    if let Some(topic) = asked.iter().find(|topic| !is_granted(topic)) {
         return Err(TopicDeniedError::NotGranted(topic.clone()));
     }
     let is_served = |topic: &Topic| served.is_empty() || served.contains(topic);
@@ -124,23 +131,59 @@ pub fn choose(
     }
     Ok(match grant {
         _ if !asked.is_empty() => TopicSet::new(asked.to_vec()),
-        _ if !served.is_empty() => TopicSet::only(served.iter().filter(|t| granted(t)).cloned()),
+        _ if !served.is_empty() => TopicSet::only(served.iter().filter(|t| is_granted(t)).cloned()),
         _ => patterns.unwrap_or_else(TopicSet::all),
     })
 }
 
-fn bearer(authorization: &[u8]) -> Option<&str> {
-    let (scheme, token) = authorization.split_at_checked(b"Bearer ".len())?;
-    let token = str::from_utf8(token.trim_ascii()).ok()?;
-    (scheme.eq_ignore_ascii_case(b"Bearer ") && !token.is_empty()).then_some(token)
-}
-
-/// A cookie's value ([RFC 6265, section 4.2](https://www.rfc-editor.org/rfc/rfc6265#section-4.2)).
-/// HTTP/2 may send them in several fields.
-fn cookie_of<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
+/// Returns the value of a cookie
+/// ([RFC 6265, section 4.2](https://www.rfc-editor.org/rfc/rfc6265#section-4.2)). HTTP/2 may send
+/// cookies in several fields.
+fn cookie_of<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a [u8]> {
     let fields = request.headers().get_all(header::COOKIE);
     let pairs = fields.filter_map(|field| field.to_str().ok()).flat_map(|field| field.split(';'));
     let mut named =
         pairs.filter_map(|pair| pair.trim().split_once('=').filter(|(n, _)| *n == name));
-    named.next().map(|(_, value)| value.trim_matches('"'))
+    named.next().map(|(_, value)| value.trim_matches('"').as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+    use jsonwebtoken::{Algorithm, DecodingKey};
+
+    use super::*;
+    use crate::{
+        auth::{jwks::Key, reader::TokenKeys},
+        config::Mode,
+    };
+
+    fn access(cookie: Option<&str>) -> Access {
+        let key = Key { key: DecodingKey::from_secret(&[7; 32]), algorithm: Algorithm::HS256 };
+        let verifier = ReaderVerifier::new(TokenKeys::Single(key), &[], &[], "topics");
+        let pages = || Pages { mode: Mode::Serve, origins: Vec::new() };
+        let cookie = cookie.map(|name| TokenCookie { name: name.to_owned(), pages: pages() });
+        Access::Token { verifier, cookie }
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_not_utf8_is_invalid_and_not_missing() {
+        let request = |header: &[u8]| {
+            let value = header::HeaderValue::from_bytes(header).unwrap();
+            TestRequest::default().insert_header((header::AUTHORIZATION, value)).to_http_request()
+        };
+        let refused = access(None).admit(&request(b"Bearer \xff")).await.unwrap_err();
+        assert!(matches!(refused, AuthError::Invalid(_)), "{refused}");
+        let refused = access(None).admit(&request(b"Basic \xff")).await.unwrap_err();
+        assert!(matches!(refused, AuthError::MissingToken(_)), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn the_error_for_a_missing_token_names_the_cookie_if_there_can_be_one() {
+        let request = TestRequest::default().to_http_request();
+        for (cookie, is_named) in [(None, false), (Some("session"), true)] {
+            let refused = access(cookie).admit(&request).await.unwrap_err();
+            assert_eq!(refused.to_string().contains("--read-cookie"), is_named, "{refused}");
+        }
+    }
 }

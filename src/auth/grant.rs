@@ -1,4 +1,4 @@
-//! What a reader's token grants, and whom it counts for.
+//! Grant of a reader's token: its topics, its expiry, and the holder that limits count.
 
 use std::{
     fmt,
@@ -10,33 +10,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::topic::TopicPattern;
 
-/// What a token grants.
+/// Topics that a token grants, to whom and until when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// Whose it is: the claim `sub`, unless that is empty.
+    /// Subject of the token: the claim `sub`. `None` when the token has none or an empty one.
     pub subject: Option<Arc<str>>,
-    /// Whom limits per subject count it for.
+    /// Holder of the token, which limits per subject count.
     pub holder: Holder,
+    /// Patterns of the granted topics.
     pub topics: Arc<[TopicPattern]>,
-    /// Unix milliseconds.
+    /// Expiry of the token in Unix milliseconds.
     pub expires_ms: u64,
 }
 
-/// Whom limits per subject count a token for.
+/// Holder of a token: the identity that limits per subject count.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Holder {
-    /// The subject that the token names.
+    /// Subject of the token: the claim `sub`.
     Subject(Arc<str>),
-    /// The token itself, which names no subject: its `jti`.
+    /// Token without a subject: the claim `jti`.
     Token(Arc<str>),
-    /// The token itself, which has no `jti` either: a hash of what its issuer has signed. (Not of
-    /// the signature: of some algorithms anyone can make a second valid one from the first.)
+    /// Token with neither `sub` nor `jti`: a hash of the part that its issuer has signed. The
+    /// signature is not hashed: for some algorithms anyone can make a second valid signature from
+    /// the first.
     Signed(u64),
 }
 
 impl Holder {
-    /// Of a token that names neither its subject nor itself. It is the same on each replica, and
-    /// whoever has the token cannot change it.
+    /// Returns the holder of a token that has neither `sub` nor `jti`. It is the same on each
+    /// replica, and the bearer of the token cannot change it.
     pub fn of_signed(token: &str) -> Self {
         let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
         let mut hasher = DefaultHasher::new();
@@ -46,7 +48,7 @@ impl Holder {
 }
 
 impl fmt::Display for Holder {
-    /// Writes a text that differs for any two of them, and is the same on each replica.
+    /// Writes a text that differs for any two holders and is the same on each replica.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Subject(subject) => write!(f, "sub:{subject}"),
@@ -56,14 +58,14 @@ impl fmt::Display for Holder {
     }
 }
 
-/// A grant as it is kept for a ticket, or sent to another replica.
+/// JSON form of a grant, which tickets and other replicas hold.
 #[derive(Serialize, Deserialize)]
-struct Wire {
+struct GrantJson {
     subject: Option<String>,
-    /// As [`Holder::Token`].
+    /// Id of a [`Holder::Token`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     token: Option<String>,
-    /// As [`Holder::Signed`].
+    /// Hash of a [`Holder::Signed`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signed: Option<u64>,
     topics: Vec<String>,
@@ -71,36 +73,36 @@ struct Wire {
 }
 
 impl Grant {
-    /// As JSON.
-    pub fn write(&self) -> String {
+    /// Encodes the grant as JSON.
+    pub fn to_json(&self) -> String {
         let (token, signed) = match &self.holder {
             Holder::Subject(_) => (None, None),
             Holder::Token(id) => (Some(id.to_string()), None),
             Holder::Signed(hash) => (None, Some(*hash)),
         };
-        let wire = Wire {
+        let json = GrantJson {
             subject: self.subject.as_deref().map(str::to_owned),
             token,
             signed,
             topics: self.topics.iter().map(ToString::to_string).collect(),
             expires_ms: self.expires_ms,
         };
-        // Texts and a number: nothing in it can fail.
-        serde_json::to_string(&wire).unwrap_or_default()
+        // Strings and numbers: the encoding cannot fail.
+        serde_json::to_string(&json).unwrap_or_default()
     }
 
-    /// None if it is no grant.
-    pub fn read(text: &str) -> Option<Self> {
-        let wire: Wire = serde_json::from_str(text).ok()?;
-        let topics: Result<_, _> = wire.topics.iter().map(|topic| topic.parse()).collect();
-        let subject: Option<Arc<str>> = wire.subject.filter(|text| !text.is_empty()).map(Arc::from);
-        let holder = match (&subject, wire.token, wire.signed) {
+    /// Decodes a grant from JSON. Returns `None` for any other text.
+    pub fn from_json(text: &str) -> Option<Self> {
+        let json: GrantJson = serde_json::from_str(text).ok()?;
+        let topics: Result<_, _> = json.topics.iter().map(|topic| topic.parse()).collect();
+        let subject: Option<Arc<str>> = json.subject.filter(|text| !text.is_empty()).map(Arc::from);
+        let holder = match (&subject, json.token, json.signed) {
             (Some(subject), ..) => Holder::Subject(Arc::clone(subject)),
             (None, Some(id), _) => Holder::Token(id.into()),
             (None, None, Some(hash)) => Holder::Signed(hash),
-            // As a replica of an earlier version writes one without a subject.
+            // A replica of an earlier version writes no holder.
             (None, None, None) => Holder::Signed(0),
         };
-        Some(Self { subject, holder, topics: topics.ok()?, expires_ms: wire.expires_ms })
+        Some(Self { subject, holder, topics: topics.ok()?, expires_ms: json.expires_ms })
     }
 }

@@ -1,74 +1,56 @@
-//! The keys of an issuer of tokens: fetched ahead of need, and never while a request waits for a
-//! key that is known.
+//! Cache of an issuer's key set. The keys are fetched before they are too old, so a request never
+//! waits for a key that is known.
 //!
-//! One task does all fetching, so there is one fetch at a time and no lock across it. Requests read
-//! what it last published.
+//! One task does all fetches: there is one fetch at a time, and no lock is held during a fetch.
+//! Requests read the key set that the task published last.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use jsonwebtoken::{
-    Algorithm, DecodingKey,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse},
-};
-use prometheus::IntCounterVec;
+use jsonwebtoken::Algorithm;
 use rand::RngExt as _;
-use reqwest::header;
-use serde::Deserialize;
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
     time::{Instant, timeout},
 };
 
-use crate::http::problem::error_chain;
+pub use crate::auth::key_set::{Key, KeySource};
 
-/// The key set of an issuer. A clone shares it; the task ends with the last one.
+use crate::{
+    auth::key_set::{KeysByKid, fetch},
+    http::problem::error_chain,
+};
+
+/// Handle to the cached key set of an issuer. Clones share the cache. The task ends when the last
+/// clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Keys {
+    /// Kind of tokens that the keys verify.
+    token_kind: &'static str,
+    /// Algorithms that a key of the set can have.
+    algorithms: &'static [Algorithm],
+    /// State that the task published last.
     state: watch::Receiver<State>,
+    /// Request to the task to fetch the set because of an unknown `kid`.
     unknown_kid: Arc<Notify>,
+    /// Task that fetches.
     _task: Arc<AbortOnDrop>,
 }
 
-/// A key, and the only algorithm whose signatures it verifies. What a token says of its algorithm
-/// must agree, and decides nothing.
-pub struct Key {
-    pub key: DecodingKey,
-    pub algorithm: Algorithm,
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key").field("algorithm", &self.algorithm).finish_non_exhaustive()
-    }
-}
-
-/// An issuer's key set, and what is wanted of it.
-#[derive(Debug)]
-pub struct KeySource {
-    pub url: String,
-    /// What they verify, for logs: `push tokens`.
-    pub of: &'static str,
-    /// Keys for other algorithms are passed over.
-    pub algorithms: &'static [Algorithm],
-    /// Counts fetches by `result`.
-    pub fetches: IntCounterVec,
-}
-
-/// When to fetch.
+/// Times of fetches.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyTimes {
-    /// A key set is kept for no shorter than this, whatever its `Cache-Control` says.
+    /// Shortest time to keep a key set, even if its `Cache-Control` says less.
     pub age_min: Duration,
-    /// Nor for longer.
+    /// Longest time to keep a key set, even if its `Cache-Control` says more.
     pub age_max: Duration,
-    /// Unknown `kid`s cause no more than one fetch in so long: anyone can invent one.
+    /// Shortest time between two fetches because of an unknown `kid`: anyone can invent a `kid`.
     pub cool_down: Duration,
-    /// The first pause after a failed fetch; it doubles up to `cool_down`.
+    /// Pause after the first failed fetch. It doubles with each failure, up to `cool_down`.
     pub retry: Duration,
-    /// For how long the last key set is used when the issuer cannot be reached.
+    /// Longest use of a key set after its fetch, while the issuer cannot be reached.
     pub stale_max: Duration,
-    /// A fetch that takes longer has failed.
+    /// Timeout of a fetch.
     pub fetch_max: Duration,
 }
 
@@ -85,29 +67,34 @@ impl Default for KeyTimes {
     }
 }
 
-/// What a look for a key found.
+/// Result of a search for a key.
 #[derive(Debug)]
 pub enum Lookup {
-    /// The key.
+    /// The key set has the key.
     Known(Arc<Key>),
-    /// The issuer has no such key.
+    /// The key set has no key with this `kid`.
     Unknown,
-    /// There is no key set to look into: nothing can be verified, so nothing is let in.
+    /// No key set is available: no token can be verified, so all are refused.
     Unavailable,
 }
 
+/// Longest wait for the task's answer. A fetch has a timeout of its own, so this one only ends the
+/// wait for a task that has ended.
+const TASK_TIMEOUT: Duration = Duration::from_secs(30);
+
 #[derive(Debug, Clone, Default)]
 struct State {
+    /// Key set of the last successful fetch.
     set: Option<Arc<KeySet>>,
-    /// How many fetches have ended.
+    /// Number of fetches that have ended.
     fetches: u64,
-    /// No fetch for the sake of an unknown `kid` before this.
+    /// Earliest time of the next fetch because of an unknown `kid`.
     cool_until: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct KeySet {
-    by_kid: HashMap<String, Arc<Key>>,
+    by_kid: KeysByKid,
     usable_until: Instant,
 }
 
@@ -120,15 +107,8 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// An answer that is larger is no key set.
-const BODY_MAX_BYTES: usize = 1024 * 1024;
-/// Nor is one of more keys.
-const KEYS_MAX: usize = 100;
-/// 2048 bits in base64url: a shorter RSA key can be broken.
-const MODULUS_MIN_CHARS: usize = 342;
-
 impl Keys {
-    /// Begins to fetch.
+    /// Starts the task that fetches the key set.
     ///
     /// # Errors
     /// When the HTTP client cannot be built.
@@ -141,13 +121,25 @@ impl Keys {
             .build()?;
         let (publish, state) = watch::channel(State::default());
         let unknown_kid = Arc::new(Notify::new());
-        let issuer = Issuer { client, source, times };
-        let task = tokio::spawn(issuer.follow(publish, Arc::clone(&unknown_kid)));
-        Ok(Self { state, unknown_kid, _task: Arc::new(AbortOnDrop(task)) })
+        let (token_kind, algorithms) = (source.token_kind, source.algorithms);
+        let fetcher = Fetcher { client, source, times };
+        let task = tokio::spawn(fetcher.run(publish, Arc::clone(&unknown_kid)));
+        let task = Arc::new(AbortOnDrop(task));
+        Ok(Self { token_kind, algorithms, state, unknown_kid, _task: task })
     }
 
-    /// Finds a key. For a `kid` that is not known it waits for one fetch, unless there was one just
-    /// now.
+    /// Returns the kind of tokens that the keys verify, for errors: `push tokens`.
+    pub(crate) fn token_kind(&self) -> &'static str {
+        self.token_kind
+    }
+
+    /// Returns the algorithms that a key of the set can have.
+    pub(crate) fn algorithms(&self) -> &'static [Algorithm] {
+        self.algorithms
+    }
+
+    /// Finds a key. An unknown `kid` waits for one fetch, unless the last fetch was within the
+    /// cool-down.
     pub async fn find(&self, kid: &str) -> Lookup {
         let state = self.state.borrow().clone();
         if let Some(key) = state.key(kid) {
@@ -159,23 +151,22 @@ impl Keys {
         }
         self.unknown_kid.notify_one();
         let mut later = self.state.clone();
-        // The fetch has a limit of its own; this one is for a task that is gone.
-        let waited =
-            timeout(Duration::from_secs(30), later.wait_for(|later| state.fetches < later.fetches));
-        match waited.await {
+        let fetched = later.wait_for(|later| state.fetches < later.fetches);
+        match timeout(TASK_TIMEOUT, fetched).await {
             Ok(Ok(later)) => later.key(kid).map_or_else(|| later.missing(), Lookup::Known),
             _ => Lookup::Unavailable,
         }
     }
 
-    /// Whether the key is still in the issuer's set, for tokens that were verified before.
-    pub fn has(&self, kid: &str) -> bool {
+    /// Returns true if the key is in the issuer's set now. Meant for tokens that were verified
+    /// before: never fetches.
+    pub fn contains(&self, kid: &str) -> bool {
         self.state.borrow().key(kid).is_some()
     }
 
-    /// Whether there is a key set.
-    pub fn available(&self) -> bool {
-        matches!(self.state.borrow().missing(), Lookup::Unknown)
+    /// Returns true if there is a usable key set.
+    pub fn is_available(&self) -> bool {
+        self.state.borrow().usable().is_some()
     }
 }
 
@@ -193,145 +184,58 @@ impl State {
     }
 }
 
-struct Issuer {
+/// Task that fetches the key set of one issuer.
+struct Fetcher {
     client: reqwest::Client,
     source: KeySource,
     times: KeyTimes,
 }
 
-/// Why a fetch failed.
-#[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error(transparent)]
-    Http(#[from] reqwest::Error),
-    #[error("the answer is {0}, not 200")]
-    Status(reqwest::StatusCode),
-    #[error("the answer is larger than {BODY_MAX_BYTES} bytes")]
-    TooLarge,
-    #[error("the answer is no key set: {0}")]
-    NotAKeySet(#[from] serde_json::Error),
-    #[error("none of its keys has a kid and is for signatures with one of {0:?}")]
-    NoUsableKey(&'static [Algorithm]),
-}
-
-#[derive(Deserialize)]
-struct WireKeySet {
-    keys: Vec<serde_json::Value>,
-}
-
-impl Issuer {
-    async fn follow(self, publish: watch::Sender<State>, unknown_kid: Arc<Notify>) {
-        let mut pause = self.times.retry;
+impl Fetcher {
+    async fn run(self, publish: watch::Sender<State>, unknown_kid: Arc<Notify>) {
+        let times = self.times;
+        let mut pause = times.retry;
         loop {
-            let fetched = self.fetch().await;
+            let fetched = fetch(&self.client, &self.source).await;
             let (next, cool_down) = match &fetched {
                 Ok((_, age)) => {
-                    pause = self.times.retry;
-                    // Ahead of the age's end, and not at the same second as every other gateway.
+                    pause = times.retry;
+                    // Before the set is too old, and not in the same second as other gateways.
                     let ahead = rand::rng().random_range(0.7..0.8);
-                    (age.mul_f64(ahead), self.times.cool_down)
+                    let age = (*age).clamp(times.age_min, times.age_max);
+                    (age.mul_f64(ahead), times.cool_down)
                 }
                 Err(err) => {
-                    let chain = error_chain(err);
-                    let KeySource { url, of, .. } = &self.source;
-                    tracing::warn!(url, error = chain, "no keys for {of}");
+                    let error = error_chain(err);
+                    let KeySource { url, token_kind, .. } = &self.source;
+                    tracing::warn!(url, error, "the keys for {token_kind} could not be fetched");
                     let wait = pause;
-                    pause = (pause * 2).min(self.times.cool_down);
+                    pause = (pause * 2).min(times.cool_down);
                     (wait, wait)
                 }
             };
             let result = if fetched.is_ok() { "ok" } else { "failed" };
             self.source.fetches.with_label_values(&[result]).inc();
             publish.send_modify(|state| {
-                if let Ok((set, _)) = fetched {
-                    state.set = Some(Arc::new(set));
+                let now = Instant::now();
+                if let Ok((by_kid, _)) = fetched {
+                    let usable_until = now + times.stale_max;
+                    state.set = Some(Arc::new(KeySet { by_kid, usable_until }));
                 }
                 state.fetches += 1;
-                state.cool_until = Some(Instant::now() + cool_down);
+                state.cool_until = Some(now + cool_down);
             });
-            // Those who asked while the fetch was on have had their answer. Whoever asks from now
-            // on sees the cool-down, and asks for a fetch only after it: that must not be thrown
-            // away.
+            // Discards a request that came during the fetch, which has answered it. Later requests
+            // see the cool-down and come only after it: none of these may be discarded.
             std::pin::pin!(unknown_kid.notified()).as_mut().enable();
-            let asked = async {
+            let requested = async {
                 tokio::time::sleep(cool_down).await;
                 unknown_kid.notified().await;
             };
             tokio::select! {
                 () = tokio::time::sleep(next) => {}
-                () = asked => {}
+                () = requested => {}
             }
         }
     }
-
-    async fn fetch(&self) -> Result<(KeySet, Duration), FetchError> {
-        let mut response = self.client.get(&self.source.url).send().await?;
-        if response.status() != reqwest::StatusCode::OK {
-            return Err(FetchError::Status(response.status()));
-        }
-        let age = max_age(response.headers()).unwrap_or(Duration::from_secs(3600));
-        let age = age.clamp(self.times.age_min, self.times.age_max);
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            if BODY_MAX_BYTES < body.len() + chunk.len() {
-                return Err(FetchError::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        let wire: WireKeySet = serde_json::from_slice(&body)?;
-        let wanted = self.source.algorithms;
-        let keys = wire.keys.into_iter().take(KEYS_MAX);
-        let by_kid: HashMap<_, _> = keys.filter_map(|key| usable_key(key, wanted)).collect();
-        if by_kid.is_empty() {
-            return Err(FetchError::NoUsableKey(wanted));
-        }
-        Ok((KeySet { by_kid, usable_until: Instant::now() + self.times.stale_max }, age))
-    }
-}
-
-/// A key that can verify a signature that is wanted, and its id. One that cannot is passed over: an
-/// issuer may add keys of other kinds at any time.
-fn usable_key(value: serde_json::Value, wanted: &[Algorithm]) -> Option<(String, Arc<Key>)> {
-    let jwk: Jwk = serde_json::from_value(value).ok()?;
-    let algorithm = algorithm_of(&jwk).filter(|algorithm| wanted.contains(algorithm))?;
-    if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
-        return None;
-    }
-    let key = DecodingKey::from_jwk(&jwk).ok()?;
-    Some((jwk.common.key_id?, Arc::new(Key { key, algorithm })))
-}
-
-/// The algorithm that a key is for: the one that it names, if it can be that, else the usual one of
-/// its kind. A symmetric key has no place in a public set.
-fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
-    use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
-    let possible: &[Algorithm] = match &jwk.algorithm {
-        AlgorithmParameters::RSA(rsa) if MODULUS_MIN_CHARS <= rsa.n.len() => {
-            &[RS256, RS384, RS512, PS256, PS384, PS512]
-        }
-        AlgorithmParameters::EllipticCurve(curve) => match curve.curve {
-            EllipticCurve::P256 => &[ES256],
-            EllipticCurve::P384 => &[ES384],
-            _ => return None,
-        },
-        AlgorithmParameters::OctetKeyPair(_) => &[EdDSA],
-        _ => return None,
-    };
-    match jwk.common.key_algorithm {
-        None => possible.first().copied(),
-        Some(named) => possible.iter().copied().find(|one| KeyAlgorithm::from(*one) == named),
-    }
-}
-
-/// For how long the answer may be kept
-/// ([RFC 9111, section 4.2](https://www.rfc-editor.org/rfc/rfc9111#section-4.2)).
-fn max_age(headers: &header::HeaderMap) -> Option<Duration> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let control = text(header::CACHE_CONTROL)?;
-    let seconds: u64 = control
-        .split(',')
-        .filter_map(|directive| directive.trim().strip_prefix("max-age="))
-        .find_map(|seconds| seconds.trim_matches('"').parse().ok())?;
-    let age: u64 = text(header::AGE).and_then(|age| age.parse().ok()).unwrap_or(0);
-    Some(Duration::from_secs(seconds.saturating_sub(age)))
 }

@@ -1,7 +1,18 @@
-//! Who may push and who may read: key sets, the checks of tokens, and what a token grants.
+//! Authentication and authorization: the key sets of token issuers, the checks of tokens, and the
+//! topics that a token grants.
+//!
+//! [`push`] verifies the tokens of Pub/Sub's pushes, [`reader`] those of readers, [`access`] decides
+//! which topics a reader gets. Both kinds of token share [`jwks`] (keys), `jwt` (checks) and
+//! [`AuthError`] (the answer to a refused request).
 
 pub mod access;
+mod error;
 pub mod grant;
 pub mod jwks;
+mod jwt;
+pub mod key_file;
+mod key_set;
 pub mod push;
 pub mod reader;
+
+pub use crate::auth::error::AuthError;

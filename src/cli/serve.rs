@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    auth::reader::{self, ReadKeyError},
+    auth::key_file::{self, KeyFileError},
     backplane::redis::{self, ConnectError},
     cli::EXIT_USAGE,
     config::{BackplaneConfig, Config, Mode, PushAuth, ReadAuth, ReadKeys},
@@ -22,7 +22,7 @@ enum ServeError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("--read-key-file: {0}")]
-    ReadKey(#[from] ReadKeyError),
+    ReadKey(#[from] KeyFileError),
     #[error("--backplane: the Redis server cannot be used: {0}")]
     Redis(#[from] ConnectError),
     #[error("{0}")]
@@ -53,7 +53,7 @@ fn start(config: Config) -> Result<(), ServeError> {
     if let ReadAuth::Jwt(jwt) = &config.read_auth
         && let ReadKeys::File(path) = &jwt.keys
     {
-        reader::load_key(path)?;
+        key_file::load_key(path)?;
     }
     let system = actix_web::rt::System::new();
     if let BackplaneConfig::Redis(options) = &config.backplane {

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 
 use crate::{
-    auth::push::{PushAuthError, Verifier},
+    auth::push::Verifier,
     backplane::{Backplane, Confirmed},
     clock,
     config::{OnPoison, PUSH_BODY_MAX_BYTES},
@@ -195,17 +195,10 @@ impl Inlet {
         if let Some(more) = self.log_throttles.denied.log(Instant::now()) {
             tracing::warn!(path = request.uri.path(), reason = text, more, "push denied");
         }
-        let (result, answer) = match denied {
-            PushAuthError::NoToken => ("none", unauthorized("Bearer", &text)),
-            PushAuthError::Invalid(_) => {
-                ("invalid", unauthorized("Bearer error=\"invalid_token\"", &text))
-            }
-            PushAuthError::Forbidden(_) => {
-                ("forbidden", (Outcome::Denied, problem(StatusCode::FORBIDDEN, &text)))
-            }
-            PushAuthError::Unavailable => ("no-keys", unavailable(Outcome::KeysUnavailable, &text)),
-        };
-        self.metrics.push_tokens.with_label_values(&[result]).inc();
+        self.metrics.push_tokens.with_label_values(&[denied.as_str()]).inc();
+        let outcome =
+            if denied.is_temporary() { Outcome::KeysUnavailable } else { Outcome::Denied };
+        let answer = (outcome, denied.response(RETRY));
         Err(answer)
     }
 
@@ -341,11 +334,6 @@ fn decode(
         return unwrapped::decode(request.headers(), body.bytes.clone(), topic);
     }
     envelope::decode(&body.bytes, topic)
-}
-
-fn unauthorized(challenge: &'static str, text: &str) -> Answer {
-    let challenge = (header::WWW_AUTHENTICATE, challenge);
-    (Outcome::Denied, problem_with(StatusCode::UNAUTHORIZED, challenge, text))
 }
 
 fn unavailable(outcome: Outcome, text: &str) -> Answer {

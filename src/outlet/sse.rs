@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use crate::{
     auth::{
+        AuthError,
         access::{self, TopicDeniedError},
         grant::Grant,
-        reader::ReadAuthError,
     },
     clock,
     http::{
@@ -91,7 +91,7 @@ pub async fn events(
     let ticket = asked.ticket.as_deref().filter(|_| request.method() == Method::GET);
     let grant = match admit(&request, &outlet, ticket, &mut turn).await {
         Ok(grant) => grant,
-        Err(denied @ (ReadAuthError::KeysUnavailable | ReadAuthError::TicketsUnavailable)) => {
+        Err(denied) if denied.is_temporary() => {
             return refuse(&outlet, &asked, End::Unready, &denied.to_string());
         }
         Err(denied) => return deny(&denied),
@@ -127,7 +127,7 @@ async fn admit(
     outlet: &Outlet,
     ticket: Option<&str>,
     turn: &mut Option<Turn<'_>>,
-) -> Result<Option<Grant>, ReadAuthError> {
+) -> Result<Option<Grant>, AuthError> {
     let mut admitted = pin!(async {
         match ticket {
             Some(ticket) => outlet.access.admit_ticket(ticket, &outlet.backplane).await.map(Some),
@@ -148,21 +148,9 @@ pub fn unready(text: &str) -> HttpResponse {
     come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, control::refusal_wait())
 }
 
-/// A refusal that lasts.
-pub fn deny(denied: &ReadAuthError) -> HttpResponse {
-    let text = denied.to_string();
-    match denied {
-        ReadAuthError::Forbidden(_) | ReadAuthError::AnotherSite => {
-            problem(StatusCode::FORBIDDEN, text)
-        }
-        // RFC 6750, section 3: a request without a token is told no error.
-        ReadAuthError::NoToken(_) => unauthorized("Bearer", &text),
-        _ => unauthorized("Bearer error=\"invalid_token\"", &text),
-    }
-}
-
-fn unauthorized(challenge: &'static str, text: &str) -> HttpResponse {
-    problem_with(StatusCode::UNAUTHORIZED, (header::WWW_AUTHENTICATE, challenge), text)
+/// Returns the answer to a request whose token or ticket is refused.
+pub fn deny(denied: &AuthError) -> HttpResponse {
+    denied.response(control::refusal_wait())
 }
 
 /// The answer to any other method.

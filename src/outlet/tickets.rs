@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    auth::{grant::Grant, reader::ReadAuthError},
+    auth::grant::Grant,
     backplane::{KeepTicketError, Renewal, TICKET_MAX, TICKETS_PER_HOLDER_MAX, UnavailableError},
     http::problem::{come_back_later, problem, problem_with},
     outlet::sse::{deny, unready},
@@ -59,7 +59,7 @@ impl Leases {
     /// A renewal that came to another replica.
     pub fn renew(&self, renewal: &Renewal) {
         if let Some(lease) = self.find(&renewal.stream)
-            && let Some(grant) = Grant::read(&renewal.grant)
+            && let Some(grant) = Grant::from_json(&renewal.grant)
             && lease.allows(&grant).is_ok()
         {
             lease.extend(grant.expires_ms);
@@ -87,7 +87,7 @@ pub async fn ticket(request: HttpRequest, outlet: web::Data<Outlet>) -> HttpResp
     }
     let ticket = format!("{:032x}", rand::rng().random::<u128>());
     let holder = grant.holder.to_string();
-    if let Err(not_kept) = outlet.backplane.keep_ticket(&ticket, &holder, grant.write()).await {
+    if let Err(not_kept) = outlet.backplane.keep_ticket(&ticket, &holder, grant.to_json()).await {
         return no_ticket(&outlet, not_kept);
     }
     HttpResponse::Ok()
@@ -137,7 +137,7 @@ pub async fn renew(request: HttpRequest, outlet: web::Data<Outlet>) -> HttpRespo
     if !outlet.hub.is_copy() {
         return problem(StatusCode::NOT_FOUND, "there is no such stream");
     }
-    let renewal = Renewal { stream, grant: grant.write() };
+    let renewal = Renewal { stream, grant: grant.to_json() };
     match outlet.backplane.renew(&renewal).await {
         Ok(()) => accepted(),
         Err(UnavailableError) => unready(
@@ -167,7 +167,6 @@ async fn admitted(request: &HttpRequest, outlet: &Outlet) -> Result<Grant, HttpR
             let text = "anyone may read here (--read-auth anonymous), so there is nothing to renew";
             Err(problem(StatusCode::NOT_FOUND, text))
         }
-        Err(denied @ ReadAuthError::KeysUnavailable) => Err(unready(&denied.to_string())),
         Err(denied) => Err(deny(&denied)),
     }
 }

@@ -13,8 +13,9 @@ use crate::{
     auth::{
         access::{Access, TokenCookie},
         jwks::{KeySource, KeyTimes, Keys},
+        key_file,
         push::{self, Verifier},
-        reader::{self, TokenKeys, Tokens},
+        reader::{self, ReaderVerifier, TokenKeys},
     },
     backplane::{Backplane, redis::RedisLog},
     clock,
@@ -59,7 +60,7 @@ impl Components {
             PushAuth::Oidc { audiences, service_accounts } => {
                 let source = KeySource {
                     url: config.push_jwks_url.clone(),
-                    of: "push tokens",
+                    token_kind: "push tokens",
                     algorithms: push::ALGORITHMS,
                     fetches: metrics.key_fetches.clone(),
                 };
@@ -134,11 +135,11 @@ fn access(
 ) -> Result<Access, Box<dyn std::error::Error + Send + Sync>> {
     let config::ReadAuth::Jwt(options) = &config.read_auth else { return Ok(Access::Anonymous) };
     let keys = match &options.keys {
-        config::ReadKeys::File(path) => TokenKeys::Permit(reader::load_key(path)?),
+        config::ReadKeys::File(path) => TokenKeys::Single(key_file::load_key(path)?),
         config::ReadKeys::Url(url) => {
             let source = KeySource {
                 url: url.clone(),
-                of: "readers' tokens",
+                token_kind: "readers' tokens (--read-jwks-url)",
                 algorithms: reader::ALGORITHMS,
                 fetches: metrics.read_key_fetches.clone(),
             };
@@ -146,10 +147,10 @@ fn access(
         }
     };
     let (audiences, issuers) = (&options.audiences, &options.issuers);
-    let tokens = Tokens::new(keys, audiences, issuers, &options.topics_claim);
+    let verifier = ReaderVerifier::new(keys, audiences, issuers, &options.topics_claim);
     let pages = || Pages { mode: config.mode, origins: config.cors_origins.clone() };
     let cookie = options.cookie.clone().map(|name| TokenCookie { name, pages: pages() });
-    Ok(Access::Token { tokens, cookie })
+    Ok(Access::Token { verifier, cookie })
 }
 
 /// The rings, and what fills them. `tasks` keeps what runs for it.

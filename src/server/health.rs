@@ -54,10 +54,10 @@ impl Readiness {
         if self.was_ready.load(Ordering::SeqCst) {
             return None;
         }
-        if self.verifier.as_ref().is_some_and(|verifier| !verifier.ready()) {
+        if self.verifier.as_ref().is_some_and(|verifier| !verifier.is_ready()) {
             return Some("the keys for push tokens were not fetched yet (--push-jwks-url)");
         }
-        if !self.outlet.access.ready() {
+        if !self.outlet.access.is_ready() {
             return Some("the keys for readers' tokens were not fetched yet (--read-jwks-url)");
         }
         if !self.outlet.backplane.is_filled() {

@@ -30,8 +30,12 @@ static VERIFIER: LazyLock<(Runtime, Verifier)> = LazyLock::new(|| {
     let keys = runtime.block_on(async {
         let server = KeyServer::start();
         let fetches = Metrics::new().unwrap().key_fetches;
-        let source =
-            KeySource { url: server.url(), of: "push tokens", algorithms: ALGORITHMS, fetches };
+        let source = KeySource {
+            url: server.url(),
+            token_kind: "push tokens",
+            algorithms: ALGORITHMS,
+            fetches,
+        };
         // One fetch, and none for the sake of a kid.
         let long = Duration::from_secs(365 * 24 * 3600);
         let times = KeyTimes {
@@ -42,7 +46,7 @@ static VERIFIER: LazyLock<(Runtime, Verifier)> = LazyLock::new(|| {
             ..KeyTimes::default()
         };
         let keys = Keys::start(source, times).unwrap();
-        while !keys.available() {
+        while !keys.is_available() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         keys

@@ -38,7 +38,7 @@ fn start(server: &KeyServer, times: KeyTimes) -> Keys {
 /// Returns a source with the URL of `server`.
 pub fn source(server: &KeyServer) -> KeySource {
     let fetches = Metrics::new().unwrap().key_fetches;
-    KeySource { url: server.url(), of: "push tokens", algorithms: ALGORITHMS, fetches }
+    KeySource { url: server.url(), token_kind: "push tokens", algorithms: ALGORITHMS, fetches }
 }
 
 fn known(lookup: &Lookup) -> bool {
@@ -150,7 +150,7 @@ async fn known_keys_are_used_for_stale_max_while_the_issuer_is_down() {
     assert!(known(&keys.find(KID).await));
     tokio::time::sleep(600 * MILLIS).await;
     assert!(matches!(keys.find(KID).await, Lookup::Unavailable));
-    assert!(!keys.available());
+    assert!(!keys.is_available());
 }
 
 #[tokio::test]

@@ -1,0 +1,87 @@
+//! Key files: loads the key of readers' tokens from a file (`--read-key-file`).
+
+use std::{fs, path::Path};
+
+use jsonwebtoken::{Algorithm, DecodingKey};
+use memchr::memmem;
+use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer, pem::PemObject as _};
+use serde_json::Value;
+
+use crate::auth::jwks::Key;
+
+/// Reason why a key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    #[error("cannot read {0}: {1}")]
+    Unreadable(String, std::io::Error),
+    #[error(
+        "{0} holds a private key, which only the tokens' issuer should have: give the public key"
+    )]
+    Private(String),
+    #[error("{0} holds no public key of a supported kind: RSA, P-256, P-384 or Ed25519, in PEM")]
+    Unknown(String),
+    #[error(
+        "{0} holds JSON, expected a key in PEM: give a key set by its URL with --read-jwks-url"
+    )]
+    KeySet(String),
+    #[error("{0} holds a secret of {1} bytes; at least {SECRET_MIN_BYTES} are safe")]
+    Short(String, usize),
+}
+
+/// Shortest secret, in bytes. A shorter one can be guessed from one token (RFC 7518, section 3.2).
+const SECRET_MIN_BYTES: usize = 32;
+
+/// Loads a key: a public key in PEM, or a shared secret for HS256.
+///
+/// # Errors
+/// See [`KeyFileError`].
+pub fn load_key(path: &Path) -> Result<Key, KeyFileError> {
+    let name = || path.display().to_string();
+    let bytes = fs::read(path).map_err(|err| KeyFileError::Unreadable(name(), err))?;
+    if PrivateKeyDer::from_pem_slice(&bytes).is_ok() {
+        return Err(KeyFileError::Private(name()));
+    }
+    // Anywhere in the file: a public key must never become a secret, or anyone could sign.
+    if memmem::find(&bytes, b"-----BEGIN").is_some() {
+        return public_key(&bytes).ok_or_else(|| KeyFileError::Unknown(name()));
+    }
+    if serde_json::from_slice::<Value>(&bytes).is_ok_and(|json| json.is_object()) {
+        return Err(KeyFileError::KeySet(name()));
+    }
+    // Editors and `openssl rand -base64 32` add a line end, which is not part of the secret.
+    let secret = bytes.trim_ascii_end();
+    if secret.len() < SECRET_MIN_BYTES {
+        return Err(KeyFileError::Short(name(), secret.len()));
+    }
+    Ok(Key { key: DecodingKey::from_secret(secret), algorithm: Algorithm::HS256 })
+}
+
+/// Encoded identifiers of key types and curves
+/// ([RFC 3279](https://www.rfc-editor.org/rfc/rfc3279),
+/// [RFC 5480](https://www.rfc-editor.org/rfc/rfc5480),
+/// [RFC 8410](https://www.rfc-editor.org/rfc/rfc8410)).
+const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
+const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+/// Length of the part of an encoded key that holds the identifiers. The key follows them.
+const IDENTIFIERS_BYTES: usize = 32;
+
+/// Parses a public key in PEM. Returns `None` for any other kind of key.
+fn public_key(pem: &[u8]) -> Option<Key> {
+    let info = SubjectPublicKeyInfoDer::from_pem_slice(pem).ok()?;
+    let beginning = info.get(..info.len().min(IDENTIFIERS_BYTES))?;
+    let is = |id: &[u8]| beginning.windows(id.len()).any(|part| part == id);
+    let (key, algorithm) = if is(RSA) {
+        (DecodingKey::from_rsa_pem(pem), Algorithm::RS256)
+    } else if is(P256) {
+        (DecodingKey::from_ec_pem(pem), Algorithm::ES256)
+    } else if is(P384) {
+        (DecodingKey::from_ec_pem(pem), Algorithm::ES384)
+    } else if is(ED25519) {
+        (DecodingKey::from_ed_pem(pem), Algorithm::EdDSA)
+    } else {
+        return None;
+    };
+    Some(Key { key: key.ok()?, algorithm })
+}
