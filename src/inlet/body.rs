@@ -1,4 +1,5 @@
-//! Receives a body within limits: its own size, the bytes of all bodies together, and time.
+//! Bodies of pushes: receives them within limits on the size of each, the bytes of all together,
+//! and time.
 
 use std::{
     future::poll_fn,
@@ -17,84 +18,94 @@ use futures_util::StreamExt as _;
 
 use crate::limits::budget::{Budget, Claim};
 
-/// Why a body was not received.
+/// Reason why a body was not received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceiveError {
-    /// It is larger than it may be.
+    /// The body is larger than its limit.
     TooLarge,
-    /// The bodies that are being received take all the memory they may.
+    /// The bodies that are being received use all the memory for bodies.
     Busy,
-    /// It did not come in time.
+    /// The body did not arrive in time.
     TooSlow,
-    /// The connection broke, or the body did.
+    /// The connection broke, or the body is malformed.
     Broken,
 }
 
-/// Of a body that is refused so much is read and dropped, so that its sender gets to read the
-/// answer; a connection that is closed over unread data is reset.
+/// Largest part of a refused body that is read and dropped, so that its sender can read the answer:
+/// closing a connection with unread data resets it.
 const DISCARD_MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// Bytes of bodies in memory, over all pushes.
+/// Pushes that are being answered, and the memory that their bodies use.
 #[derive(Debug)]
 pub struct InFlight {
+    /// Memory for bodies.
     budget: Arc<Budget>,
+    /// Number of pushes.
     pushes: AtomicUsize,
 }
 
-/// Counts one push for as long as it is being answered.
+/// Guard of one push in flight. The push is counted until the guard is dropped.
 #[derive(Debug)]
-pub struct Push(Arc<InFlight>);
+pub struct PushGuard(Arc<InFlight>);
 
-impl Drop for Push {
+impl Drop for PushGuard {
     fn drop(&mut self) {
         self.0.pushes.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 impl InFlight {
-    /// None yet, and at most so many.
+    /// Creates the counters, with memory for at most `max` bytes of bodies.
     pub fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { budget: Budget::new(max), pushes: AtomicUsize::new(0) })
     }
 
-    /// Counts one more push until what it returns is dropped.
-    pub fn begin(self: &Arc<Self>) -> Push {
+    /// Counts one more push until the guard is dropped.
+    pub fn begin(self: &Arc<Self>) -> PushGuard {
         self.pushes.fetch_add(1, Ordering::SeqCst);
-        Push(Arc::clone(self))
+        PushGuard(Arc::clone(self))
     }
 
-    /// How many pushes are being answered.
+    /// Returns the number of pushes that are being answered.
     pub fn pushes(&self) -> usize {
         self.pushes.load(Ordering::SeqCst)
     }
 
-    /// How many bytes there are now.
+    /// Returns the number of bytes of bodies in memory.
     pub fn bytes(&self) -> usize {
         self.budget.bytes()
     }
 }
 
-/// A body, and its claim on the memory for bodies, which ends with it.
+/// Received body, with its claim on the memory for bodies. Dropping it releases the claim.
 #[derive(Debug)]
 pub struct Body {
+    /// Content of the body.
     pub bytes: Bytes,
     _claim: Claim,
 }
 
-/// How much of a body is taken, and for how long.
+/// Limits of one body.
 #[derive(Debug, Clone, Copy)]
 pub struct BodyLimits {
+    /// Largest size in bytes.
     pub bytes: usize,
-    /// A body that takes longer is a slow-loris attack.
+    /// Longest time to receive the body. A slower body is a slow-loris attack.
     pub time: Duration,
 }
 
+/// Task that polls [`receive`]. It decides how much the first poll has to set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolledBy {
+    /// Task of an HTTP/1 connection. It polls when the connection's socket has data, and about once
+    /// a second in any case. So the first poll, which comes just before the body arrives, registers
+    /// no waker (the body would cause a second, useless poll) and sets no timer.
+    Connection,
+    /// Task that polls only when it is woken.
+    Waker,
+}
+
 /// Receives a body within its limits.
-///
-/// `nudged` says that this is looked at whenever its connection's socket has something, and about
-/// once a second come what may: as HTTP/1 is, whose requests are answered by their connection's
-/// task. Then the first look, which comes just before the body does, neither has the task woken
-/// for the body (it would be looked at once more in vain) nor sets a timer.
 ///
 /// # Errors
 /// See [`ReceiveError`].
@@ -102,26 +113,26 @@ pub async fn receive(
     payload: Payload,
     limits: BodyLimits,
     in_flight: &Arc<InFlight>,
-    nudged: bool,
+    polled_by: PolledBy,
 ) -> Result<Body, ReceiveError> {
     let mut received = pin!(collect(payload, limits.bytes, in_flight));
-    if nudged {
+    if polled_by == PolledBy::Connection {
         let mut first = Some(Context::from_waker(Waker::noop()));
-        let looked = poll_fn(|cx| match &mut first {
+        let polled = poll_fn(|cx| match &mut first {
             None => Poll::Ready(received.as_mut().poll(cx)),
-            Some(unwoken) => {
-                let looked = received.as_mut().poll(unwoken);
+            Some(without_waker) => {
+                let polled = received.as_mut().poll(without_waker);
                 first = None;
-                if looked.is_ready() { Poll::Ready(looked) } else { Poll::Pending }
+                if polled.is_ready() { Poll::Ready(polled) } else { Poll::Pending }
             }
         });
-        if let Poll::Ready(received) = looked.await {
+        if let Poll::Ready(received) = polled.await {
             return received;
         }
     } else if let Poll::Ready(received) =
         poll_fn(|cx| Poll::Ready(received.as_mut().poll(cx))).await
     {
-        // It was there, and needed no timer.
+        // The body had arrived already: no timer is needed.
         return received;
     }
     tokio::time::timeout(limits.time, received).await.unwrap_or(Err(ReceiveError::TooSlow))
@@ -132,7 +143,7 @@ async fn collect(
     max: usize,
     in_flight: &Arc<InFlight>,
 ) -> Result<Body, ReceiveError> {
-    // Only bytes that came are claimed: a large `Content-Length` alone reserves nothing.
+    // Only received bytes are claimed: a large `Content-Length` alone reserves nothing.
     let mut claim = in_flight.budget.claim();
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
@@ -146,16 +157,16 @@ async fn collect(
                 (!claim.grow(chunk.len())).then_some(ReceiveError::Busy)
             };
         }
-        if let Some(why) = refused {
+        if let Some(err) = refused {
             (first, all) = (Bytes::new(), BytesMut::new());
             claim.release();
             dropped += chunk.len();
             if DISCARD_MAX_BYTES < dropped {
-                return Err(why);
+                return Err(err);
             }
             continue;
         }
-        // Most bodies come in one chunk, which is taken as it is.
+        // Most bodies arrive in one chunk, which is used without a copy.
         if first.is_empty() && all.is_empty() {
             first = chunk;
         } else {
@@ -163,8 +174,8 @@ async fn collect(
             all.extend_from_slice(&chunk);
         }
     }
-    if let Some(why) = refused {
-        return Err(why);
+    if let Some(err) = refused {
+        return Err(err);
     }
     let bytes = if all.is_empty() { first } else { all.freeze() };
     Ok(Body { bytes, _claim: claim })
@@ -178,36 +189,40 @@ mod tests {
 
     use super::*;
 
-    struct Woken(AtomicUsize);
+    /// Waker that counts its calls.
+    struct CountingWaker(AtomicUsize);
 
-    impl Wake for Woken {
+    impl Wake for CountingWaker {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    /// A peer that sends a head and no body: the first look sets no timer, the nudge's does.
+    /// The peer sends a head and no body. A first poll by the connection sets no timer, the second
+    /// one does.
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_never_comes_is_waited_for_so_long_and_no_longer() {
+    async fn a_body_that_never_arrives_times_out() {
         let limits = BodyLimits { bytes: 1_000, time: Duration::from_secs(60) };
-        for nudged in [false, true] {
+        for polled_by in [PolledBy::Waker, PolledBy::Connection] {
             let (_sender, payload) = h1::Payload::create(false);
             let in_flight = InFlight::new(1_000);
-            let woken = Arc::new(Woken(AtomicUsize::new(0)));
+            let woken = Arc::new(CountingWaker(AtomicUsize::new(0)));
             let (waker, payload) = (Arc::clone(&woken).into(), Payload::H1 { payload });
             let mut cx = Context::from_waker(&waker);
-            let mut body = pin!(receive(payload, limits, &in_flight, nudged));
+            let mut body = pin!(receive(payload, limits, &in_flight, polled_by));
             assert!(body.as_mut().poll(&mut cx).is_pending());
             tokio::time::advance(limits.time * 2).await;
             tokio::task::yield_now().await;
-            assert_eq!(woken.0.load(Ordering::SeqCst), usize::from(!nudged));
-            if nudged {
+            assert_eq!(woken.0.load(Ordering::SeqCst), usize::from(polled_by == PolledBy::Waker));
+            if polled_by == PolledBy::Connection {
                 assert!(body.as_mut().poll(&mut cx).is_pending());
                 tokio::time::advance(limits.time * 2).await;
                 tokio::task::yield_now().await;
                 assert_eq!(woken.0.load(Ordering::SeqCst), 1);
             }
-            let Poll::Ready(Err(err)) = body.as_mut().poll(&mut cx) else { panic!("it is over") };
+            let Poll::Ready(Err(err)) = body.as_mut().poll(&mut cx) else {
+                panic!("the body is still awaited")
+            };
             assert_eq!(err, ReceiveError::TooSlow);
         }
     }

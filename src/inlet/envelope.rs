@@ -1,74 +1,31 @@
-//! The JSON that Pub/Sub wraps a pushed message in
+//! Wrapped pushes: decodes the JSON that Pub/Sub wraps a message in
 //! (<https://cloud.google.com/pubsub/docs/push#receive_push>).
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData};
+use std::collections::BTreeMap;
 
-use base64::{
-    Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 use bytes::Bytes;
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+use serde::Deserialize;
+
+use crate::{
+    inlet::{
+        base64,
+        classify::{DecodeError, Poison, PoisonReason, classify},
+        json::{Object, Text},
+    },
+    model::{message::Message, topic::Topic},
 };
-use serde_json::value::RawValue;
-
-use crate::model::{message::Message, topic::Topic};
-
-/// Why a body is not a message.
-#[derive(Debug, PartialEq, Eq)]
-pub enum DecodeError {
-    /// It is no envelope at all: the subscription is configured wrongly, and the message may be
-    /// fine.
-    NotAnEnvelope(String),
-    /// Neither the path nor the envelope names a topic.
-    NoTopic(String),
-    /// An envelope whose content can never be used.
-    Poison(Poison),
-}
-
-/// A message that no redelivery will mend.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Poison {
-    pub reason: PoisonReason,
-    pub message_id: Option<String>,
-    pub detail: String,
-}
-
-/// What is wrong with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PoisonReason {
-    /// Its data is not base64.
-    BadBase64,
-    /// A field has a type that Pub/Sub never sends.
-    BadType,
-    /// Its body is over the limit.
-    TooLarge,
-}
-
-impl PoisonReason {
-    /// As a metric's label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::BadBase64 => "bad-base64",
-            Self::BadType => "bad-type",
-            Self::TooLarge => "too-large",
-        }
-    }
-}
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
-    message: Object<Wire<'a>>,
+    message: Object<WrappedMessage<'a>>,
     #[serde(borrow)]
     subscription: Option<Text<'a>>,
 }
 
-/// Pub/Sub writes some fields in two spellings, so both can be there at once.
+/// Message in an envelope. Pub/Sub writes some fields in two spellings, so both can be present.
 #[derive(Deserialize)]
-struct Wire<'a> {
+struct WrappedMessage<'a> {
     #[serde(borrow)]
     data: Option<Text<'a>>,
     attributes: Option<BTreeMap<String, String>>,
@@ -86,61 +43,27 @@ struct Wire<'a> {
     ordering_key_snake: Option<Text<'a>>,
 }
 
-/// A JSON object and nothing else. A derived struct would also be read from a list of its fields,
-/// and a good message of a subscription without a wrapper, such as `[{"id":1}]`, be taken for an
-/// envelope.
-struct Object<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ObjectVisitor(PhantomData))
-    }
-}
-
-struct ObjectVisitor<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
-    type Value = Object<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-    }
-}
-
-/// Borrows from the body unless it holds an escape.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl Text<'_> {
-    fn filled(self) -> Option<String> {
-        (!self.0.is_empty()).then(|| self.0.into_owned())
-    }
-}
-
-/// Decodes a wrapped push. `topic` is the path's, if it named one.
+/// Decodes a wrapped push. `topic` is the topic in the path, if the path names one; otherwise the
+/// envelope's subscription names it.
 ///
 /// # Errors
 /// See [`DecodeError`].
 pub fn decode(body: &[u8], topic: Option<Topic>) -> Result<Message, DecodeError> {
-    // One look at all of it for what is no UTF-8 takes a fraction of one at each text in it.
+    // One check of the whole body for UTF-8 costs a fraction of a check of each string in it.
     let parsed = match str::from_utf8(body) {
         Ok(text) => serde_json::from_str(text),
         Err(_) => serde_json::from_slice(body),
     };
     let Object::<Envelope<'_>>(envelope) = parsed.map_err(|err| classify(body, &err))?;
-    let Object(wire) = envelope.message;
+    let Object(wrapped) = envelope.message;
     let topic = match topic {
         Some(topic) => topic,
         None => topic_of(envelope.subscription.as_ref().map(|Text(name)| &**name))?,
     };
-    let message_id = wire.message_id.or(wire.message_id_snake).and_then(Text::filled);
-    let data = match wire.data {
+    let message_id = wrapped.message_id.or(wrapped.message_id_snake).and_then(Text::non_empty);
+    let data = match wrapped.data {
         None => Bytes::new(),
-        Some(Text(text)) => decode_base64(&text).map_err(|err| {
+        Some(Text(text)) => base64::decode(&text).map_err(|err| {
             DecodeError::Poison(Poison {
                 reason: PoisonReason::BadBase64,
                 message_id: message_id.clone(),
@@ -148,22 +71,23 @@ pub fn decode(body: &[u8], topic: Option<Topic>) -> Result<Message, DecodeError>
             })
         })?,
     };
-    let publish_time = wire.publish_time.or(wire.publish_time_snake);
+    let publish_time = wrapped.publish_time.or(wrapped.publish_time_snake);
+    let ordering_key = wrapped.ordering_key.or(wrapped.ordering_key_snake);
     Ok(Message {
         topic,
         data,
-        attributes: wire.attributes.unwrap_or_default(),
-        ordering_key: wire.ordering_key.or(wire.ordering_key_snake).and_then(Text::filled),
+        attributes: wrapped.attributes.unwrap_or_default(),
+        ordering_key: ordering_key.and_then(Text::non_empty),
         message_id,
         publish_time_ms: publish_time.and_then(|Text(time)| parse_time(&time)),
     })
 }
 
-/// The topic of a push to `/push`: its subscription's name.
+/// Returns the topic of a push to `/push`: the name of its subscription.
 ///
 /// # Errors
-/// When there is none, or it is no topic's name.
-pub fn topic_of(subscription: Option<&str>) -> Result<Topic, DecodeError> {
+/// [`DecodeError::NoTopic`] when there is no subscription, or its name is not a topic name.
+pub(super) fn topic_of(subscription: Option<&str>) -> Result<Topic, DecodeError> {
     let name = subscription.ok_or_else(|| {
         DecodeError::NoTopic(
             "neither the path nor the body names a topic: push to /push/{topic}".into(),
@@ -172,61 +96,11 @@ pub fn topic_of(subscription: Option<&str>) -> Result<Topic, DecodeError> {
     Topic::from_resource_name(name).map_err(|err| DecodeError::NoTopic(err.to_string()))
 }
 
-/// An RFC 3339 time in Unix milliseconds. It is only for measuring, so a bad one is none.
+/// Parses an RFC 3339 time into Unix milliseconds. Returns `None` for any other text: the time is
+/// only used for metrics.
 pub fn parse_time(text: &str) -> Option<u64> {
     let time: jiff::Timestamp = text.parse().ok()?;
     u64::try_from(time.as_millisecond()).ok()
-}
-
-/// A body that did not decode is poison only if it is an envelope: what is not one may be a good
-/// message of a subscription without a wrapper, and acking it would destroy it.
-fn classify(body: &[u8], err: &serde_json::Error) -> DecodeError {
-    match serde_json::from_slice::<Object<Probe<'_>>>(body) {
-        Ok(Object(Probe { message: Object(message) })) => DecodeError::Poison(Poison {
-            reason: PoisonReason::BadType,
-            message_id: message
-                .message_id
-                .or(message.message_id_snake)
-                .and_then(|id| serde_json::from_str(id.get()).ok()),
-            detail: err.to_string(),
-        }),
-        Err(err) => {
-            DecodeError::NotAnEnvelope(format!("the body is no object with a message: {err}"))
-        }
-    }
-}
-
-/// The least that makes an envelope. Nothing else of the body is kept, since a large one of nested
-/// lists would take many times its size as a tree.
-#[derive(Deserialize)]
-struct Probe<'a> {
-    #[serde(borrow)]
-    message: Object<ProbedMessage<'a>>,
-}
-
-#[derive(Deserialize)]
-struct ProbedMessage<'a> {
-    #[serde(borrow, rename = "messageId")]
-    message_id: Option<&'a RawValue>,
-    #[serde(borrow, rename = "message_id")]
-    message_id_snake: Option<&'a RawValue>,
-}
-
-/// Either alphabet, with or without padding, as the
-/// [JSON form of protocol buffers](https://protobuf.dev/programming-guides/json/) allows.
-fn decode_base64(text: &str) -> Result<Bytes, base64::DecodeError> {
-    const LENIENT: GeneralPurposeConfig =
-        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-    const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
-    // What Pub/Sub sends, at many bytes a step. For anything else, and to say what is wrong with
-    // it, there is the other.
-    if let Ok(decoded) = base64_simd::STANDARD.decode_to_vec(text) {
-        return Ok(decoded.into());
-    }
-    let decoded = STANDARD.decode(text);
-    let decoded = decoded.or_else(|err| URL_SAFE.decode(text).map_err(|_| err))?;
-    Ok(decoded.into())
 }
 
 #[cfg(test)]
@@ -242,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn googles_largest_example() {
+    fn googles_largest_example_decodes() {
         let message = decode(
             br#"{"deliveryAttempt":5,"message":{"attributes":{"key":"value"},
             "data":"SGVsbG8gQ2xvdWQgUHViL1N1YiEgSGVyZSBpcyBteSBtZXNzYWdlIQ==",
@@ -261,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn either_spelling_alone_will_do() {
+    fn one_spelling_of_the_message_id_is_enough() {
         for id in ["messageId", "message_id"] {
             let message = decoded(&format!(r#"{{"message":{{"data":"eA==","{id}":"7"}}}}"#));
             assert_eq!(message.message_id.as_deref(), Some("7"));
@@ -269,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn data_may_be_absent_empty_null_escaped_or_of_the_other_alphabet() {
+    fn data_can_be_absent_empty_null_escaped_or_url_safe() {
         assert_eq!(decoded(r#"{"message":{"attributes":{"a":"b"}}}"#).data, "");
         assert_eq!(decoded(r#"{"message":{"data":""}}"#).data, "");
         assert_eq!(decoded(r#"{"message":{"data":null,"attributes":null}}"#).data, "");
@@ -294,8 +168,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_envelope_is_not_poison() {
-        // A struct is also read from a list, if one lets it: these are good messages of somebody.
+    fn a_body_that_is_not_an_envelope_is_not_poison() {
+        // Serde reads a struct also from a list. These bodies can be good messages without a
+        // wrapper.
         for body in [
             "",
             "{",
@@ -318,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_path_the_subscription_names_the_topic() {
+    fn without_a_topic_in_the_path_and_in_the_subscription_there_is_no_topic() {
         for body in [r#"{"message":{}}"#, r#"{"message":{},"subscription":"projects/p/s/"}"#] {
             assert!(
                 matches!(decode(body.as_bytes(), None), Err(DecodeError::NoTopic(_))),

@@ -1,6 +1,192 @@
-//! How messages come in: a push is authenticated, received, decoded and stored, in that order.
+//! Ways in for messages. An inlet receives and decodes messages in its own way and hands each one
+//! to [`Inlet::accept`], the policy that all inlets share. [`push`] is the inlet for `POST /push`.
+//!
+//! The policy knows no transport: each inlet translates an [`Outcome`] into its own answer.
 
+mod base64;
 pub mod body;
+mod classify;
 pub mod envelope;
+mod json;
 pub mod push;
 pub mod unwrapped;
+
+use std::time::Instant;
+
+pub use crate::inlet::classify::{DecodeError, Poison, PoisonReason};
+
+use crate::{
+    backplane::{Backplane, Confirmed, PublishError},
+    config::OnPoison,
+    model::{event::EventId, message::Message, topic::Topic},
+    telemetry::{metrics::Metrics, throttle::LogThrottle},
+};
+
+/// Policy for messages: which are stored, and what happens to the others.
+#[derive(Debug)]
+pub struct Inlet {
+    /// Store of events.
+    backplane: Backplane,
+    /// Served topics. Empty: all.
+    topics: Vec<Topic>,
+    /// Fate of poison messages.
+    on_poison: OnPoison,
+    /// Counters.
+    metrics: Metrics,
+    /// Limit on log lines about subscriptions that are set up wrongly.
+    misconfigured_log: LogThrottle,
+    /// Limit on log lines about poison messages.
+    poison_log: LogThrottle,
+}
+
+/// Result of a message: what an inlet needs to answer its sender. It is counted and logged already.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The backplane has the message as the event with this id: ack.
+    Stored(EventId),
+    /// The backplane has had a message with the same id, within the dedup window: ack.
+    Duplicate,
+    /// Poison message, dropped (`--poison ack`): ack.
+    PoisonDropped(Poison),
+    /// Poison message, refused (`--poison nack`): nack, so that Pub/Sub moves it to the
+    /// subscription's dead-letter topic.
+    PoisonRefused(Poison),
+    /// The body is not an envelope: nack. The text names the remedy.
+    NotAnEnvelope(String),
+    /// Nothing names the message's topic: nack. The text names the remedy.
+    NoTopic(String),
+    /// This gateway does not serve the topic: nack. The text names the topic.
+    NotServed(String),
+    /// The backplane did not confirm the message: nack, and the next delivery may succeed.
+    Unconfirmed(PublishError),
+}
+
+impl Outcome {
+    /// Returns the outcome's label in metrics.
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Stored(_) => "stored",
+            Self::Duplicate => "duplicate",
+            Self::PoisonDropped(_) | Self::PoisonRefused(_) => "poison",
+            Self::NotAnEnvelope(_) => "not-an-envelope",
+            Self::NoTopic(_) => "no-topic",
+            Self::NotServed(_) => "not-served",
+            Self::Unconfirmed(_) => "unconfirmed",
+        }
+    }
+}
+
+/// Longest text from outside, in characters, in a log line or an answer.
+const TEXT_CHARS_MAX: usize = 200;
+
+impl Inlet {
+    /// Creates the policy. `topics` lists the served topics; an empty list serves all.
+    pub fn new(
+        backplane: Backplane,
+        topics: Vec<Topic>,
+        on_poison: OnPoison,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            backplane,
+            topics,
+            on_poison,
+            metrics,
+            misconfigured_log: LogThrottle::default(),
+            poison_log: LogThrottle::default(),
+        }
+    }
+
+    /// Stores a message if its topic is served. The sender may be told that the message is stored
+    /// only when this returns [`Outcome::Stored`] or [`Outcome::Duplicate`].
+    pub async fn accept(&self, message: Message) -> Outcome {
+        if let Err(outcome) = self.check_topic(&message.topic) {
+            return outcome;
+        }
+        let outcome = match self.backplane.publish(&message).await {
+            Ok(Confirmed::Stored(id)) => {
+                tracing::debug!(topic = %message.topic, %id, "stored");
+                Outcome::Stored(id)
+            }
+            Ok(Confirmed::Duplicate) => {
+                tracing::debug!(topic = %message.topic, "duplicate");
+                Outcome::Duplicate
+            }
+            Err(err) => Outcome::Unconfirmed(err),
+        };
+        self.count(outcome)
+    }
+
+    /// Decides about a message that could not be decoded.
+    pub fn reject(&self, err: DecodeError) -> Outcome {
+        let outcome = match err {
+            DecodeError::Poison(poison) => self.reject_poison(poison),
+            DecodeError::NoTopic(text) => {
+                self.log_misconfigured(&text);
+                Outcome::NoTopic(text)
+            }
+            DecodeError::NotAnEnvelope(text) => {
+                let text = format!(
+                    "{}. For a subscription without a wrapper, set \
+                     --push-no-wrapper-write-metadata on it, or add ?payload=raw to its endpoint",
+                    shortened(&text)
+                );
+                self.log_misconfigured(&text);
+                Outcome::NotAnEnvelope(text)
+            }
+        };
+        self.count(outcome)
+    }
+
+    /// Checks that a topic is served. [`Inlet::accept`] does so too: an inlet that knows the topic
+    /// first calls this to refuse a message before it is received.
+    ///
+    /// # Errors
+    /// [`Outcome::NotServed`].
+    pub(crate) fn check_topic(&self, topic: &Topic) -> Result<(), Outcome> {
+        if self.topics.is_empty() || self.topics.contains(topic) {
+            return Ok(());
+        }
+        let text = format!("the topic {topic} is not served here: it is not one of --topic");
+        self.log_misconfigured(&text);
+        Err(self.count(Outcome::NotServed(text)))
+    }
+
+    /// Logs that a subscription is set up wrongly: all its messages fail for the same reason.
+    pub(crate) fn log_misconfigured(&self, reason: &str) {
+        if let Some(more) = self.misconfigured_log.log(Instant::now()) {
+            tracing::warn!(reason, more, "push refused: check how its subscription is set up");
+        }
+    }
+
+    /// Drops or refuses a message that no redelivery can repair. A nack slows down the whole
+    /// subscription (Pub/Sub backs off for up to a minute), so the default is to drop it.
+    fn reject_poison(&self, mut poison: Poison) -> Outcome {
+        let reason = poison.reason.as_str();
+        self.metrics.poison.with_label_values(&[reason]).inc();
+        poison.message_id = poison.message_id.as_deref().map(shortened);
+        poison.detail = shortened(&poison.detail);
+        if let Some(more) = self.poison_log.log(Instant::now()) {
+            let message_id = poison.message_id.as_deref().unwrap_or("unknown");
+            tracing::error!(message_id, reason, detail = poison.detail, more, "poison message");
+        }
+        match self.on_poison {
+            OnPoison::Ack => Outcome::PoisonDropped(poison),
+            OnPoison::Nack => Outcome::PoisonRefused(poison),
+        }
+    }
+
+    fn count(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            // A counter of its own: a look-up by label costs a good part of a push.
+            Outcome::Stored(_) => self.metrics.pushes_stored.inc(),
+            _ => self.metrics.pushes.with_label_values(&[outcome.as_str()]).inc(),
+        }
+        outcome
+    }
+}
+
+/// Cuts a text from outside to [`TEXT_CHARS_MAX`]: otherwise one message could fill the log.
+fn shortened(text: &str) -> String {
+    text.chars().take(TEXT_CHARS_MAX).collect()
+}

@@ -1,4 +1,4 @@
-//! A push without a wrapper: the body is the data, the headers are the rest
+//! Pushes without a wrapper: the body is the data, the headers hold the other fields
 //! (<https://cloud.google.com/pubsub/docs/payload-unwrapping>).
 
 use std::collections::BTreeMap;
@@ -7,20 +7,25 @@ use actix_web::http::header::HeaderMap;
 use bytes::Bytes;
 
 use crate::{
-    inlet::envelope::{DecodeError, parse_time, topic_of},
+    inlet::{
+        classify::DecodeError,
+        envelope::{parse_time, topic_of},
+    },
     model::{message::Message, topic::Topic},
 };
 
-/// Pub/Sub's own headers, in a subscription with `--push-no-wrapper-write-metadata`.
+/// Prefix of Pub/Sub's own headers, which a subscription with `--push-no-wrapper-write-metadata`
+/// sends.
 const METADATA: &str = "x-goog-pubsub-";
 const MESSAGE_ID: &str = "x-goog-pubsub-message-id";
 const PUBLISH_TIME: &str = "x-goog-pubsub-publish-time";
 const SUBSCRIPTION: &str = "x-goog-pubsub-subscription-name";
-/// The documentation names the first, the emulator (0.8.20) sends the second.
+/// Names of the header with the ordering key: the documentation names the first, the emulator
+/// (0.8.20) sends the second.
 const ORDERING_KEY: [&str; 2] = ["x-goog-pubsub-ordering-key", "x-goog-ordering-key"];
 
-/// Headers of the transport. An attribute of one of these names is lost, since it cannot be told
-/// from the header; and none of them may pass for an attribute.
+/// Headers of the transport, which never become attributes. An attribute with one of these names is
+/// lost, since it looks the same as the header.
 const TRANSPORT: &[&str] = &[
     "accept",
     "accept-charset",
@@ -58,20 +63,21 @@ const TRANSPORT: &[&str] = &[
     "x-request-id",
 ];
 
-/// Families of headers of the transport: Google's, and those of proxies and meshes.
+/// Prefixes of headers of the transport: Google's, and those of proxies and service meshes.
 const TRANSPORT_PREFIXES: &[&str] =
     &["x-goog-", "x-forwarded-", "x-envoy-", "x-b3-", "x-appengine-", "x-serverless-", "sec-"];
 
-/// Whether the request carries a message's metadata in its headers.
+/// Returns true if the headers hold a message's metadata.
 pub fn has_metadata(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with(METADATA))
 }
 
-/// Reads a message from an unwrapped push. Names of attributes come in lower case: HTTP does not
-/// tell `Type` from `type`. Values that are not UTF-8 are left out.
+/// Decodes an unwrapped push. `topic` is the topic in the path, if the path names one; otherwise
+/// the subscription in the headers names it. Names of attributes become lower case, since `Type`
+/// and `type` are the same header. Values that are not UTF-8 are left out.
 ///
 /// # Errors
-/// When nothing names a topic.
+/// [`DecodeError::NoTopic`] when neither the path nor the headers name a topic.
 pub fn decode(
     headers: &HeaderMap,
     body: Bytes,

@@ -22,10 +22,7 @@ use crate::{
     config::{self, Config, Mode, PushAuth},
     http::cors::Pages,
     hub::{DedupLimits, Hub, Limits, RingLimits},
-    inlet::{
-        body::InFlight,
-        push::{Inlet, LogThrottles},
-    },
+    inlet::{Inlet, body::InFlight, push::PushEndpoint},
     limits::{budget::Budget, rate::RateLimit},
     model::event::HISTORY_MAX,
     outlet::tickets::Leases,
@@ -34,13 +31,13 @@ use crate::{
         heartbeat::{HUNG_AFTER, Heartbeats},
     },
     stream::{Outlet, large::SLOW_MAX_BYTES, limits::StreamLimits},
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, throttle::LogThrottle},
 };
 
 /// What all workers share.
 pub(super) struct Components {
     pub(super) hub: Hub,
-    pub(super) inlet: web::Data<Inlet>,
+    pub(super) inlet: web::Data<PushEndpoint>,
     pub(super) outlet: web::Data<Outlet>,
     pub(super) readiness: web::Data<Readiness>,
     pub(super) health: web::Data<Health>,
@@ -55,34 +52,22 @@ impl Components {
         let metrics = Metrics::new()?;
         let (mut tasks, leases) = (JoinSet::new(), Arc::<Leases>::default());
         let (hub, backplane) = log(config, &metrics, &leases, &mut tasks);
-        let verifier = match &config.push_auth {
-            PushAuth::None => None,
-            PushAuth::Oidc { audiences, service_accounts } => {
-                let source = KeySource {
-                    url: config.push_jwks_url.clone(),
-                    token_kind: "push tokens",
-                    algorithms: push::ALGORITHMS,
-                    fetches: metrics.key_fetches.clone(),
-                };
-                let keys = Keys::start(source, KeyTimes::default())?;
-                Some(Arc::new(Verifier::new(keys, audiences, service_accounts)))
-            }
-        };
+        let verifier = push_verifier(config, &metrics)?.map(Arc::new);
         let in_flight = InFlight::new(config.push_bytes_in_flight);
-        let inlet = Inlet {
-            backplane: backplane.clone(),
+        let policy =
+            Inlet::new(backplane.clone(), config.topics.clone(), config.poison, metrics.clone());
+        let inlet = PushEndpoint {
+            inlet: Arc::new(policy),
             verifier: verifier.clone(),
-            topics: config.topics.clone(),
-            on_poison: config.poison,
             in_flight: Arc::clone(&in_flight),
             body_timeout: config.body_timeout,
             metrics: metrics.clone(),
-            log_throttles: LogThrottles::default(),
             failures: RateLimit::new(
                 config.push_failures_per_address,
                 metrics.limit("push-failures-per-address"),
             ),
             trusted_proxies: config.trusted_proxies,
+            denied_log: LogThrottle::default(),
         };
         let outlet = Outlet {
             hub: hub.clone(),
@@ -127,6 +112,24 @@ impl Components {
             tasks,
         })
     }
+}
+
+/// Creates the verifier of push tokens. Returns `None` when pushes need no token.
+fn push_verifier(
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<Option<Verifier>, Box<dyn std::error::Error + Send + Sync>> {
+    let PushAuth::Oidc { audiences, service_accounts } = &config.push_auth else {
+        return Ok(None);
+    };
+    let source = KeySource {
+        url: config.push_jwks_url.clone(),
+        token_kind: "push tokens",
+        algorithms: push::ALGORITHMS,
+        fetches: metrics.key_fetches.clone(),
+    };
+    let keys = Keys::start(source, KeyTimes::default())?;
+    Ok(Some(Verifier::new(keys, audiences, service_accounts)))
 }
 
 fn access(

@@ -24,7 +24,7 @@ use crate::{
         cors::{self, HeadLimits},
         problem::problem,
     },
-    inlet::push::{self, Inlet},
+    inlet::push::{self, PushEndpoint},
     net::connection::{Connection, REFUSED_METHOD},
 };
 
@@ -34,7 +34,7 @@ pub struct Dispatch<A> {
     pub mode: Mode,
     /// Of all but pushes: attributes of messages stand in their heads.
     pub head_limits: HeadLimits,
-    pub inlet: web::Data<Inlet>,
+    pub inlet: web::Data<PushEndpoint>,
     pub app: A,
 }
 

@@ -21,7 +21,7 @@ use crate::server::routes::ops_routes;
 use actix_web::{App, HttpServer, dev::Server, web};
 use rustls::ServerConfig;
 
-use crate::{clock, config::Config, hub::Hub, inlet::push::Inlet, stream::Outlet};
+use crate::{clock, config::Config, hub::Hub, inlet::push::PushEndpoint, stream::Outlet};
 
 /// After the drain, for the last blocks to leave and for what is left to be closed by force.
 const FLUSH: Duration = Duration::from_millis(400);
@@ -98,7 +98,7 @@ async fn leave(config: &Config, components: &Components) {
     tracing::info!(streams_cut = components.hub.subscribers(), "left");
 }
 
-async fn sweep(hub: Hub, inlet: web::Data<Inlet>, outlet: web::Data<Outlet>) {
+async fn sweep(hub: Hub, inlet: web::Data<PushEndpoint>, outlet: web::Data<Outlet>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
         ticks.tick().await;

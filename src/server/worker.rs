@@ -33,7 +33,7 @@ use crate::{
     config::Config,
     http::{client_address::network, cors::HeadLimits},
     hub::Hub,
-    inlet::push::Inlet,
+    inlet::push::PushEndpoint,
     limits::concurrency::ConcurrencyLimit,
     net::{
         accept::{Accepted, Acceptor},
@@ -60,7 +60,7 @@ struct Public {
     address: SocketAddr,
     acceptor: Acceptor,
     hub: Hub,
-    inlet: web::Data<Inlet>,
+    inlet: web::Data<PushEndpoint>,
     outlet: web::Data<Outlet>,
     readiness: web::Data<Readiness>,
     health: web::Data<Health>,

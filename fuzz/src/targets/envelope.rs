@@ -11,10 +11,7 @@ use base64::{Engine as _, engine::general_purpose as alphabets};
 use bytes::Bytes;
 use serde_json::Value;
 use stream_events::{
-    inlet::{
-        envelope::{self, DecodeError, PoisonReason},
-        unwrapped,
-    },
+    inlet::{DecodeError, PoisonReason, envelope, unwrapped},
     model::{message::Message, topic::Topic},
 };
 
