@@ -1,8 +1,7 @@
-//! The body of a push, with and without a wrapper, against the tree that `serde_json` makes of it
-//! and the four strict decoders of the `base64` crate.
+//! Bodies of pushes, with and without a wrapper. The oracles are the tree that `serde_json` makes
+//! of the body and the four strict decoders of the `base64` crate.
 //!
-//! An input is a body; or `/`, the topic of the path, and lines of headers, then an empty line and
-//! a body.
+//! An input is a body; or `/`, the topic in the path, lines of headers, an empty line and a body.
 
 use std::collections::BTreeMap;
 
@@ -15,20 +14,20 @@ use stream_events::{
     model::{message::Message, topic::Topic},
 };
 
-/// See the module.
+/// Runs the target on one input: see the module.
 pub fn run(input: &[u8]) -> &'static str {
     let (topic, headers, body) = request(input);
     if unwrapped::has_metadata(&headers) {
         let body = Bytes::copy_from_slice(body);
         let decoded = unwrapped::decode(&headers, body.clone(), topic.clone());
-        return is_as_its_headers(decoded.as_ref(), &headers, &body, topic.as_ref());
+        return check_unwrapped(decoded.as_ref(), &headers, &body, topic.as_ref());
     }
     let decoded = envelope::decode(body, topic.clone());
     if let Ok(tree) = serde_json::from_slice::<Value>(body) {
-        // The tree keeps the last of two fields of one name, and the gateway takes neither: so they
-        // are compared on a text that has each once.
+        // The tree keeps the last of two fields with one name, and the gateway refuses both. So the
+        // comparison uses a text that has each field once.
         let once = envelope::decode(tree.to_string().as_bytes(), topic.clone());
-        is_as_the_tree(&once, &tree, topic.as_ref());
+        check_wrapped(&once, &tree, topic.as_ref());
         if decoded.is_ok() {
             assert_eq!(decoded, once, "two spellings of one JSON");
         }
@@ -44,7 +43,7 @@ fn outcome(decoded: &Result<Message, DecodeError>) -> &'static str {
         Err(DecodeError::Poison(poison)) => match poison.reason {
             PoisonReason::BadBase64 => "poison-bad-base64",
             PoisonReason::BadType => "poison-bad-type",
-            PoisonReason::TooLarge => panic!("a decoder knows no limit of size"),
+            PoisonReason::TooLarge => panic!("the decoders have no limit on the size"),
         },
     }
 }
@@ -71,7 +70,10 @@ fn request(input: &[u8]) -> (Option<Topic>, HeaderMap, &[u8]) {
     (topic, headers, rest)
 }
 
-/// A field's text, in the one spelling or else the other; `Err` if it has another type.
+/// Returns a field's string, in its first spelling or else in its second.
+///
+/// # Errors
+/// When the field has another type.
 fn text<'a>(message: &'a Value, names: &[&str]) -> Result<Option<&'a str>, ()> {
     let mut found = None;
     for name in names {
@@ -97,7 +99,10 @@ fn attributes(message: &Value) -> Result<BTreeMap<String, String>, ()> {
     }
 }
 
-/// What it must be, field by field; `Err` with the reason why it must be refused.
+/// Returns the message that a body must decode to, field by field.
+///
+/// # Errors
+/// The outcome of a body that must be refused.
 fn expected(tree: &Value, topic: Option<&Topic>) -> Result<Message, &'static str> {
     let message = tree.get("message").filter(|message| message.is_object()).ok_or("no-envelope")?;
     let bad_type = |()| "poison-bad-type";
@@ -119,9 +124,9 @@ fn expected(tree: &Value, topic: Option<&Topic>) -> Result<Message, &'static str
     })
 }
 
-/// Either alphabet, with padding or without, but one alphabet for all of it.
+/// Decodes base64 in either alphabet, with or without padding, but one alphabet for the whole text.
 fn from_base64(text: &str) -> Option<Bytes> {
-    // One of two `=` is taken for none.
+    // The gateway ignores padding, so one `=` where two belong is fine.
     let bare = text.strip_suffix('=').filter(|rest| rest.len() % 4 == 3);
     let bare = bare.filter(|rest| !rest.ends_with('=')).map(|_| text);
     let half = text.strip_suffix('=').filter(|rest| rest.len() % 4 == 2);
@@ -138,13 +143,14 @@ fn from_base64(text: &str) -> Option<Bytes> {
     .map(Bytes::from)
 }
 
-fn is_as_the_tree(decoded: &Result<Message, DecodeError>, tree: &Value, topic: Option<&Topic>) {
+/// Compares a decoded envelope with the tree.
+fn check_wrapped(decoded: &Result<Message, DecodeError>, tree: &Value, topic: Option<&Topic>) {
     match expected(tree, topic) {
         Ok(message) => assert_eq!(decoded.as_ref(), Ok(&message)),
         Err(refused) => assert_eq!(outcome(decoded), refused, "{tree}"),
     }
     let Err(DecodeError::Poison(poison)) = decoded else { return };
-    // Whoever looks for a poison message in Pub/Sub looks for this.
+    // Users look for a poison message in Pub/Sub by its message id.
     let message = &tree["message"];
     let of = |name: &str| message.get(name).filter(|id| !id.is_null());
     let id = of("messageId").or_else(|| of("message_id")).and_then(Value::as_str);
@@ -152,8 +158,9 @@ fn is_as_the_tree(decoded: &Result<Message, DecodeError>, tree: &Value, topic: O
     assert_eq!(shown.unwrap_or_default(), id.unwrap_or_default(), "{tree}");
 }
 
-/// The body is the data as it is; attributes are headers, none of the transport's among them.
-fn is_as_its_headers(
+/// Compares a message without a wrapper with its request: the body is the data, and the attributes
+/// are headers, none of them the transport's.
+fn check_unwrapped(
     decoded: Result<&Message, &DecodeError>,
     headers: &HeaderMap,
     body: &Bytes,
@@ -176,7 +183,7 @@ fn is_as_its_headers(
         assert!(!secret.contains(&name.as_str()), "{name}");
         assert!(!name.starts_with("x-goog-"), "{name}");
         let named = headers.get_all(name.as_str()).any(|v| v.as_bytes() == value.as_bytes());
-        assert!(named, "{name}: {value:?} is no header");
+        assert!(named, "{name}: {value:?} is not a header");
     }
     "unwrapped"
 }

@@ -1,5 +1,5 @@
-//! The token of a push. Nothing is let in but what Google's key has signed, of the right header
-//! and claims; and all of that is.
+//! Tokens of pushes: a token is accepted if and only if Google's key has signed it and its header
+//! and claims are right.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -21,8 +21,9 @@ use super::{
 };
 
 const HEADER: &str = r#"{"alg":"RS256","typ":"JWT","kid":"key-1"}"#;
-/// Of the year 2100, so that a seed stays what it is.
+/// Claims that expire in the year 2100, so that a seed keeps its meaning.
 const CLAIMS: &str = r#"{"aud":"https://gateway.example/push","email":"pusher@project.iam.gserviceaccount.com","email_verified":true,"exp":4102444800,"iat":1763690177,"iss":"https://accounts.google.com"}"#;
+/// Leeway of the gateway, and one second for the time that the check takes.
 const LEEWAY_SECS: u64 = 31;
 
 static VERIFIER: LazyLock<(Runtime, Verifier)> = LazyLock::new(|| {
@@ -36,7 +37,7 @@ static VERIFIER: LazyLock<(Runtime, Verifier)> = LazyLock::new(|| {
             algorithms: ALGORITHMS,
             fetches,
         };
-        // One fetch, and none for the sake of a kid.
+        // Long enough for a single fetch, and none because of an unknown kid.
         let long = Duration::from_secs(365 * 24 * 3600);
         let times = KeyTimes {
             age_min: long,
@@ -54,7 +55,7 @@ static VERIFIER: LazyLock<(Runtime, Verifier)> = LazyLock::new(|| {
     (runtime, Verifier::new(keys, &[AUDIENCE.to_owned()], &[ACCOUNT.to_owned()]))
 });
 
-/// See the module.
+/// Runs the target on one input: see the module.
 pub fn run(input: &[u8]) -> &'static str {
     let issuer = Issuer {
         key: &ISSUERS.private,
@@ -65,40 +66,44 @@ pub fn run(input: &[u8]) -> &'static str {
     let Some(tried) = issuer.token(input) else { return "nothing" };
     match tried {
         Tried::Forged(token) => {
-            assert!(!is_let_in(&token), "{:?}", String::from_utf8_lossy(&token));
+            assert!(!is_accepted(&token), "{:?}", String::from_utf8_lossy(&token));
             "forged"
         }
         Tried::Signed { token, header: of_header, claims } => {
-            let let_in = is_let_in(token.as_bytes());
+            let accepted = is_accepted(token.as_bytes());
             let text = || String::from_utf8_lossy(&claims);
             if let (Some(header), Some(claims)) = (plain(&of_header), plain(&claims)) {
                 let right = !is_strange(&header, "RS256") && header["kid"] == KID;
                 let may = right && is_googles(&claims);
-                assert!(may || !let_in, "let in: {header}, {}", text());
-                // Another right header may still have a field that is no field's.
+                assert!(may || !accepted, "accepted: {header}, {}", text());
+                // Any other right header may still have a field of a wrong type.
                 let must = may && of_header == HEADER.as_bytes();
-                assert!(let_in || !must, "refused: {}", text());
+                assert!(accepted || !must, "refused: {}", text());
             }
-            if let_in { "let-in" } else { "refused" }
+            if accepted { "let-in" } else { "refused" }
         }
     }
 }
 
-fn is_let_in(token: &[u8]) -> bool {
+/// Returns true if the gateway accepts the token.
+fn is_accepted(token: &[u8]) -> bool {
     let (runtime, verifier) = &*VERIFIER;
     let (value, now_ms) = ([b"Bearer ", token].concat(), clock::now_ms());
-    let let_in = runtime.block_on(verifier.verify(Some(&value), now_ms)).is_ok();
-    // It need not be, since so many are.
-    assert!(let_in || !verifier.remembers(Some(&value), now_ms), "remembered, and not verified");
-    let_in
+    let accepted = runtime.block_on(verifier.verify(Some(&value), now_ms)).is_ok();
+    // An accepted token need not be remembered: the memory is limited.
+    assert!(
+        accepted || !verifier.remembers(Some(&value), now_ms),
+        "remembered without being verified"
+    );
+    accepted
 }
 
-/// The claims that Google's documentation names, one by one.
+/// Returns true if the claims are as Google's documentation says, checked one by one.
 fn is_googles(claims: &Value) -> bool {
     let now = clock::now_ms() / 1000;
     let whole = |name: &str| claims[name].as_u64();
     let latest = now + LEEWAY_SECS;
-    // Seconds with a fraction are a time too (RFC 7519, section 2), and `nbf` is not Google's.
+    // A time can have a fraction of a second (RFC 7519, section 2). Google sends no `nbf`.
     let begun = |nbf: &Value| nbf.as_f64().is_some_and(|time| time < (latest + 1) as f64);
     claims["aud"] == AUDIENCE
         && ["https://accounts.google.com", "accounts.google.com"]

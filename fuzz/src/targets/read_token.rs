@@ -1,7 +1,7 @@
-//! The token of a reader, and what it grants. Nothing is let in but what the issuer's key has
-//! signed, of the right claims; all of that is; and it grants what its claims say, no more.
+//! Readers' tokens and their grants: a token is accepted if and only if the issuer's key has signed
+//! it and its claims are right, and it grants exactly what its claims say.
 //!
-//! An input that begins with `g` is a grant, as it comes from another replica.
+//! An input that begins with `g` is a grant in JSON, as another replica sends it.
 
 use std::{io::Write as _, sync::LazyLock};
 
@@ -27,14 +27,15 @@ use super::signed::{Issuer, Tried, is_strange, names, plain};
 const AUDIENCE: &str = "https://gateway.example/events";
 const ISSUER: &str = "https://issuer.example";
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
-/// Of the year 2100, so that a seed stays what it is.
+/// Claims that expire in the year 2100, so that a seed keeps its meaning.
 const CLAIMS: &str = r#"{"aud":"https://gateway.example/events","exp":4102444800,"grant":{"topics":["orders","logs.*"]},"iss":"https://issuer.example","sub":"ada"}"#;
-/// A test's, and nobody's.
+/// Secret of this test only.
 const SECRET: &[u8] = b"of no use outside of these tests";
+/// Leeway of the gateway, and one second for the time that the check takes.
 const LEEWAY_SECS: u64 = 31;
-/// Topics in one token.
+/// Largest number of topic patterns in a token.
 const PATTERNS_MAX: usize = 1_000;
-/// Longer tokens are not looked at.
+/// Largest token that is decoded, in bytes.
 const TOKEN_MAX_BYTES: usize = 8 * 1024;
 
 static ACCESS: LazyLock<(Runtime, Access)> = LazyLock::new(|| {
@@ -49,7 +50,7 @@ static ACCESS: LazyLock<(Runtime, Access)> = LazyLock::new(|| {
     (runtime, Access::Token { verifier, cookie })
 });
 
-/// See the module.
+/// Runs the target on one input: see the module.
 pub fn run(input: &[u8]) -> &'static str {
     if let Some(text) = input.strip_prefix(b"g").and_then(|text| str::from_utf8(text).ok()) {
         let Some(grant) = Grant::from_json(text) else { return "no-grant" };
@@ -78,7 +79,8 @@ pub fn run(input: &[u8]) -> &'static str {
     }
 }
 
-/// What a request with the token gets, whether it is in the header or in the cookie.
+/// Returns the grant of a request with the token. It must be the same with the token in the header
+/// and in the cookie.
 fn granted(token: &[u8]) -> Option<Grant> {
     let (runtime, access) = &*ACCESS;
     let admitted = |name: &str, before: &[u8], after: &[u8]| {
@@ -92,14 +94,14 @@ fn granted(token: &[u8]) -> Option<Grant> {
     by_header
 }
 
-/// What the claims grant, if they do.
+/// Returns the grant that the claims must give, or `None` if they must be refused.
 fn expected(token: &str, claims: &Value) -> Option<Grant> {
     let now = clock::now_ms() / 1000;
     let latest = (now + LEEWAY_SECS + 1) as f64;
     let exp = claims["exp"].as_f64().filter(|exp| (now - LEEWAY_SECS) as f64 <= *exp)?;
     let begun = claims.get("nbf").is_none_or(|nbf| nbf.as_f64().is_some_and(|nbf| nbf < latest));
     let meant = names(&claims["aud"], AUDIENCE) && names(&claims["iss"], ISSUER);
-    // One that is to narrow what is seen, and is not understood, is a reason to refuse.
+    // A filter narrows what its reader may see. The gateway does not support it and must refuse.
     let all = claims.get("filter").is_none() && exp < 1e12;
     let topics = match claims.get("grant")?.get("topics")? {
         Value::String(one) => vec![one.as_str()],

@@ -1,31 +1,34 @@
-//! Inputs for tokens: bytes from anywhere, a good token that was tampered with, or claims that the
-//! issuer itself has signed.
+//! Inputs of the token targets: any bytes, a valid token with changes, or claims that the issuer
+//! has signed.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use serde_json::Value;
 
-/// What an input stands for.
+/// Token that an input describes.
 pub enum Tried {
-    /// The issuer never wrote it.
+    /// Token that the issuer has not signed.
     Forged(Vec<u8>),
-    /// It wrote this header and these claims.
+    /// Token that the issuer has signed, with its header and claims.
     Signed { token: String, header: Vec<u8>, claims: Vec<u8> },
 }
 
-/// How inputs become tokens.
+/// Issuer that makes tokens of inputs.
 pub struct Issuer<'a> {
+    /// Key to sign with.
     pub key: &'a EncodingKey,
+    /// Algorithm to sign with.
     pub algorithm: Algorithm,
-    /// Of tokens that are let in.
+    /// Header of an accepted token.
     pub header: &'a str,
+    /// Claims of an accepted token.
     pub claims: &'a str,
 }
 
 impl Issuer<'_> {
-    /// `{…}` is claims; `h{…}`, a line end and `{…}` are a header and claims. After `=` comes a
-    /// token, after `~` what is done to a good one: offsets of two bytes, each with a byte. None if
-    /// it says nothing.
+    /// Makes a token of an input. `{…}` is claims; `h{…}`, a line end and `{…}` are a header and
+    /// claims. After `=` comes a token, after `~` the changes to a valid one: offsets of two bytes,
+    /// each with a byte. Returns `None` for any other input.
     pub fn token(&self, input: &[u8]) -> Option<Tried> {
         match input.split_first()? {
             (b'{', _) => self.sign(self.header.as_bytes(), input),
@@ -54,7 +57,7 @@ impl Issuer<'_> {
         for edit in edits.chunks_exact(3) {
             let at = usize::from(u16::from_le_bytes([edit[0], edit[1]])) % (token.len() + 1);
             match edit[2] {
-                // A byte put in, one taken out, the end cut off, or one that is another.
+                // Inserts a byte, removes a byte, cuts off the end, or replaces a byte.
                 b'+' => token.insert(at, b'A'),
                 b'-' if at < token.len() => drop(token.remove(at)),
                 b'<' => token.truncate(at),
@@ -70,8 +73,8 @@ impl Issuer<'_> {
     }
 }
 
-/// The tree of a JSON text, if it has that tree only: a field that is there twice is read in more
-/// ways than one. Then the tree, which keeps one of the two, has fewer colons than the text.
+/// Returns the tree of a JSON text, or `None` if parsers can disagree about the text: a field that
+/// occurs twice. The tree keeps one of the two, so it has fewer colons than the text.
 pub fn plain(json: &[u8]) -> Option<Value> {
     let tree: Value = serde_json::from_slice(json).ok()?;
     let json = str::from_utf8(json).ok().filter(|json| !json.contains('\\'))?;
@@ -79,13 +82,13 @@ pub fn plain(json: &[u8]) -> Option<Value> {
     (colons(&tree.to_string()) == colons(json)).then_some(tree)
 }
 
-/// Whether the claim is this text, or a list of texts with it.
+/// Returns true if the claim is the wanted string, or a list of strings with it.
 pub fn names(claim: &Value, wanted: &str) -> bool {
     let list = claim.as_array().filter(|list| list.iter().all(Value::is_string));
     claim == wanted || list.is_some_and(|list| list.iter().any(|one| one == wanted))
 }
 
-/// A header that this algorithm's key must never be used with.
+/// Returns true for a header that a key of this algorithm must never verify.
 pub fn is_strange(header: &Value, algorithm: &str) -> bool {
     header["alg"] != algorithm || !header["crit"].is_null()
 }

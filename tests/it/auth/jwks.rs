@@ -17,8 +17,8 @@ use crate::support::{
 
 const MILLIS: Duration = Duration::from_millis(1);
 
-/// Returns times so short that tests need not wait, and so long that no other fetch is due than the
-/// one under test.
+/// Returns times short enough that tests need not wait, and long enough that no fetch is due except
+/// the one under test.
 fn times() -> KeyTimes {
     KeyTimes {
         age_min: 20 * MILLIS,
@@ -45,7 +45,7 @@ fn known(lookup: &Lookup) -> bool {
     matches!(lookup, Lookup::Known(_))
 }
 
-/// Waits for requests without blocking the runtime that the cache's task is on.
+/// Waits for `count` requests without blocking the runtime of the cache's task.
 async fn until_requests(server: &KeyServer, count: usize) {
     let requested = async {
         while server.requests() < count {

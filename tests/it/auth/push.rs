@@ -65,7 +65,7 @@ fn tokens_of_google_are_accepted() {
     let keys = KeyServer::start();
     let gateway = gateway(&keys);
     for (name, claims) in [
-        ("as it is", claims()),
+        ("unchanged", claims()),
         ("the other spelling of iss", with(|c| c["iss"] = "accounts.google.com".into())),
         ("the second audience", with(|c| c["aud"] = "second-audience".into())),
         ("without iat", without("iat")),
@@ -119,7 +119,7 @@ fn every_other_token_is_refused() {
         ("x5u that points elsewhere", elsewhere("x5u"), 401),
         ("another aud", sign(&with(|c| c["aud"] = "https://other.example".into())), 401),
         (
-            "an aud that begins alike",
+            "an aud that begins like the right one",
             sign(&with(|c| c["aud"] = format!("{AUDIENCE}/").into())),
             401,
         ),
@@ -151,8 +151,14 @@ fn every_other_token_is_refused() {
         assert_eq!(answer.header("www-authenticate").is_some(), status == 401, "{name}");
     }
     for headers in [&[][..], &[("Authorization", "")], &[("Authorization", "Basic eDp5")]] {
-        assert_eq!(gateway.post("/push/orders", headers, BODY).status, 401, "{headers:?}");
+        let answer = gateway.post("/push/orders", headers, BODY);
+        assert_eq!(answer.status, 401, "{headers:?}");
+        // RFC 6750, section 3.1: a request without a token gets no error code.
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"), "{headers:?}");
     }
+    let answer = push(&gateway, "\u{e9}");
+    let challenge = answer.header("www-authenticate");
+    assert_eq!((answer.status, challenge), (401, Some("Bearer error=\"invalid_token\"")));
     gateway.until_metric("stream_events_ring_events", 0.0);
 }
 

@@ -3,5 +3,5 @@
 mod fanout;
 mod model;
 mod patterns;
-mod store;
+pub mod store;
 mod threads;

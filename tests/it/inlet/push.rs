@@ -1,4 +1,4 @@
-//! `POST /push`: accepted and refused messages, and the status of each answer.
+//! `POST /push`: accepted and refused messages, the status of each answer, and the policy.
 
 use std::{
     io::{BufReader, Read as _, Write as _},
@@ -6,6 +6,12 @@ use std::{
 };
 
 use serde_json::json;
+use stream_events::{
+    backplane::{Backplane, PublishError},
+    config::OnPoison,
+    inlet::{DecodeError, Inlet, Outcome, Poison, PoisonReason, envelope},
+    telemetry::metrics::Metrics,
+};
 
 use crate::support::{
     gateway::{Gateway, message},
@@ -60,7 +66,7 @@ fn raw_body_is_data_with_payload_raw() {
 }
 
 #[test]
-fn data_may_be_absent_or_empty() {
+fn data_can_be_absent_or_empty() {
     let gateway = Gateway::dev(&[]);
     let mut events = gateway.events("");
     for (id, message) in [
@@ -83,7 +89,7 @@ fn message_of_ten_megabytes_is_received() {
     let mut events = gateway.events("");
     let data: String = (0..10_000_000_u32).map(|at| char::from(b'a' + (at % 26) as u8)).collect();
     gateway.publish("orders", &data);
-    assert!(events.next().data == data, "10 MB are not what was published");
+    assert!(events.next().data == data, "the 10 MB differ from the published data");
 }
 
 #[test]
@@ -130,7 +136,7 @@ fn poison_is_acked_and_counted() {
 }
 
 #[test]
-fn poison_is_refused_for_a_dead_letter_topic() {
+fn poison_is_nacked_for_a_dead_letter_topic() {
     let gateway = Gateway::dev(&[("poison", "nack")]);
     let bad = br#"{"message":{"data":"!","messageId":"1"}}"#;
     assert_eq!(gateway.post("/push/orders", &[JSON], bad).status, 400);
@@ -189,7 +195,7 @@ fn encoded_bodies_and_other_methods_are_refused() {
 
 /// All bodies that are being received share a limit: two of 9 MiB exceed 16 MiB.
 #[test]
-fn bytes_in_flight_are_bounded() {
+fn bytes_in_flight_are_limited() {
     let gateway = Gateway::dev(&[("push-bytes-in-flight", "16 MiB")]);
     let body = format!(r#"{{"message":{{"data":"{}"}}}}"#, "A".repeat(9 << 20));
     let length = body.len().to_string();
@@ -259,4 +265,41 @@ fn push_is_answered_as_soon_as_it_is_complete() {
     let took = start.elapsed();
     assert!(took < Duration::from_secs(8), "pushes waited to be noticed: {took:?}");
     gateway.until_metric("stream_events_pushes_total{outcome=\"stored\"}", 40.0);
+}
+
+/// The policy without a transport, as another inlet would use it.
+#[tokio::test]
+async fn the_policy_needs_no_transport() {
+    let (hub, _shard) = crate::hub::store::hub(crate::hub::store::limits());
+    let metrics = Metrics::new().unwrap();
+    let backplane = Backplane::Local(hub.clone(), std::sync::Arc::default());
+    let topics = vec![crate::hub::store::topic("orders")];
+    let inlet = Inlet::new(backplane, topics, OnPoison::Nack, metrics.clone());
+    let message = |topic: &str| {
+        let body = json!({ "message": message("x", "1") }).to_string();
+        envelope::decode(body.as_bytes(), topic.parse().ok()).unwrap()
+    };
+    let Outcome::Stored(id) = inlet.accept(message("orders")).await else { panic!("not stored") };
+    assert_eq!(id, hub.head());
+    assert_eq!(inlet.accept(message("orders")).await, Outcome::Duplicate);
+    assert!(matches!(inlet.accept(message("parcels")).await, Outcome::NotServed(_)));
+
+    let poison = || Poison {
+        reason: PoisonReason::BadType,
+        message_id: Some("7".to_owned()),
+        detail: "x".repeat(1_000),
+    };
+    let Outcome::PoisonRefused(refused) = inlet.reject(DecodeError::Poison(poison())) else {
+        panic!("--poison nack refuses")
+    };
+    assert_eq!(refused.detail.len(), 200, "a text from outside is cut");
+    let no_topic = DecodeError::NoTopic("no topic".to_owned());
+    assert_eq!(inlet.reject(no_topic), Outcome::NoTopic("no topic".to_owned()));
+    hub.close();
+    let closed = Outcome::Unconfirmed(PublishError::Draining);
+    assert_eq!(inlet.accept(message("orders")).await, closed);
+    for outcome in ["stored", "duplicate", "not-served", "poison", "no-topic", "unconfirmed"] {
+        assert_eq!(metrics.pushes.with_label_values(&[outcome]).get(), 1, "{outcome}");
+    }
+    assert_eq!(metrics.poison.with_label_values(&["bad-type"]).get(), 1);
 }

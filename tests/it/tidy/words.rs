@@ -74,10 +74,7 @@ const WORDS: &[Word] = &[
         ],
         word("crowd*", "`ConnectionLimiter`, or \"many connections\""),
     ),
-    still_in(
-        &["src/inlet/push.rs", "tests/it/server/cors.rs"],
-        word("heed*", "\"obey\" or \"check\""),
-    ),
+    still_in(&["tests/it/server/cors.rs"], word("heed*", "\"obey\" or \"check\"")),
     still_in(&["src/", "tests/"], word("knob*", "`Flag`, \"setting\"")),
     still_in(
         &["benches/tests/load.rs", "src/stream/reactor/mod.rs", "tests/it/stream/reactor.rs"],
@@ -159,8 +156,8 @@ const WORDS: &[Word] = &[
     still_in(&["benches/tests/load.rs", "tests/it/net/http2.rs"], word("untold", "`pending_gap`")),
     word("not_yours", "`TopicDenied`"),
     word("Unfetched", "`FetchError`"),
-    still_in(&["src/inlet/push.rs"], word("Unreceived", "`ReceiveError`")),
-    still_in(&["src/inlet/push.rs"], word("Denied", "`PushAuthError`, `ReadAuthError`")),
+    word("Unreceived", "`ReceiveError`"),
+    word("Denied", "`AuthError`"),
     still_in(&["k8s/base/configmap.yaml"], word("--stall", "--write-timeout")),
     word("--join-max", "--coalesce-max"),
     word("--hello-time", "--handshake-timeout"),
