@@ -36,7 +36,7 @@ pub struct TokenCookie {
 
 /// Reason why a reader does not get a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TopicDeniedError {
+pub(crate) enum TopicDeniedError {
     /// The gateway does not serve the topic to any reader.
     NotServed(Topic),
     /// The reader's token does not grant the topic.
@@ -69,7 +69,11 @@ impl Access {
     /// # Errors
     /// [`AuthError`] when the ticket is unknown, used or expired, when its token has expired, or
     /// when the ticket store did not answer.
-    pub async fn admit_ticket(&self, ticket: &str, log: &Backplane) -> Result<Grant, AuthError> {
+    pub(crate) async fn admit_ticket(
+        &self,
+        ticket: &str,
+        log: &Backplane,
+    ) -> Result<Grant, AuthError> {
         if matches!(self, Self::Anonymous) {
             return Err(AuthError::InvalidTicket);
         }
@@ -83,7 +87,7 @@ impl Access {
     }
 
     /// Returns true if readers can be admitted: no tokens are needed, or their keys are available.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         match self {
             Self::Anonymous => true,
             Self::Token { verifier, .. } => verifier.is_ready(),
@@ -112,7 +116,7 @@ impl TokenCookie {
 ///
 /// # Errors
 /// The first asked topic that the reader may not have.
-pub fn choose(
+pub(crate) fn choose(
     asked: &[Topic],
     grant: Option<&Grant>,
     served: &[Topic],

@@ -89,7 +89,7 @@ impl Verifier {
     }
 
     /// Returns true if the keys that verify tokens are available.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.keys.is_available()
     }
 

@@ -40,7 +40,7 @@ pub enum TokenKeys {
 
 /// Algorithms of public keys. No symmetric one: a public key must never become a secret, or anyone
 /// who has read it could sign.
-pub const ALGORITHMS: &[Algorithm] = &[
+pub(crate) const ALGORITHMS: &[Algorithm] = &[
     Algorithm::RS256,
     Algorithm::RS384,
     Algorithm::RS512,
@@ -80,7 +80,7 @@ impl ReaderVerifier {
     }
 
     /// Returns true if the keys that verify tokens are available.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         match &self.keys {
             TokenKeys::Set(keys) => keys.is_available(),
             TokenKeys::Single(_) => true,

@@ -20,7 +20,7 @@ use crate::limits::budget::{Budget, Claim};
 
 /// Reason why a body was not received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReceiveError {
+pub(crate) enum ReceiveError {
     /// The body is larger than its limit.
     TooLarge,
     /// The bodies that are being received use all the memory for bodies.
@@ -46,7 +46,7 @@ pub struct InFlight {
 
 /// Guard of one push in flight. The push is counted until the guard is dropped.
 #[derive(Debug)]
-pub struct PushGuard(Arc<InFlight>);
+pub(crate) struct PushGuard(Arc<InFlight>);
 
 impl Drop for PushGuard {
     fn drop(&mut self) {
@@ -56,47 +56,47 @@ impl Drop for PushGuard {
 
 impl InFlight {
     /// Creates the counters, with memory for at most `max` bytes of bodies.
-    pub fn new(max: usize) -> Arc<Self> {
+    pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { budget: Budget::new(max), pushes: AtomicUsize::new(0) })
     }
 
     /// Counts one more push until the guard is dropped.
-    pub fn begin(self: &Arc<Self>) -> PushGuard {
+    pub(crate) fn begin(self: &Arc<Self>) -> PushGuard {
         self.pushes.fetch_add(1, Ordering::SeqCst);
         PushGuard(Arc::clone(self))
     }
 
     /// Returns the number of pushes that are being answered.
-    pub fn pushes(&self) -> usize {
+    pub(crate) fn pushes(&self) -> usize {
         self.pushes.load(Ordering::SeqCst)
     }
 
     /// Returns the number of bytes of bodies in memory.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.budget.bytes()
     }
 }
 
 /// Received body, with its claim on the memory for bodies. Dropping it releases the claim.
 #[derive(Debug)]
-pub struct Body {
+pub(crate) struct Body {
     /// Content of the body.
-    pub bytes: Bytes,
+    pub(crate) bytes: Bytes,
     _claim: Claim,
 }
 
 /// Limits of one body.
 #[derive(Debug, Clone, Copy)]
-pub struct BodyLimits {
+pub(crate) struct BodyLimits {
     /// Largest size in bytes.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
     /// Longest time to receive the body. A slower body is a slow-loris attack.
-    pub time: Duration,
+    pub(crate) time: Duration,
 }
 
 /// Task that polls [`receive`]. It decides how much the first poll has to set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PolledBy {
+pub(crate) enum PolledBy {
     /// Task of an HTTP/1 connection. It polls when the connection's socket has data, and about once
     /// a second in any case. So the first poll, which comes just before the body arrives, registers
     /// no waker (the body would cause a second, useless poll) and sets no timer.
@@ -109,7 +109,7 @@ pub enum PolledBy {
 ///
 /// # Errors
 /// See [`ReceiveError`].
-pub async fn receive(
+pub(crate) async fn receive(
     payload: Payload,
     limits: BodyLimits,
     in_flight: &Arc<InFlight>,

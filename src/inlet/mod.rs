@@ -55,7 +55,7 @@ pub enum Outcome {
     NotAnEnvelope(String),
     /// Nothing names the message's topic: nack. The text names the remedy.
     NoTopic(String),
-    /// This gateway does not serve the topic: nack. The text names the topic.
+    /// The topic is not served by this gateway: nack. The text names the topic.
     NotServed(String),
     /// The backplane did not confirm the message: nack, and the next delivery may succeed.
     Unconfirmed(PublishError),
@@ -97,8 +97,8 @@ impl Inlet {
         }
     }
 
-    /// Stores a message if its topic is served. The sender may be told that the message is stored
-    /// only when this returns [`Outcome::Stored`] or [`Outcome::Duplicate`].
+    /// Stores a message if its topic is served. [`Outcome::Stored`] and [`Outcome::Duplicate`] are
+    /// the only outcomes that tell the sender that the message is stored.
     pub async fn accept(&self, message: Message) -> Outcome {
         if let Err(outcome) = self.check_topic(&message.topic) {
             return outcome;
@@ -117,7 +117,7 @@ impl Inlet {
         self.count(outcome)
     }
 
-    /// Decides about a message that could not be decoded.
+    /// Counts and logs a message that could not be decoded, and decides about it.
     pub fn reject(&self, err: DecodeError) -> Outcome {
         let outcome = match err {
             DecodeError::Poison(poison) => self.reject_poison(poison),
