@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, rc::Rc};
 
 use bytes::Bytes;
+use stream_events::outlet::sse::SSE;
 use stream_events::{
-    hub::{DedupLimits, Hub, Limits, ReadEvents, RingLimits, Shard, Start, Subscriber, TopicSet},
-    inlet::envelope,
-    model::{
-        event::{Draft, EventId},
-        message::Message,
-        topic::Topic,
+    hub::{
+        DedupLimits, GroupKey, Hub, Limits, ReadEvents, RingLimits, Shard, Start, Subscriber,
+        TopicSet,
     },
+    inlet::envelope,
+    model::{event::Draft, event_id::EventId, message::Message, topic::Topic},
 };
 
 use crate::dialect::wrap;
@@ -43,7 +43,7 @@ pub fn body(size: usize) -> Vec<u8> {
 
 /// A message becomes bytes of a stream.
 pub fn encode(message: &Message) -> Bytes {
-    Draft::new(message).seal(ID).frame.clone()
+    Draft::new(message.clone()).seal(ID).frame().clone()
 }
 
 /// A push becomes a message.
@@ -82,14 +82,16 @@ impl Place {
     /// A message gets its id and its place in a ring.
     pub fn publish(&mut self, message: &Message) {
         self.published += 1;
-        self.hub.publish(message, NOW_MS + self.published / 50);
+        self.hub.publish(message.clone(), NOW_MS + self.published / 50);
     }
 
     /// A reader that has nothing of what the hub holds.
     pub fn reader(&self) -> Subscriber {
         let topics = TopicSet::new(vec![topic()]);
         let start = Start::Since(NOW_MS - 1);
-        self.hub.subscribe(&self.shard, topics, start).expect("there is room")
+        self.hub
+            .subscribe(&self.shard, GroupKey { topics, format: SSE }, start)
+            .expect("there is room")
     }
 }
 

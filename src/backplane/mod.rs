@@ -21,7 +21,7 @@ use crate::{
     backplane::redis::RedisLog,
     clock,
     hub::{Hub, Published},
-    model::{event::EventId, message::Message},
+    model::{event_id::EventId, message::Message},
 };
 
 /// Log of events. A clone shares it.
@@ -39,7 +39,7 @@ impl Backplane {
     ///
     /// # Errors
     /// Fails when the log does not confirm the message.
-    pub async fn publish(&self, message: &Message) -> Result<Confirmed, PublishError> {
+    pub async fn publish(&self, message: Message) -> Result<Confirmed, PublishError> {
         match self {
             Self::Local(hub, _) => match hub.publish(message, clock::now_ms()) {
                 Published::Stored(id) => Ok(Confirmed::Stored(id)),
@@ -47,7 +47,7 @@ impl Backplane {
                 Published::Closed => Err(PublishError::Draining),
             },
             // Boxed, so that the future of every push does not have the size of this one.
-            Self::Redis(redis) => Box::pin(redis.append(message)).await,
+            Self::Redis(redis) => Box::pin(redis.append(&message)).await,
         }
     }
 

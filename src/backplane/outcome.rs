@@ -1,6 +1,6 @@
 //! Outcomes of operations on the log: confirmations and errors.
 
-use crate::model::event::EventId;
+use crate::model::event_id::EventId;
 
 /// Confirmation that the log has a message. The message may be acked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,12 +1,12 @@
-//! Looking up one event by its id.
+//! Look-up of one event by its id.
 
 use crate::{
     hub::{Hub, lock, store::rings::Rings},
-    model::{event::EventId, topic::Topic},
+    model::{event_id::EventId, topic::Topic},
 };
 
 impl Hub {
-    /// The topic of an event. None if the event is not held, or never was.
+    /// Returns the topic of an event. `None` if the hub does not hold the event.
     pub fn topic_of(&self, id: EventId) -> Option<Topic> {
         lock(&self.inner.rings).topic_of(id)
     }
@@ -53,7 +53,7 @@ mod tests {
                 message_id: None,
                 publish_time_ms: None,
             };
-            let Published::Stored(id) = hub.publish(&message, 1_000) else { panic!("not stored") };
+            let Published::Stored(id) = hub.publish(message, 1_000) else { panic!("not stored") };
             id
         };
         let topic_of = |id| hub.topic_of(id).map(|topic| topic.to_string());

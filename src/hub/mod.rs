@@ -1,5 +1,5 @@
-//! The meeting point: messages come in, get an id and a place in their topic's ring, and are read
-//! from there by every subscriber.
+//! Hub: messages come in, get an id and a place in their topic's ring, and every subscriber reads
+//! them from there.
 
 mod fanout;
 mod lookup;
@@ -15,17 +15,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use crate::hub::fanout::batch::{BATCH_MAX_BYTES, Batch, ReadEvents};
-pub use crate::hub::fanout::group::{Broadcast, Group, Listener};
+pub use crate::hub::fanout::batch::{Batch, ReadEvents};
+pub use crate::hub::fanout::group::{Broadcast, Group, GroupKey, Listener};
 pub use crate::hub::fanout::shard::{Read, Shard};
 pub use crate::hub::fanout::subscriber::{Reader, Start, Subscriber};
 pub use crate::hub::store::dedup::DedupLimits;
-pub use crate::hub::store::read::{Gap, GapReason, Position};
+pub use crate::hub::store::read::BATCH_MAX_BYTES;
+pub use crate::hub::store::read::Position;
 pub use crate::hub::store::ring::RingLimits;
 pub use crate::hub::store::rings::{Limits, Published, Stats};
 pub use crate::hub::topic_set::TopicSet;
 use tokio::sync::Notify;
 
+use crate::model::gap::GapReason;
+use crate::model::topic::Topic;
 use crate::{
     hub::{
         fanout::notifier::Notifier,
@@ -36,12 +39,13 @@ use crate::{
     },
     limits::budget::{Budget, Claim},
     model::{
-        event::{Draft, Event, EventId},
+        event::{Draft, Event},
+        event_id::EventId,
         message::Message,
     },
 };
 
-/// The hub. A clone is another handle on the same one.
+/// Hub of one process. A clone is another handle to the same hub.
 #[derive(Debug, Clone)]
 pub struct Hub {
     inner: Arc<Inner>,
@@ -49,38 +53,38 @@ pub struct Hub {
 
 #[derive(Debug)]
 struct Inner {
-    /// One lock for all topics, since an event's id and its place in the order over all topics are
-    /// one decision. It is never held across I/O, an await or anything that grows with the size of
-    /// an event or the number of subscribers.
+    /// Rings of all topics under one lock, since an event's id and its place in the order over all
+    /// topics are one decision. The lock is never held across I/O, an await, or work that grows
+    /// with the size of an event or the number of subscribers.
     rings: Mutex<Rings>,
-    /// Counts what was stored, under the lock. Who has read all there was at some count has nothing
-    /// to read while it stands, and need not lock to know.
+    /// Version: counts what was stored, under the lock. A reader whose last read was complete at
+    /// this version can skip the lock.
     version: AtomicU64,
-    /// Publishers that waited for the lock for longer than each of [`WAITS_US`].
+    /// Number of publishers that waited for the lock for longer than each of [`WAITS_US`].
     waits: [AtomicU64; WAITS_US.len()],
     notifiers: RwLock<Vec<Arc<Notifier>>>,
     subscribers: AtomicUsize,
     subscribers_max: usize,
-    /// For what all subscribers follow.
+    /// Memory for the topics that all subscribers follow.
     followed: Arc<Budget>,
     is_copy: bool,
     drain: OnceLock<Drain>,
     drain_begins: Notify,
 }
 
-/// How long publishers wait for each other and for readers, in microseconds, is counted by these.
+/// Thresholds, in microseconds, of the counters of publishers that waited for the lock.
 pub const WAITS_US: [u64; 3] = [10, 100, 1_000];
 
-/// Streams are to end, each at a time of its own within this span.
+/// Drain: each stream ends at a time of its own within this span.
 #[derive(Debug, Clone, Copy)]
 pub struct Drain {
-    /// When it began.
+    /// Time at which the drain began.
     pub from: Instant,
-    /// How long it lasts.
+    /// Length of the drain.
     pub over: Duration,
 }
 
-/// A limit that a new subscriber would go beyond.
+/// Limit that a new subscriber would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LimitReached {
     /// [`Limits::subscribers`].
@@ -95,13 +99,14 @@ pub enum LimitReached {
 }
 
 impl Hub {
-    /// An empty hub. `history` is a random number of this process, not 0, that its ids will carry.
+    /// Creates an empty hub. `history` is a random number of this process, not 0, which its ids
+    /// carry.
     pub fn new(limits: Limits, history: u64, now_ms: u64) -> Self {
         Self::after(limits, EventId::start_of(history, now_ms), false)
     }
 
-    /// An empty copy of a log that is kept elsewhere and hands out the ids. See [`Hub::begin`] and
-    /// [`Hub::store`].
+    /// Creates an empty copy of a log that is kept elsewhere and hands out the ids. See
+    /// [`Hub::begin`] and [`Hub::store`].
     pub fn copy(limits: Limits) -> Self {
         Self::after(limits, EventId::ZERO, true)
     }
@@ -122,40 +127,37 @@ impl Hub {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Puts a message into its topic's ring, unless it was stored before, and rings for its
-    /// readers.
-    pub fn publish(&self, message: &Message, now_ms: u64) -> Published {
+    /// Gives a message its id and puts it into its topic's ring, unless it was stored before, and
+    /// notifies its readers.
+    pub fn publish(&self, message: Message, now_ms: u64) -> Published {
+        let topic = message.topic.clone();
         let draft = Draft::new(message);
-        let id = message.message_id.as_deref();
         let mut rings = self.enter();
-        let published = rings.publish(&message.topic, id, draft, now_ms);
+        let published = rings.publish(draft, now_ms);
         let stored = matches!(published, Published::Stored(_));
-        if stored {
-            self.inner.version.fetch_add(1, Ordering::SeqCst);
-        }
-        drop(rings);
-        if stored {
-            self.notifiers().iter().for_each(|notifier| notifier.notify(&message.topic));
-        }
+        self.finish(rings, stored.then_some(&topic));
         published
     }
 
-    /// Stores a message with the id that its log gave it, and rings for its readers. One that is
-    /// not newer than all there is was stored before.
-    pub fn store(&self, message: &Message, id: EventId) {
+    /// Stores a message with the id that its log gave it, and notifies its readers. Ignores a
+    /// message whose id is not newer than the head: it was stored before.
+    pub fn store(&self, message: Message, id: EventId) {
+        let topic = message.topic.clone();
         let draft = Draft::new(message);
         let mut rings = lock(&self.inner.rings);
-        let stored = rings.store(&message.topic, id, draft);
-        if stored {
-            self.inner.version.fetch_add(1, Ordering::SeqCst);
-        }
-        drop(rings);
-        if stored {
-            self.notifiers().iter().for_each(|notifier| notifier.notify(&message.topic));
-        }
+        let stored = rings.store(draft, id);
+        self.finish(rings, stored.then_some(&topic));
     }
 
-    /// Begins anew after `origin`, and has every reader told that has not read as far.
+    /// Counts what was stored, releases the lock, and notifies the readers of the topic.
+    fn finish(&self, rings: MutexGuard<'_, Rings>, stored: Option<&Topic>) {
+        let Some(topic) = stored else { return };
+        self.inner.version.fetch_add(1, Ordering::SeqCst);
+        drop(rings);
+        self.notifiers().iter().for_each(|notifier| notifier.notify(topic));
+    }
+
+    /// Starts a new history after `origin`. Every reader that has not read as far gets a gap.
     pub fn begin(&self, origin: EventId, reason: GapReason) {
         let mut rings = lock(&self.inner.rings);
         let before = rings.begin(origin, reason);
@@ -165,27 +167,27 @@ impl Hub {
         self.notifiers().iter().for_each(|notifier| notifier.notify_all());
     }
 
-    /// Passes over an event that the log has and that cannot be read: every reader that has not
-    /// read as far is told.
+    /// Skips an event that the log has and that cannot be decoded. Every reader that has not read
+    /// as far gets a gap.
     pub fn skip(&self, id: EventId) {
         lock(&self.inner.rings).skip(id);
         self.inner.version.fetch_add(1, Ordering::SeqCst);
         self.notifiers().iter().for_each(|notifier| notifier.notify_all());
     }
 
-    /// Whether what is held is held elsewhere too, and outlives this process.
+    /// Returns true if the events are held elsewhere too, and outlive this process.
     pub fn is_copy(&self) -> bool {
         self.inner.is_copy
     }
 
-    /// Opens a place for a reader on the shard of this thread, which it cannot leave.
+    /// Creates a subscriber on the shard of this thread, which it cannot leave.
     ///
     /// # Errors
-    /// With the limit that it would go beyond.
+    /// With the limit that it would exceed.
     pub fn subscribe(
         &self,
         shard: &Rc<Shard>,
-        topics: TopicSet,
+        key: GroupKey,
         start: Start,
     ) -> Result<Subscriber, LimitReached> {
         let max = self.inner.subscribers_max;
@@ -193,30 +195,30 @@ impl Hub {
         let counted =
             self.inner.subscribers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, try_acquire);
         counted.map_err(|_| LimitReached::Subscribers)?;
-        let Some(slot) = shard.enter(topics, &self.inner.followed) else {
+        let Some(slot) = shard.enter(key, &self.inner.followed) else {
             self.release();
             return Err(LimitReached::FollowedBytes);
         };
         Ok(Subscriber::new(self.clone(), Rc::clone(shard), slot, start))
     }
 
-    /// Reserves the memory of topics that are to be subscribed to later, until the claim is
-    /// dropped. Whoever subscribes drops it first.
+    /// Reserves the memory of topics that will be subscribed to later. The claim must be dropped
+    /// before the subscription.
     ///
     /// # Errors
-    /// When as much is not left.
+    /// When the budget does not suffice.
     pub fn reserve(&self, topics: &TopicSet) -> Result<Claim, LimitReached> {
         let mut claim = self.inner.followed.claim();
         let has_room = claim.grow(topics.bytes());
         has_room.then_some(claim).ok_or(LimitReached::FollowedBytes)
     }
 
-    /// About how many bytes are taken by what all subscribers follow.
+    /// Returns the bytes that the topics of all subscribers take, as estimated.
     pub fn followed_bytes(&self) -> usize {
         self.inner.followed.bytes()
     }
 
-    /// A new shard, for this thread. Its [`Shard::run`] has to be polled there.
+    /// Creates a shard for this thread, on which [`Shard::run`] must be polled.
     pub fn add_shard(&self) -> Rc<Shard> {
         let notifier = Arc::<Notifier>::default();
         let mut notifiers = self.inner.notifiers.write().unwrap_or_else(PoisonError::into_inner);
@@ -224,12 +226,12 @@ impl Hub {
         Shard::new(notifier)
     }
 
-    /// Lets go of what is too old, and of idle topics. To be called about once a second.
+    /// Removes events that are too old, and idle topics. To be called about once a second.
     pub fn sweep(&self, now_ms: u64) {
         while lock(&self.inner.rings).sweep(now_ms) {}
     }
 
-    /// The newest id of all.
+    /// Returns the newest id.
     pub fn head(&self) -> EventId {
         self.origin_and_head().1
     }
@@ -240,8 +242,8 @@ impl Hub {
         lock(&self.inner.rings).close();
     }
 
-    /// Closes the hub, and asks every stream to end within the span, when it has given all there
-    /// is. Only the first call counts.
+    /// Closes the hub and asks every stream to end within `over`, after it has given everything
+    /// that this process alone holds. Only the first call counts.
     pub fn drain(&self, over: Duration) {
         self.close();
         let drain = Drain { from: Instant::now(), over };
@@ -251,12 +253,12 @@ impl Hub {
         }
     }
 
-    /// Whether streams are to end.
+    /// Returns the drain, if one has begun.
     pub fn draining(&self) -> Option<Drain> {
         self.inner.drain.get().copied()
     }
 
-    /// Waits until streams are to end.
+    /// Waits until a drain begins.
     pub async fn drain_begins(&self) {
         let begins = self.inner.drain_begins.notified();
         if self.draining().is_none() {
@@ -264,17 +266,18 @@ impl Hub {
         }
     }
 
-    /// How many subscribers there are.
+    /// Returns the number of subscribers.
     pub fn subscribers(&self) -> usize {
         self.inner.subscribers.load(Ordering::SeqCst)
     }
 
-    /// Whether there may be one more subscriber beside so many that are about to be.
+    /// Returns true if there is room for one more subscriber beside `coming` that are about to
+    /// subscribe.
     pub fn has_room(&self, coming: usize) -> bool {
         self.subscribers() + coming < self.inner.subscribers_max
     }
 
-    /// Numbers for the metrics.
+    /// Returns numbers for the metrics.
     pub fn stats(&self) -> Stats {
         lock(&self.inner.rings).stats()
     }
@@ -284,7 +287,7 @@ impl Hub {
         (rings.origin(), rings.head())
     }
 
-    /// A read, and the version as of which it holds.
+    /// Reads, and returns the version that the result is complete at.
     fn read(
         &self,
         topics: &TopicSet,
@@ -296,7 +299,7 @@ impl Hub {
         (rings.read(topics, cursor, upto, out), self.version())
     }
 
-    /// Takes the lock, and the time if it has to wait.
+    /// Takes the lock. Measures the wait, if there is one.
     fn enter(&self) -> MutexGuard<'_, Rings> {
         if let Ok(rings) = self.inner.rings.try_lock() {
             return rings;
@@ -312,7 +315,7 @@ impl Hub {
         rings
     }
 
-    /// How many publishers had to wait for longer than each of [`WAITS_US`].
+    /// Returns the number of publishers that waited for longer than each of [`WAITS_US`].
     pub fn waits(&self) -> [u64; WAITS_US.len()] {
         self.inner.waits.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
@@ -330,9 +333,9 @@ impl Hub {
     }
 }
 
-/// A lock whose holder panicked is still taken: nothing under our locks is left half done by what
-/// can panic in them (an allocation that fails aborts), and a hub that answers beats one that is
-/// poisoned for good.
+/// Takes a lock even if its holder panicked: nothing under these locks is left half done by what
+/// can panic in them (an allocation that fails aborts), and a hub that answers is better than one
+/// that is poisoned for good.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

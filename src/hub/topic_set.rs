@@ -1,4 +1,4 @@
-//! Which topics a reader follows.
+//! Topic sets: the topics that a reader follows.
 
 use std::{
     collections::HashSet,
@@ -8,24 +8,24 @@ use std::{
 
 use crate::model::topic::{Topic, TopicPattern};
 
-/// Which topics a reader follows. Two that choose the same are equal.
+/// Topics that a reader follows. Two sets that select the same topics in the same way are equal.
 #[derive(Debug, Clone)]
 pub struct TopicSet {
-    /// In order, each once.
+    /// Names in order, each once.
     names: Arc<[Topic]>,
     pub(crate) plan: ReadPlan,
 }
 
-/// How they are read.
+/// Way in which the events of a topic set are read.
 #[derive(Debug, Clone)]
 pub(crate) enum ReadPlan {
-    /// All there are, those too that appear later.
+    /// All topics, including those that appear later.
     All,
-    /// A few, whose rings are merged.
+    /// A few topics, whose rings are merged.
     Few,
-    /// So many that following the timeline costs less than a look into each ring.
+    /// More topics than are worth merging: reading follows the timeline.
     Many(Arc<HashSet<Topic>>),
-    /// Those that have a name or begin with a prefix, those too that appear later.
+    /// Topics with one of the names or prefixes, including those that appear later.
     Matching(Arc<Matching>),
 }
 
@@ -33,24 +33,24 @@ pub(crate) enum ReadPlan {
 #[derive(Debug, Default)]
 pub(crate) struct Matching {
     names: HashSet<Topic>,
-    /// In order, each once, with the dot at the end.
+    /// Prefixes in order, each once, with the dot at the end.
     prefixes: Vec<Arc<str>>,
     prefix_set: HashSet<Arc<str>>,
 }
 
-/// What a group takes beside its topics, in bytes: itself, its first places, and its entry in the
-/// worker's map of groups.
+/// Memory of a group beside its topics, in bytes: the group itself, its first slots, and its entry
+/// in the worker's map of groups.
 const GROUP_BYTES: usize = 512;
-/// What a topic or prefix that a group follows takes beside its name, in bytes: the name's
-/// allocation, and its entries in the group's list and set and in the worker's index, each with the
-/// room that a map keeps free.
+/// Memory of a topic or prefix beside its name, in bytes: the allocation of the name, and its
+/// entries in the group's list and set and in the worker's index, with the capacity that maps keep
+/// free.
 const FOLLOWED_BYTES: usize = 160;
 
-/// Up to so many rings are merged.
+/// Largest number of rings that are merged.
 pub(crate) const MERGED_MAX: usize = 16;
 
 impl TopicSet {
-    /// All topics if none is named.
+    /// Selects topics by name. Selects all topics if `names` is empty.
     pub fn new(mut names: Vec<Topic>) -> Self {
         names.sort();
         names.dedup();
@@ -62,17 +62,17 @@ impl TopicSet {
         Self { names: names.into(), plan }
     }
 
-    /// These and no others, not even if there are none.
+    /// Selects these topics and no others, even if there are none.
     pub fn only(names: impl Iterator<Item = Topic>) -> Self {
         Self::matching(&names.map(TopicPattern::Exact).collect::<Vec<_>>())
     }
 
-    /// Those there are and those that will be.
+    /// Selects all topics, including those that appear later.
     pub fn all() -> Self {
         Self::new(Vec::new())
     }
 
-    /// Those that match one of the patterns: none at all if there are no patterns.
+    /// Selects the topics that match one of the patterns, and none if there are no patterns.
     pub fn matching(patterns: &[TopicPattern]) -> Self {
         let mut matching = Matching::default();
         for pattern in patterns {
@@ -93,12 +93,13 @@ impl TopicSet {
         Self { names: names.into(), plan: ReadPlan::Matching(Arc::new(matching)) }
     }
 
-    /// The names in order. Without names and [prefixes](Self::prefixes) it may be all.
+    /// Returns the names in order. Without names and [prefixes](Self::prefixes) the set may be all
+    /// topics.
     pub fn names(&self) -> &Arc<[Topic]> {
         &self.names
     }
 
-    /// The prefixes in order, each with its dot.
+    /// Returns the prefixes in order, each with its dot.
     pub fn prefixes(&self) -> &[Arc<str>] {
         match &self.plan {
             ReadPlan::Matching(matching) => &matching.prefixes,
@@ -106,19 +107,20 @@ impl TopicSet {
         }
     }
 
-    /// About how many bytes of memory a worker needs for a group that follows them.
+    /// Returns the estimated memory that a worker needs for a group that follows the set, in bytes.
     pub fn bytes(&self) -> usize {
         let names = self.names.iter().map(|name| name.as_str().len());
         let prefixes = self.prefixes().iter().map(|prefix| prefix.len());
         GROUP_BYTES + names.chain(prefixes).map(|len| len + FOLLOWED_BYTES).sum::<usize>()
     }
 
-    /// Whether they are all that there are and will be.
+    /// Returns true if the set is all topics, including those that appear later.
     pub fn is_all(&self) -> bool {
         matches!(self.plan, ReadPlan::All)
     }
 
-    /// Whether the patterns match all of them, those too that will be.
+    /// Returns true if the patterns match every topic of the set, including those that appear
+    /// later.
     pub fn is_within(&self, patterns: &[TopicPattern]) -> bool {
         let has_all = patterns.contains(&TopicPattern::All);
         let wider = Self::matching(patterns);
@@ -132,7 +134,7 @@ impl TopicSet {
         has_all || !self.is_all() && names() && self.prefixes().iter().all(within)
     }
 
-    /// Whether a topic is one of them.
+    /// Returns true if the set contains a topic.
     pub fn contains(&self, topic: &Topic) -> bool {
         match &self.plan {
             ReadPlan::All => true,

@@ -18,7 +18,7 @@ pub use crate::inlet::classify::{DecodeError, Poison, PoisonReason};
 use crate::{
     backplane::{Backplane, Confirmed, PublishError},
     config::OnPoison,
-    model::{event::EventId, message::Message, topic::Topic},
+    model::{event_id::EventId, message::Message, topic::Topic},
     telemetry::{metrics::Metrics, throttle::LogThrottle},
 };
 
@@ -103,13 +103,14 @@ impl Inlet {
         if let Err(outcome) = self.check_topic(&message.topic) {
             return outcome;
         }
-        let outcome = match self.backplane.publish(&message).await {
+        let topic = message.topic.clone();
+        let outcome = match self.backplane.publish(message).await {
             Ok(Confirmed::Stored(id)) => {
-                tracing::debug!(topic = %message.topic, %id, "stored");
+                tracing::debug!(%topic, %id, "stored");
                 Outcome::Stored(id)
             }
             Ok(Confirmed::Duplicate) => {
-                tracing::debug!(topic = %message.topic, "duplicate");
+                tracing::debug!(%topic, "duplicate");
                 Outcome::Duplicate
             }
             Err(err) => Outcome::Unconfirmed(err),

@@ -26,3 +26,18 @@ pub struct Message {
     /// Time at which Pub/Sub received the message, in Unix milliseconds.
     pub publish_time_ms: Option<u64>,
 }
+
+#[cfg(test)]
+impl Message {
+    /// Creates a message without attributes.
+    pub(crate) fn for_tests(topic: &str, data: impl Into<Bytes>) -> Self {
+        Self {
+            topic: topic.parse().unwrap(),
+            data: data.into(),
+            attributes: BTreeMap::new(),
+            ordering_key: None,
+            message_id: None,
+            publish_time_ms: None,
+        }
+    }
+}

@@ -9,7 +9,7 @@ use actix_web::{
 };
 use serde::Deserialize;
 
-use crate::{http::problem::problem, model::event::EventId, stream::Outlet};
+use crate::{http::problem::problem, model::event_id::EventId, stream::StreamContext};
 
 /// Only what is served from here runs or loads, and nobody frames it: event data is untrusted.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -43,14 +43,17 @@ pub struct Ids {
 /// `GET /page/topics?ids=…`: the topic of each event, by its id. Events on a stream do not name
 /// their topic, and the page shows those of all topics. Ids of events that are not held are left
 /// out.
-pub async fn topics(query: Option<web::Query<Ids>>, outlet: web::Data<Outlet>) -> HttpResponse {
+pub async fn topics(
+    query: Option<web::Query<Ids>>,
+    context: web::Data<StreamContext>,
+) -> HttpResponse {
     let ids = query.as_ref().map(|query| query.ids.split(',').map(str::parse::<EventId>));
     let ids: Option<Result<Vec<_>, _>> = ids.map(|ids| ids.take(IDS_MAX + 1).collect());
     let Some(Ok(ids)) = ids.filter(|ids| ids.as_ref().is_ok_and(|ids| ids.len() <= IDS_MAX)) else {
         let form = format!("expected ids=ID,ID with at most {IDS_MAX} event ids");
         return problem(StatusCode::BAD_REQUEST, form);
     };
-    let named = |id: EventId| Some((id.to_string(), outlet.hub.topic_of(id)?.to_string()));
+    let named = |id: EventId| Some((id.to_string(), context.hub.topic_of(id)?.to_string()));
     let topics: BTreeMap<_, _> = ids.into_iter().filter_map(named).collect();
     HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(topics)
 }

@@ -1,4 +1,4 @@
-//! How events go out: one file per way out.
+//! Outlets: one file per way out.
 
 pub mod demo;
 pub mod sse;

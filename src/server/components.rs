@@ -24,13 +24,14 @@ use crate::{
     hub::{DedupLimits, Hub, Limits, RingLimits},
     inlet::{Inlet, body::InFlight, push::PushEndpoint},
     limits::{budget::Budget, rate::RateLimit},
-    model::event::HISTORY_MAX,
-    outlet::tickets::Leases,
+    model::event_id::HISTORY_MAX,
     server::{
         health::{Gauges, Health, Readiness},
         heartbeat::{HUNG_AFTER, Heartbeats},
     },
-    stream::{Outlet, large::SLOW_MAX_BYTES, limits::StreamLimits},
+    stream::{
+        StreamContext, large::LARGE_EVENTS_MAX_BYTES, lease::LeaseRegistry, limits::StreamLimits,
+    },
     telemetry::{metrics::Metrics, throttle::LogThrottle},
 };
 
@@ -38,7 +39,7 @@ use crate::{
 pub(super) struct Components {
     pub(super) hub: Hub,
     pub(super) inlet: web::Data<PushEndpoint>,
-    pub(super) outlet: web::Data<Outlet>,
+    pub(super) streams: web::Data<StreamContext>,
     pub(super) readiness: web::Data<Readiness>,
     pub(super) health: web::Data<Health>,
     pub(super) gauges: web::Data<Gauges>,
@@ -50,7 +51,7 @@ pub(super) struct Components {
 impl Components {
     pub(super) fn new(config: &Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let metrics = Metrics::new()?;
-        let (mut tasks, leases) = (JoinSet::new(), Arc::<Leases>::default());
+        let (mut tasks, leases) = (JoinSet::new(), Arc::<LeaseRegistry>::default());
         let (hub, backplane) = log(config, &metrics, &leases, &mut tasks);
         let verifier = push_verifier(config, &metrics)?.map(Arc::new);
         let in_flight = InFlight::new(config.push_bytes_in_flight);
@@ -69,7 +70,7 @@ impl Components {
             trusted_proxies: config.trusted_proxies,
             denied_log: LogThrottle::default(),
         };
-        let outlet = Outlet {
+        let streams = StreamContext {
             hub: hub.clone(),
             backplane: backplane.clone(),
             access: access(config, &metrics)?,
@@ -88,7 +89,7 @@ impl Components {
             trusted_proxies: config.trusted_proxies,
             leases,
             waiting: AtomicUsize::new(0),
-            large_events: Budget::new(SLOW_MAX_BYTES),
+            large_events: Budget::new(LARGE_EVENTS_MAX_BYTES),
             keep_alive: config.keep_alive,
             stream_age_max: config.stream_age_max,
         };
@@ -100,12 +101,12 @@ impl Components {
             Arc::clone(&in_flight),
             heartbeats.clone(),
         )?;
-        let outlet = web::Data::new(outlet);
+        let streams = web::Data::new(streams);
         Ok(Self {
             hub,
             inlet: web::Data::new(inlet),
-            outlet: outlet.clone(),
-            readiness: web::Data::new(Readiness::new(verifier, outlet)),
+            streams: streams.clone(),
+            readiness: web::Data::new(Readiness::new(verifier, streams)),
             health: web::Data::new(Health::new(heartbeats)),
             gauges: web::Data::new(gauges),
             in_flight,
@@ -160,7 +161,7 @@ fn access(
 fn log(
     config: &Config,
     metrics: &Metrics,
-    leases: &Arc<Leases>,
+    leases: &Arc<LeaseRegistry>,
     tasks: &mut JoinSet<()>,
 ) -> (Hub, Backplane) {
     match &config.backplane {

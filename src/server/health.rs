@@ -21,7 +21,7 @@ use crate::{
     hub::{Hub, WAITS_US},
     inlet::body::InFlight,
     server::heartbeat::{Heartbeats, HungWorker},
-    stream::Outlet,
+    stream::StreamContext,
 };
 
 /// Whether new work may be sent here. Once it was ready, only leaving makes it unready: a load
@@ -29,16 +29,16 @@ use crate::{
 #[derive(Debug)]
 pub struct Readiness {
     verifier: Option<Arc<Verifier>>,
-    outlet: web::Data<Outlet>,
+    streams: web::Data<StreamContext>,
     was_ready: AtomicBool,
     leaving: AtomicBool,
 }
 
 impl Readiness {
     /// Ready when tokens can be verified, or need not be, and the rings are filled.
-    pub fn new(verifier: Option<Arc<Verifier>>, outlet: web::Data<Outlet>) -> Self {
+    pub fn new(verifier: Option<Arc<Verifier>>, streams: web::Data<StreamContext>) -> Self {
         let (was_ready, leaving) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { verifier, outlet, was_ready, leaving }
+        Self { verifier, streams, was_ready, leaving }
     }
 
     /// From now on unready, for good.
@@ -57,10 +57,10 @@ impl Readiness {
         if self.verifier.as_ref().is_some_and(|verifier| !verifier.is_ready()) {
             return Some("the keys for push tokens were not fetched yet (--push-jwks-url)");
         }
-        if !self.outlet.access.is_ready() {
+        if !self.streams.access.is_ready() {
             return Some("the keys for readers' tokens were not fetched yet (--read-jwks-url)");
         }
-        if !self.outlet.backplane.is_filled() {
+        if !self.streams.backplane.is_filled() {
             return Some("the log was not read yet (--backplane)");
         }
         self.was_ready.store(true, Ordering::SeqCst);

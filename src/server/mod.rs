@@ -21,7 +21,7 @@ use crate::server::routes::ops_routes;
 use actix_web::{App, HttpServer, dev::Server, web};
 use rustls::ServerConfig;
 
-use crate::{clock, config::Config, hub::Hub, inlet::push::PushEndpoint, stream::Outlet};
+use crate::{clock, config::Config, hub::Hub, inlet::push::PushEndpoint, stream::StreamContext};
 
 /// After the drain, for the last blocks to leave and for what is left to be closed by force.
 const FLUSH: Duration = Duration::from_millis(400);
@@ -48,7 +48,7 @@ pub async fn run(
     components.tasks.spawn(sweep(
         components.hub.clone(),
         components.inlet.clone(),
-        components.outlet.clone(),
+        components.streams.clone(),
     ));
 
     let mut tasks = std::mem::take(&mut components.tasks);
@@ -87,7 +87,7 @@ async fn leave(config: &Config, components: &Components) {
     let end = Instant::now() + config.drain_timeout + FLUSH / 2;
     let busy = || {
         let streams =
-            components.hub.subscribers() + components.outlet.waiting.load(Ordering::SeqCst);
+            components.hub.subscribers() + components.streams.waiting.load(Ordering::SeqCst);
         0 < streams + components.in_flight.pushes()
     };
     while busy() && Instant::now() < end {
@@ -98,15 +98,15 @@ async fn leave(config: &Config, components: &Components) {
     tracing::info!(streams_cut = components.hub.subscribers(), "left");
 }
 
-async fn sweep(hub: Hub, inlet: web::Data<PushEndpoint>, outlet: web::Data<Outlet>) {
+async fn sweep(hub: Hub, inlet: web::Data<PushEndpoint>, streams: web::Data<StreamContext>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
         ticks.tick().await;
         hub.sweep(clock::now_ms());
         inlet.failures.sweep();
-        outlet.requests.sweep();
-        outlet.tickets.sweep();
-        outlet.backplane.sweep(Instant::now());
+        streams.requests.sweep();
+        streams.tickets.sweep();
+        streams.backplane.sweep(Instant::now());
     }
 }
 

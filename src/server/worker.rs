@@ -50,7 +50,7 @@ use crate::{
         dispatch::Dispatch,
         health::{Health, Readiness},
     },
-    stream::{Outlet, reactor::Reactor},
+    stream::{StreamContext, drive::reactor::Reactor},
     telemetry::metrics::Metrics,
 };
 
@@ -61,7 +61,7 @@ struct Public {
     acceptor: Acceptor,
     hub: Hub,
     inlet: web::Data<PushEndpoint>,
-    outlet: web::Data<Outlet>,
+    streams: web::Data<StreamContext>,
     readiness: web::Data<Readiness>,
     health: web::Data<Health>,
     metrics: Metrics,
@@ -76,7 +76,7 @@ pub(super) fn server(
     listener: TcpListener,
     components: &Components,
 ) -> io::Result<Server> {
-    let metrics = components.outlet.metrics.clone();
+    let metrics = components.streams.metrics.clone();
     let refused = &metrics.proxy_refused;
     let proxy_protocol = config.proxy_protocol.then(|| ProxyProtocol::new(refused.clone()));
     let silent = metrics.limit("handshake-timeout");
@@ -94,7 +94,7 @@ pub(super) fn server(
         ),
         hub: components.hub.clone(),
         inlet: components.inlet.clone(),
-        outlet: components.outlet.clone(),
+        streams: components.streams.clone(),
         readiness: components.readiness.clone(),
         health: components.health.clone(),
         metrics,
@@ -290,7 +290,7 @@ async fn dispatch(
 ) -> Result<impl Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static, ()> {
     let config = &public.config;
     let app = App::new()
-        .app_data(public.outlet.clone())
+        .app_data(public.streams.clone())
         .app_data(public.readiness.clone())
         .app_data(public.health.clone())
         .app_data(web::Data::new(worker))

@@ -1,40 +1,74 @@
-//! Events that are given out in slices.
+//! Large events: events over [`BATCH_MAX_BYTES`](crate::hub::BATCH_MAX_BYTES), which go out in
+//! slices.
 
-use std::sync::{self, Arc};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
 
 use crate::{
+    hub::BATCH_MAX_BYTES,
     limits::budget::{Budget, Claim},
-    model::event::Event,
+    model::{encode::Format, event::Event, event_id::EventId},
 };
 
-/// Events that slow readers are in the middle of, over all streams, may have so many bytes that
-/// their rings have let go of: a reader that takes longer for an event than its ring holds it gets
-/// it all the same, as long as not too many do.
-pub const SLOW_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of large events that slow readers may keep in memory after the rings have let go of them,
+/// over all streams. A reader that takes longer for an event than its ring holds it still gets it,
+/// as long as this suffices.
+pub const LARGE_EVENTS_MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// An event that is given out in slices.
+/// Large event that a stream is in the middle of.
 #[derive(Debug)]
-pub enum LargeEvent {
-    /// Its ring may let go of it, and it stays.
-    Claimed(Arc<Event>, Claim),
-    /// It goes with its ring.
-    Weak(sync::Weak<Event>),
+pub struct LargeEvent {
+    pub(crate) id: EventId,
+    pub(crate) publish_time_ms: Option<u64>,
+    source: Source,
+    /// Bytes that were given out.
+    sent: usize,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// Encoded bytes, which the budget allows this stream to keep.
+    Kept(Bytes, #[expect(dead_code, reason = "gives its bytes back when dropped")] Claim),
+    /// The budget is used up: the bytes are encoded again for each slice, while the ring holds the
+    /// event.
+    InRing(Weak<Event>, Format),
+}
+
+/// Part of a large event.
+#[derive(Debug)]
+pub struct Slice {
+    /// A copy: a part that shares the event's memory would keep all of it.
+    pub(crate) bytes: Bytes,
+    pub(crate) is_last: bool,
 }
 
 impl LargeEvent {
-    pub fn new(event: &Arc<Event>, slow: &Arc<Budget>) -> Self {
-        let mut claim = slow.claim();
-        if claim.grow(event.size()) {
-            Self::Claimed(Arc::clone(event), claim)
+    /// Begins with the first byte of `event`.
+    pub fn new(event: &Arc<Event>, format: Format, budget: &Arc<Budget>) -> Self {
+        let mut claim = budget.claim();
+        let source = if claim.grow(event.size()) {
+            Source::Kept(format.event(event), claim)
         } else {
-            Self::Weak(Arc::downgrade(event))
-        }
+            Source::InRing(Arc::downgrade(event), format)
+        };
+        Self { id: event.id, publish_time_ms: event.publish_time_ms, source, sent: 0 }
     }
 
-    pub fn event(&self) -> Option<Arc<Event>> {
-        match self {
-            Self::Claimed(event, _) => Some(Arc::clone(event)),
-            Self::Weak(event) => event.upgrade(),
-        }
+    /// Returns the next part. `None` when the event has left its ring: the stream must be cut, so
+    /// that its reader drops the part that it has, comes back, and is told of the gap.
+    pub fn next_slice(&mut self) -> Option<Slice> {
+        let encoded;
+        let bytes = match &self.source {
+            Source::Kept(bytes, _) => bytes,
+            Source::InRing(event, format) => {
+                encoded = format.event(&*event.upgrade()?);
+                &encoded
+            }
+        };
+        let end = bytes.len().min(self.sent + BATCH_MAX_BYTES);
+        let part = Bytes::copy_from_slice(bytes.get(self.sent..end).unwrap_or_default());
+        self.sent = end;
+        Some(Slice { bytes: part, is_last: end == bytes.len() })
     }
 }

@@ -1,8 +1,10 @@
-//! For how long a reader's token lets a stream go on.
+//! Leases: how long a reader's token lets a stream continue, and the registry through which a token
+//! renews a stream in place.
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     task::Waker,
@@ -12,51 +14,65 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
-use crate::{auth::grant::Grant, clock, hub::TopicSet, outlet::tickets::Listed};
+use crate::{auth::grant::Grant, backplane::Renewal, clock, hub::TopicSet};
 
-/// What a token says of the stream that it opens.
+/// Terms of a token for the stream that it opens.
 #[derive(Debug, Clone)]
 pub struct Terms {
     subject: Option<Arc<str>>,
+    /// Unix milliseconds.
     expires_ms: u64,
 }
 
-/// A stream's permission to go on, which can be extended from outside.
+/// Permission of one stream to continue. Shared with the handlers that extend it.
 #[derive(Debug)]
 pub struct Lease {
     subject: Option<Arc<str>>,
-    /// What its stream follows.
+    /// Topics that the stream follows.
     topics: TopicSet,
     expires_ms: AtomicU64,
     waker: AtomicWaker,
 }
 
-/// A stream's side of its lease.
-#[derive(Debug)]
-pub struct Expiry {
-    lease: Arc<Lease>,
-    _listed: Listed,
-    /// As the stream last knew it.
-    expires_ms: u64,
-    /// The same, by the clock that timers go by.
-    pub at: Instant,
-    /// When the reader is to be told that it comes. None when it was.
-    pub warn_at: Option<Instant>,
+/// Leases of the streams that are open in this process, by the names of the streams.
+#[derive(Debug, Default)]
+pub struct LeaseRegistry {
+    by_name: Mutex<HashMap<String, Weak<Lease>>>,
 }
 
-/// Long enough before the end for a page to fetch another token.
+/// Entry of a stream in the registry. Dropping it removes the entry.
+#[derive(Debug)]
+pub struct LeaseEntry {
+    registry: Arc<LeaseRegistry>,
+    name: String,
+}
+
+/// A stream's view of its lease: when to warn its reader, and when to end.
+#[derive(Debug)]
+pub struct LeaseTimer {
+    lease: Arc<Lease>,
+    _entry: LeaseEntry,
+    /// Expiry that the stream knows of, Unix milliseconds.
+    expires_ms: u64,
+    /// The same time on the clock that timers use.
+    expires_at: Instant,
+    /// Time at which the reader is warned. `None` after the warning.
+    warn_at: Option<Instant>,
+}
+
+/// Time between the warning and the expiry: enough for a page to fetch another token.
 const WARNING: Duration = Duration::from_secs(60);
 
 impl Terms {
-    /// Those of a token.
+    /// Takes the terms of a token.
     pub fn of(grant: &Grant) -> Self {
         Self { subject: grant.subject.clone(), expires_ms: grant.expires_ms }
     }
 }
 
 impl Lease {
-    /// For a stream of these topics: those of its group, or there would be a copy in memory for
-    /// each stream.
+    /// Creates the lease of a stream that follows `topics`. They are the group's own, since a copy
+    /// for each stream would take more memory than the stream.
     pub fn new(terms: Terms, topics: TopicSet) -> Arc<Self> {
         Arc::new(Self {
             subject: terms.subject,
@@ -66,10 +82,11 @@ impl Lease {
         })
     }
 
-    /// Whether a grant is enough to extend it.
+    /// Checks that `grant` may extend this lease: same subject, no earlier expiry, and all topics
+    /// that the stream follows.
     ///
     /// # Errors
-    /// With what is missing.
+    /// With a text for the sender of the token.
     pub fn allows(&self, grant: &Grant) -> Result<(), &'static str> {
         if self.subject.is_none() || self.subject != grant.subject {
             return Err("the token is not of the subject (sub) that opened the stream");
@@ -83,49 +100,88 @@ impl Lease {
         Ok(())
     }
 
-    /// Lets its stream go on until then, or for as long as it may anyhow.
+    /// Extends the lease to `expires_ms`, Unix milliseconds. Never shortens it.
     pub fn extend(&self, expires_ms: u64) {
         self.expires_ms.fetch_max(expires_ms, Ordering::SeqCst);
         self.waker.wake();
     }
 }
 
-impl Expiry {
-    pub fn new(lease: Arc<Lease>, listed: Listed, now: Instant) -> Self {
-        let expires_ms = lease.expires_ms.load(Ordering::SeqCst);
-        let mut expiry = Self { lease, _listed: listed, expires_ms, at: now, warn_at: None };
-        expiry.begin(expires_ms, now);
-        expiry
+impl LeaseRegistry {
+    /// Adds the lease of the stream `name` until the entry is dropped.
+    pub fn add(self: &Arc<Self>, name: &str, lease: &Arc<Lease>) -> LeaseEntry {
+        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        by_name.insert(name.to_owned(), Arc::downgrade(lease));
+        LeaseEntry { registry: Arc::clone(self), name: name.to_owned() }
     }
 
-    fn begin(&mut self, expires_ms: u64, now: Instant) {
+    /// Returns the lease of the stream `name`, if it is open in this process.
+    pub fn find(&self, name: &str) -> Option<Arc<Lease>> {
+        let by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        by_name.get(name)?.upgrade()
+    }
+
+    /// Applies a renewal that another replica received. Ignores one that the lease does not allow.
+    pub fn renew(&self, renewal: &Renewal) {
+        if let Some(lease) = self.find(&renewal.stream)
+            && let Some(grant) = Grant::from_json(&renewal.grant)
+            && lease.allows(&grant).is_ok()
+        {
+            lease.extend(grant.expires_ms);
+        }
+    }
+}
+
+impl Drop for LeaseEntry {
+    fn drop(&mut self) {
+        let mut by_name = self.registry.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        by_name.remove(&self.name);
+    }
+}
+
+impl LeaseTimer {
+    /// Starts the timer of a stream that opens at `now`.
+    pub fn new(lease: Arc<Lease>, entry: LeaseEntry, now: Instant) -> Self {
+        let expires_ms = lease.expires_ms.load(Ordering::SeqCst);
+        let mut timer = Self { lease, _entry: entry, expires_ms, expires_at: now, warn_at: None };
+        timer.restart(expires_ms, now);
+        timer
+    }
+
+    fn restart(&mut self, expires_ms: u64, now: Instant) {
         let left = Duration::from_millis(expires_ms.saturating_sub(clock::now_ms()));
         self.expires_ms = expires_ms;
-        self.at = now + left;
+        self.expires_at = now + left;
         self.warn_at = Some(now + left.saturating_sub(WARNING));
     }
 
-    /// How long is left, if the reader is to be told that now: the end is near, or it was put off.
-    pub fn news(&mut self, now: Instant) -> Option<Duration> {
+    /// Returns the time that is left, if the reader must be told now: the lease was extended, or
+    /// it expires soon.
+    pub fn poll_notice(&mut self, now: Instant) -> Option<Duration> {
         let expires_ms = self.lease.expires_ms.load(Ordering::SeqCst);
         if expires_ms != self.expires_ms {
-            self.begin(expires_ms, now);
-            return Some(self.at - now);
+            self.restart(expires_ms, now);
+            return Some(self.expires_at - now);
         }
         if self.warn_at.is_some_and(|warn_at| warn_at <= now) {
             self.warn_at = None;
-            return Some(self.at.saturating_duration_since(now));
+            return Some(self.expires_at.saturating_duration_since(now));
         }
         None
     }
 
-    /// The stream's task is to be woken when the end is put off.
-    pub fn wake(&self, waker: &Waker) {
+    /// Returns true if the lease has expired.
+    pub fn is_expired(&self, now: Instant) -> bool {
+        self.expires_at <= now
+    }
+
+    /// Has `waker` woken when the lease is extended.
+    pub fn register(&self, waker: &Waker) {
         self.lease.waker.register(waker);
     }
 
-    /// When there is something to do by itself.
-    pub fn due(&self) -> Instant {
-        self.warn_at.unwrap_or(self.at).min(self.at)
+    /// Returns the time of the next notice or of the expiry.
+    pub fn next_deadline(&self) -> Instant {
+        self.warn_at.unwrap_or(self.expires_at).min(self.expires_at)
     }
 }

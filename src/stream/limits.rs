@@ -1,4 +1,4 @@
-//! How much one reader, or one address, may have at once.
+//! Limits of the streams of one reader and of one address.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -7,14 +7,14 @@ use crate::{
     limits::concurrency::{ConcurrencyLimit, Permit},
 };
 
-/// The limits of streams beside the total.
+/// Limits of streams beside the total.
 #[derive(Debug)]
 pub struct StreamLimits {
     by_holder: Arc<ConcurrencyLimit<Holder>>,
     by_address: Arc<ConcurrencyLimit<IpAddr>>,
 }
 
-/// Which limit was met: as in a metric's label.
+/// Limit of streams that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimitReachedError {
     Subject,
@@ -29,7 +29,7 @@ impl LimitReachedError {
         }
     }
 
-    /// What its reader is told.
+    /// Returns the text for the reader.
     pub fn text(self) -> &'static str {
         match self {
             Self::Subject => {
@@ -41,7 +41,7 @@ impl LimitReachedError {
     }
 }
 
-/// A stream is counted until this is dropped.
+/// Permit of one stream. Dropping it gives it back.
 #[derive(Debug)]
 pub struct StreamPermit {
     _holder: Option<Permit<Holder>>,
@@ -49,7 +49,7 @@ pub struct StreamPermit {
 }
 
 impl StreamLimits {
-    /// 0 is no limit.
+    /// Creates the limits. 0 means no limit.
     pub fn new(per_subject: usize, per_address: usize) -> Self {
         Self {
             by_holder: ConcurrencyLimit::new(per_subject),
@@ -57,10 +57,10 @@ impl StreamLimits {
         }
     }
 
-    /// Counts one more stream.
+    /// Takes a permit for a stream of `holder` at `address`. `None` for either is not limited.
     ///
     /// # Errors
-    /// With the limit that it would go beyond.
+    /// With the limit that was reached.
     pub fn try_acquire(
         &self,
         address: Option<IpAddr>,

@@ -1,12 +1,10 @@
-//! How events go out: who may read what, the stream's blocks, and the stream.
-
-pub mod body;
-pub mod control;
+//! Streams: from a reader's request to the last byte. [`session`] is a stream without I/O and
+//! without a format; [`drive`] has what moves its bytes to clients.
+pub mod drive;
 pub mod large;
 pub mod lease;
 pub mod limits;
-pub mod open;
-pub mod reactor;
+pub mod pending;
 pub mod request;
 pub mod session;
 pub mod turns;
@@ -32,54 +30,53 @@ use crate::{
         budget::{Budget, Claim},
         rate::RateLimit,
     },
-    model::{event::EventId, topic::Topic},
-    outlet::tickets::Leases,
-    stream::limits::StreamLimits,
+    model::{event_id::EventId, topic::Topic},
+    stream::{lease::LeaseRegistry, limits::StreamLimits},
     telemetry::metrics::Metrics,
 };
 
-/// What every stream needs.
+/// Context that all streams share.
 #[derive(Debug)]
-pub struct Outlet {
+pub struct StreamContext {
     pub hub: Hub,
     pub backplane: Backplane,
     pub access: Access,
-    /// The only topics there are for readers; any if empty.
+    /// Topics that readers may have. Empty means all.
     pub served: Vec<Topic>,
     pub metrics: Metrics,
     pub limits: StreamLimits,
     pub topics_per_stream: usize,
-    /// Of readers' requests.
+    /// Limit of readers' requests by address.
     pub requests: RateLimit<IpAddr>,
-    /// Of subjects, or of tokens that name none.
+    /// Limit of tickets by subject, or by token without one.
     pub tickets: RateLimit<Holder>,
     pub trusted_proxies: usize,
-    /// Of readers with tokens.
-    pub leases: Arc<Leases>,
-    /// How many streams wait to be opened.
+    /// Leases of streams that end with a token.
+    pub leases: Arc<LeaseRegistry>,
+    /// Number of streams that wait for the log.
     pub waiting: AtomicUsize,
-    /// For events that slow readers are in the middle of.
+    /// Memory for large events that slow readers are in the middle of.
     pub large_events: Arc<Budget>,
     pub keep_alive: Duration,
     pub stream_age_max: Duration,
 }
 
-/// What a reader is told whose address asks more often than it may.
+/// Text for a reader whose address sends too many requests.
 pub const TOO_OFTEN: &str = "this address asks too often (--requests-per-address)";
 
-impl Outlet {
-    /// Counts one more request of a reader.
+impl StreamContext {
+    /// Counts a request of a reader.
     ///
     /// # Errors
-    /// With how long its address is to wait, when it is one too many.
+    /// With the time to wait, when the address sends too many requests.
     pub fn admit(&self, request: &HttpRequest) -> Result<(), Duration> {
         self.requests.try_acquire(client_address(request.head(), self.trusted_proxies))
     }
 
-    /// Makes room for a stream of these topics that is to be opened later.
+    /// Reserves room for a stream of `topics` that is opened later.
     ///
     /// # Errors
-    /// With the limit that it would go beyond.
+    /// With the limit that it would exceed.
     pub fn reserve(&self, topics: &TopicSet) -> Result<Claim, LimitReached> {
         if !self.hub.has_room(self.waiting.load(Ordering::SeqCst)) {
             return Err(LimitReached::Subscribers);
@@ -87,15 +84,15 @@ impl Outlet {
         self.hub.reserve(topics).inspect_err(|reached| self.count(*reached))
     }
 
-    /// Counts that a stream was refused for a limit of the hub.
+    /// Counts a stream that was refused for a limit of the hub.
     pub fn count(&self, reached: LimitReached) {
         if reached == LimitReached::FollowedBytes {
             self.metrics.limit("followed-bytes-max").inc();
         }
     }
 
-    /// Counts events that were given to so many streams, with the newest one's publish time if they
-    /// were published while these were open.
+    /// Records events that were given to a number of streams, with the newest one's publish time if
+    /// they were published while these streams were open.
     pub fn record_delivered(&self, streams: usize, events: u64, publish_time_ms: Option<u64>) {
         self.metrics.delivered.inc_by(events * streams as u64);
         let Some(published_ms) = publish_time_ms else { return };
@@ -108,15 +105,16 @@ impl Outlet {
         (0..streams).for_each(|_| latency.observe(late.as_secs_f64()));
     }
 
-    /// Whether a stream that starts there can be opened without anybody being asked or waited for.
+    /// Returns true if a stream that starts there can be opened without asking the log or waiting
+    /// for it.
     pub fn is_settled(&self, start: Start) -> bool {
         self.backplane.is_filled() && self.ahead(start).is_none()
     }
 
-    /// The id to start after, if this replica has not read as far.
+    /// Returns the id to start after, if this replica has not read as far.
     pub fn ahead(&self, start: Start) -> Option<EventId> {
         match start {
-            // An id of another history is not one to come.
+            // An id of another history will never be reached.
             Start::After(id)
                 if self.hub.is_copy()
                     && id.history() == EventId::ZERO.history()

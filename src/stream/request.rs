@@ -1,5 +1,4 @@
-//! What a reader asks for: the query and the headers of `GET /events`, read once into what cannot
-//! be wrong.
+//! Stream request: the query and the headers of `GET /events`, parsed once.
 
 use actix_web::{
     HttpRequest,
@@ -11,36 +10,36 @@ use serde::Deserialize;
 
 use crate::{
     hub::Start,
-    model::{event::EventId, topic::Topic},
+    model::{event_id::EventId, topic::Topic},
 };
 
-/// What is asked for.
+/// Parsed request for a stream.
 #[derive(Debug)]
 pub struct StreamRequest {
-    /// As named; none for all.
+    /// Topics as the reader named them. Empty means all.
     pub topics: Vec<Topic>,
     pub start: Start,
-    /// The id that the reader brought, if it is one.
+    /// Id that the reader brought, if it is one.
     pub id: Option<EventId>,
-    /// Whether its `Accept` names `text/event-stream`, as `EventSource` does: such a reader gives
-    /// up for good on any status but 200.
+    /// True if `Accept` names `text/event-stream`, as `EventSource` does: such a reader gives up
+    /// for good on any status but 200.
     pub is_event_source: bool,
-    /// What stands for a token.
+    /// Ticket in place of a token.
     pub ticket: Option<String>,
 }
 
-/// Why it cannot be answered.
+/// Error of a request for a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum StreamRequestError {
-    /// 400, with the parameter and what is wrong with it.
+    /// 400: the parameter and what is wrong with it.
     Parameter(String),
     /// 406.
     NotAcceptable,
-    /// 400, with how many there may be.
+    /// 400: more topics than this limit.
     TooManyTopics(usize),
 }
 
-/// Parameters that are not here are refused: a misspelt `topics=` would otherwise stream
+/// Query parameters. Unknown ones are refused: a misspelt `topics=` would otherwise stream
 /// everything.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,11 +52,11 @@ struct Parameters {
     ticket: Option<String>,
 }
 
-/// What is wrong with a query is said in no more than this.
+/// Longest error text about a query, in characters.
 const PROBLEM_CHARS_MAX: usize = 200;
 
 impl StreamRequest {
-    /// Reads a request that came at `now_ms` and may name so many topics.
+    /// Parses a request that came at `now_ms`, with at most `topics_max` topics.
     ///
     /// # Errors
     /// See [`StreamRequestError`].
@@ -74,7 +73,7 @@ impl StreamRequest {
         }
         let (start, id) = match (header_id(request), parameters.last_event_id.as_deref()) {
             (Some(Ok(id)), _) => (Start::After(id), Some(id)),
-            // Never a refusal: a browser would give up, and it is not the page's fault.
+            // Not an error: a browser would give up, and the page is not at fault.
             (Some(Err(())), _) => (Start::Unknown, None),
             (None, Some(text)) if !text.is_empty() => match text.parse() {
                 Ok(id) => (Start::After(id), Some(id)),
@@ -87,7 +86,7 @@ impl StreamRequest {
     }
 }
 
-/// It names what it could not read, which can be as long as the query.
+/// Shortens an error text: it names what could not be read, which can be as long as the query.
 fn unread(problem: &str) -> StreamRequestError {
     StreamRequestError::Parameter(problem.chars().take(PROBLEM_CHARS_MAX).collect())
 }
@@ -97,7 +96,7 @@ fn bad<T>(parameter: &str, text: &str, problem: &str) -> Result<T, StreamRequest
     Err(StreamRequestError::Parameter(format!("{parameter}: {shown:?} {problem}")))
 }
 
-/// The header that `EventSource` resends its last id in. An empty one is none.
+/// Parses the header in which `EventSource` sends its last id. An empty header is none.
 fn header_id(request: &HttpRequest) -> Option<Result<EventId, ()>> {
     let value = request.headers().get("last-event-id")?;
     let text = value.to_str().map(str::trim);
@@ -124,7 +123,7 @@ fn topics(lists: &[String], max: usize) -> Result<Vec<Topic>, StreamRequestError
     Ok(names)
 }
 
-/// A time span before now, or an RFC 3339 time.
+/// Parses a time span before now, or an RFC 3339 time.
 fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, StreamRequestError> {
     let Some(text) = since.filter(|text| !text.is_empty()) else { return Ok(Start::Live) };
     let span =
@@ -134,7 +133,7 @@ fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, StreamRequestE
     {
         return Ok(Start::Since(now_ms.saturating_sub(span_ms)));
     }
-    // A plus in a query is a space once decoded, and many forget to write %2B.
+    // A plus in a query is decoded as a space, and many clients forget to write %2B.
     let time = text.replace(' ', "+").parse::<Timestamp>();
     if let Ok(time) = time
         && let Ok(time_ms) = u64::try_from(time.as_millisecond())
@@ -144,12 +143,15 @@ fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, StreamRequestE
     bad("since", text, "is neither a time span, as in 10m, nor an RFC 3339 time")
 }
 
-/// Whether `Accept` names event streams; an error if it rules them out.
+/// Returns true if `Accept` names event streams.
+///
+/// # Errors
+/// If `Accept` rules event streams out.
 fn accepts_event_stream(request: &HttpRequest) -> Result<bool, StreamRequestError> {
     if !request.headers().contains_key(header::ACCEPT) {
         return Ok(false);
     }
-    // One that cannot be read rules nothing out.
+    // A header that cannot be parsed rules nothing out.
     let Ok(accept) = header::Accept::parse(request) else { return Ok(false) };
     let wanted = || accept.iter().filter(|item| item.quality > header::Quality::ZERO);
     if wanted().any(|item| item.item.essence_str() == "text/event-stream") {

@@ -1,19 +1,20 @@
-//! Turns for requests that take a worker long, so that others come in between.
+//! Turns: requests that take a worker long are done one at a time, so that other work runs in
+//! between.
 
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     task::yield_now,
 };
 
-/// The turns of one worker: one at a time.
+/// Turns of one worker: one at a time.
 ///
-/// It takes a worker a good part of a millisecond to read or subscribe to a thousand topics. If a
-/// thousand readers ask for as many at once, what they ask for is done one after the other, and
-/// whatever else the worker has to do comes in between.
+/// A worker takes a good part of a millisecond to read or subscribe to a thousand topics. If a
+/// thousand readers ask for as many at once, their requests are done one after the other, and the
+/// other work of the worker runs in between.
 #[derive(Debug)]
 pub struct Turns(Semaphore);
 
-/// A turn ends when this is dropped. It has to, before anybody else is asked for something.
+/// Turn of one request. It must be dropped before the request waits for something else.
 pub type Turn<'a> = SemaphorePermit<'a>;
 
 impl Default for Turns {
@@ -23,9 +24,8 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Waits for a turn if `is_long`: until those who came before have had theirs, and what has
-    /// come from the network meanwhile has been looked at. None for what is short, and waits for
-    /// nothing.
+    /// Waits for a turn if `is_long`: until earlier requests had theirs, and what has come from the
+    /// network meanwhile was handled. Returns `None` at once for a short request.
     pub async fn take(&self, is_long: bool) -> Option<Turn<'_>> {
         if !is_long {
             return None;
@@ -44,7 +44,7 @@ mod tests {
 
     use super::*;
 
-    /// How many of a hundred requests were through when one came that is short.
+    /// Returns the number of long requests that were done when a short one was.
     async fn through_before(are_long: bool) -> usize {
         let (turns, through) = (Rc::new(Turns::default()), Rc::new(Cell::new(0)));
         let request = |is_long| {

@@ -5,10 +5,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
-use stream_events::model::{
-    event::{Draft, EventId},
-    message::Message,
-};
+use stream_events::model::{event::Draft, event_id::EventId, message::Message};
 use tokio_util::codec::Decoder as _;
 
 use super::parser::{Dispatched, Parser};
@@ -22,7 +19,7 @@ pub fn run(input: &[u8]) -> &'static str {
     let mut id = EventId { time_ms: 1_763_690_177_349, sequence: 5_648_324_730_880_001 };
     let (mut stream, mut promises) = (Vec::new(), Vec::new());
     for message in &events {
-        let frame = Draft::new(message).seal(id).frame.clone();
+        let frame = Draft::new(message.clone()).seal(id).frame().clone();
         promises.push(promised(message, id));
         is_one_block(&frame, promises.last().unwrap());
         stream.extend_from_slice(&frame);

@@ -5,7 +5,7 @@ use actix_web::http::Uri;
 use stream_events::{
     config::Origin,
     model::{
-        event::{EventId, HISTORY_MAX},
+        event_id::{EventId, HISTORY_MAX},
         topic::{Topic, TopicPattern},
     },
 };

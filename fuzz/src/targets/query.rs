@@ -18,7 +18,7 @@ use actix_web::{
 use stream_events::{
     http::client_address::client_address,
     hub::Start,
-    model::{event::EventId, topic::Topic},
+    model::{event_id::EventId, topic::Topic},
     stream::request::{StreamRequest, StreamRequestError},
 };
 

@@ -14,7 +14,7 @@ use crate::{
         },
         renewal::Renewal,
     },
-    model::event::EventId,
+    model::event_id::EventId,
 };
 
 /// Entries and renewals that were read at once.

@@ -13,7 +13,7 @@ use crate::{
         renewal::Renewal,
     },
     config::RedisConfig,
-    model::{event::EventId, message::Message},
+    model::{event_id::EventId, message::Message},
 };
 
 /// Connection to a master that was checked. A clone shares it: the commands of all clones are sent

@@ -37,7 +37,7 @@ use crate::{
     },
     config::RedisConfig,
     hub::Hub,
-    model::{event::EventId, message::Message},
+    model::{event_id::EventId, message::Message},
     telemetry::metrics::Metrics,
 };
 

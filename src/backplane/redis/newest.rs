@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Mutex;
 
-use crate::model::event::EventId;
+use crate::model::event_id::EventId;
 
 /// Coalesces concurrent requests for the newest id: callers that wait at the same time share one
 /// request to Redis.

@@ -13,8 +13,8 @@ use crate::{
         redis::{batch::LogBatch, dialer::Dialer, entry::Entry, error::TailError},
         renewal::Renewal,
     },
-    hub::{GapReason, Hub},
-    model::event::EventId,
+    hub::Hub,
+    model::{event_id::EventId, gap::GapReason},
     telemetry::metrics::Metrics,
 };
 
@@ -151,7 +151,7 @@ impl Tail {
 
     fn store(&mut self, id: EventId, entry: Entry) {
         match entry {
-            Entry::Message(message) => self.hub.store(&message, id),
+            Entry::Message(message) => self.hub.store(message, id),
             Entry::Break { reason } => {
                 tracing::warn!(%id, reason, "the log may have lost entries before this one");
                 self.restart_after(id, GapReason::LogChanged);

@@ -1,54 +1,51 @@
-//! What readers at the same place are given: read once, joined once, shared by all of them.
+//! Batches: events that are read and encoded once for all subscribers at the same cursor.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::{hub::store::read::BATCH_MAX_BYTES, model::encode::Format};
 use crate::{
     hub::store::read::Cursor,
-    model::event::{Event, EventId},
+    model::{event::Event, event_id::EventId},
 };
 
-/// Up to so many bytes of whole events are read and handed out at a time. It is a frame's size in
-/// HTTP/2, and the most that a reader that stops reading pins of events.
-pub const BATCH_MAX_BYTES: usize = 16 * 1024;
-
-/// What a read hands out.
+/// Events that a read returns.
 #[derive(Debug, Clone)]
 pub enum ReadEvents {
-    /// Some events, as they go to the socket.
+    /// Events, encoded for the socket.
     Batch(Batch),
-    /// A single one that is larger than [`BATCH_MAX_BYTES`].
+    /// One event that is larger than [`BATCH_MAX_BYTES`].
     Large(Arc<Event>),
 }
 
-/// Whole events in a row.
+/// Whole events, encoded one after the other.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Their frames, joined.
+    /// Encoded events, one after the other.
     pub bytes: Bytes,
-    /// How many they are.
+    /// Number of events.
     pub events: u64,
-    /// The newest one's id.
+    /// Id of the newest event.
     pub newest: EventId,
-    /// When Pub/Sub took the newest one, Unix milliseconds.
+    /// Time at which Pub/Sub took the newest message, Unix milliseconds.
     pub publish_time_ms: Option<u64>,
 }
 
 impl ReadEvents {
-    /// None for no events.
-    pub fn of(events: &[Arc<Event>]) -> Option<Self> {
+    /// Encodes events in the format of a group. Returns `None` for no events.
+    pub fn encode(events: &[Arc<Event>], format: Format) -> Option<Self> {
         let newest = events.last()?;
         let bytes = match events {
-            [only] if BATCH_MAX_BYTES < only.frame.len() => {
+            [only] if BATCH_MAX_BYTES < only.frame().len() => {
                 return Some(Self::Large(Arc::clone(only)));
             }
-            [only] => only.frame.clone(),
+            [only] => format.event(only),
             several => {
-                let mut joined =
-                    BytesMut::with_capacity(several.iter().map(|event| event.frame.len()).sum());
+                let bytes = several.iter().map(|event| event.frame().len()).sum();
+                let mut joined = BytesMut::with_capacity(bytes);
                 for event in several {
-                    joined.extend_from_slice(&event.frame);
+                    joined.extend_from_slice(&format.event(event));
                 }
                 joined.freeze()
             }
@@ -62,36 +59,39 @@ impl ReadEvents {
     }
 }
 
-/// A read that others at the same place need not repeat.
+/// Read that other subscribers at the same cursor need not repeat.
 #[derive(Debug, Clone)]
 pub struct SharedRead {
-    /// Who read: a number that is given to one group of readers only.
+    /// Number of the group that it was read for.
     pub group: u64,
-    /// From where.
+    /// Cursor before the read.
     pub from: Cursor,
-    /// To where.
+    /// Cursor after the read.
     pub to: Cursor,
     pub batch: Batch,
-    /// The hub's version up to which there was nothing more, if so.
+    /// Version of the hub up to which there was nothing more. `None` if there was more.
     pub complete_at: Option<u64>,
 }
 
-/// The last few reads of one worker's readers. What it pins of events that have left their rings is
-/// bounded by [`BATCH_MAX_BYTES`] each.
+/// Last few reads of one worker. Each keeps at most [`BATCH_MAX_BYTES`] of events that have left
+/// their rings.
 #[derive(Debug, Default)]
 pub struct RecentReads {
     reads: [Option<SharedRead>; RECENT_MAX],
     next: usize,
 }
 
-/// Readers are woken group by group, so few reads are under way at a time.
+/// Number of reads that are kept. Groups are notified one after the other, so few are in use at a
+/// time.
 const RECENT_MAX: usize = 8;
 
 impl RecentReads {
-    /// A read that tells a reader all that one of its own would: what comes after its cursor is
-    /// history, and does not change. A gap cannot be missed by it: it found none for a reader that
-    /// had been told of no more losses than this one. Nor is it older than what this one was told:
-    /// it would hand out events that are gone, and that the reader was told are missing.
+    /// Returns a read that gives a subscriber what its own read would.
+    ///
+    /// What comes after a cursor is history and does not change. The read cannot hide a gap: it
+    /// found none for a subscriber that had been told of no more losses than this one. Nor is it
+    /// older than what this subscriber was told: it would return events that are gone, and that the
+    /// reader was told are missing.
     pub fn find(&self, group: u64, cursor: &Cursor) -> Option<&SharedRead> {
         self.reads.iter().flatten().find(|read| {
             read.group == group
@@ -101,7 +101,7 @@ impl RecentReads {
         })
     }
 
-    /// Remembers a read in place of the oldest.
+    /// Keeps a read in place of the oldest.
     pub fn remember(&mut self, read: SharedRead) {
         if let Some(slot) = self.reads.get_mut(self.next) {
             *slot = Some(read);

@@ -1,4 +1,4 @@
-//! Subscribers of the same topics.
+//! Groups: subscribers that follow the same topics in the same format.
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,41 +11,52 @@ use std::{
 use slab::Slab;
 use tokio::time::Instant;
 
+use crate::model::encode::Format;
 use crate::{hub::topic_set::TopicSet, limits::budget::Claim};
 
-/// Subscribers of the same topics. They are woken together, and those of them that are at the same
-/// place are given the same bytes.
+/// What the subscribers of a group have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GroupKey {
+    /// Topics that they follow.
+    pub topics: TopicSet,
+    /// Format in which they get events.
+    pub format: Format,
+}
+
+/// Subscribers of the same topics in the same format. They are notified together, and those at the
+/// same cursor get the same bytes.
 pub struct Group {
     number: u64,
-    topics: TopicSet,
+    key: GroupKey,
     slots: RefCell<Slab<Slot>>,
-    /// How many of them wait.
+    /// Number of subscribers that wait.
     waiting: Cell<usize>,
     broadcast: RefCell<Option<Weak<dyn Broadcast>>>,
-    /// Pays for what it takes.
+    /// Memory that the group takes, out of the budget of all groups.
     _claim: Claim,
 }
 
-/// What a waiting subscriber would have done when its topics ring, instead of its task being woken.
-/// Neither may open or drop a subscriber.
+/// Action of a waiting subscriber when its topics have new events, in place of waking its task.
+/// Neither method may open or drop a subscriber.
 pub trait Listener {
-    /// Whether it can be called at all. Asked of many before any of them is called, so that the
-    /// processor fetches what they are about at once and not one after the other.
+    /// Returns true if [`Listener::call`] can be called. It is asked of many listeners before any
+    /// of them is called, so that the processor fetches the memory of all of them at once.
     fn is_ready(&self) -> bool;
 
-    /// Whether nothing is left to do. If not, the task is woken.
+    /// Does the work. Returns false if some work is left for the task, which is then woken.
     fn call(&self, now: Instant) -> bool;
 }
 
-/// Those of a group that have all been given the same and do not wait themselves: somebody reads
-/// for all of them.
+/// Subscribers of a group at the same cursor that do not wait themselves: one read serves all of
+/// them, in one pass.
 pub trait Broadcast {
-    /// Gives what was published to at most so many of them. Returns to how many, and none when all
-    /// of them were given all there was.
+    /// Writes what was published to at most `most` members. Returns the number of members written
+    /// to, and `None` when all members have everything.
     fn write_pass(&self, most: usize) -> Option<usize>;
 }
 
-/// A subscriber's waker stays for as long as the subscriber, since it hardly ever changes.
+/// Entry of one subscriber. Its waker is kept for as long as the subscriber, since it hardly ever
+/// changes.
 #[derive(Default)]
 struct Slot {
     waker: Option<Waker>,
@@ -57,17 +68,17 @@ impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Group")
             .field("number", &self.number)
-            .field("topics", &self.topics)
+            .field("key", &self.key)
             .field("waiting", &self.waiting)
             .finish_non_exhaustive()
     }
 }
 
 impl Group {
-    pub(crate) fn new(number: u64, topics: TopicSet, claim: Claim) -> Self {
+    pub(crate) fn new(number: u64, key: GroupKey, claim: Claim) -> Self {
         Self {
             number,
-            topics,
+            key,
             slots: RefCell::default(),
             waiting: Cell::default(),
             broadcast: RefCell::default(),
@@ -75,22 +86,32 @@ impl Group {
         }
     }
 
-    /// Given to no other group.
+    /// Returns the number of the group. No other group of the worker ever has it.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Which topics its subscribers follow.
+    /// Returns the topics that its subscribers follow.
     pub fn topics(&self) -> &TopicSet {
-        &self.topics
+        &self.key.topics
     }
 
-    /// How many there are.
+    /// Returns what its subscribers have in common.
+    pub fn key(&self) -> &GroupKey {
+        &self.key
+    }
+
+    /// Returns the format of its subscribers.
+    pub fn format(&self) -> Format {
+        self.key.format
+    }
+
+    /// Returns the number of subscribers.
     pub fn subscribers(&self) -> usize {
         self.slots.borrow().len()
     }
 
-    /// Has it called before anyone is rung for.
+    /// Sets the broadcast of the group. It is served before single subscribers.
     pub fn set_broadcast(&self, broadcast: Weak<dyn Broadcast>) {
         self.broadcast.replace(Some(broadcast));
     }
@@ -103,7 +124,7 @@ impl Group {
         self.slots.borrow_mut().insert(Slot::default())
     }
 
-    /// Returns whether nobody is left.
+    /// Removes a subscriber. Returns true if none is left.
     pub(crate) fn remove_slot(&self, slot: usize) -> bool {
         self.stop_waiting(slot);
         let mut slots = self.slots.borrow_mut();
@@ -111,7 +132,7 @@ impl Group {
         slots.is_empty()
     }
 
-    /// Wakes a subscriber when something rings for it.
+    /// Has `waker` woken when the group is notified.
     pub fn wait(&self, slot: usize, waker: &Waker) {
         if let Some(slot) = self.slots.borrow_mut().get_mut(slot) {
             self.set_waits(slot, true);
@@ -137,13 +158,14 @@ impl Group {
         }
     }
 
-    /// Above the places of all who wait; what closed streams have left counts too.
+    /// Returns an upper bound of the slots of waiting subscribers. Slots of closed streams count
+    /// too.
     pub(crate) fn slots_len(&self) -> usize {
         if self.waiting.get() == 0 { 0 } else { self.slots.borrow().capacity() }
     }
 
-    /// Rings for those who wait at some places. Returns for how many. `ready` is empty before and
-    /// after.
+    /// Wakes or calls the waiting subscribers in `slots` and returns their number. `ready` is empty
+    /// before and after: passing it in saves an allocation.
     pub(crate) fn notify_waiting(
         &self,
         slots: Range<usize>,

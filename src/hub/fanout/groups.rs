@@ -1,4 +1,4 @@
-//! The groups of one worker, and which of them follow a topic.
+//! Index of one worker's groups by the topics that they follow.
 
 use std::{
     borrow::Borrow,
@@ -11,36 +11,38 @@ use std::{
 use foldhash::fast::RandomState;
 
 use crate::{
-    hub::{
-        fanout::{group::Group, notifier::PendingTopics},
-        topic_set::TopicSet,
+    hub::fanout::{
+        group::{Group, GroupKey},
+        notifier::PendingTopics,
     },
     limits::budget::Budget,
     model::topic::Topic,
 };
 
-/// All groups of one worker. [`TopicSet::bytes`] is an estimate of what one of them takes here.
+/// Groups of one worker. [`TopicSet::bytes`](crate::hub::TopicSet::bytes) estimates the memory of
+/// one group.
 #[derive(Debug)]
 pub(crate) struct Groups {
-    /// All topics.
-    everything: TopicSet,
-    all: HashMap<TopicSet, Rc<Group>>,
+    all: HashMap<GroupKey, Rc<Group>>,
+    /// Groups that follow all topics, by their numbers.
+    of_all_topics: HashMap<u64, Rc<Group>>,
     by_topic: Index<Topic>,
     by_prefix: Index<Arc<str>>,
     opened: u64,
 }
 
-/// Which groups follow a topic or a prefix. It is in parts, because a map that grows or shrinks
-/// moves all of its entries at once: of half a million that takes tens of milliseconds.
+/// Groups by topic or prefix. It is split into parts, because a map that grows or shrinks moves all
+/// of its entries at once, which takes tens of milliseconds for half a million.
 #[derive(Debug)]
 struct Index<K> {
     parts: Box<[HashMap<K, Followers>]>,
-    /// Decides on the part. Random, or readers could choose names that are all in one.
+    /// Hash that selects the part. Its keys are random, or readers could choose names that are all
+    /// in one part.
     hasher: RandomState,
     len: usize,
 }
 
-/// The groups that follow one topic or prefix. Most topics that a reader names are followed by its
+/// Groups that follow one topic or prefix. Most topics that a reader names are followed by its
 /// group alone, and a map for each of them would take more memory than the name.
 #[expect(
     clippy::box_collection,
@@ -48,21 +50,21 @@ struct Index<K> {
 )]
 #[derive(Debug)]
 enum Followers {
-    Permit(Rc<Group>),
+    One(Rc<Group>),
     Several(Box<HashMap<u64, Rc<Group>>>),
 }
 
-/// Maps keep room for so many entries. They give more than that back when three quarters of it are
-/// unused.
+/// Number of entries that a map keeps room for. It gives more than that back when three quarters
+/// are unused.
 const ROOM_KEPT: usize = 64;
-/// With the default of `--followed-bytes-max` each has at most some 6,000 entries.
+/// Number of parts. With the default of `--followed-bytes-max` each has at most some 6,000 entries.
 const PARTS: usize = 64;
 
 impl Default for Groups {
     fn default() -> Self {
         Self {
-            everything: TopicSet::all(),
             all: HashMap::new(),
+            of_all_topics: HashMap::new(),
             by_topic: Index::default(),
             by_prefix: Index::default(),
             opened: 0,
@@ -71,31 +73,35 @@ impl Default for Groups {
 }
 
 impl Groups {
-    /// The group of these topics, made if need be. `budget` pays for a new one until it is dropped.
-    /// None when the budget has not as much left.
-    pub(crate) fn of(&mut self, topics: TopicSet, budget: &Arc<Budget>) -> Option<Rc<Group>> {
-        if let Some(group) = self.all.get(&topics) {
+    /// Returns the group of `key`, and creates it if there is none. `budget` pays for a new group
+    /// until the group is dropped. Returns `None` when the budget does not suffice.
+    pub(crate) fn of(&mut self, key: GroupKey, budget: &Arc<Budget>) -> Option<Rc<Group>> {
+        if let Some(group) = self.all.get(&key) {
             return Some(Rc::clone(group));
         }
         let mut claim = budget.claim();
-        if !claim.grow(topics.bytes()) {
+        if !claim.grow(key.topics.bytes()) {
             return None;
         }
         self.opened += 1;
-        let group = Rc::new(Group::new(self.opened, topics, claim));
+        let group = Rc::new(Group::new(self.opened, key, claim));
         for name in group.topics().names().iter() {
             self.by_topic.add(name, &group);
         }
         for prefix in group.topics().prefixes() {
             self.by_prefix.add(prefix, &group);
         }
-        self.all.insert(group.topics().clone(), Rc::clone(&group));
+        if group.topics().is_all() {
+            self.of_all_topics.insert(group.number(), Rc::clone(&group));
+        }
+        self.all.insert(group.key().clone(), Rc::clone(&group));
         Some(group)
     }
 
-    /// Forgets a group that nobody is in.
+    /// Removes a group that has no subscriber.
     pub(crate) fn remove(&mut self, group: &Group) {
-        self.all.remove(group.topics());
+        self.all.remove(group.key());
+        self.of_all_topics.remove(&group.number());
         for name in group.topics().names().iter() {
             self.by_topic.remove(name.as_str(), group);
         }
@@ -105,7 +111,7 @@ impl Groups {
         shrink(&mut self.all);
     }
 
-    /// Adds the groups that are to be told of what has rung.
+    /// Adds the groups that `pending` notifies to `into`.
     pub(crate) fn find(&self, pending: &PendingTopics, into: &mut Vec<Rc<Group>>) {
         if pending.all_topics {
             into.extend(self.all.values().cloned());
@@ -121,10 +127,8 @@ impl Groups {
                 followers.find(into);
             }
         }
-        if !pending.topics.is_empty()
-            && let Some(group) = self.all.get(&self.everything)
-        {
-            into.push(Rc::clone(group));
+        if !pending.topics.is_empty() {
+            into.extend(self.of_all_topics.values().cloned());
         }
     }
 }
@@ -154,7 +158,7 @@ impl<K: Hash + Eq + Clone + Borrow<str>> Index<K> {
         match self.parts.get_mut(part).map(|part| part.entry(key.clone())) {
             Some(Entry::Occupied(mut followers)) => followers.get_mut().add(group),
             Some(Entry::Vacant(slot)) => {
-                slot.insert(Followers::Permit(Rc::clone(group)));
+                slot.insert(Followers::One(Rc::clone(group)));
                 self.len += 1;
             }
             None => {}
@@ -175,7 +179,7 @@ impl<K: Hash + Eq + Clone + Borrow<str>> Index<K> {
 impl Followers {
     fn add(&mut self, group: &Rc<Group>) {
         match self {
-            Self::Permit(first) => {
+            Self::One(first) => {
                 let both = [first, group].map(|group| (group.number(), Rc::clone(group)));
                 *self = Self::Several(Box::new(both.into()));
             }
@@ -183,17 +187,17 @@ impl Followers {
         }
     }
 
-    /// Returns whether none is left.
+    /// Removes a group. Returns true if none is left.
     fn remove(&mut self, group: &Group) -> bool {
         let all = match self {
-            Self::Permit(only) => return only.number() == group.number(),
+            Self::One(only) => return only.number() == group.number(),
             Self::Several(all) => all,
         };
         all.remove(&group.number());
         shrink(all);
         let mut left = all.values();
         if let (Some(only), None) = (left.next().cloned(), left.next()) {
-            *self = Self::Permit(only);
+            *self = Self::One(only);
             return false;
         }
         all.is_empty()
@@ -201,7 +205,7 @@ impl Followers {
 
     fn find(&self, into: &mut Vec<Rc<Group>>) {
         match self {
-            Self::Permit(only) => into.push(Rc::clone(only)),
+            Self::One(only) => into.push(Rc::clone(only)),
             Self::Several(all) => into.extend(all.values().cloned()),
         }
     }
@@ -216,9 +220,11 @@ fn shrink<K: Hash + Eq, V>(map: &mut HashMap<K, V>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{hub::TopicSet, model::encode::LINES};
 
-    fn topics(names: &[&str]) -> TopicSet {
-        TopicSet::new(names.iter().map(|name| name.parse().unwrap()).collect())
+    fn key(names: &[&str]) -> GroupKey {
+        let topics = TopicSet::new(names.iter().map(|name| name.parse().unwrap()).collect());
+        GroupKey { topics, format: LINES }
     }
 
     fn notified(groups: &Groups, name: &str) -> Vec<u64> {
@@ -234,8 +240,8 @@ mod tests {
     fn each_topic_finds_its_followers_while_they_come_and_go() {
         let (budget, mut groups) = (Budget::new(usize::MAX), Groups::default());
         let group = |groups: &mut Groups, names: &[&str]| {
-            let group = groups.of(topics(names), &budget).unwrap();
-            assert_eq!(groups.of(topics(names), &budget).unwrap().number(), group.number());
+            let group = groups.of(key(names), &budget).unwrap();
+            assert_eq!(groups.of(key(names), &budget).unwrap().number(), group.number());
             group
         };
         let one = group(&mut groups, &["aaa", "bbb"]);
@@ -249,7 +255,7 @@ mod tests {
         assert_eq!(notified(&groups, "aaa"), [2, 3]);
         assert_eq!(notified(&groups, "bbb"), [0; 0]);
         groups.remove(&three);
-        assert!(matches!(groups.by_topic.get("aaa"), Some(Followers::Permit(_))));
+        assert!(matches!(groups.by_topic.get("aaa"), Some(Followers::One(_))));
         assert_eq!(notified(&groups, "aaa"), [2]);
         let four = group(&mut groups, &["aaa", "bbb"]);
         assert_eq!(notified(&groups, "aaa"), [2, 4]);
@@ -260,15 +266,14 @@ mod tests {
 
     #[test]
     fn what_is_followed_no_more_takes_no_room_and_no_budget() {
-        let cost = topics(&["topic-000"]).bytes();
+        let cost = key(&["topic-000"]).topics.bytes();
         let (budget, mut groups) = (Budget::new(1_000 * cost), Groups::default());
         let name = |n: usize| format!("topic-{n:03}");
-        let all: Vec<_> =
-            (0..1_000).filter_map(|n| groups.of(topics(&[&name(n)]), &budget)).collect();
+        let all: Vec<_> = (0..1_000).filter_map(|n| groups.of(key(&[&name(n)]), &budget)).collect();
         assert_eq!((all.len(), budget.bytes()), (1_000, 1_000 * cost));
-        assert!(groups.of(topics(&["one-more"]), &budget).is_none());
+        assert!(groups.of(key(&["one-more"]), &budget).is_none());
         assert!(groups.by_topic.len == 1_000, "who is refused leaves nothing behind");
-        assert!(groups.of(topics(&["topic-000"]), &budget).is_some(), "shared, and paid for");
+        assert!(groups.of(key(&["topic-000"]), &budget).is_some(), "shared, and paid for");
         for group in &all {
             groups.remove(group);
         }

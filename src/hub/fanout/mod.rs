@@ -1,4 +1,4 @@
-//! How a stored event reaches the subscribers on every worker.
+//! Fan-out: how a stored event reaches the subscribers on every worker.
 
 pub(crate) mod batch;
 pub(crate) mod group;

@@ -1,7 +1,8 @@
-//! How a publisher reaches the subscribers of another thread.
+//! Notifier: how a publisher reaches the subscribers of another thread.
 //!
-//! It crosses over once per worker and not once per subscriber: it notes the topic and wakes the
-//! worker's one [`Shard`](crate::hub::Shard) task, which wakes the subscribers on its own thread.
+//! A publisher crosses to another thread once per worker, not once per subscriber: it records the
+//! topic and wakes the worker's one [`Shard`](crate::hub::Shard) task, which wakes the subscribers
+//! on its own thread.
 
 use std::{
     collections::HashSet,
@@ -15,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::{hub::lock, model::topic::Topic};
 
-/// The bell of one worker.
+/// Notifier of one worker.
 #[derive(Debug, Default)]
 pub struct Notifier {
     pending: Mutex<PendingTopics>,
@@ -23,18 +24,18 @@ pub struct Notifier {
     listeners: AtomicUsize,
 }
 
-/// What was rung since the last answer: at most every topic once.
+/// Topics with new events since the last notification was taken. Holds each topic once.
 #[derive(Debug, Default)]
 pub struct PendingTopics {
     pub topics: HashSet<Topic>,
     pub all_topics: bool,
 }
 
-/// Room for more topics than this is given back after a burst.
+/// Capacity that is kept after a burst of topics.
 const ROOM_KEPT: usize = 64;
 
 impl Notifier {
-    /// Tells the subscribers of a topic that it has something new.
+    /// Notifies the subscribers of `topic` that it has a new event.
     pub fn notify(&self, topic: &Topic) {
         if self.listeners.load(Ordering::SeqCst) == 0 {
             return;
@@ -47,22 +48,22 @@ impl Notifier {
         }
     }
 
-    /// Tells every subscriber that the hub has changed.
+    /// Notifies all subscribers that the hub has changed.
     pub fn notify_all(&self) {
         lock(&self.pending).all_topics = true;
         self.notify.notify_one();
     }
 
-    /// Has it answered, though nothing was rung.
+    /// Wakes the shard's task without a notification.
     pub fn wake(&self) {
         self.notify.notify_one();
     }
 
-    /// Waits until it rings. `pending` is handed back in exchange for what was rung, so that its room
-    /// is used again.
+    /// Waits for a notification and moves what is pending into `pending`. The old content of
+    /// `pending` is handed back, so that its memory is used again.
     pub async fn notified(&self, pending: &mut PendingTopics) {
         self.notify.notified().await;
-        // A look at all that is in a set is one at all its room.
+        // Iterating over a `HashSet` costs its capacity.
         if ROOM_KEPT < pending.topics.capacity() {
             pending.topics = HashSet::new();
         }
@@ -71,19 +72,19 @@ impl Notifier {
         std::mem::swap(&mut *lock(&self.pending), pending);
     }
 
-    /// Whether it rang since it was answered.
+    /// Returns true if something is pending that the shard has not taken.
     pub fn has_pending(&self) -> bool {
         let pending = lock(&self.pending);
         pending.all_topics || !pending.topics.is_empty()
     }
 
-    /// One more listener. It must be here before its first read, or an event in between would ring
-    /// for nobody.
+    /// Adds a listener. To be called before its first read, or an event in between would notify
+    /// nobody.
     pub fn add_listener(&self) {
         self.listeners.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// One less.
+    /// Removes a listener.
     pub fn remove_listener(&self) {
         self.listeners.fetch_sub(1, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! One worker's subscribers, and what they share. Lives on that worker's thread.
+//! Shard: one worker's subscribers and what they share. Lives on that worker's thread.
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
@@ -12,42 +12,42 @@ use crate::{
         Hub,
         fanout::{
             batch::{ReadEvents, RecentReads, SharedRead},
-            group::Group,
+            group::{Group, GroupKey},
             groups::Groups,
             notifier::{Notifier, PendingTopics},
         },
-        store::read::{Cursor, Gap},
-        topic_set::TopicSet,
+        store::read::Cursor,
     },
     limits::budget::Budget,
-    model::event::{Event, EventId},
+    model::{event::Event, event_id::EventId, gap::Gap},
 };
 
-/// One worker's part of the hub.
+/// Subscribers of one worker.
 #[derive(Debug)]
 pub struct Shard {
     notifier: Arc<Notifier>,
     groups: RefCell<Groups>,
     recent: RefCell<RecentReads>,
-    /// Those with more to read than was read for them at once.
+    /// Groups with more to read than one read returns.
     rescheduled: RefCell<Vec<Rc<Group>>>,
-    /// What is read into. Empty between reads.
+    /// Buffer that reads fill. Empty between reads.
     events: RefCell<Vec<Arc<Event>>>,
 }
 
-/// What one read found.
+/// Result of one read.
 #[derive(Debug)]
 pub struct Read {
-    /// To be told before any of the events.
+    /// Gap, to be sent before any of the events.
     pub gap: Option<Gap>,
     pub events: Option<ReadEvents>,
-    /// The hub's version up to which there is nothing more; none if there is more to read at once.
+    /// Version of the hub up to which there is nothing more. `None` if there is more to read at
+    /// once.
     pub complete_at: Option<u64>,
 }
 
-/// So many subscribers are rung for before the thread's other tasks, such as pushes, have a turn.
+/// Number of subscribers that are served before other tasks of the thread, such as pushes, run.
 const YIELD_EVERY: usize = 64;
-/// A round of writing to all who were woken that takes less than this is not worth a wait.
+/// Shortest round of writes that is worth a wait.
 const JOIN_FROM: Duration = Duration::from_millis(1);
 
 impl Shard {
@@ -61,11 +61,12 @@ impl Shard {
         })
     }
 
-    /// Wakes subscribers when their topics ring, for as long as it is polled.
+    /// Notifies subscribers when their topics have new events, for as long as it is polled.
     ///
-    /// A worker that has more to write before it has written all is overloaded, and a write costs
-    /// it by far more than the bytes in it. Then it waits for as long as its last round took, but
-    /// at most `coalesce_max`, so that more events share a write. One that keeps up never waits.
+    /// A worker with new events before it has written the last ones to all subscribers is
+    /// overloaded, and a write costs it far more than the bytes in it. It then waits for as long as
+    /// its last round took, but at most `coalesce_max`, so that more events share a write. A worker
+    /// that keeps up never waits.
     pub async fn run(self: Rc<Self>, coalesce_max: Duration) {
         let (mut pending, mut groups, mut ready) =
             (PendingTopics::default(), Vec::new(), Vec::new());
@@ -75,7 +76,7 @@ impl Shard {
             let start = Instant::now();
             groups.append(&mut self.rescheduled.borrow_mut());
             if !groups.is_empty() {
-                // A long walk past other topics' events is made in yields, like anything long.
+                // Other tasks run between the steps of a long read past other topics' events.
                 yield_now().await;
             }
             self.groups.borrow().find(&pending, &mut groups);
@@ -83,7 +84,7 @@ impl Shard {
             groups.dedup_by_key(|group| group.number());
             let (mut yields, mut since_yield) = (0, 0);
             for group in groups.drain(..) {
-                // First those who stand where the others can join them.
+                // The broadcast is served first, since single subscribers join it at its position.
                 let broadcast = group.broadcast();
                 while let Some(given) =
                     broadcast.as_ref().and_then(|all| all.write_pass(YIELD_EVERY - since_yield))
@@ -107,13 +108,13 @@ impl Shard {
                 was_behind = false;
                 continue;
             }
-            // All who were woken stand before this task in its thread's queue.
+            // All woken tasks stand before this one in the queue of the thread.
             yield_now().await;
             let took = start.elapsed();
-            // Who has more to read than fits into a write has nothing to join.
+            // Subscribers with more to read than fits into one write have nothing to coalesce.
             let has_more = !self.rescheduled.borrow().is_empty();
             let is_behind = JOIN_FROM <= took && self.notifier.has_pending() && !has_more;
-            // Once may be anything that kept the thread from running for a moment.
+            // One slow round can be anything that kept the thread from running for a moment.
             if is_behind && was_behind {
                 sleep(took.min(coalesce_max)).await;
             }
@@ -121,26 +122,22 @@ impl Shard {
         }
     }
 
-    /// Rings for a group once more.
+    /// Notifies a group once more.
     pub(crate) fn reschedule(&self, group: &Rc<Group>) {
         self.rescheduled.borrow_mut().push(Rc::clone(group));
         self.notifier.wake();
     }
 
-    /// Takes a subscriber into the group of its topics. None when that is a new one, and `budget`
-    /// has not enough left for it.
-    pub(crate) fn enter(
-        &self,
-        topics: TopicSet,
-        budget: &Arc<Budget>,
-    ) -> Option<(Rc<Group>, usize)> {
-        let group = self.groups.borrow_mut().of(topics, budget)?;
+    /// Adds a subscriber to the group of `key`. Returns `None` when the group is new and `budget`
+    /// does not suffice for it.
+    pub(crate) fn enter(&self, key: GroupKey, budget: &Arc<Budget>) -> Option<(Rc<Group>, usize)> {
+        let group = self.groups.borrow_mut().of(key, budget)?;
         self.notifier.add_listener();
         let slot = group.add_slot();
         Some((group, slot))
     }
 
-    /// Gives its place back.
+    /// Removes a subscriber from its group.
     pub(crate) fn leave(&self, group: &Rc<Group>, slot: usize) {
         if group.remove_slot(slot) {
             self.groups.borrow_mut().remove(group);
@@ -148,8 +145,8 @@ impl Shard {
         self.notifier.remove_listener();
     }
 
-    /// Reads what comes after a cursor, but not beyond `upto`, for one of a group's subscribers.
-    /// Moves the cursor.
+    /// Reads what comes after `cursor`, up to `upto`, for a subscriber of `group`, and moves the
+    /// cursor.
     pub(crate) fn read(
         &self,
         hub: &Hub,
@@ -169,7 +166,7 @@ impl Shard {
         let from = *cursor;
         let (found, version) = hub.read(group.topics(), cursor, upto, &mut out);
         let complete_at = (!found.more).then_some(version);
-        let events = ReadEvents::of(&out);
+        let events = ReadEvents::encode(&out, group.format());
         out.clear();
         if let (None, Some(ReadEvents::Batch(batch))) = (&found.gap, &events)
             && 1 < group.subscribers()

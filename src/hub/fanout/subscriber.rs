@@ -1,8 +1,8 @@
-//! One reader: a cursor. It owns no queue, so a slow one costs nobody anything.
+//! Subscriber: one reader's cursor. It owns no queue, so a slow reader costs the others nothing.
 
 use std::{
     rc::{Rc, Weak},
-    task::{Context, Poll},
+    task::Waker,
 };
 
 use crate::{
@@ -12,40 +12,43 @@ use crate::{
             group::{Group, Listener},
             shard::{Read, Shard},
         },
-        store::read::{Cursor, Gap, GapReason, Position},
+        store::read::{Cursor, Position},
     },
-    model::event::EventId,
+    model::{
+        event_id::EventId,
+        gap::{Gap, GapReason},
+    },
 };
 
-/// Where reading begins.
+/// Position where reading begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// With what is published from now on.
+    /// Events that are published from now on.
     Live,
-    /// After the last event that the reader has.
+    /// Events after the last one that the reader has.
     After(EventId),
-    /// After an event that the log has, and this copy of it perhaps not yet. Nothing is read until
-    /// it has.
+    /// Events after one that the log has and this copy of it perhaps not yet. Reading waits until
+    /// the copy has it.
     Ahead(EventId),
-    /// With what arrived at this time or later, Unix milliseconds.
+    /// Events that arrived at this time or later, Unix milliseconds.
     Since(u64),
-    /// The reader brought something that is no event id. It goes on at the head, and is told.
+    /// Events from now on, with a gap: the reader brought something that is not an event id.
     Unknown,
 }
 
-/// A place in the order over all topics, and in the group that is woken when there is more. It
-/// cannot leave its shard's thread.
+/// Cursor of one reader, with its slot in the group that notifies it. Cannot leave the thread of
+/// its shard.
 #[derive(Debug)]
 pub struct Subscriber {
     reader: Reader,
     slot: usize,
     at: Position,
-    /// What was wrong with the cursor that the reader brought.
+    /// Gap that the cursor of the reader implies, to be sent first.
     pending_gap: Option<Box<Gap>>,
     opened_at: EventId,
 }
 
-/// Reads what a group follows.
+/// Handle that reads for a group.
 #[derive(Debug, Clone)]
 pub struct Reader {
     hub: Hub,
@@ -54,27 +57,28 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The hub that it reads from.
+    /// Returns the hub that it reads from.
     pub fn hub(&self) -> &Hub {
         &self.hub
     }
 
-    /// For whom it reads.
+    /// Returns the group that it reads for.
     pub fn group(&self) -> &Group {
         &self.group
     }
 
-    /// Has the group rung for once more, since not all there was has been read.
+    /// Notifies the group once more, since it has more to read.
     pub fn reschedule(&self) {
         self.shard.reschedule(&self.group);
     }
 
-    /// Grows with all that is stored. What has rung for the group is as of this, or older.
+    /// Returns the version of the hub, which grows with everything that is stored. A notification
+    /// that the group has received is of this version or an older one.
     pub fn version(&self) -> u64 {
         self.hub.version()
     }
 
-    /// Reads what comes next, and tells what is missing before it. None for neither.
+    /// Reads the next events, and the gap before them. Returns `None` for neither.
     pub fn read(&self, at: &mut Position) -> Option<Read> {
         self.read_upto(EventId::MAX, at)
     }
@@ -90,7 +94,8 @@ impl Reader {
 }
 
 impl Subscriber {
-    /// For a place in a group of the shard, which it gives back.
+    /// Creates a subscriber for a slot in a group of `shard`. Dropping the subscriber gives the
+    /// slot back.
     pub(crate) fn new(
         hub: Hub,
         shard: Rc<Shard>,
@@ -119,65 +124,67 @@ impl Subscriber {
         Self { reader: Reader { hub, shard, group }, slot, at, pending_gap, opened_at }
     }
 
-    /// The hub that it reads from.
+    /// Returns the hub that it reads from.
     pub fn hub(&self) -> &Hub {
         &self.reader.hub
     }
 
-    /// The id with which the reader is sent off: if it is cut before it was given anything else, it
-    /// comes back with this one and has missed nothing. It is the id that it brought, if that is
-    /// one.
+    /// Returns the id that the reader is sent first. A reader that is cut before it gets another id
+    /// comes back with this one and has missed nothing. It is the id that the reader brought, if
+    /// that is one.
     pub fn opened_at(&self) -> EventId {
         self.opened_at
     }
 
-    /// Whether the id that the reader brought says nothing about where it was.
+    /// Returns true if the id that the reader brought says nothing about its position.
     pub fn is_unknown(&self) -> bool {
         self.pending_gap.as_ref().is_some_and(|gap| gap.reason == GapReason::UnknownId)
     }
 
-    /// Everything up to here was read, or is nothing that this reader follows. Before its gap was
-    /// told, this is where it came from.
+    /// Returns the cursor: everything up to it was read, or is nothing that the reader follows.
+    /// While a gap is pending, it is the id that the reader brought.
     pub fn cursor(&self) -> EventId {
         if self.pending_gap.is_some() { self.opened_at } else { self.at.cursor.after }
     }
 
-    /// Whether the last read found nothing only because it stopped short of the head.
+    /// Returns true if the last read found nothing only because it stopped before the head.
     pub fn has_more(&self) -> bool {
         self.at.has_more()
     }
 
-    /// What it reads with.
+    /// Returns the handle that it reads with.
     pub fn reader(&self) -> &Reader {
         &self.reader
     }
 
-    /// How far it is.
+    /// Returns the position.
     pub fn position(&self) -> Position {
         self.at
     }
 
-    /// Goes on from there.
+    /// Continues at `at`.
     pub fn move_to(&mut self, at: Position) {
         self.at = at;
     }
 
-    /// Whether it can go on from where another one of its group is, so that its reader, who was
-    /// told of all up to `last_sent_id`, is told of each event and each loss once. It has read up to there,
-    /// where there may be more for both; or if further, all there was, and found nothing, or its
-    /// reader would have been told.
+    /// Returns true if the subscriber can continue at the position of another one of its group, so
+    /// that its reader, who was told everything up to `told_upto`, is told of each event and each
+    /// loss once.
+    ///
+    /// Either both are at the same cursor; or this one is further and has found nothing there, or
+    /// its reader would have been told.
     pub fn is_with(&self, other: &Position, last_sent_id: EventId) -> bool {
         let (here, there) = (self.at.after(), other.after());
         let is_past = there <= here && !self.at.has_more();
         self.pending_gap.is_none() && last_sent_id <= there && (here == there || is_past)
     }
 
-    /// Reads the next events, and tells what is missing before them. None for neither.
+    /// Reads the next events, and the gap before them. Returns `None` for neither.
     pub fn read(&mut self) -> Option<Read> {
         self.read_upto(EventId::MAX)
     }
 
-    /// The same, but not beyond an id that it has not read up to.
+    /// Reads like [`Subscriber::read`], but not beyond `upto`, which must be after the cursor.
     pub fn read_upto(&mut self, upto: EventId) -> Option<Read> {
         debug_assert!(self.at.after() < upto, "reading does not go back");
         if let Some(gap) = self.pending_gap.take() {
@@ -186,28 +193,20 @@ impl Subscriber {
         self.reader.read_upto(upto, &mut self.at)
     }
 
-    /// As [`Subscriber::read`]. While there is nothing, the task is woken when its topics ring.
-    pub fn poll_read(&mut self, cx: &Context<'_>) -> Poll<Read> {
-        if let Some(read) = self.read() {
-            return Poll::Ready(read);
-        }
-        if self.has_more() {
-            // A long walk past other topics' events. The others on this thread come first.
-            cx.waker().wake_by_ref();
-        } else {
-            // What was stored since that version has rung already, or will. The shard's task, which
-            // answers the bell, is on this thread, so it comes after this and finds the waker.
-            self.reader.group.wait(self.slot, cx.waker());
-        }
-        Poll::Pending
+    /// Has `waker` woken when there is more to read. To be called when a read found nothing, on the
+    /// same thread and before anything else runs there: what was stored since was notified
+    /// already, or will be, and the shard's task, which passes notifications on, is on this thread.
+    /// So it runs after this call and finds the waker.
+    pub fn wait(&self, waker: &Waker) {
+        self.reader.group.wait(self.slot, waker);
     }
 
-    /// Nothing is rung for it until it has read all there is again.
+    /// Stops being notified, until the next [`Subscriber::wait`].
     pub fn stop_waiting(&self) {
         self.reader.group.stop_waiting(self.slot);
     }
 
-    /// Has `listener` called when its topics ring while it waits.
+    /// Has `listener` called in place of waking the task, while the subscriber waits.
     pub fn listen(&self, listener: Weak<dyn Listener>) {
         self.reader.group.listen(self.slot, listener);
     }

@@ -1,44 +1,45 @@
-//! Which message ids a topic has stored of late. Pure: no clock, no lock, no I/O.
+//! Deduplication: the message ids that a topic stored lately. Pure: no clock, no lock, no I/O.
 
 use std::{
     collections::{HashSet, VecDeque},
     hash::{BuildHasher, RandomState},
 };
 
-/// Pub/Sub delivers at least once, and says which deliveries are the same message by its id. The
-/// window remembers ids, not publish times, which two messages can share.
+/// Window of message ids. Pub/Sub delivers at least once, and deliveries of one message have the
+/// same id. The window remembers ids, not publish times, which two messages can share.
 #[derive(Debug, Default)]
 pub struct DedupWindow {
     seen: HashSet<u128, Fingerprints>,
-    /// In the order they came: Unix milliseconds, fingerprint.
+    /// Entries in the order in which they were stored: Unix milliseconds, fingerprint.
     oldest_first: VecDeque<(u64, u128)>,
 }
 
-/// How long and how many ids one topic's window remembers.
+/// Limits of the windows.
 #[derive(Debug, Clone, Copy)]
 pub struct DedupLimits {
-    /// At most so old, in milliseconds.
+    /// Largest age of an id, in milliseconds.
     pub age_ms: u64,
-    /// At most so many per topic.
+    /// Largest number of ids per topic.
     pub ids: usize,
-    /// At most so many over all topics.
+    /// Largest number of ids over all topics.
     pub ids_total: usize,
 }
 
-/// Two keyed 64-bit hashes: 16 bytes an id, whatever its length. The keys are random in each
-/// process, so nobody can craft an id that passes for another's and makes its message vanish.
+/// Hash of message ids: two keyed 64-bit hashes, so 16 bytes an id, whatever its length. The keys
+/// are random in each process, so nobody can craft an id that passes for another one and makes its
+/// message vanish.
 #[derive(Debug, Default)]
 pub struct Fingerprinter(RandomState, RandomState);
 
 impl Fingerprinter {
-    /// The fingerprint of a message id.
+    /// Returns the fingerprint of a message id.
     pub fn of(&self, message_id: &str) -> u128 {
         u128::from(self.0.hash_one(message_id)) << 64 | u128::from(self.1.hash_one(message_id))
     }
 }
 
 impl DedupWindow {
-    /// Remembers an id. Returns whether it was not there.
+    /// Adds an id. Returns true if it was not there.
     pub fn insert(&mut self, fingerprint: u128, now_ms: u64) -> bool {
         let is_new = self.seen.insert(fingerprint);
         if is_new {
@@ -47,7 +48,7 @@ impl DedupWindow {
         is_new
     }
 
-    /// Forgets the ids that are too old or too many.
+    /// Removes the ids that are too old or too many.
     pub fn trim(&mut self, now_ms: u64, limits: &DedupLimits) {
         while let Some((stored_ms, _)) = self.oldest_first.front() {
             let old = limits.age_ms < now_ms.saturating_sub(*stored_ms);
@@ -58,7 +59,7 @@ impl DedupWindow {
         }
     }
 
-    /// Forgets the oldest id, if there is one.
+    /// Removes the oldest id, if there is one.
     pub fn forget_oldest(&mut self) {
         let Some((_, fingerprint)) = self.oldest_first.pop_front() else { return };
         self.seen.remove(&fingerprint);
@@ -68,27 +69,27 @@ impl DedupWindow {
         }
     }
 
-    /// When the oldest id was stored.
+    /// Returns the time at which the oldest id was stored.
     pub fn oldest_ms(&self) -> Option<u64> {
         self.oldest_first.front().map(|(stored_ms, _)| *stored_ms)
     }
 
-    /// How many ids it remembers.
+    /// Returns the number of ids.
     pub fn len(&self) -> usize {
         self.oldest_first.len()
     }
 
-    /// Whether it remembers none.
+    /// Returns true if there is no id.
     pub fn is_empty(&self) -> bool {
         self.oldest_first.is_empty()
     }
 }
 
-/// A fingerprint is already a keyed hash; hashing it again would buy nothing.
+/// Hasher for fingerprints, which are keyed hashes already: hashing them again would buy nothing.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Fingerprints;
 
-/// The low 64 bits of a fingerprint.
+/// Low 64 bits of a fingerprint.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct LowBits(u64);
 

@@ -1,4 +1,4 @@
-//! What the hub's one lock protects: the rings of all topics and the order over them.
+//! Store: what the hub's one lock protects. The rings of all topics, and the order over them.
 
 pub(crate) mod dedup;
 pub(crate) mod read;

@@ -1,102 +1,79 @@
-//! Reading: what comes after a cursor, in the order over all topics, and what is missing of it.
+//! Reads: the events after a cursor in the order over all topics, and the gap before them.
 
 use std::{
     ops::Bound::{Included, Unbounded},
     sync::Arc,
 };
 
+use crate::model::gap::{Gap, GapReason};
 use crate::{
     hub::{
-        fanout::batch::BATCH_MAX_BYTES,
         store::{
             rings::Rings,
             topic::{Channel, Floor},
         },
         topic_set::{MERGED_MAX, ReadPlan, TopicSet},
     },
-    model::{
-        event::{Event, EventId},
-        topic::Topic,
-    },
+    model::{event::Event, event_id::EventId, topic::Topic},
 };
 
-/// A place in the order over all topics.
+/// Position in the order over all topics.
 #[derive(Debug, Clone, Copy)]
 pub struct Cursor {
-    /// Everything up to here was read, or told as missing.
+    /// Id up to which everything was read, or sent as missing.
     pub after: EventId,
-    /// Of all losses up to this count its reader was told.
+    /// Count of losses up to which the reader was told.
     pub losses_seen: u64,
 }
 
-/// How far a reader is.
+/// Cursor, with the version of the hub up to which it is complete.
 #[derive(Debug, Clone, Copy)]
 pub struct Position {
     pub(crate) cursor: Cursor,
-    /// The hub's version up to which everything was read. None while there is more to read at once.
+    /// Version of the hub up to which everything was read. `None` while there is more to read at
+    /// once.
     pub(crate) complete_at: Option<u64>,
 }
 
 impl Position {
-    /// Whether the last read found nothing only because it stopped short of the head.
+    /// Returns true if the last read found nothing only because it stopped before the head.
     pub fn has_more(&self) -> bool {
         self.complete_at.is_none()
     }
 
-    /// Whether all was read that there was at a version of the hub.
+    /// Returns true if everything was read that was stored up to `version`.
     pub fn is_complete_as_of(&self, version: u64) -> bool {
         self.complete_at.is_some_and(|complete_at| version <= complete_at)
     }
 
-    /// Everything up to here was read, or told as missing.
+    /// Returns the id up to which everything was read, or sent as missing.
     pub fn after(&self) -> EventId {
         self.cursor.after
     }
 }
 
-/// Events that a reader wanted are gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gap {
-    pub reason: GapReason,
-    /// The topics that lost something; empty when it can be any that the reader follows.
-    pub topics: Vec<Topic>,
-    /// The cursor that something is missing after. None when it was not even an id.
-    pub after: Option<EventId>,
-    /// Nothing is missing after this.
-    pub upto: EventId,
-}
-
-/// Why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GapReason {
-    /// The rings are bounded, and they let go of it.
-    Evicted,
-    /// The cursor is from before this history began; all that is held follows.
-    Restart,
-    /// The cursor is no id, or beyond the newest one; reading goes on at the head.
-    UnknownId,
-    /// The log that this is a copy of may have forgotten something.
-    LogChanged,
-}
-
-/// What a read found beside events.
+/// Result of a read beside the events.
 #[derive(Debug)]
 pub struct Found {
-    /// To be told before any of the events.
+    /// Gap, to be sent before any of the events.
     pub gap: Option<Gap>,
-    /// There is more to read at once.
+    /// True if there is more to read at once.
     pub more: bool,
 }
 
-/// How many places of the timeline one read looks at, so that a reader of a quiet topic among busy
+/// Bytes of whole events that one read hands out at most, counted in frames of `text/event-stream`.
+/// It is the size of an HTTP/2 frame, and the most that a reader that stops reading keeps of events.
+pub const BATCH_MAX_BYTES: usize = 16 * 1024;
+/// Entries of the timeline that one read looks at, so that a reader of a quiet topic among busy
 /// ones does not hold the lock for long.
 const LOOKS_MAX: usize = 4_096;
 
 impl Rings {
-    /// Reads what comes after the cursor, and moves it: to the last event read, or to the head when
-    /// there is no more, but not beyond `upto`, which the cursor is before. All under one lock, so
-    /// the head cannot move on between the look into one ring and the look into the next, and ids
-    /// never decrease from one read to the next.
+    /// Reads what comes after the cursor, and moves the cursor: to the last event read, or to the
+    /// head when there is no more, but not beyond `upto`, which is after the cursor.
+    ///
+    /// One lock covers the whole read, so the head cannot move between the look into one ring and
+    /// the look into the next, and ids never decrease from one read to the next.
     pub fn read(
         &self,
         topics: &TopicSet,
@@ -117,13 +94,13 @@ impl Rings {
                 None => self.read_timeline(topics, cursor.after, &mut batch),
             },
         };
-        // A cursor can be ahead of a copy that has yet to read as far.
+        // A cursor can be ahead of a copy that has not read as far yet.
         cursor.after = stopped_at.unwrap_or(self.head.max(cursor.after));
         Found { gap, more: stopped_at.is_some() }
     }
 
-    /// The topics there are that match, unless they are too many to be merged. A reader that may
-    /// see a few of very many topics must not walk past the events of all the others.
+    /// Returns the existing topics that match, unless they are too many to be merged. A reader that
+    /// may see a few of very many topics must not walk past the events of all the others.
     fn few_matching(&self, topics: &TopicSet) -> Option<Vec<Topic>> {
         let named = topics.names().iter().filter(|name| self.by_topic.contains_key(*name)).cloned();
         let with = |prefix: &Arc<str>| {
@@ -134,13 +111,13 @@ impl Rings {
         let all = named.chain(topics.prefixes().iter().flat_map(with));
         let mut few: Vec<_> = all.take(MERGED_MAX + 1).collect();
         let fit = few.len() <= MERGED_MAX;
-        // A name may have one of the prefixes too, and a prefix begin with another.
+        // A name may have one of the prefixes too, and a prefix may begin with another.
         few.sort();
         few.dedup();
         fit.then_some(few)
     }
 
-    /// Returns where it stopped short of the head.
+    /// Merges the rings of a few topics. Returns the id where it stopped before the head.
     fn read_merged(
         &self,
         names: &[Topic],
@@ -169,7 +146,7 @@ impl Rings {
         }
     }
 
-    /// Returns where it stopped short of the head.
+    /// Follows the timeline. Returns the id where it stopped before the head.
     fn read_timeline(
         &self,
         topics: &TopicSet,
@@ -200,7 +177,7 @@ impl Rings {
         None
     }
 
-    /// What is gone of what comes after the cursor, and was not told yet.
+    /// Returns what is missing after the cursor and was not told yet.
     fn gap(&self, topics: &TopicSet, cursor: &Cursor) -> Option<Gap> {
         if self.floor_max <= cursor.after || self.losses == cursor.losses_seen {
             return None;
@@ -210,7 +187,7 @@ impl Rings {
             let channel = self.by_topic.get(name).and_then(|at| self.channels.get(*at));
             channel.map_or(self.forgotten, Channel::floor)
         };
-        // Only those that lost something since the last look: no scan of all topics.
+        // Only topics with a loss since the last read: no scan of all topics.
         let fresh = || {
             let since = cursor.losses_seen.saturating_add(1);
             let channels = self.lost.range(since..).filter_map(|(_, at)| self.channels.get(*at));
@@ -231,13 +208,13 @@ impl Rings {
         };
         let mut upto = gone.iter().map(|name| floor_of(name).id).max();
         if any_forgotten && matches!(topics.plan, ReadPlan::All | ReadPlan::Matching(_)) {
-            // Nobody knows the names of forgotten topics: it can be any.
+            // The names of forgotten topics are not known: it can be any topic.
             upto = upto.max(Some(self.forgotten.id));
             gone.clear();
         }
         gone.sort();
         if missed(self.skipped) {
-            // Nobody knows of which topic.
+            // The topic of a skipped event is not known.
             let reason = GapReason::LogChanged;
             let upto = upto.map_or(self.skipped.id, |upto| upto.max(self.skipped.id));
             return Some(Gap { reason, topics: Vec::new(), after: Some(cursor.after), upto });
@@ -256,13 +233,13 @@ struct BatchBuilder<'a> {
 }
 
 impl BatchBuilder<'_> {
-    /// For the first event always, or a large one would never be read.
+    /// Returns true for the first event always, or a large one would never be read.
     fn has_room(&self, event: &Event) -> bool {
-        self.last.is_none() || self.bytes + event.frame.len() <= BATCH_MAX_BYTES
+        self.last.is_none() || self.bytes + event.frame().len() <= BATCH_MAX_BYTES
     }
 
     fn push(&mut self, event: &Arc<Event>) {
-        self.bytes += event.frame.len();
+        self.bytes += event.frame().len();
         self.last = Some(event.id);
         self.out.push(Arc::clone(event));
     }

@@ -1,12 +1,12 @@
-//! The bounded memory of one topic. Pure: no clock, no lock, no I/O.
+//! Ring: the bounded memory of one topic. Pure: no clock, no lock, no I/O.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::model::event::{Event, EventId};
+use crate::model::{event::Event, event_id::EventId};
 
-/// The newest events of one topic, oldest first, and the newest id that it no longer holds.
+/// Newest events of one topic, oldest first, and the newest id that the ring no longer holds.
 ///
-/// It is the queue of all its readers: a reader has none of its own, only a place in here.
+/// The ring is the queue of all its readers: a reader has no queue, only a cursor into the ring.
 #[derive(Debug)]
 pub struct Ring {
     events: VecDeque<Arc<Event>>,
@@ -14,36 +14,36 @@ pub struct Ring {
     floor: EventId,
 }
 
-/// How much one ring may hold.
+/// Limits of one ring.
 #[derive(Debug, Clone, Copy)]
 pub struct RingLimits {
-    /// At most so many events.
+    /// Largest number of events.
     pub events: usize,
-    /// At most so many bytes, as [`Event::size`] counts them. A ring keeps its newest event even if
-    /// that alone is larger: an event that was acked and cannot be read would be lost.
+    /// Largest number of bytes, as [`Event::size`] counts them. A ring keeps its newest event even
+    /// if that alone is larger: an event that was acked and cannot be read would be lost.
     pub bytes: usize,
 }
 
 impl Ring {
-    /// An empty ring, of which nothing up to and including `floor` is known.
+    /// Creates an empty ring that knows nothing up to and including `floor`.
     pub fn new(floor: EventId) -> Self {
         Self { events: VecDeque::new(), bytes: 0, floor }
     }
 
-    /// Puts in an event that is newer than all it holds. [`Ring::evict_over`] restores the limits.
+    /// Adds an event that is newer than all others. [`Ring::evict_over`] restores the limits.
     pub fn push(&mut self, event: Arc<Event>) {
         debug_assert!(self.newest() < event.id, "ring order is id order");
         self.bytes += event.size();
         self.events.push_back(event);
     }
 
-    /// Takes out the oldest event if the ring is over its limits.
+    /// Removes the oldest event if the ring is over its limits.
     pub fn evict_over(&mut self, limits: &RingLimits) -> Option<Arc<Event>> {
         let over = limits.events < self.events.len() || limits.bytes < self.bytes;
         if over && 1 < self.events.len() { self.evict() } else { None }
     }
 
-    /// Takes out the oldest event and raises the floor to it.
+    /// Removes the oldest event and raises the floor to it.
     pub fn evict(&mut self) -> Option<Arc<Event>> {
         let oldest = self.events.pop_front()?;
         self.bytes -= oldest.size();
@@ -55,17 +55,17 @@ impl Ring {
         Some(oldest)
     }
 
-    /// The newest id that it no longer holds. A cursor below it has missed something.
+    /// Returns the newest id that the ring no longer holds. A cursor below it has missed something.
     pub fn floor(&self) -> EventId {
         self.floor
     }
 
-    /// The newest id it holds, or its floor.
+    /// Returns the newest id that the ring holds, or its floor.
     pub fn newest(&self) -> EventId {
         self.events.back().map_or(self.floor, |event| event.id)
     }
 
-    /// The events after `cursor`, oldest first.
+    /// Returns the events after `cursor`, oldest first.
     pub fn after(&self, cursor: EventId) -> impl Iterator<Item = &Arc<Event>> {
         // Most readers have everything but the newest event, and need no search.
         let all_but_last = self.events.len().saturating_sub(1);
@@ -81,7 +81,7 @@ impl Ring {
         self.events.range(start..)
     }
 
-    /// Whether it holds nothing.
+    /// Returns true if the ring is empty.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
@@ -89,21 +89,16 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
 
     fn event(time_ms: u64, len: usize) -> Arc<Event> {
-        Arc::new(Event {
-            id: EventId { time_ms, sequence: 0 },
-            frame: Bytes::from(vec![0; len]),
-            publish_time_ms: None,
-        })
+        Event::for_tests(EventId { time_ms, sequence: 0 }, len)
     }
 
     proptest! {
-        /// The model is a plain list of everything ever pushed.
+        /// Compares the ring with a plain list of everything ever pushed.
         #[test]
         fn it_is_the_tail_of_all_that_was_pushed(
             sizes in prop::collection::vec(0_usize..3_000, 1..200),

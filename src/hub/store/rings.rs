@@ -1,4 +1,4 @@
-//! Every topic's ring in one order: what the hub's one lock protects. Pure: no clock, no I/O.
+//! Rings of all topics in one order: what the hub's one lock protects. Pure: no clock, no I/O.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -10,104 +10,105 @@ use slab::Slab;
 use crate::{
     hub::store::{
         dedup::{DedupLimits, DedupWindow, Fingerprinter},
-        read::GapReason,
         ring::RingLimits,
         timeline::Timeline,
         topic::{Channel, Floor},
     },
     model::{
-        event::{Draft, Event, EventId},
+        event::{Draft, Event},
+        event_id::EventId,
+        gap::GapReason,
         topic::Topic,
     },
 };
 
-/// What the hub may hold. See the flags of the same names in `config`.
+/// Limits of the hub. See the flags of the same names in `config`.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Of each topic's ring.
+    /// Limits of each topic's ring.
     pub ring: RingLimits,
-    /// How old an event may get, in milliseconds.
+    /// Largest age of an event, in milliseconds.
     pub ring_age_ms: u64,
-    /// Bytes over all topics; the oldest events go first.
+    /// Largest number of bytes over all topics. Over this, the oldest events go.
     pub ring_bytes_total: usize,
-    /// How many topics may have a ring.
+    /// Largest number of topics with a ring.
     pub topics: usize,
-    /// Of the windows of message ids.
+    /// Limits of the windows of message ids.
     pub dedup: DedupLimits,
-    /// How many subscribers there may be.
+    /// Largest number of subscribers.
     pub subscribers: usize,
-    /// Bytes of memory for what all subscribers follow, as estimated by
-    /// [`TopicSet::bytes`](super::TopicSet::bytes).
+    /// Largest memory for the topics that all subscribers follow, in bytes, as estimated by
+    /// [`TopicSet::bytes`](crate::hub::TopicSet::bytes).
     pub followed_bytes: usize,
 }
 
-/// The rings of all topics, the order over them, and the floors that say what is missing.
+/// Rings of all topics, the order over them, and the floors that say what is missing.
 #[derive(Debug)]
 pub struct Rings {
     limits: Limits,
-    /// The id before the first: this history begins after it.
+    /// Id before the first: this history begins after it.
     pub(crate) origin: EventId,
-    /// Why there is nothing up to it.
+    /// Cause of the gap of a reader from before the origin.
     pub(crate) origin_reason: GapReason,
     pub(crate) head: EventId,
     pub(crate) channels: Slab<Channel>,
     pub(crate) by_topic: HashMap<Topic, usize>,
-    /// The same topics, so that those with a prefix are found.
+    /// The same topics in order, to find those with a prefix.
     pub(crate) in_order: BTreeSet<Topic>,
     pub(crate) timeline: Timeline,
     bytes: usize,
     dedup_ids: usize,
-    /// When each channel's oldest message id was stored, and the channel.
+    /// Time at which each channel's oldest message id was stored, and the channel.
     dedup_oldest: BTreeSet<(u64, usize)>,
     fingerprinter: Fingerprinter,
-    /// Counts what readers have to be told of: events that left their ring, topics that were
+    /// Count of losses that readers must be told of: events that left their ring, topics that were
     /// forgotten.
     pub(crate) losses: u64,
     evictions: u64,
-    /// Which channel lost an event at which count of losses: each channel once, at its latest.
+    /// Channels by the count of losses at their latest loss. Each channel is there once.
     pub(crate) lost: BTreeMap<u64, usize>,
-    /// The highest of all floors. A cursor at or above it has missed nothing anywhere.
+    /// Highest of all floors. A cursor at or above it has missed nothing anywhere.
     pub(crate) floor_max: EventId,
-    /// Of all topics that have no channel, be it that they were forgotten or never known.
+    /// Floor of all topics without a channel, forgotten or never known.
     pub(crate) forgotten: Floor,
-    /// The newest that was passed over, of whatever topic.
+    /// Floor of the newest event that was skipped, of whatever topic.
     pub(crate) skipped: Floor,
-    /// Where the next look for idle topics goes on.
+    /// Channel at which the next search for idle topics continues.
     reap_next: usize,
     closed: bool,
 }
 
-/// What became of a message.
+/// Result of publishing a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Published {
-    /// It is in its topic's ring, with this id.
+    /// The message is in its topic's ring, with this id.
     Stored(EventId),
-    /// Its message id was stored before, within the window.
+    /// A message with the same id was stored before, within the window.
     Duplicate,
-    /// It is not stored: the rings are closed, because their process is about to end.
+    /// The message is not stored: the rings are closed, because their process is about to end.
     Closed,
 }
 
 /// Numbers for the metrics.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Stats {
-    /// Topics that have a ring.
+    /// Number of topics with a ring.
     pub topics: usize,
-    /// Events held.
+    /// Number of events.
     pub events: usize,
-    /// Bytes they are charged for.
+    /// Bytes that the events are charged for.
     pub bytes: usize,
-    /// Events that left their ring since the start.
+    /// Number of events that left their ring since the start.
     pub evictions: u64,
-    /// Message ids remembered.
+    /// Number of message ids.
     pub dedup_ids: usize,
 }
 
-/// How much a sweep does before it lets go of the lock.
+/// Steps of a sweep before it releases the lock.
 const SWEEP_STEP: usize = 256;
 
 impl Rings {
-    /// Empty rings for a history that begins after `origin`.
+    /// Creates empty rings for a history that begins after `origin`.
     pub fn new(limits: Limits, origin: EventId) -> Self {
         Self {
             limits,
@@ -133,19 +134,13 @@ impl Rings {
         }
     }
 
-    /// Gives a message its id and its place, unless its message id is one of its topic's window.
-    pub fn publish(
-        &mut self,
-        topic: &Topic,
-        message_id: Option<&str>,
-        draft: Draft,
-        now_ms: u64,
-    ) -> Published {
+    /// Gives a message its id and its place, unless its message id is in its topic's window.
+    pub fn publish(&mut self, draft: Draft, now_ms: u64) -> Published {
         if self.closed {
             return Published::Closed;
         }
-        let at = self.channel_for(topic);
-        if let Some(id) = message_id
+        let at = self.channel_for(draft.topic());
+        if let Some(id) = draft.message_id()
             && self.was_stored(at, id, now_ms)
         {
             return Published::Duplicate;
@@ -155,18 +150,18 @@ impl Rings {
         Published::Stored(id)
     }
 
-    /// Stores a message that has its id already, which must be newer than all that is held. Returns
-    /// whether it was.
-    pub fn store(&mut self, topic: &Topic, id: EventId, draft: Draft) -> bool {
+    /// Stores a message that has its id already. Returns false if the id is not newer than the
+    /// head.
+    pub fn store(&mut self, draft: Draft, id: EventId) -> bool {
         if id <= self.head {
             return false;
         }
-        let at = self.channel_for(topic);
+        let at = self.channel_for(draft.topic());
         self.append(at, draft.seal(id));
         true
     }
 
-    /// Passes over an event that nobody can read. What is held stays.
+    /// Skips an event that cannot be decoded. What is held stays.
     pub fn skip(&mut self, id: EventId) {
         self.losses += 1;
         self.skipped = Floor { id, lost_at: self.losses };
@@ -174,8 +169,8 @@ impl Rings {
         self.head = self.head.max(id);
     }
 
-    /// Begins anew after `origin`: nothing up to there is held, and every reader that has not read
-    /// as far is told so. Returns what was held, to be dropped when no lock is held.
+    /// Starts a new history after `origin`: nothing up to there is held, and every reader that has
+    /// not read as far gets a gap. Returns the old rings, to be dropped when no lock is held.
     #[must_use]
     pub fn begin(&mut self, origin: EventId, reason: GapReason) -> Self {
         let mut anew = Self::new(self.limits, origin);
@@ -187,10 +182,10 @@ impl Rings {
         std::mem::replace(self, anew)
     }
 
-    /// Looks whether a message id is one of its topic's window, and remembers it if not.
+    /// Returns true if a message id is in its topic's window, and adds it if not.
     fn was_stored(&mut self, at: usize, message_id: &str, now_ms: u64) -> bool {
         let fingerprint = self.fingerprinter.of(message_id);
-        // Trimmed first: an id that is older than the window is a new message again.
+        // Trimmed first: an id that is older than the window belongs to a new message.
         let is_new = self.dedup(at, |dedup, limits| {
             dedup.trim(now_ms, limits);
             let is_new = dedup.insert(fingerprint, now_ms);
@@ -206,7 +201,7 @@ impl Rings {
         is_new == Some(false)
     }
 
-    /// Changes a topic's window of message ids, and keeps count of it.
+    /// Changes a topic's window of message ids, and updates the counts.
     fn dedup<T>(
         &mut self,
         at: usize,
@@ -241,7 +236,7 @@ impl Rings {
         }
     }
 
-    /// The channel of a topic, made if need be.
+    /// Returns the channel of a topic, and creates it if there is none.
     fn channel_for(&mut self, topic: &Topic) -> usize {
         if let Some(at) = self.by_topic.get(topic) {
             return *at;
@@ -255,9 +250,9 @@ impl Rings {
         at
     }
 
-    /// Makes room for a topic. An idle one goes, if there is one; else the one whose newest event
-    /// is the oldest, since the oldest events go first. Only a push beyond `topics` pays for the
-    /// search.
+    /// Makes room for a topic. An idle topic goes, if there is one; else the topic whose newest
+    /// event is the oldest, since the oldest events go first. Only a push beyond `topics` pays for
+    /// the search.
     fn forget_one(&mut self) {
         let idle_first = |channel: &Channel| (!channel.is_idle(), channel.ring.newest());
         let victim = self.channels.iter().min_by_key(|(_, channel)| idle_first(channel));
@@ -266,7 +261,7 @@ impl Rings {
         }
     }
 
-    /// Forgets a topic. What it has lost, every topic without a channel may have lost.
+    /// Removes a topic. Every topic without a channel may have lost what this one has lost.
     fn forget(&mut self, at: usize) {
         while self.evict(at) {}
         self.dedup(at, |dedup, _| *dedup = DedupWindow::default());
@@ -301,8 +296,8 @@ impl Rings {
         }
     }
 
-    /// Lets go of what is too old and of idle topics, a bounded step at a time. Returns whether
-    /// there is more to do at once.
+    /// Removes what is too old, and idle topics, in a bounded step. Returns true if there is more
+    /// to do at once.
     pub fn sweep(&mut self, now_ms: u64) -> bool {
         let oldest_kept = EventId::start_of(0, now_ms.saturating_sub(self.limits.ring_age_ms));
         for _ in 0..SWEEP_STEP {
@@ -327,22 +322,22 @@ impl Rings {
         more
     }
 
-    /// Takes nothing more, so that what readers are given up to the head is all there will be.
+    /// Refuses further messages, so that what is there is all that readers will get.
     pub fn close(&mut self) {
         self.closed = true;
     }
 
-    /// The newest id of all.
+    /// Returns the newest id.
     pub fn head(&self) -> EventId {
         self.head
     }
 
-    /// See [`Rings::new`].
+    /// Returns the id before the first.
     pub fn origin(&self) -> EventId {
         self.origin
     }
 
-    /// Numbers for the metrics.
+    /// Returns numbers for the metrics.
     pub fn stats(&self) -> Stats {
         Stats {
             topics: self.channels.len(),

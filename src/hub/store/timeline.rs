@@ -1,18 +1,18 @@
-//! All events of all topics in their one order. Pure: no clock, no lock, no I/O.
+//! Timeline: all events of all topics in their one order. Pure: no clock, no lock, no I/O.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::model::event::{Event, EventId};
+use crate::model::{event::Event, event_id::EventId};
 
-/// What readers of very many topics follow, so that an event costs them one look and not one per
-/// topic, and what tells which event is the oldest of all.
+/// Events of all topics in order. Readers of very many topics follow it, so that an event costs
+/// them one look and not one per topic. It also tells which event is the oldest of all.
 #[derive(Debug, Default)]
 pub struct Timeline {
     slots: VecDeque<Entry>,
     live: usize,
 }
 
-/// A place in the timeline. Its event is gone when its ring has let go of it.
+/// Entry of one event. Its event is `None` after the ring has let go of it.
 #[derive(Debug)]
 struct Entry {
     id: EventId,
@@ -20,19 +20,19 @@ struct Entry {
     event: Option<Arc<Event>>,
 }
 
-/// So many empty slots are not worth a compaction.
+/// Number of empty entries that are not worth a compaction.
 const EMPTY_SLACK: usize = 64;
 
 impl Timeline {
-    /// Adds an event that is newer than all before it.
+    /// Adds an event that is newer than all others.
     pub fn push(&mut self, channel: usize, event: Arc<Event>) {
         self.slots.push_back(Entry { id: event.id, channel, event: Some(event) });
         self.live += 1;
     }
 
-    /// Lets go of an event that left its ring.
+    /// Empties the entry of an event that left its ring.
     pub fn forget(&mut self, id: EventId) {
-        // Most often it is the oldest of all, and the search would look at cold memory.
+        // Most often it is the oldest of all, and the search would read cold memory.
         let is_oldest = self.slots.front().is_some_and(|slot| slot.id == id);
         let at = if is_oldest { 0 } else { self.slots.partition_point(|slot| slot.id < id) };
         if let Some(slot) = self.slots.get_mut(at)
@@ -44,23 +44,25 @@ impl Timeline {
         while self.slots.front().is_some_and(|slot| slot.event.is_none()) {
             self.slots.pop_front();
         }
-        // After a burst of small events the room for them is given back.
+        // Memory of a burst of small events is given back.
         if self.slots.len() * 4 < self.slots.capacity() && EMPTY_SLACK * 4 < self.slots.capacity() {
             self.slots.shrink_to(self.slots.len() * 2);
         }
-        // Amortised over the forgetting that made them: never more empty slots than live ones.
+        // The cost is shared by the removals that made the entries empty: there are never more
+        // empty entries than live ones.
         if self.live * 2 + EMPTY_SLACK < self.slots.len() {
             self.slots.retain(|slot| slot.event.is_some());
         }
     }
 
-    /// The oldest event and the channel that holds it.
+    /// Returns the oldest event and the channel that holds it.
     pub fn oldest(&self) -> Option<(usize, &Arc<Event>)> {
         let slot = self.slots.front()?;
         Some((slot.channel, slot.event.as_ref()?))
     }
 
-    /// The slots after `cursor`, oldest first: id, channel, and the event if it is still held.
+    /// Returns the entries after `cursor`, oldest first: id, channel, and the event if it is still
+    /// held.
     pub fn after(
         &self,
         cursor: EventId,
@@ -73,7 +75,7 @@ impl Timeline {
         self.slots.range(start..).map(|slot| (slot.id, slot.channel, slot.event.as_ref()))
     }
 
-    /// How many events it holds.
+    /// Returns the number of events.
     pub fn len(&self) -> usize {
         self.live
     }
@@ -81,16 +83,14 @@ impl Timeline {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
-    /// One event of a quiet topic is held before very many of a busy one that come and go.
+    /// One event of a quiet topic stays while very many events of a busy one come and go.
     #[test]
     fn what_was_forgotten_takes_no_room() {
         let event = |time_ms| {
             let id = EventId { time_ms, sequence: 0 };
-            Arc::new(Event { id, frame: Bytes::new(), publish_time_ms: None })
+            Event::for_tests(id, 0)
         };
         let mut timeline = Timeline::default();
         timeline.push(0, event(0));

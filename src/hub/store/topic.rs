@@ -1,32 +1,32 @@
-//! What the hub keeps of one topic.
+//! State of one topic.
 
 use crate::{
     hub::store::{dedup::DedupWindow, ring::Ring},
-    model::{event::EventId, topic::Topic},
+    model::{event_id::EventId, topic::Topic},
 };
 
-/// One topic's ring, the ids of its messages, and when it last lost an event.
+/// Ring of one topic, the ids of its messages, and its latest loss.
 #[derive(Debug)]
 pub struct Channel {
     pub topic: Topic,
     pub ring: Ring,
     pub dedup: DedupWindow,
-    /// The hub's count of losses at this channel's latest one.
+    /// Count of losses of the hub at this channel's latest loss.
     pub lost_at: u64,
 }
 
-/// Up to where something is missing, and since when. A reader that was told of all losses up to a
-/// count of losses has to be told again only of those with a higher count.
+/// Id up to which something is missing, and the count of losses at which it was lost. A reader that
+/// was told of all losses up to a count is told again only of losses with a higher count.
 #[derive(Debug, Clone, Copy)]
 pub struct Floor {
-    /// The newest id that is no longer held.
+    /// Newest id that is no longer held.
     pub id: EventId,
-    /// The hub's count of losses when it rose to that.
+    /// Count of losses of the hub when the floor rose to that id.
     pub lost_at: u64,
 }
 
 impl Channel {
-    /// A channel for a topic that has none. `floor` is what the hub knows of topics it has
+    /// Creates the channel of a topic. `floor` is what the hub knows of topics that it has
     /// forgotten.
     pub fn new(topic: Topic, floor: Floor) -> Self {
         Self {
@@ -37,12 +37,12 @@ impl Channel {
         }
     }
 
-    /// See [`Floor`].
+    /// Returns the floor.
     pub fn floor(&self) -> Floor {
         Floor { id: self.ring.floor(), lost_at: self.lost_at }
     }
 
-    /// Whether nothing would be lost with it but its floor.
+    /// Returns true if removing the channel would lose nothing but its floor.
     pub fn is_idle(&self) -> bool {
         self.ring.is_empty() && self.dedup.is_empty()
     }

@@ -43,8 +43,8 @@ use crate::{
     limits::concurrency::Permit,
     net::connection::{ConnectionLimiter, ConnectionPermit, HeadBudget, HeadFault, LINGER},
     stream::{
-        open::Subscribed,
-        reactor::{Handoff, Reactor, Takeover},
+        drive::{reactor::Reactor, takeover::Takeover},
+        session::Session,
     },
 };
 
@@ -204,16 +204,12 @@ where
                 Payload::Stream { payload: Box::pin(Body(Rc::clone(&connection))) };
         }
         let Ok(response) = self.dispatch.call(request).await;
-        match takeover.map(|takeover| takeover.take()) {
-            Some(Handoff::Decline) => {
-                self.hand_over(connection, head.freeze(), address).await;
+        match takeover.and_then(|takeover| takeover.take()) {
+            Some(session) => {
+                self.leave(connection, response, *session, peer.take())?;
                 Ok(None)
             }
-            Some(Handoff::Stream(subscribed)) => {
-                self.leave(connection, response, *subscribed, peer.take())?;
-                Ok(None)
-            }
-            Some(Handoff::None) | None => self.respond(connection, response).await,
+            None => self.respond(connection, response).await,
         }
     }
 
@@ -222,7 +218,7 @@ where
         &self,
         connection: Shared,
         response: Response<BoxBody>,
-        subscribed: Subscribed,
+        session: Session,
         peer: Option<Box<Peer>>,
     ) -> io::Result<()> {
         let gone = io::ErrorKind::NotConnected;
@@ -235,7 +231,7 @@ where
         let address = io.peer_addr().ok();
         let peer = peer.filter(|peer| peer.counted.is_some() || peer.address != address);
         let peer = peer.map(|peer| -> Box<dyn Any> { peer });
-        self.reactor.register(io, out.freeze(), subscribed, peer)
+        self.reactor.register(io, out.freeze(), session, peer)
     }
 
     async fn respond(

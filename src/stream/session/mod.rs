@@ -1,308 +1,352 @@
-//! One reader's stream: the loop from its cursor to its socket.
+//! Session: one reader's stream, without I/O and without a format. A driver asks it what comes
+//! next and writes that.
 
-pub mod drive;
+mod membership;
+mod state;
 
-use std::{
-    pin::Pin,
-    rc::Rc,
-    sync::Arc,
-    task::{Context, Poll, ready},
-};
+use std::{rc::Rc, task::Waker};
 
 use actix_web::web;
 use bytes::Bytes;
 use rand::RngExt as _;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
+
+pub use state::MemberPosition;
+use state::{First, Open, Phase};
 
 use crate::{
-    hub::{BATCH_MAX_BYTES, Read, ReadEvents, Subscriber},
-    model::event::{Event, EventId},
-    net::{connection::Connection, reaper::WatchGuard},
+    hub::{LimitReached, Read, ReadEvents},
+    model::{
+        control::{Control, End, EndReason},
+        encode::Format,
+        event_id::EventId,
+    },
     stream::{
-        Outlet,
-        control::{self, End},
+        StreamContext,
         large::LargeEvent,
-        lease::Expiry,
         limits::StreamPermit,
-        reactor::DirectSocket,
+        pending::{LogAnswer, PendingStream},
     },
 };
 
-/// A reader's stream, whoever writes it.
+/// What a driver does next for a session.
 #[derive(Debug)]
-pub struct Stream {
-    outlet: web::Data<Outlet>,
-    subscriber: Subscriber,
-    /// What goes out before anything is read.
-    first: Option<Box<First>>,
-    /// The last id that the reader was given.
-    last_sent_id: EventId,
-    /// Events after this were published while the stream was open.
-    opened_at_head: EventId,
-    /// A gap was told and nothing with an id after it.
-    checkpoint_due: bool,
-    /// A gap was told since it last stood in a row.
-    gap_sent: bool,
+pub enum Next {
+    /// Writes encoded events, or a part of a large one.
+    Give(Bytes),
+    /// Encodes and writes a control message.
+    Say(Control),
+    /// Waits until events are published, or until this time at the latest: see [`Session::wait`].
+    WaitUntil(Instant),
+    /// Asks again after other tasks of the thread had a turn: there is more to read.
+    Yield,
+    /// Ends the response: everything was said.
+    Finished,
+    /// Cuts the connection: a large event left its ring in the middle of being written. The reader
+    /// comes back with the id before it, and is told of the gap.
+    FellBehind,
+}
+
+/// One reader's stream.
+#[derive(Debug)]
+pub struct Session {
+    context: web::Data<StreamContext>,
+    phase: Phase,
+    format: Format,
+    /// Time of the last write.
     written_at: Instant,
     end_at: Instant,
-    end_reason: End,
-    expiry: Option<Box<Expiry>>,
-    ended: bool,
-    driver: Driver,
-    _counted: Option<Box<StreamPermit>>,
+    end_reason: EndReason,
+    stalled: bool,
+    _permit: Option<Box<StreamPermit>>,
 }
 
-/// What goes out before anything is read.
-#[derive(Debug)]
-enum First {
-    /// The first block.
-    Open(Bytes),
-    /// The event that is being given out in slices, and how far.
-    Sliced(LargeEvent, usize),
-}
+impl Session {
+    /// Opens a stream that can be opened at once.
+    ///
+    /// # Errors
+    /// With the limit that the stream would exceed: its reader is to come back later.
+    pub fn open(pending: PendingStream, now: Instant) -> Result<Self, LimitReached> {
+        let mut session = Self::new(&pending, Phase::Finished, now);
+        session.start(pending, now)?;
+        Ok(session)
+    }
 
-/// How it gets to its socket.
-#[derive(Debug)]
-enum Driver {
-    /// It is the body of a response, and is asked for more when the socket has taken what was given
-    /// before.
-    Body { connection: Rc<Connection>, watch: WatchGuard, timer: Pin<Box<Sleep>> },
-    /// It writes itself.
-    Direct(DirectSocket),
-}
+    /// Begins a stream that has to wait for the log. `answer` tells when and where it starts.
+    pub fn wait_for_log(pending: PendingStream, answer: Rc<LogAnswer>, now: Instant) -> Self {
+        let mut session = Self::new(&pending, Phase::Finished, now);
+        session.phase = Phase::WaitingForLog(Box::new(pending), answer);
+        session
+    }
 
-/// What a stream is made with.
-#[derive(Debug)]
-pub struct StreamInit {
-    /// The first block.
-    pub open: Bytes,
-    pub end_at: Instant,
-    pub counted: Option<Box<StreamPermit>>,
-    /// None if it may go on for ever.
-    pub expiry: Option<Expiry>,
-}
-
-/// The reader is so slow that the event it was in the middle of has left its ring. Its connection
-/// is cut: its parser drops the part that it has, and it comes back with the id before, to be told.
-#[derive(Debug, thiserror::Error)]
-#[error("an event left its ring while it was being written to a slow reader")]
-pub struct FellBehindError;
-
-impl Stream {
-    fn new(
-        outlet: web::Data<Outlet>,
-        subscriber: Subscriber,
-        driver: Driver,
-        held: StreamInit,
-    ) -> Self {
-        outlet.metrics.streams_opened.inc();
+    fn new(pending: &PendingStream, phase: Phase, now: Instant) -> Self {
         Self {
-            last_sent_id: subscriber.opened_at(),
-            opened_at_head: subscriber.hub().head(),
-            outlet,
-            subscriber,
-            first: Some(Box::new(First::Open(held.open))),
+            context: pending.context.clone(),
+            phase,
+            format: pending.format,
+            written_at: now,
+            end_at: pending.end_at,
+            end_reason: EndReason::MaxAge,
+            stalled: false,
+            _permit: None,
+        }
+    }
+
+    fn start(&mut self, pending: PendingStream, now: Instant) -> Result<(), LimitReached> {
+        let started = pending.subscribe(now)?;
+        self.context.metrics.streams_opened.inc();
+        self._permit = started.permit;
+        self.phase = Phase::Open(Open {
+            last_sent_id: started.subscriber.opened_at(),
+            opened_at_head: started.subscriber.hub().head(),
+            subscriber: started.subscriber,
+            first: Some(Box::new(First::Say(started.open))),
             checkpoint_due: false,
             gap_sent: false,
-            written_at: Instant::now(),
-            end_at: held.end_at,
-            end_reason: End::MaxAge,
-            expiry: held.expiry.map(Box::new),
-            ended: false,
-            driver,
-            _counted: held.counted,
+            is_ending: false,
+            lease: started.lease.map(Box::new),
+        });
+        Ok(())
+    }
+
+    /// Returns the format that the driver encodes control messages in.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Returns what comes next. Until it returns [`Next::WaitUntil`] there is more to do at once.
+    pub fn next(&mut self, now: Instant) -> Next {
+        if let Phase::WaitingForLog(_, answer) = &self.phase {
+            return match answer.take() {
+                Some(answer) => self.end_wait(answer, now),
+                None => self.next_in_silence(now),
+            };
         }
-    }
-
-    /// When there is something to do though nothing was published.
-    fn due(&self) -> Instant {
-        self.due_after(self.written_at)
-    }
-
-    fn due_after(&self, written_at: Instant) -> Instant {
-        let expires = self.expiry.as_ref().map_or(self.end_at, |expiry| expiry.due());
-        (written_at + self.outlet.keep_alive).min(self.end_at).min(expires)
-    }
-
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FellBehindError>>> {
-        self.subscriber.stop_waiting();
-        match self.first.take().map(|first| *first) {
-            Some(First::Open(open)) => return Poll::Ready(Some(Ok(open))),
-            Some(First::Sliced(held, from)) => {
-                let slice = held.event().map(|event| self.slice(&event, from, held));
-                if slice.is_none() {
-                    self.ended = true;
-                    self.outlet.metrics.streams_ended.with_label_values(&["fell-behind"]).inc();
-                }
-                return Poll::Ready(Some(slice.ok_or(FellBehindError)));
-            }
-            None => {}
-        }
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        self.poll_block(cx).map(|block| Some(Ok(block)))
-    }
-
-    /// What comes next when all that was read is given out. Never empty, since an empty chunk would
-    /// end the response.
-    fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
-        let now = Instant::now();
         self.check_drain();
-        if let Some(block) = self.poll_expiry(cx, now) {
-            return Poll::Ready(block);
+        let Phase::Open(open) = &mut self.phase else { return Next::Finished };
+        open.subscriber.stop_waiting();
+        if let Some(first) = open.first.take() {
+            return self.next_first(*first, now);
         }
-        // At its age a stream ends where it is, and its reader resumes. When the gateway leaves,
-        // what is in its rings goes with it, unless it is elsewhere too: then the stream ends when
-        // it has given all of that.
-        let is_held_on = self.end_reason != End::Draining || self.subscriber.hub().is_copy();
-        if self.end_at <= now && is_held_on {
-            return Poll::Ready(self.end());
+        if open.is_ending {
+            return self.next_end();
         }
-        let block = match self.subscriber.poll_read(cx) {
-            Poll::Ready(read) => self.encode(read),
-            Poll::Pending if self.checkpoint_due => self.checkpoint(),
-            Poll::Pending if self.subscriber.has_more() => return Poll::Pending,
-            Poll::Pending if self.end_at <= now => return Poll::Ready(self.end()),
-            Poll::Pending => return self.poll_timer(cx),
-        };
-        self.written_at = now;
-        Poll::Ready(block)
+        if let Some(next) = self.next_of_lease(now) {
+            return next;
+        }
+        // At its maximum age a stream ends where it is, and its reader resumes. When the gateway
+        // leaves, what only this process holds goes with it: then the stream gives all of it first.
+        let is_held_elsewhere =
+            self.end_reason != EndReason::Draining || self.context.hub.is_copy();
+        let is_over = self.end_at <= now;
+        if is_over && is_held_elsewhere {
+            return self.next_end();
+        }
+        let Phase::Open(open) = &mut self.phase else { return Next::Finished };
+        match open.subscriber.read() {
+            Some(read) => self.take_read(read, now),
+            None if open.checkpoint_due => self.checkpoint(now),
+            None if open.subscriber.has_more() => Next::Yield,
+            None if is_over => self.next_end(),
+            None => self.next_in_silence(now),
+        }
     }
 
-    /// What was read: first what is missing, then what is there.
-    fn encode(&mut self, read: Read) -> Bytes {
-        let gap = read.gap.map(|gap| {
-            self.outlet.metrics.gaps.with_label_values(&[gap.reason.as_str()]).inc();
-            (self.checkpoint_due, self.gap_sent) = (true, true);
-            control::gap(&gap)
-        });
-        let events = read.events.map(|events| {
-            self.checkpoint_due = false;
-            match events {
-                ReadEvents::Batch(block) => {
-                    self.record_delivered(block.events, block.newest, block.publish_time_ms);
-                    block.bytes
-                }
-                ReadEvents::Large(event) => {
-                    let held = LargeEvent::new(&event, &self.outlet.large_events);
-                    self.slice(&event, 0, held)
+    /// Has `waker` woken when there is more to do. To be called after [`Next::WaitUntil`], on the
+    /// same thread and before anything else runs there.
+    pub fn wait(&self, waker: &Waker) {
+        match &self.phase {
+            Phase::WaitingForLog(_, answer) => answer.register(waker),
+            Phase::Open(open) => {
+                open.subscriber.wait(waker);
+                if let Some(lease) = &open.lease {
+                    lease.register(waker);
                 }
             }
+            Phase::Finished => {}
+        }
+    }
+
+    /// Returns true if [`Session::wait`] needs a waker that works: beside publishing, a renewal or
+    /// an answer of the log continues the stream.
+    pub fn needs_waker(&self) -> bool {
+        match &self.phase {
+            Phase::WaitingForLog(..) => true,
+            Phase::Open(open) => open.lease.is_some(),
+            Phase::Finished => false,
+        }
+    }
+
+    /// Records that the reader's socket took nothing for too long. A stream that is dropped then
+    /// counts as stalled.
+    pub fn mark_stalled(&mut self) {
+        self.stalled = true;
+    }
+
+    fn end_wait(&mut self, answer: Result<crate::hub::Start, EndReason>, now: Instant) -> Next {
+        let phase = std::mem::replace(&mut self.phase, Phase::Finished);
+        let Phase::WaitingForLog(mut pending, _) = phase else { return Next::Finished };
+        let id = pending.id;
+        let started = answer.and_then(|start| {
+            pending.start = start;
+            self.start(*pending, now).map_err(|_| EndReason::Busy)
         });
-        match (gap, events) {
-            (Some(gap), Some(events)) => [gap, events].concat().into(),
-            (gap, events) => gap.or(events).unwrap_or(control::KEEP_ALIVE),
+        match started {
+            Ok(()) => self.next(now),
+            Err(reason) => {
+                self.context.metrics.streams_refused.with_label_values(&[reason.as_str()]).inc();
+                Next::Say(Control::End(End::refusal(reason, id)))
+            }
         }
     }
 
-    /// The next part of a large event. It is a copy, or it would pin all of it.
-    fn slice(&mut self, event: &Arc<Event>, from: usize, held: LargeEvent) -> Bytes {
-        let upto = event.frame.len().min(from + BATCH_MAX_BYTES);
-        if upto < event.frame.len() {
-            self.first = Some(Box::new(First::Sliced(held, upto)));
-        } else {
-            self.record_delivered(1, event.id, event.publish_time_ms);
+    fn next_first(&mut self, first: First, now: Instant) -> Next {
+        self.written_at = now;
+        match first {
+            First::Say(control) => Next::Say(control),
+            First::Events(events) => self.give(events),
+            First::Large(large) => self.next_slice(large),
         }
-        Bytes::copy_from_slice(event.frame.get(from..upto).unwrap_or_default())
     }
 
-    /// Events were given out whole.
+    /// Says what is missing first, then gives what is there.
+    pub(crate) fn take_read(&mut self, read: Read, now: Instant) -> Next {
+        self.written_at = now;
+        let Phase::Open(open) = &mut self.phase else { return Next::Finished };
+        let Some(gap) = read.gap else {
+            return match read.events {
+                Some(events) => self.give(events),
+                None => Next::Yield,
+            };
+        };
+        self.context.metrics.gaps.with_label_values(&[gap.reason.as_str()]).inc();
+        (open.checkpoint_due, open.gap_sent) = (true, true);
+        open.first = read.events.map(|events| Box::new(First::Events(events)));
+        Next::Say(Control::Gap(Box::new(gap)))
+    }
+
+    fn give(&mut self, events: ReadEvents) -> Next {
+        let Phase::Open(open) = &mut self.phase else { return Next::Finished };
+        open.checkpoint_due = false;
+        match events {
+            ReadEvents::Batch(batch) => {
+                self.record_delivered(batch.events, batch.newest, batch.publish_time_ms);
+                Next::Give(batch.bytes)
+            }
+            ReadEvents::Large(event) => {
+                let large = LargeEvent::new(&event, self.format, &self.context.large_events);
+                self.next_slice(large)
+            }
+        }
+    }
+
+    fn next_slice(&mut self, mut large: LargeEvent) -> Next {
+        let Some(slice) = large.next_slice() else {
+            self.phase = Phase::Finished;
+            self.context.metrics.streams_ended.with_label_values(&["fell-behind"]).inc();
+            return Next::FellBehind;
+        };
+        if slice.is_last {
+            self.record_delivered(1, large.id, large.publish_time_ms);
+        } else if let Phase::Open(open) = &mut self.phase {
+            open.first = Some(Box::new(First::Large(large)));
+        }
+        Next::Give(slice.bytes)
+    }
+
+    /// Records that events were given out whole.
     fn record_delivered(&mut self, events: u64, newest: EventId, publish_time_ms: Option<u64>) {
-        self.last_sent_id = newest;
-        let is_live = self.opened_at_head < newest;
-        self.outlet.record_delivered(1, events, publish_time_ms.filter(|_| is_live));
+        let Phase::Open(open) = &mut self.phase else { return };
+        open.last_sent_id = newest;
+        let is_live = open.opened_at_head < newest;
+        self.context.record_delivered(1, events, publish_time_ms.filter(|_| is_live));
     }
 
-    fn checkpoint(&mut self) -> Bytes {
-        self.last_sent_id = self.subscriber.cursor();
-        self.checkpoint_due = false;
-        control::id(self.last_sent_id)
+    fn checkpoint(&mut self, now: Instant) -> Next {
+        self.written_at = now;
+        let Phase::Open(open) = &mut self.phase else { return Next::Finished };
+        open.last_sent_id = open.subscriber.cursor();
+        open.checkpoint_due = false;
+        Next::Say(Control::Checkpoint(open.last_sent_id))
     }
 
-    fn end(&mut self) -> Bytes {
-        self.ended = true;
-        self.outlet.metrics.streams_ended.with_label_values(&[self.end_reason.as_str()]).inc();
-        let end = control::end(self.end_reason);
-        // Not past a gap that was not told: then the cursor is what the reader brought.
-        if self.last_sent_id != self.subscriber.cursor() && !self.checkpoint_due {
-            return [self.checkpoint(), end].concat().into();
+    /// Ends the stream, with a checkpoint first if it has read further than its reader knows.
+    fn next_end(&mut self) -> Next {
+        let Phase::Open(open) = &mut self.phase else { return Next::Finished };
+        // Not past a gap that was not sent: then the cursor is the id that the reader brought.
+        if open.last_sent_id != open.subscriber.cursor() && !open.checkpoint_due {
+            open.is_ending = true;
+            return self.checkpoint(self.written_at);
         }
-        end
+        self.phase = Phase::Finished;
+        self.context.metrics.streams_ended.with_label_values(&[self.end_reason.as_str()]).inc();
+        Next::Say(Control::End(End::of_stream(self.end_reason)))
     }
 
-    /// When the gateway shuts down, each stream ends at a random time of its own, so that their
-    /// readers do not all come to the other replicas at once.
+    /// Gives each stream a random time within the drain, so that not all readers come to the other
+    /// replicas at once.
     fn check_drain(&mut self) {
-        if self.end_reason == End::Draining {
+        if self.end_reason == EndReason::Draining {
             return;
         }
-        let Some(drain) = self.subscriber.hub().draining() else { return };
-        // The last tenth is for the last blocks to reach their sockets.
+        let Some(drain) = self.context.hub.draining() else { return };
+        // The last tenth of the drain is for the last bytes to reach their sockets.
         let share = rand::rng().random_range(0.0..0.9);
         let end_at = Instant::from_std(drain.from + drain.over.mul_f64(share));
-        self.end_reason = End::Draining;
+        self.end_reason = EndReason::Draining;
         self.end_at = self.end_at.min(end_at);
     }
 
-    /// What the reader is to be told of its token. The stream ends with it, whatever it had to
-    /// give still.
-    fn poll_expiry(&mut self, cx: &Context<'_>, now: Instant) -> Option<Bytes> {
-        let expiry = self.expiry.as_mut()?;
-        expiry.wake(cx.waker());
-        if let Some(left) = expiry.news(now).filter(|left| !left.is_zero()) {
+    /// Tells the reader about its token, and ends the stream when the token has expired, even if
+    /// there is more to give.
+    fn next_of_lease(&mut self, now: Instant) -> Option<Next> {
+        let Phase::Open(open) = &mut self.phase else { return None };
+        let lease = open.lease.as_mut()?;
+        if let Some(left) = lease.poll_notice(now).filter(|left| !left.is_zero()) {
             self.written_at = now;
-            return Some(control::auth(left));
+            return Some(Next::Say(Control::Auth(left)));
         }
-        if expiry.at <= now {
-            self.end_reason = End::Expired;
-            return Some(self.end());
+        if lease.is_expired(now) {
+            self.end_reason = EndReason::Expired;
+            return Some(self.next_end());
         }
         None
     }
 
-    /// Ready after a time of silence, or when it is time to end.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
-        loop {
-            let due = self.due();
-            // One timer for all of it, and it is not moved for every event: only when it fires too
-            // early, or would fire too late. Who writes itself has none, and is driven when due.
-            if let Driver::Body { timer, .. } = &mut self.driver {
-                if due < timer.deadline() {
-                    timer.as_mut().reset(due);
-                }
-                ready!(timer.as_mut().poll(cx));
-            }
-            let now = Instant::now();
-            if let Some(block) = self.poll_expiry(cx, now) {
-                return Poll::Ready(block);
-            }
-            if self.end_at <= now {
-                return Poll::Ready(self.end());
-            }
-            if self.written_at + self.outlet.keep_alive <= now {
-                self.written_at = now;
-                let all_told = self.last_sent_id == self.subscriber.cursor();
-                return Poll::Ready(if all_told { control::KEEP_ALIVE } else { self.checkpoint() });
-            }
-            let due = self.due();
-            match &mut self.driver {
-                Driver::Body { timer, .. } => timer.as_mut().reset(due),
-                Driver::Direct(_) => return Poll::Pending,
-            }
+    /// Says something after a time of silence.
+    fn next_in_silence(&mut self, now: Instant) -> Next {
+        if now < self.written_at + self.context.keep_alive {
+            return Next::WaitUntil(self.next_deadline());
         }
+        self.written_at = now;
+        match &self.phase {
+            Phase::WaitingForLog(..) => Next::Say(Control::Waiting),
+            Phase::Open(open) if open.last_sent_id != open.subscriber.cursor() => {
+                self.checkpoint(now)
+            }
+            _ => Next::Say(Control::KeepAlive),
+        }
+    }
+
+    /// Returns the time at which there is something to do even if nothing is published.
+    pub(crate) fn next_deadline(&self) -> Instant {
+        self.deadline_after(self.written_at)
+    }
+
+    fn deadline_after(&self, written_at: Instant) -> Instant {
+        let lease = match &self.phase {
+            Phase::Open(Open { lease: Some(lease), .. }) => lease.next_deadline(),
+            _ => self.end_at,
+        };
+        (written_at + self.context.keep_alive).min(self.end_at).min(lease)
     }
 }
 
-impl Drop for Stream {
+impl Drop for Session {
     fn drop(&mut self) {
-        if !self.ended {
-            let stalled = match &self.driver {
-                Driver::Body { watch, .. } => watch.was_stalled(),
-                Driver::Direct(socket) => socket.is_stalled(),
-            };
-            let reason = if stalled { "stalled" } else { "client" };
-            self.outlet.metrics.streams_ended.with_label_values(&[reason]).inc();
+        if matches!(self.phase, Phase::Open(_)) {
+            let reason = if self.stalled { "stalled" } else { "client" };
+            self.context.metrics.streams_ended.with_label_values(&[reason]).inc();
         }
     }
 }

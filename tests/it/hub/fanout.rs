@@ -12,7 +12,7 @@ use stream_events::{
 };
 use tokio::task::{LocalSet, spawn_local, yield_now};
 
-use crate::hub::store::{T0, hub, limits, poll, publish, read, read_all, topics};
+use crate::hub::store::{T0, hub, in_sse, limits, poll, publish, read, read_all, topics};
 
 /// A reader that was told what is missing gets what is left, and nothing that another one read when
 /// there was more: or an event would come after the gap that tells of it, and the next one would
@@ -24,9 +24,9 @@ fn nobody_is_given_what_it_was_told_is_missing() {
     let large = |name: &str| format!("{name} {}", "x".repeat(10_000));
     for all in [TopicSet::all(), topics(&["aaa", "bbb"])] {
         let (hub, shard) = hub(Limits { ring, ..limits() });
-        let mut late = hub.subscribe(&shard, all.clone(), Start::Live).unwrap();
+        let mut late = hub.subscribe(&shard, in_sse(all.clone()), Start::Live).unwrap();
         let a0 = publish(&hub, "aaa", "a0", T0);
-        let mut early = hub.subscribe(&shard, all, Start::After(a0)).unwrap();
+        let mut early = hub.subscribe(&shard, in_sse(all), Start::After(a0)).unwrap();
         publish(&hub, "bbb", &large("b1"), T0 + 1);
         publish(&hub, "aaa", &large("a1"), T0 + 2);
         publish(&hub, "aaa", "a2", T0 + 3);
@@ -78,7 +78,7 @@ async fn a_long_walk_keeps_nobody_waiting() {
     let (hub, shard) = hub(Limits { ring, ring_bytes_total: 1 << 30, ..limits() });
     let names: Vec<_> = (0..17).map(|n| format!("topic{n}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    let one = hub.subscribe(&shard, topics(&names), Start::Live).unwrap();
+    let one = hub.subscribe(&shard, in_sse(topics(&names)), Start::Live).unwrap();
     let (reader, at) = (one.reader().clone(), RefCell::new(one.position()));
     let walker = Rc::new(Walker { reader, at, looks: Cell::default() });
     let weak: Weak<Walker> = Rc::downgrade(&walker);

@@ -4,12 +4,12 @@ use std::rc::Rc;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use stream_events::{
-    hub::{DedupLimits, Gap, Hub, Limits, RingLimits, Shard, Start, Subscriber, TopicSet},
-    model::{event::EventId, topic::TopicPattern},
+    hub::{DedupLimits, Hub, Limits, RingLimits, Shard, Start, Subscriber, TopicSet},
+    model::{event_id::EventId, gap::Gap, topic::TopicPattern},
 };
 
 use crate::{
-    hub::store::{T0, hub, limits, poll, publish, topic},
+    hub::store::{T0, hub, in_sse, limits, poll, publish, topic},
     support::seed,
 };
 
@@ -114,7 +114,7 @@ impl Reader {
         after: Option<EventId>,
     ) -> Self {
         let start = after.map_or(Start::Live, Start::After);
-        let subscriber = hub.subscribe(shard, topics, start).unwrap();
+        let subscriber = hub.subscribe(shard, in_sse(topics), start).unwrap();
         let from = subscriber.opened_at();
         let names = names.to_vec();
         Self { subscriber, asked, from, got: Vec::new(), gaps: Vec::new(), names }

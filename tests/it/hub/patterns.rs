@@ -6,14 +6,14 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Wake},
+    task::Wake,
     time::Duration,
 };
 
 use stream_events::hub::{Start, TopicSet};
 use tokio::task::yield_now;
 
-use crate::hub::store::{T0, hub, limits, poll, publish};
+use crate::hub::store::{T0, hub, in_sse, limits, poll, poll_read, publish};
 
 #[derive(Default)]
 struct Woken(AtomicUsize);
@@ -33,10 +33,10 @@ fn patterns(texts: &[&str]) -> TopicSet {
 #[tokio::test]
 async fn who_follows_a_prefix_is_woken_for_it_and_for_nothing_else() {
     let (hub, shard) = hub(limits());
-    let mut reader = hub.subscribe(&shard, patterns(&["acme.*", "news"]), Start::Live).unwrap();
+    let mut reader =
+        hub.subscribe(&shard, in_sse(patterns(&["acme.*", "news"])), Start::Live).unwrap();
     let woken = Arc::new(Woken::default());
     let waker = Arc::clone(&woken).into();
-    let cx = Context::from_waker(&waker);
     let local = tokio::task::LocalSet::new();
     local.spawn_local(Rc::clone(&shard).run(Duration::ZERO));
     for (at, (name, wakes)) in
@@ -44,7 +44,7 @@ async fn who_follows_a_prefix_is_woken_for_it_and_for_nothing_else() {
             .into_iter()
             .enumerate()
     {
-        while reader.poll_read(&cx).is_ready() {}
+        while poll_read(&mut reader, &waker).is_ready() {}
         woken.0.store(0, Ordering::SeqCst);
         publish(&hub, name, "x", T0 + at as u64);
         local
@@ -61,8 +61,8 @@ async fn who_follows_a_prefix_is_woken_for_it_and_for_nothing_else() {
 #[test]
 fn no_patterns_are_no_topics() {
     let (hub, shard) = hub(limits());
-    let mut none = hub.subscribe(&shard, patterns(&[]), Start::Live).unwrap();
-    let mut all = hub.subscribe(&shard, patterns(&["*"]), Start::Live).unwrap();
+    let mut none = hub.subscribe(&shard, in_sse(patterns(&[])), Start::Live).unwrap();
+    let mut all = hub.subscribe(&shard, in_sse(patterns(&["*"])), Start::Live).unwrap();
     publish(&hub, "orders", "x", T0);
     assert!(poll(&mut none).is_none_or(|(gap, events)| gap.is_none() && events.is_empty()));
     assert_eq!(poll(&mut all).unwrap().1.len(), 1);

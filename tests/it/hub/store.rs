@@ -3,17 +3,20 @@
 use std::{
     collections::BTreeMap,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Poll, Waker},
 };
 
 use bytes::{Bytes, BytesMut};
+use stream_events::outlet::sse::SSE;
 use stream_events::{
     hub::{
-        BATCH_MAX_BYTES, DedupLimits, Gap, GapReason, Hub, Limits, Published, Read, ReadEvents,
+        BATCH_MAX_BYTES, DedupLimits, GroupKey, Hub, Limits, Published, Read, ReadEvents,
         RingLimits, Shard, Start, Subscriber, TopicSet,
     },
     model::{
-        event::{Draft, EventId},
+        event::Draft,
+        event_id::EventId,
+        gap::{Gap, GapReason},
         message::Message,
         topic::Topic,
     },
@@ -61,7 +64,7 @@ pub fn message(name: &str, data: &str) -> Message {
 }
 
 pub fn publish(hub: &Hub, name: &str, data: &str, now_ms: u64) -> EventId {
-    match hub.publish(&message(name, data), now_ms) {
+    match hub.publish(message(name, data), now_ms) {
         Published::Stored(id) => id,
         other => panic!("a message without an id is {other:?}"),
     }
@@ -73,7 +76,7 @@ pub type Found = (Option<Gap>, Vec<(EventId, String)>);
 pub fn found(read: Read) -> Found {
     let frames = match read.events {
         None => Bytes::new(),
-        Some(ReadEvents::Large(event)) => event.frame.clone(),
+        Some(ReadEvents::Large(event)) => event.frame().clone(),
         Some(ReadEvents::Batch(block)) => {
             assert!(block.bytes.len() <= BATCH_MAX_BYTES);
             block.bytes
@@ -87,9 +90,29 @@ pub fn found(read: Read) -> Found {
     (read.gap, blocks.map(event).collect())
 }
 
+/// Key of the group of `topics` in the format of server-sent events.
+pub fn in_sse(topics: TopicSet) -> GroupKey {
+    GroupKey { topics, format: SSE }
+}
+
+/// Reads, and waits if there is nothing to read.
+pub fn poll_read(subscriber: &mut Subscriber, waker: &Waker) -> Poll<Read> {
+    match subscriber.read() {
+        Some(read) => Poll::Ready(read),
+        None if subscriber.has_more() => {
+            waker.wake_by_ref();
+            Poll::Pending
+        }
+        None => {
+            subscriber.wait(waker);
+            Poll::Pending
+        }
+    }
+}
+
 /// One read. None when there is nothing.
 pub fn poll(subscriber: &mut Subscriber) -> Option<Found> {
-    match subscriber.poll_read(&Context::from_waker(Waker::noop())) {
+    match poll_read(subscriber, Waker::noop()) {
         Poll::Ready(read) => Some(found(read)),
         Poll::Pending => None,
     }
@@ -116,7 +139,8 @@ pub fn read_all(subscriber: &mut Subscriber) -> (Vec<Gap>, Vec<String>) {
 fn a_reader_that_fell_off_the_ring_is_told_at_once_and_reads_on() {
     let (hub, shard) = hub(Limits { ring: RingLimits { events: 3, bytes: 1 << 20 }, ..limits() });
     let first = publish(&hub, "orders", "1", T0);
-    let mut reader = hub.subscribe(&shard, topics(&["orders"]), Start::After(first)).unwrap();
+    let mut reader =
+        hub.subscribe(&shard, in_sse(topics(&["orders"])), Start::After(first)).unwrap();
     let ids: Vec<_> = (2..=6).map(|n| publish(&hub, "orders", &n.to_string(), T0 + n)).collect();
     let (gap, events) = read(&mut reader).unwrap();
     assert_eq!(events, ["4", "5", "6"]);
@@ -135,10 +159,10 @@ fn one_topics_loss_is_no_gap_for_readers_of_another() {
         publish(&hub, "busy", &n.to_string(), T0 + n);
     }
     publish(&hub, "quiet", "2", T0 + 20);
-    let mut quiet = hub.subscribe(&shard, topics(&["quiet"]), Start::After(first)).unwrap();
+    let mut quiet = hub.subscribe(&shard, in_sse(topics(&["quiet"])), Start::After(first)).unwrap();
     assert_eq!(read_all(&mut quiet), (vec![], vec!["2".to_owned()]));
     for both in [TopicSet::all(), topics(&["busy", "quiet"])] {
-        let mut both = hub.subscribe(&shard, both, Start::After(first)).unwrap();
+        let mut both = hub.subscribe(&shard, in_sse(both), Start::After(first)).unwrap();
         let (gaps, events) = read_all(&mut both);
         assert_eq!(gaps.len(), 1);
         assert_eq!(gaps[0].topics, [topic("busy")]);
@@ -152,7 +176,7 @@ fn a_loss_below_one_that_was_told_is_told_too() {
     let ring = RingLimits { events: 2, bytes: 1 << 20 };
     for all in [TopicSet::all(), topics(&["aaa", "bbb"])] {
         let (hub, shard) = hub(Limits { ring, ..limits() });
-        let mut reader = hub.subscribe(&shard, all, Start::Live).unwrap();
+        let mut reader = hub.subscribe(&shard, in_sse(all), Start::Live).unwrap();
         publish(&hub, "bbb", "b1", T0 + 1);
         publish(&hub, "bbb", "b2", T0 + 2);
         // More than a batch of `aaa`, of which two are held.
@@ -181,7 +205,7 @@ fn a_loss_in_the_middle_of_a_replay_is_told() {
     let padded = |name: &str, n: u64| format!("{name}{n} {}", "x".repeat(230));
     for all in [TopicSet::all(), topics(&["aaa", "bbb"])] {
         let (hub, shard) = hub(Limits { ring, ..limits() });
-        let mut reader = hub.subscribe(&shard, all, Start::Live).unwrap();
+        let mut reader = hub.subscribe(&shard, in_sse(all), Start::Live).unwrap();
         for n in 0..100 {
             publish(&hub, "bbb", &padded("b", n), T0 + n);
         }
@@ -211,7 +235,8 @@ fn histories_are_told_apart() {
     let new = Hub::new(limits(), 8, T0 - 1_000);
     let shard = new.add_shard();
     publish(&new, "orders", "1", T0 - 900);
-    let mut reader = new.subscribe(&shard, topics(&["orders"]), Start::After(old_id)).unwrap();
+    let mut reader =
+        new.subscribe(&shard, in_sse(topics(&["orders"])), Start::After(old_id)).unwrap();
     assert_eq!(reader.opened_at(), old_id);
     let (gaps, events) = read_all(&mut reader);
     assert_eq!(gaps.len(), 1);
@@ -226,7 +251,7 @@ fn an_id_beyond_the_newest_goes_on_at_the_head() {
         let first = publish(&hub, "orders", "1", T0);
         let beyond = Start::After(EventId { time_ms: T0 + 99_999, ..first });
         let start = if unknown { Start::Unknown } else { beyond };
-        let mut reader = hub.subscribe(&shard, TopicSet::all(), start).unwrap();
+        let mut reader = hub.subscribe(&shard, in_sse(TopicSet::all()), start).unwrap();
         let (gaps, events) = read_all(&mut reader);
         assert_eq!((gaps[0].reason, gaps[0].upto), (GapReason::UnknownId, first));
         assert_eq!(events, Vec::<String>::new());
@@ -243,7 +268,8 @@ fn since_includes_its_time_and_tells_what_is_older() {
         publish(&hub, "orders", &n.to_string(), T0 + n * 1_000);
     }
     let since = |time_ms| {
-        let mut reader = hub.subscribe(&shard, TopicSet::all(), Start::Since(time_ms)).unwrap();
+        let mut reader =
+            hub.subscribe(&shard, in_sse(TopicSet::all()), Start::Since(time_ms)).unwrap();
         let (gaps, events) = read_all(&mut reader);
         (gaps.into_iter().map(|gap| gap.reason).collect::<Vec<_>>(), events.len())
     };
@@ -259,28 +285,30 @@ fn events_age_and_idle_topics_are_reaped_but_not_forgotten() {
     let (hub, shard) = hub(limits());
     let mut with_id = message("orders", "1");
     with_id.message_id = Some("1".to_owned());
-    let Published::Stored(first) = hub.publish(&with_id, T0 + 1) else { panic!("new") };
+    let Published::Stored(first) = hub.publish(with_id.clone(), T0 + 1) else { panic!("new") };
     let before = EventId { sequence: first.sequence - 1, ..first };
 
     hub.sweep(T0 + 15 * MINUTE_MS);
     assert_eq!(hub.stats().events, 1, "not older than its age");
     hub.sweep(T0 + 15 * MINUTE_MS + 2);
     assert_eq!((hub.stats().events, hub.stats().bytes, hub.stats().topics), (0, 0, 1));
-    assert_eq!(hub.publish(&with_id, T0 + 16 * MINUTE_MS), Published::Duplicate);
+    assert_eq!(hub.publish(with_id.clone(), T0 + 16 * MINUTE_MS), Published::Duplicate);
     hub.sweep(T0 + 30 * MINUTE_MS + 2);
     assert_eq!((hub.stats().topics, hub.stats().dedup_ids), (0, 0), "reaped");
 
     for asked in [TopicSet::all(), topics(&["orders"]), topics(&["never-known"])] {
-        let mut reader = hub.subscribe(&shard, asked, Start::After(before)).unwrap();
+        let mut reader = hub.subscribe(&shard, in_sse(asked), Start::After(before)).unwrap();
         let (gaps, _) = read_all(&mut reader);
         assert_eq!(gaps.len(), 1, "whatever it was, it can have been in any topic without a ring");
         assert_eq!((gaps[0].reason, gaps[0].upto), (GapReason::Evicted, first));
     }
-    let mut reader = hub.subscribe(&shard, topics(&["orders"]), Start::After(first)).unwrap();
+    let mut reader =
+        hub.subscribe(&shard, in_sse(topics(&["orders"])), Start::After(first)).unwrap();
     assert_eq!(read(&mut reader), None, "nothing is missing after it");
     // A ring that is made anew knows what it cannot know.
     publish(&hub, "orders", "2", T0 + 31 * MINUTE_MS);
-    let mut reader = hub.subscribe(&shard, topics(&["orders"]), Start::After(before)).unwrap();
+    let mut reader =
+        hub.subscribe(&shard, in_sse(topics(&["orders"])), Start::After(before)).unwrap();
     let (gaps, events) = read_all(&mut reader);
     assert_eq!((gaps.len(), events), (1, vec!["2".to_owned()]));
 }
@@ -293,12 +321,12 @@ fn the_number_of_topics_is_limited_and_the_quietest_goes() {
         publish(&hub, name, &n.to_string(), T0 + n);
     }
     assert_eq!(hub.stats().topics, 3);
-    let mut all = hub.subscribe(&shard, TopicSet::all(), Start::After(start)).unwrap();
+    let mut all = hub.subscribe(&shard, in_sse(TopicSet::all()), Start::After(start)).unwrap();
     let (gaps, events) = read_all(&mut all);
     assert_eq!(events, ["1", "3", "4", "5"], "bbb was quiet for longest");
     assert_eq!(gaps.len(), 1);
     assert_eq!(gaps[0].topics, [], "nobody knows which any more");
-    let mut kept = hub.subscribe(&shard, topics(&["aaa"]), Start::After(start)).unwrap();
+    let mut kept = hub.subscribe(&shard, in_sse(topics(&["aaa"])), Start::After(start)).unwrap();
     assert_eq!(read_all(&mut kept).0, []);
 }
 
@@ -317,19 +345,20 @@ fn bytes_are_bounded_per_topic_and_in_total() {
         publish(&hub, &format!("topic-{}", n % 10), &kilobyte, T0 + 50 + n);
         assert!(hub.stats().bytes <= 30_000);
     }
-    let mut orders = hub.subscribe(&shard, topics(&["orders"]), Start::Since(T0)).unwrap();
+    let mut orders = hub.subscribe(&shard, in_sse(topics(&["orders"])), Start::Since(T0)).unwrap();
     let (gaps, events) = read_all(&mut orders);
     assert_eq!((gaps.len(), events.len()), (1, 0), "the oldest of all went first");
     // An event larger than its ring is held: it was acked.
     publish(&hub, "large", &"y".repeat(20_000), T0 + 600);
-    let mut large = hub.subscribe(&shard, topics(&["large"]), Start::Since(T0 + 600)).unwrap();
+    let mut large =
+        hub.subscribe(&shard, in_sse(topics(&["large"])), Start::Since(T0 + 600)).unwrap();
     assert_eq!(read_all(&mut large).1.len(), 1);
 }
 
 #[test]
 fn a_reader_that_never_reads_holds_nothing() {
     let (hub, shard) = hub(Limits { ring: RingLimits { events: 4, bytes: 1 << 20 }, ..limits() });
-    let mut reader = hub.subscribe(&shard, TopicSet::all(), Start::Live).unwrap();
+    let mut reader = hub.subscribe(&shard, in_sse(TopicSet::all()), Start::Live).unwrap();
     for n in 0..10_000 {
         publish(&hub, "orders", &n.to_string(), T0 + n);
     }
@@ -348,7 +377,7 @@ fn message_ids_are_bounded_over_all_topics_and_the_oldest_go_first() {
     let push = |name: &str, id: u64, now_ms| {
         let mut with_id = message(name, "x");
         with_id.message_id = Some(id.to_string());
-        hub.publish(&with_id, now_ms)
+        hub.publish(with_id.clone(), now_ms)
     };
     let mut now_ms = T0;
     for id in 0..50 {
@@ -373,10 +402,10 @@ fn message_ids_are_bounded_over_all_topics_and_the_oldest_go_first() {
 #[test]
 fn a_hub_that_drains_takes_nothing_more() {
     let (hub, shard) = hub(limits());
-    let mut reader = hub.subscribe(&shard, TopicSet::all(), Start::Live).unwrap();
+    let mut reader = hub.subscribe(&shard, in_sse(TopicSet::all()), Start::Live).unwrap();
     publish(&hub, "orders", "1", T0);
     hub.drain(std::time::Duration::ZERO);
-    assert_eq!(hub.publish(&message("orders", "2"), T0), Published::Closed);
+    assert_eq!(hub.publish(message("orders", "2"), T0), Published::Closed);
     assert_eq!(read_all(&mut reader).1, ["1"], "and gives what it has");
 }
 
@@ -385,8 +414,9 @@ fn a_hub_that_drains_takes_nothing_more() {
 fn an_event_takes_no_more_memory_than_it_is_charged_for() {
     for data in ["x".repeat(100), "line\n".repeat(1_000), "\n".repeat(1_000), "a\r\nb".repeat(500)]
     {
-        let event = Draft::new(&message("orders", &data)).seal(EventId::ZERO);
-        let frame = std::sync::Arc::try_unwrap(event).unwrap().frame;
+        let event = Draft::new(message("orders", &data)).seal(EventId::ZERO);
+        let frame = event.frame().clone();
+        drop(event);
         let (len, capacity) = (frame.len(), BytesMut::from(frame).capacity());
         assert!(capacity <= len + len / 3 + 64, "{len} bytes in {capacity}");
     }

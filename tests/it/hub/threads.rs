@@ -11,11 +11,11 @@ use std::{
 
 use stream_events::{
     hub::{Limits, RingLimits, Start, TopicSet},
-    model::event::EventId,
+    model::event_id::EventId,
 };
 
 use crate::{
-    hub::store::{T0, found, hub, limits, poll, publish, read, topic, topics},
+    hub::store::{T0, found, hub, in_sse, limits, poll, poll_read, publish, read, topic, topics},
     support::PATIENCE,
 };
 
@@ -41,7 +41,8 @@ fn ids_never_decrease_and_nothing_is_lost_with_many_writers() {
         }
         for (asked, share) in [(TopicSet::all(), 1), (named(20), 1), (named(4), 5)] {
             scope.spawn(move || {
-                let mut reader = hub.subscribe(&hub.add_shard(), asked, Start::Live).unwrap();
+                let mut reader =
+                    hub.subscribe(&hub.add_shard(), in_sse(asked), Start::Live).unwrap();
                 ready.wait();
                 let (mut last, mut seen) = (EventId::ZERO, 0);
                 let start = Instant::now();
@@ -68,7 +69,7 @@ async fn no_wake_up_is_missed() {
     let (hub, shard) = hub(limits());
     let shard_task = actix_web::rt::spawn(Rc::clone(&shard).run(Duration::from_millis(5)));
     for asked in [TopicSet::all(), topics(&["orders"])] {
-        let mut reader = hub.subscribe(&shard, asked, Start::Live).unwrap();
+        let mut reader = hub.subscribe(&shard, in_sse(asked), Start::Live).unwrap();
         let (publisher, seen) = (hub.clone(), Arc::new(AtomicU64::new(0)));
         let counted = Arc::clone(&seen);
         let writer = std::thread::spawn(move || {
@@ -81,7 +82,7 @@ async fn no_wake_up_is_missed() {
         });
         let all = async {
             while seen.load(Ordering::SeqCst) < EVENTS {
-                let read = std::future::poll_fn(|cx| reader.poll_read(cx)).await;
+                let read = std::future::poll_fn(|cx| poll_read(&mut reader, cx.waker())).await;
                 let (gap, events) = found(read);
                 assert_eq!(gap, None);
                 seen.fetch_add(events.len() as u64, Ordering::SeqCst);
@@ -103,7 +104,7 @@ fn following_ten_thousand_topics_is_no_scan() {
         for n in 0..count {
             publish(&hub, &format!("topic-{n}"), "x", T0);
         }
-        let mut reader = hub.subscribe(&shard, TopicSet::all(), Start::Live).unwrap();
+        let mut reader = hub.subscribe(&shard, in_sse(TopicSet::all()), Start::Live).unwrap();
         let start = Instant::now();
         for n in 0..2_000 {
             publish(&hub, &format!("topic-{}", n % count), "x", T0 + 1);

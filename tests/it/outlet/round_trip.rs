@@ -6,10 +6,7 @@ use std::collections::BTreeMap;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use proptest::prelude::*;
-use stream_events::model::{
-    event::{Draft, EventId},
-    message::Message,
-};
+use stream_events::model::{event::Draft, event_id::EventId, message::Message};
 
 use crate::support::{
     gateway::{Gateway, message},
@@ -28,7 +25,7 @@ fn frame(data: &[u8], attributes: &BTreeMap<String, String>) -> Bytes {
         message_id: None,
         publish_time_ms: None,
     };
-    Draft::new(&message).seal(ID).frame.clone()
+    Draft::new(message).seal(ID).frame().clone()
 }
 
 /// Returns the event that a reader must receive: CR and CRLF in data become LF, data that is not

@@ -1,63 +1,54 @@
-//! The socket of a stream that writes itself.
+//! Direct socket: the socket of a stream that the reactor writes to.
 
 use std::{
     io, mem,
     net::TcpStream,
     rc::{Rc, Weak},
-    task::Waker,
 };
 
 use actix_web::web;
 use bytes::Bytes;
 
-use crate::stream::reactor::{
-    Reactor,
-    broadcast::{MemberPosition, SocketBroadcast},
+use crate::stream::{
+    drive::{broadcast::SocketBroadcast, reactor::Reactor},
+    session::MemberPosition,
 };
 use crate::{
     hub::Subscriber,
-    model::event::EventId,
+    model::event_id::EventId,
     net::connection::chunk::{LAST_CHUNK, send_chunk, send_rest},
-    stream::Outlet,
+    stream::StreamContext,
 };
 
-/// The socket of a stream that writes itself.
+/// Socket that a stream writes to without a task and without buffers.
 #[derive(Debug)]
 pub struct DirectSocket {
-    /// None when it was taken, or stands in a row.
+    /// `None` after it was taken, or while the stream is a member of a broadcast.
     io: Option<TcpStream>,
     broadcast: Option<(Rc<SocketBroadcast>, u32)>,
-    /// What of the last chunk was not taken.
+    /// Part of the last chunk that the socket did not take.
     rest: Option<Box<Bytes>>,
     by: Weak<Reactor>,
     key: u32,
-    /// Whether anything was taken since this was last asked.
+    /// True if the socket took something since this was last read.
     progress: bool,
     state: State,
-    /// Wakes the stream when its token is renewed.
-    waker: Waker,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
-    /// The response has been ended.
+    /// The end of the response was written.
     Last,
     /// The connection is gone.
     Broken,
-    /// Its reader took nothing.
+    /// The reader took nothing for too long.
     Stalled,
 }
 
 impl DirectSocket {
-    /// `head` goes out before all chunks.
-    pub(super) fn new(
-        io: TcpStream,
-        head: Bytes,
-        by: Weak<Reactor>,
-        key: u32,
-        waker: Waker,
-    ) -> Self {
+    /// Creates a socket. `head` is written before all chunks.
+    pub(super) fn new(io: TcpStream, head: Bytes, by: Weak<Reactor>, key: u32) -> Self {
         Self {
             io: Some(io),
             broadcast: None,
@@ -66,12 +57,11 @@ impl DirectSocket {
             key,
             progress: false,
             state: State::Open,
-            waker,
         }
     }
 
-    /// Writes a chunk, when [`DirectSocket::flush`] has said that there is room. Returns whether it
-    /// was taken whole.
+    /// Writes a chunk. To be called after [`DirectSocket::flush`] has returned true. Returns true
+    /// if the socket took all of it.
     pub fn write_chunk(&mut self, chunk: &Bytes) -> bool {
         debug_assert!(self.rest.is_none(), "chunks do not overtake each other");
         if self.rest.is_some() {
@@ -88,7 +78,7 @@ impl DirectSocket {
         }
     }
 
-    /// What of a chunk, that was written for it, was not taken.
+    /// Stores the part of a chunk, which a broadcast wrote, that the socket did not take.
     pub(super) fn set_rest(&mut self, rest: io::Result<Bytes>) {
         match rest {
             Ok(rest) => {
@@ -100,20 +90,20 @@ impl DirectSocket {
         }
     }
 
-    /// Where the row of its group is.
+    /// Returns the cursor of the group's broadcast, if there is one.
     pub fn broadcast_cursor(&self, subscriber: &Subscriber) -> Option<EventId> {
         self.by.upgrade()?.broadcast(subscriber.reader().group()).map(|broadcast| broadcast.after())
     }
 
-    /// Has what comes next written by the row of its group, if there is one where it can stand.
-    /// Returns whether.
+    /// Joins the broadcast of the group, if there is one at the same position. Returns true if it
+    /// did.
     pub fn join_broadcast(
         &mut self,
         subscriber: &Subscriber,
         last_sent_id: EventId,
-        outlet: &web::Data<Outlet>,
+        context: &web::Data<StreamContext>,
     ) -> bool {
-        let broadcast = self.by.upgrade().and_then(|by| by.broadcast_of(subscriber, outlet));
+        let broadcast = self.by.upgrade().and_then(|by| by.broadcast_of(subscriber, context));
         let Some(broadcast) = broadcast else { return false };
         let Some(io) = self.io.take() else { return false };
         match broadcast.join(io, self.key, subscriber, last_sent_id) {
@@ -123,12 +113,12 @@ impl DirectSocket {
         self.broadcast.is_some()
     }
 
-    /// Where it is in its row, if it stands in one.
-    pub fn broadcast_position(&self) -> Option<MemberPosition> {
+    /// Returns the position in the broadcast, if the stream is a member.
+    pub fn member_position(&self) -> Option<MemberPosition> {
         self.broadcast.as_ref().map(|(broadcast, slot)| broadcast.at(*slot))
     }
 
-    /// Steps out of its row. Returns where that is, if it stood in one.
+    /// Leaves the broadcast. Returns the position there, if the stream was a member.
     pub fn leave_broadcast(&mut self) -> Option<MemberPosition> {
         let (broadcast, slot) = self.broadcast.take()?;
         let (io, at) = broadcast.leave(slot)?;
@@ -154,7 +144,7 @@ impl DirectSocket {
         is_whole
     }
 
-    /// Writes what is left of the last chunk. Returns whether there is nothing left.
+    /// Writes the rest of the last chunk. Returns true if nothing is left.
     ///
     /// # Errors
     /// When the connection is gone.
@@ -182,23 +172,19 @@ impl DirectSocket {
         Ok(true)
     }
 
-    /// Whether all of the response was written.
+    /// Returns true if the response has ended and the socket took all of it.
     pub fn is_finished(&self) -> bool {
         self.state == State::Last && self.rest.is_none()
     }
 
-    /// Has the stream driven when its worker's task has its turn.
+    /// Has the task of the reactor drive the stream.
     pub fn schedule(&self) {
         if let Some(by) = self.by.upgrade() {
             by.schedule(self.key);
         }
     }
 
-    pub fn waker(&self) -> Waker {
-        self.waker.clone()
-    }
-
-    /// Whether it ended because its reader took nothing.
+    /// Returns true if the stream ended because its reader took nothing.
     pub fn is_stalled(&self) -> bool {
         self.state == State::Stalled
     }

@@ -1,18 +1,18 @@
-//! When streams are to be looked at though nothing was published: for their keep-alives and ends.
-//! One wheel for a worker, instead of a timer for each stream.
+//! Deadlines of a worker's streams, for keep-alives and ends: one structure in place of a timer for
+//! each stream.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-/// Turns, each with the streams to be looked at in it.
+/// Buckets of deadlines, each with the keys of its streams.
 #[derive(Debug)]
 pub(super) struct Deadlines {
     begun: Instant,
     buckets: BTreeMap<u64, Vec<u32>>,
 }
 
-/// What is due within this is looked at together. Nobody notices a keep-alive that comes so late.
+/// Width of a bucket. A keep-alive may be late by this.
 const TICK: Duration = Duration::from_millis(50);
 
 impl Deadlines {
@@ -20,7 +20,7 @@ impl Deadlines {
         Self { begun, buckets: BTreeMap::new() }
     }
 
-    /// The turn in which something that is due then is looked at: never before it is.
+    /// Returns the bucket of a deadline. It is never due before the deadline.
     pub(super) fn bucket_of(&self, due: Instant) -> u64 {
         let since = due.saturating_duration_since(self.begun).as_millis();
         u64::try_from(since.div_ceil(TICK.as_millis())).unwrap_or(u64::MAX)
@@ -30,14 +30,14 @@ impl Deadlines {
         self.buckets.entry(bucket).or_default().push(key);
     }
 
-    /// When the next turn is.
+    /// Returns the time of the next bucket.
     pub(super) fn next(&self) -> Option<Instant> {
         let (bucket, _) = self.buckets.first_key_value()?;
         let since = TICK.as_millis() * u128::from(*bucket);
         Some(self.begun + Duration::from_millis(u64::try_from(since).ok()?))
     }
 
-    /// Takes the turns that are due, one after the other.
+    /// Takes the buckets that are due, in order.
     pub(super) fn take_due(&mut self, now: Instant) -> impl Iterator<Item = (u64, Vec<u32>)> {
         std::iter::from_fn(move || {
             self.next().filter(|next| *next <= now)?;

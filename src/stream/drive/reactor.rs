@@ -1,10 +1,6 @@
-//! Streams over plain HTTP/1.1 that need neither a task nor buffers: each worker has one task that
-//! watches their sockets and their times. A stream that is idle is its cursor and its socket.
-
-pub mod broadcast;
-pub mod deadlines;
-pub mod socket;
-pub mod takeover;
+//! Reactor: writes the streams of a worker to their sockets directly. One task per worker watches
+//! all sockets and deadlines with epoll, so a stream has neither a task nor buffers: an idle one is
+//! its cursor and its socket.
 
 use std::{
     any::Any,
@@ -19,10 +15,6 @@ use std::{
     time::Duration,
 };
 
-use crate::stream::reactor::broadcast::SocketBroadcast;
-use crate::stream::reactor::deadlines::Deadlines;
-pub use crate::stream::reactor::socket::DirectSocket;
-pub use crate::stream::reactor::takeover::{Handoff, TakenOver, Takeover};
 use bytes::Bytes;
 use rustix::{
     buffer::spare_capacity,
@@ -38,54 +30,48 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::stream::{open::Subscribed, session::Stream};
+use crate::stream::{
+    drive::{
+        broadcast::SocketBroadcast,
+        deadlines::Deadlines,
+        direct::{DirectStream, DriveResult},
+        socket::DirectSocket,
+    },
+    session::Session,
+};
 
-/// A worker's lean streams.
+/// Reactor of one worker.
 pub struct Reactor {
     epoll: AsyncFd<OwnedFd>,
     streams: RefCell<Slab<Entry>>,
     deadlines: RefCell<Deadlines>,
-    /// By their groups' numbers.
-    broadcasts: RefCell<HashMap<u64, Weak<SocketBroadcast>>>,
-    /// Those that have something to do.
+    /// Broadcasts by the numbers of their groups.
+    pub(super) broadcasts: RefCell<HashMap<u64, Weak<SocketBroadcast>>>,
+    /// Streams that have something to do.
     ready: RefCell<Vec<u32>>,
     ready_notify: Notify,
-    /// Those whose sockets did not take all, and since when they have taken nothing.
+    /// Streams whose sockets did not take everything, and the time since which they have taken
+    /// nothing.
     blocked: RefCell<HashMap<u32, Instant>>,
-    /// When these are looked at next.
+    /// Time of the next search for stalled sockets.
     stall_check: Cell<Option<Instant>>,
     renewed: Arc<RenewedStreams>,
     write_timeout: Duration,
-    /// What becomes of a connection whose stream has ended.
+    /// Continues with a connection whose stream has ended.
     on_finished: Box<dyn Fn(TcpStream, Peer)>,
 }
 
-/// What is kept for a connection until it ends.
+/// Value that is kept for a connection until it ends.
 pub type Peer = Option<Box<dyn Any>>;
 
 struct Entry {
-    stream: Rc<RefCell<Stream>>,
-    /// The turn of the wheel at which it is looked at. Where else it stands on it is old.
+    stream: Rc<RefCell<DirectStream>>,
+    /// Bucket of the stream's next deadline. Its keys in other buckets are stale.
     bucket: Cell<u64>,
     peer: Peer,
 }
 
-/// How far a stream was driven.
-#[derive(Debug)]
-pub enum DriveResult {
-    /// There is nothing to do until then, unless something is published.
-    WaitUntil(Instant),
-    /// There is more to do, but others have a turn first.
-    Yield,
-    /// Its socket takes nothing more now.
-    Blocked,
-    /// It has ended, and all of it was taken.
-    Finished,
-    /// Its connection is gone, or has to go.
-    Broken,
-}
-
-/// Streams whose tokens were renewed, on whichever thread that was.
+/// Streams to wake from other threads, after a renewal or an answer of the log.
 #[derive(Debug, Default)]
 struct RenewedStreams {
     keys: Mutex<Vec<u32>>,
@@ -105,11 +91,11 @@ impl Wake for RenewalWaker {
     }
 }
 
-/// So many sockets are looked at in one go.
+/// Number of events that are taken from epoll at once.
 const EVENTS_MAX: usize = 256;
-/// So many are driven before the thread's other tasks have a turn.
+/// Number of streams that are driven before other tasks of the thread run.
 const YIELD_EVERY: usize = 64;
-/// How often those whose sockets take nothing are looked at.
+/// Interval of the search for stalled sockets.
 const STALL_TICK: Duration = Duration::from_millis(500);
 
 impl fmt::Debug for Reactor {
@@ -121,11 +107,11 @@ impl fmt::Debug for Reactor {
 }
 
 impl Reactor {
-    /// None yet. A socket that takes nothing for `write_timeout` is closed; one whose stream has ended
-    /// `on_finished`.
+    /// Creates a reactor without streams. It closes a socket that takes nothing for
+    /// `write_timeout`, and gives a connection whose stream has ended to `on_finished`.
     ///
     /// # Errors
-    /// When the kernel gives no epoll instance.
+    /// When the kernel provides no epoll instance.
     pub fn new(
         write_timeout: Duration,
         on_finished: impl Fn(TcpStream, Peer) + 'static,
@@ -151,8 +137,8 @@ impl Reactor {
         }))
     }
 
-    /// Takes a stream in, and writes the head of its response and what it has. `peer` is kept, and
-    /// goes on with the connection.
+    /// Adds a stream, and writes the head of its response and what the stream has. `peer` is kept
+    /// and continues with the connection.
     ///
     /// # Errors
     /// When the socket cannot be watched.
@@ -160,49 +146,48 @@ impl Reactor {
         self: &Rc<Self>,
         io: TcpStream,
         head: Bytes,
-        subscribed: Subscribed,
+        session: Session,
         peer: Peer,
     ) -> io::Result<()> {
         let at = self.streams.borrow().vacant_key();
         let Ok(key) = u32::try_from(at) else { return Err(io::ErrorKind::OutOfMemory.into()) };
-        // Said once of each: that there is room again, and that the peer is gone. What the peer
-        // sends meanwhile stays where it is, and is its next request.
+        // Edge-triggered: the kernel reports once that there is room again, and that the peer is
+        // gone. What the peer sends meanwhile stays in the kernel, and is its next request.
         let what = EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(self.epoll.get_ref(), &io, EventData::new_u64(u64::from(key)), what)?;
-        let waker = if subscribed.is_leased() {
+        let waker = if session.needs_waker() {
             Arc::new(RenewalWaker { renewed: Arc::clone(&self.renewed), key }).into()
         } else {
             Waker::noop().clone()
         };
-        let stream =
-            subscribed.direct(DirectSocket::new(io, head, Rc::downgrade(self), key, waker));
+        let socket = DirectSocket::new(io, head, Rc::downgrade(self), key);
+        let stream = DirectStream::new(session, socket, waker);
         self.streams.borrow_mut().insert(Entry { stream, bucket: Cell::new(0), peer });
         self.drive(key);
         Ok(())
     }
 
-    /// How many there are.
+    /// Returns the number of streams.
     pub fn streams(&self) -> usize {
         self.streams.borrow().len()
     }
 
-    /// Drives a stream when this has its turn.
-    fn schedule(&self, key: u32) {
+    /// Has the task of the reactor drive a stream.
+    pub(super) fn schedule(&self, key: u32) {
         self.ready.borrow_mut().push(key);
         self.ready_notify.notify_one();
     }
 
-    /// A stream steps out of its row, and sees itself to what is `rest` of the last chunk.
-    fn leave_broadcast(&self, key: u32, rest: io::Result<Bytes>) {
-        if let Some(entry) = self.streams.borrow().get(key as usize)
-            && let Some(socket) = entry.stream.borrow_mut().direct_socket()
-        {
-            socket.set_rest(rest);
+    /// Lets a stream leave its broadcast, with the part of the last chunk that its socket did not
+    /// take.
+    pub(super) fn leave_broadcast(&self, key: u32, rest: io::Result<Bytes>) {
+        if let Some(entry) = self.streams.borrow().get(key as usize) {
+            entry.stream.borrow_mut().socket().set_rest(rest);
         }
         self.schedule(key);
     }
 
-    /// Looks after the streams for as long as it is polled.
+    /// Drives the streams for as long as it is polled.
     pub async fn run(self: Rc<Self>) {
         loop {
             tokio::select! {
@@ -211,8 +196,8 @@ impl Reactor {
                 () = self.renewed.notify.notified() => self.take_renewed(),
                 () = sleep_until(self.next_deadline()) => self.check_deadlines(),
             }
-            // Those that want another turn come after the thread's other tasks, which come after so
-            // many of these.
+            // Streams with more to do come after the other tasks of the thread, which come after
+            // this many streams.
             for some in self.ready.take().chunks(YIELD_EVERY) {
                 for key in some {
                     self.drive(*key);
@@ -227,7 +212,7 @@ impl Reactor {
         if self.stall_check.get().is_none() && !self.blocked.borrow().is_empty() {
             self.stall_check.set(Some(now + STALL_TICK.min(self.write_timeout / 4)));
         }
-        // Far away, when there is nothing to look at.
+        // Far away, when there is no deadline.
         let never = now + Duration::from_secs(3600);
         let due = self.deadlines.borrow().next().unwrap_or(never);
         self.stall_check.get().unwrap_or(never).min(due)
@@ -238,7 +223,7 @@ impl Reactor {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let at_once = Timespec::default();
         let found = epoll::wait(self.epoll.get_ref(), spare_capacity(&mut events), Some(&at_once));
-        // All of it was seen: only then is it told when there is more.
+        // All events were taken: only then does the kernel report new ones.
         if found.is_ok_and(|found| found < EVENTS_MAX) {
             readable.clear_ready();
         }
@@ -265,9 +250,9 @@ impl Reactor {
             let entry_of = |key: u32| Some((key, streams.get(key as usize)?));
             let found = keys.into_iter().filter_map(entry_of);
             for (key, entry) in found.filter(|(_, entry)| entry.bucket.get() == bucket) {
-                // It stands on the wheel no more.
+                // The stream has no deadline any more.
                 entry.bucket.set(0);
-                match entry.stream.borrow().joined_until() {
+                match entry.stream.borrow().member_deadline() {
                     Some(due) if now < due => not_yet.push((key, due)),
                     _ => self.ready.borrow_mut().push(key),
                 }
@@ -292,12 +277,12 @@ impl Reactor {
     fn drive(&self, key: u32) {
         let stream_of = |entry: &Entry| Rc::clone(&entry.stream);
         let Some(stream) = self.streams.borrow().get(key as usize).map(stream_of) else { return };
-        let driven = stream.borrow_mut().drive();
+        let driven = DirectStream::drive(&stream);
         if matches!(driven, DriveResult::Blocked) {
             let now = Instant::now();
             let mut blocked = self.blocked.borrow_mut();
             let since = blocked.entry(key).or_insert(now);
-            if stream.borrow_mut().direct_socket().is_some_and(DirectSocket::take_progress) {
+            if stream.borrow_mut().socket().take_progress() {
                 *since = now;
             }
             return;
@@ -315,7 +300,8 @@ impl Reactor {
         }
     }
 
-    /// It is not moved on the wheel for every event: only when it would be looked at too late.
+    /// Sets the deadline of a stream. It is not moved for every event: only when the stream would
+    /// be driven too late.
     fn set_deadline(&self, key: u32, due: Instant) {
         let mut deadlines = self.deadlines.borrow_mut();
         let bucket = deadlines.bucket_of(due).max(1);
@@ -327,32 +313,33 @@ impl Reactor {
         }
     }
 
-    /// Whether the kernel gave up on a connection, because its peer took nothing for too long.
+    /// Returns true if the kernel gave up on a connection, because its peer took nothing for too
+    /// long.
     fn has_timed_out(&self, key: u32) -> bool {
         let streams = self.streams.borrow();
         let Some(entry) = streams.get(key as usize) else { return false };
-        entry.stream.borrow_mut().direct_socket().is_some_and(|socket| socket.has_timed_out())
+        entry.stream.borrow_mut().socket().has_timed_out()
     }
 
-    /// Closes a stream's connection.
+    /// Closes the connection of a stream.
     fn close(&self, key: u32, stalled: bool) {
         if stalled && let Some(entry) = self.streams.borrow().get(key as usize) {
-            entry.stream.borrow_mut().direct_socket().map(DirectSocket::mark_stalled);
+            entry.stream.borrow_mut().mark_stalled();
         }
         drop(self.remove(key));
     }
 
-    /// A stream is over. Returns its socket, and what was kept.
+    /// Removes a stream. Returns its socket, and what was kept.
     fn remove(&self, key: u32) -> Option<(TcpStream, Peer)> {
         let mut streams = self.streams.borrow_mut();
         let entry = streams.try_remove(key as usize)?;
         if streams.is_empty() {
-            // The room of a crowd goes with the last of it.
+            // The memory of the slab is freed when it becomes empty.
             *streams = Slab::new();
         }
         drop(streams);
         self.blocked.borrow_mut().remove(&key);
-        let io = entry.stream.borrow_mut().direct_socket()?.take()?;
+        let io = entry.stream.borrow_mut().socket().take()?;
         if let Err(err) = epoll::delete(self.epoll.get_ref(), &io) {
             tracing::debug!(error = %err, "a socket was not watched");
         }

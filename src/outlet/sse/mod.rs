@@ -1,4 +1,4 @@
-//! `GET /events`: server-sent events.
+//! Server-sent events: `GET /events`.
 
 use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
 
@@ -11,6 +11,12 @@ use actix_web::{
 use rand::RngExt as _;
 use tokio::time::Instant;
 
+mod encode;
+
+use crate::model::{
+    control::{Control, End, EndReason, refusal_wait},
+    event_id::EventId,
+};
 use crate::{
     auth::{
         AuthError,
@@ -22,20 +28,25 @@ use crate::{
         client_address::client_address,
         problem::{come_back_later, problem, problem_with},
     },
-    hub::{Shard, TopicSet},
+    hub::{LimitReached, Shard, TopicSet},
     net::{connection::Connection, reaper::Reaper},
     stream::{
-        Outlet, TOO_OFTEN,
-        control::{self, End},
+        StreamContext, TOO_OFTEN,
+        drive::{
+            body::StreamBody,
+            takeover::{TakenOver, Takeover},
+        },
         lease::Terms,
-        open::{Opening, PendingStream},
-        reactor::{Handoff, TakenOver, Takeover},
+        pending::PendingStream,
         request::{StreamRequest, StreamRequestError},
+        session::Session,
         turns::{Turn, Turns},
     },
 };
+use bytes::Bytes;
+pub use encode::SSE;
 
-/// What the route needs of the worker it runs on.
+/// State of the worker that the route runs on.
 #[derive(Debug)]
 pub struct Worker {
     pub shard: Rc<Shard>,
@@ -43,7 +54,7 @@ pub struct Worker {
     turns: Turns,
 }
 
-/// Who asks for no more bytes and topics than this waits for no turn: it takes a worker some
+/// Longest query, and largest number of topics, that need no turn: they take a worker some
 /// microseconds.
 const SHORT_QUERY_BYTES: usize = 512;
 const FEW_TOPICS: usize = 64;
@@ -54,31 +65,23 @@ impl Worker {
     }
 }
 
-/// The handler of `GET` and `HEAD`.
+/// Answers `GET` and `HEAD`.
 pub async fn events(
     request: HttpRequest,
-    outlet: web::Data<Outlet>,
+    context: web::Data<StreamContext>,
     worker: web::Data<Worker>,
 ) -> HttpResponse {
     let is_long = SHORT_QUERY_BYTES < request.query_string().len();
     let mut turn = worker.turns.take(is_long).await;
-    let asked = StreamRequest::read(&request, clock::now_ms(), outlet.topics_per_stream);
-    // One that cannot be opened at once needs a body that waits. Before anything is counted or used
-    // up, since the request comes again.
-    if let (Ok(asked), Some(takeover)) = (&asked, request.extensions().get::<Rc<Takeover>>())
-        && !outlet.is_settled(asked.start)
-    {
-        takeover.leave(Handoff::Decline);
-        return HttpResponse::Ok().finish();
-    }
-    if let Err(wait) = outlet.admit(&request) {
+    let asked = StreamRequest::read(&request, clock::now_ms(), context.topics_per_stream);
+    if let Err(wait) = context.admit(&request) {
         let asked = asked.as_ref().ok();
-        return too_many(&outlet, asked, "rate", TOO_OFTEN, wait);
+        return too_many(&context, asked, "rate", TOO_OFTEN, wait);
     }
     let asked = match asked {
         Ok(asked) => asked,
         Err(StreamRequestError::TooManyTopics(max)) => {
-            outlet.metrics.limit("topics-per-stream").inc();
+            context.metrics.limit("topics-per-stream").inc();
             let text = format!("topic: more than {max}; leave it out to get all topics");
             return problem(StatusCode::BAD_REQUEST, text);
         }
@@ -89,10 +92,10 @@ pub async fn events(
         }
     };
     let ticket = asked.ticket.as_deref().filter(|_| request.method() == Method::GET);
-    let grant = match admit(&request, &outlet, ticket, &mut turn).await {
+    let grant = match admit(&request, &context, ticket, &mut turn).await {
         Ok(grant) => grant,
         Err(denied) if denied.is_temporary() => {
-            return refuse(&outlet, &asked, End::Unready, &denied.to_string());
+            return refuse(&context, &asked, EndReason::Unready, &denied.to_string());
         }
         Err(denied) => return deny(&denied),
     };
@@ -101,7 +104,7 @@ pub async fn events(
         None => worker.turns.take(FEW_TOPICS < asked.topics.len().max(patterns)).await,
         held => held,
     };
-    let topics = match access::choose(&asked.topics, grant.as_ref(), &outlet.served) {
+    let topics = match access::choose(&asked.topics, grant.as_ref(), &context.served) {
         Ok(topics) => topics,
         Err(TopicDeniedError::NotServed(topic)) => {
             return problem(StatusCode::NOT_FOUND, format!("the topic {topic} is not served here"));
@@ -117,21 +120,21 @@ pub async fn events(
             HttpResponse::map_into_boxed_body,
         );
     }
-    open(&outlet, &request, &asked, topics, grant.as_ref(), &worker)
+    open(&context, &request, &asked, topics, grant.as_ref(), &worker)
 }
 
-/// Finds out who asks. Most often that is known at once. If somebody else has to be asked for it,
-/// the turn ends.
+/// Verifies the reader's token or ticket. Most often that needs no waiting; if it does, the turn
+/// ends.
 async fn admit(
     request: &HttpRequest,
-    outlet: &Outlet,
+    context: &StreamContext,
     ticket: Option<&str>,
     turn: &mut Option<Turn<'_>>,
 ) -> Result<Option<Grant>, AuthError> {
     let mut admitted = pin!(async {
         match ticket {
-            Some(ticket) => outlet.access.admit_ticket(ticket, &outlet.backplane).await.map(Some),
-            None => outlet.access.admit(request).await,
+            Some(ticket) => context.access.admit_ticket(ticket, &context.backplane).await.map(Some),
+            None => context.access.admit(request).await,
         }
     });
     match poll_fn(|cx| Poll::Ready(admitted.as_mut().poll(cx))).await {
@@ -143,92 +146,75 @@ async fn admit(
     }
 }
 
-/// A refusal that passes, of what is no stream.
+/// Refuses a request for now, one that is not for a stream.
 pub fn unready(text: &str) -> HttpResponse {
-    come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, control::refusal_wait())
+    come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, refusal_wait())
 }
 
 /// Returns the answer to a request whose token or ticket is refused.
 pub fn deny(denied: &AuthError) -> HttpResponse {
-    denied.response(control::refusal_wait())
+    denied.response(refusal_wait())
 }
 
-/// The answer to any other method.
+/// Answers any other method.
 pub async fn only_get() -> HttpResponse {
     let allow = (header::ALLOW, "GET, HEAD, OPTIONS");
     problem_with(StatusCode::METHOD_NOT_ALLOWED, allow, "/events is read with GET")
 }
 
 fn open(
-    outlet: &web::Data<Outlet>,
+    context: &web::Data<StreamContext>,
     request: &HttpRequest,
     asked: &StreamRequest,
     topics: TopicSet,
     grant: Option<&Grant>,
     worker: &Worker,
 ) -> HttpResponse {
-    if outlet.hub.draining().is_some() {
-        return refuse(outlet, asked, End::Draining, "this gateway is shutting down");
+    if context.hub.draining().is_some() {
+        return refuse(context, asked, EndReason::Draining, "this gateway is shutting down");
     }
     let holder = grant.map(|grant| &grant.holder);
-    let address = client_address(request.head(), outlet.trusted_proxies);
-    let counted = match outlet.limits.try_acquire(address, holder) {
+    let address = client_address(request.head(), context.trusted_proxies);
+    let counted = match context.limits.try_acquire(address, holder) {
         Ok(counted) => counted,
         Err(met) => {
-            return too_many(
-                outlet,
-                Some(asked),
-                met.as_str(),
-                met.text(),
-                control::refusal_wait(),
-            );
+            return too_many(context, Some(asked), met.as_str(), met.text(), refusal_wait());
         }
     };
     // Spread, so that streams that were opened together do not end together.
-    let age = outlet.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
-    let end_at = Instant::now() + age;
+    let age = context.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
+    let now = Instant::now();
+    let end_at = now + age;
     let head = request.head();
     let in_chunks = head.version == Version::HTTP_11 && !head.upgrade();
-    let wanted = PendingStream {
-        outlet: outlet.clone(),
+    let pending = PendingStream {
+        context: context.clone(),
         shard: Rc::clone(&worker.shard),
+        format: SSE,
         terms: grant.map(Terms::of),
         topics,
         names: asked.topics.clone(),
         start: asked.start,
         id: asked.id,
-        counted,
+        permit: counted,
         end_at,
     };
-    let takeover = request.extensions().get::<Rc<Takeover>>().cloned();
-    if let Some(takeover) = takeover {
-        return match wanted.subscribe() {
-            Ok(subscribed) => {
-                takeover.leave(Handoff::Stream(Box::new(subscribed)));
-                response().body(TakenOver)
-            }
-            Err(reached) => refuse(outlet, asked, End::Busy, &reached.to_string()),
-        };
+    let session = match begin(context, pending, now) {
+        Ok(session) => session,
+        Err(reached) => return refuse(context, asked, EndReason::Busy, &reached.to_string()),
+    };
+    if let Some(takeover) = request.extensions().get::<Rc<Takeover>>() {
+        takeover.accept(session);
+        return response().body(TakenOver);
     }
     let Some(connection) = Connection::of(request.conn_data(), &request.extensions()) else {
         let text = "this connection did not come through the gateway's listener";
         return problem(StatusCode::INTERNAL_SERVER_ERROR, text);
     };
-    let watch = worker.reaper.watch(&connection);
-    let body = if wanted.is_settled() {
-        match wanted.subscribe() {
-            Ok(subscribed) => BoxBody::new(subscribed.body(watch, in_chunks)),
-            Err(reached) => return refuse(outlet, asked, End::Busy, &reached.to_string()),
-        }
-    } else {
-        match outlet.reserve(&wanted.topics) {
-            Ok(claim) => BoxBody::new(Opening::new(wanted, claim, watch, in_chunks)),
-            Err(reached) => return refuse(outlet, asked, End::Busy, &reached.to_string()),
-        }
-    };
+    let body = BoxBody::new(StreamBody::new(session, worker.reaper.watch(&connection)));
     let mut response = response().body(body);
     if !in_chunks && head.version < Version::HTTP_2 {
-        // HTTP/1.0 knows no chunks, and actix writes none to whoever asks for an upgrade, though
+        // HTTP/1.0 knows no chunks, and actix writes none in answer to an upgrade request, though
         // the head says so. The end of the connection is the end of the stream.
         response.head_mut().no_chunking(true);
         response.head_mut().set_connection_type(ConnectionType::Close);
@@ -236,33 +222,59 @@ fn open(
     response
 }
 
-/// A refusal that passes. `EventSource` gives up for good on any status but 200, so it gets one
-/// that ends at once and says when to come back.
-fn refuse(outlet: &Outlet, asked: &StreamRequest, reason: End, text: &str) -> HttpResponse {
-    outlet.metrics.streams_refused.with_label_values(&[reason.as_str()]).inc();
-    if asked.is_event_source {
-        return response().force_close().body(control::refusal(asked.id, reason));
+/// Opens a stream at once, or has it wait for the log.
+///
+/// # Errors
+/// With the limit that the stream would exceed.
+fn begin(
+    context: &StreamContext,
+    pending: PendingStream,
+    now: Instant,
+) -> Result<Session, LimitReached> {
+    if pending.is_settled() {
+        return Session::open(pending, now);
     }
-    come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, control::refusal_wait())
+    let claim = context.reserve(&pending.topics)?;
+    let answer = pending.ask_log(claim);
+    Ok(Session::wait_for_log(pending, answer, now))
 }
 
-/// As [`refuse`], of one that has as many streams as it may, or asks too often.
+fn refusal(id: Option<EventId>, reason: EndReason) -> Bytes {
+    SSE.control(&Control::End(End::refusal(reason, id)))
+}
+
+/// Refuses a stream for now. `EventSource` gives up for good on any status but 200, so it gets a
+/// stream that ends at once and says when to come back.
+fn refuse(
+    context: &StreamContext,
+    asked: &StreamRequest,
+    reason: EndReason,
+    text: &str,
+) -> HttpResponse {
+    context.metrics.streams_refused.with_label_values(&[reason.as_str()]).inc();
+    if asked.is_event_source {
+        return response().force_close().body(refusal(asked.id, reason));
+    }
+    come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, refusal_wait())
+}
+
+/// Refuses a reader that has too many streams, or sends too many requests.
 fn too_many(
-    outlet: &Outlet,
+    context: &StreamContext,
     asked: Option<&StreamRequest>,
     reason: &str,
     text: &str,
     wait: Duration,
 ) -> HttpResponse {
-    outlet.metrics.streams_refused.with_label_values(&[reason]).inc();
+    context.metrics.streams_refused.with_label_values(&[reason]).inc();
     if let Some(asked) = asked.filter(|asked| asked.is_event_source) {
-        return response().force_close().body(control::refusal(asked.id, End::Busy));
+        return response().force_close().body(refusal(asked.id, EndReason::Busy));
     }
     come_back_later(StatusCode::TOO_MANY_REQUESTS, text, wait)
 }
 
-/// The head of every stream. `no-transform` keeps proxies from compressing it, which would hold
-/// events back; `X-Accel-Buffering` keeps nginx from buffering it.
+/// Head of every stream. `no-transform` keeps proxies from compressing it, which would hold events
+/// back; `X-Accel-Buffering` keeps nginx from buffering it.
 fn response() -> actix_web::HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
     response

@@ -1,7 +1,9 @@
-//! The sockets of those streams of a group that have all been given the same. What the kernel
-//! touches to send to each fills the processor's caches, and what we touch of a stream pushes that
-//! out: so of one in the row it is the number of its socket, and nothing else. Whatever else there
-//! is to do with a stream, it steps out of the row first.
+//! Broadcast to sockets: streams of a group at the same cursor are written in one pass, with one
+//! read and one `send` for each socket.
+//!
+//! What the kernel touches to send to a socket fills the processor's caches, and what this program
+//! touches of a stream pushes that out. So of a member it touches the number of its socket, and
+//! nothing else. A stream with other work of its own leaves the broadcast first.
 
 use std::{
     cell::RefCell,
@@ -15,73 +17,63 @@ use bytes::Bytes;
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::stream::reactor::Reactor;
+use crate::stream::{drive::reactor::Reactor, session::MemberPosition};
 use crate::{
-    hub::{Batch, Broadcast, Group, Position, Read, ReadEvents, Reader, Subscriber},
-    model::event::EventId,
+    hub::{Batch, Broadcast, Group, Read, ReadEvents, Reader, Subscriber},
+    model::event_id::EventId,
     net::connection::chunk::{send_rest, whole_chunk},
-    stream::Outlet,
+    stream::StreamContext,
 };
 
-/// The row of a group.
+/// Broadcast of one group to the sockets of its members.
 pub struct SocketBroadcast {
     reactor: Weak<Reactor>,
-    outlet: web::Data<Outlet>,
+    context: web::Data<StreamContext>,
     reader: Reader,
     state: RefCell<State>,
 }
 
 struct State {
     members: Slab<Member>,
-    /// Where those are who have been given all that is under way.
+    /// Position of the members that have everything that is under way.
     at: MemberPosition,
     pass: Option<Pass>,
 }
 
 struct Member {
     io: TcpStream,
-    /// Whose it is.
+    /// Key of the stream in the reactor.
     key: u32,
 }
 
-/// How far those in a row are.
-#[derive(Debug, Clone, Copy)]
-pub struct MemberPosition {
-    pub position: Position,
-    /// The last event that was given to them as they stood there, or an id before all others.
-    pub last_sent_id: EventId,
-    /// When it was.
-    pub written: Instant,
-}
-
-/// What is being given to all, one after the other.
+/// Pass over all members.
 struct Pass {
-    /// None if they are to step out.
+    /// Events of the pass. `None` if all members have to leave.
     block: Option<Batch>,
-    /// It, as it goes out.
+    /// The same, framed as a chunk of HTTP/1.1.
     chunk: Bytes,
-    /// The first who has not been given it.
+    /// Slot of the first member that was not written to yet.
     next: usize,
-    /// Where those are who have not been given it.
+    /// Position of the members that were not written to yet.
     before: MemberPosition,
 }
 
-/// What was given, and to how many.
+/// Part of a pass that was written.
 struct Delivered {
     to: usize,
     events: u64,
     publish_time_ms: Option<u64>,
 }
 
-/// Whose stream goes on by itself, and what of the chunk its socket did not take.
+/// Stream that has left, and the part of the chunk that its socket did not take.
 type Departed = (u32, io::Result<Bytes>);
 
-/// In a smaller group everyone stands for themselves.
+/// Smallest group with a broadcast.
 const BROADCAST_MIN: usize = 16;
 
 impl fmt::Debug for SocketBroadcast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Row").field("reader", &self.reader).finish_non_exhaustive()
+        f.debug_struct("SocketBroadcast").field("reader", &self.reader).finish_non_exhaustive()
     }
 }
 
@@ -90,11 +82,12 @@ impl Reactor {
         self.broadcasts.borrow().get(&group.number())?.upgrade()
     }
 
-    /// The row where a subscriber's stream would stand, if there is to be one.
+    /// Returns the broadcast that a subscriber's stream may join, and creates it if the group is
+    /// large enough.
     pub(super) fn broadcast_of(
         self: &Rc<Self>,
         subscriber: &Subscriber,
-        outlet: &web::Data<Outlet>,
+        context: &web::Data<StreamContext>,
     ) -> Option<Rc<SocketBroadcast>> {
         let reader = subscriber.reader();
         let group = reader.group();
@@ -107,11 +100,11 @@ impl Reactor {
         let at = MemberPosition {
             position: subscriber.position(),
             last_sent_id: EventId::ZERO,
-            written: Instant::now(),
+            written_at: Instant::now(),
         };
         let broadcast = Rc::new(SocketBroadcast {
             reactor: Rc::downgrade(self),
-            outlet: outlet.clone(),
+            context: context.clone(),
             reader: reader.clone(),
             state: RefCell::new(State { members: Slab::new(), at, pass: None }),
         });
@@ -119,7 +112,7 @@ impl Reactor {
         self.broadcasts.borrow_mut().insert(group.number(), Weak::<SocketBroadcast>::clone(&weak));
         group.set_broadcast(weak);
         if subscriber.has_more() {
-            // The group was rung for before it had a row.
+            // The group was notified before it had a broadcast.
             reader.reschedule();
         }
         Some(broadcast)
@@ -127,16 +120,16 @@ impl Reactor {
 }
 
 impl SocketBroadcast {
-    /// Everything up to here was given to those who stand there.
+    /// Returns the cursor of the members.
     pub(super) fn after(&self) -> EventId {
         self.state.borrow().at.position.after()
     }
 
-    /// Lets a stream stand there whose reader was `last_sent_id` events up to an id, if what comes next is
-    /// the same for it. Returns its place.
+    /// Adds the stream `key`, whose reader was told everything up to `last_sent_id`, if what comes
+    /// next is the same for it. Returns its slot.
     ///
     /// # Errors
-    /// With its socket, if it is not.
+    /// With the socket, if it is not.
     pub(super) fn join(
         &self,
         io: TcpStream,
@@ -157,14 +150,14 @@ impl SocketBroadcast {
         }
     }
 
-    /// Lets one out, with where it is.
+    /// Removes a member. Returns its socket and its position.
     pub(super) fn leave(&self, slot: u32) -> Option<(TcpStream, MemberPosition)> {
         let at = self.at(slot);
         let members = self.state.borrow_mut().members.try_remove(slot as usize)?;
         Some((members.io, at))
     }
 
-    /// Where the one at a place is.
+    /// Returns the position of a member.
     pub(super) fn at(&self, slot: u32) -> MemberPosition {
         let state = self.state.borrow();
         let slot = slot as usize;
@@ -178,12 +171,12 @@ impl Broadcast for SocketBroadcast {
         let reactor = self.reactor.upgrade()?;
         let mut departed = Vec::new();
         let given = self.state.borrow_mut().write_pass(&self.reader, most, &mut departed);
-        // They look into the row for their sockets.
+        // The streams take their sockets out of the broadcast.
         for (key, rest) in departed {
             reactor.leave_broadcast(key, rest);
         }
         if let Some(Delivered { to, events, publish_time_ms }) = &given {
-            self.outlet.record_delivered(*to, *events, *publish_time_ms);
+            self.context.record_delivered(*to, *events, *publish_time_ms);
         }
         given.map(|given| given.to)
     }
@@ -198,8 +191,8 @@ impl Drop for SocketBroadcast {
 }
 
 impl State {
-    /// One pass: what is read at its beginning is given to all, and then nothing more until the
-    /// group is rung for again.
+    /// Writes to at most `most` members. A pass gives all members what is read at its beginning,
+    /// and nothing more until the group is notified again.
     fn write_pass(
         &mut self,
         reader: &Reader,
@@ -224,7 +217,7 @@ impl State {
         None
     }
 
-    /// Reads on. None if there is nothing to give.
+    /// Begins a pass. Returns `None` if there is nothing to read.
     fn begin(&mut self, reader: &Reader) -> Option<Pass> {
         let version = reader.version();
         let mut position = self.at.position;
@@ -235,26 +228,26 @@ impl State {
             Some(Some(Read { gap: None, events: Some(ReadEvents::Batch(block)), .. })) => {
                 Some(block)
             }
-            // A gap, a large event and the end are each one's own to see to, from where it is.
+            // Each member handles a gap, a large event and the end itself, from its position.
             Some(Some(_)) | None => {
                 return Some(Pass { block: None, chunk: Bytes::new(), next: 0, before: self.at });
             }
         };
         if !position.is_complete_as_of(version) {
-            // It stopped short of the head; or another had read this, before the last of what has
-            // rung was there.
+            // The read stopped before the head; or it was another subscriber's, from before the
+            // last notification.
             reader.reschedule();
         }
         let before = self.at;
         self.at.position = position;
         let block = block?;
-        (self.at.last_sent_id, self.at.written) = (block.newest, Instant::now());
+        (self.at.last_sent_id, self.at.written_at) = (block.newest, Instant::now());
         Some(Pass { chunk: whole_chunk(&block.bytes), block: Some(block), next: 0, before })
     }
 }
 
 impl Pass {
-    /// Gives it to some more, if not all have it.
+    /// Writes to some more members. Returns `None` if all were written to.
     fn write_next(
         &mut self,
         members: &Slab<Member>,
@@ -277,7 +270,7 @@ impl Pass {
         Some(given)
     }
 
-    /// Gives it to one. Returns what is left for its stream, if it has to step out.
+    /// Writes to one member. Returns what its socket did not take, if the stream has to leave.
     fn rest(&self, io: &TcpStream) -> Option<io::Result<Bytes>> {
         if self.block.is_none() {
             return Some(Ok(Bytes::new()));

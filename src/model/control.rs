@@ -1,0 +1,116 @@
+//! Control messages: what a stream says beside events.
+
+use std::{ops::Range, time::Duration};
+
+use rand::RngExt as _;
+
+use crate::model::{event_id::EventId, gap::Gap, topic::Topic};
+
+/// Control message of a stream. Each format has its own encoding of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Control {
+    /// First message of a stream.
+    Open(Box<Open>),
+    /// Events are missing. Has no id: a reader that is cut before it has read the message comes
+    /// back with its old id, and is told again.
+    Gap(Box<Gap>),
+    /// Time that is left until the reader's token expires.
+    Auth(Duration),
+    /// Cheaper position to resume from, without an event.
+    Checkpoint(EventId),
+    /// Sign of life in silence, so that no proxy takes the stream for dead.
+    KeepAlive,
+    /// Sign of life before [`Control::Open`], while the stream waits for the log.
+    Waiting,
+    /// Last message of a stream.
+    End(End),
+}
+
+/// First message of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// Id that the reader has until it gets another one.
+    pub id: EventId,
+    /// Name of the stream, which cannot be guessed: it authorises a renewal of this one stream.
+    pub stream: String,
+    /// Topics as the reader named them. Empty means all topics that it may read.
+    pub topics: Vec<Topic>,
+    /// True if the stream continues after the id that the reader brought.
+    pub resumed: bool,
+    /// Time after which the reader is to reconnect when the connection is cut, milliseconds.
+    pub retry_ms: u64,
+}
+
+/// Last message of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Cause of the end.
+    pub reason: EndReason,
+    /// Id that a refused reader brought: it keeps that id.
+    pub id: Option<EventId>,
+    /// Time after which the reader is to reconnect, milliseconds.
+    pub retry_ms: u64,
+}
+
+/// Cause of the end of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndReason {
+    /// The gateway is shutting down; another replica takes over.
+    Draining,
+    /// The stream has reached its maximum age.
+    MaxAge,
+    /// A limit of streams was reached.
+    Busy,
+    /// The reader's token has expired.
+    Expired,
+    /// The token cannot be verified now, or the log cannot be asked.
+    Unready,
+}
+
+impl EndReason {
+    /// Returns the name in control messages and in the label of a metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::MaxAge => "max-age",
+            Self::Busy => "busy",
+            Self::Expired => "expired",
+            Self::Unready => "unready",
+        }
+    }
+}
+
+/// Retry time after a cut that nothing announced. Spread, since a proxy that dies cuts all of its
+/// streams at once.
+pub(crate) const RETRY_AFTER_CUT_MS: Range<u64> = 2_000..4_000;
+/// Retry time after an end that was announced: those are spread over time already.
+pub(crate) const RETRY_AFTER_END_MS: Range<u64> = 200..1_500;
+/// Retry time after a refusal. At least 5 s, or refused readers would be the load that causes more
+/// refusals.
+pub(crate) const RETRY_AFTER_REFUSAL_MS: Range<u64> = 5_000..10_000;
+
+impl End {
+    /// Ends a stream that was open.
+    pub fn of_stream(reason: EndReason) -> Self {
+        Self { reason, id: None, retry_ms: jitter(RETRY_AFTER_END_MS) }
+    }
+
+    /// Refuses a stream for now. `id` is the one that the reader brought.
+    pub fn refusal(reason: EndReason, id: Option<EventId>) -> Self {
+        Self { reason, id, retry_ms: jitter(RETRY_AFTER_REFUSAL_MS) }
+    }
+}
+
+/// Returns the shortest retry time after a refusal, for clients that understand `Retry-After`.
+pub fn refusal_wait() -> Duration {
+    Duration::from_millis(RETRY_AFTER_REFUSAL_MS.start)
+}
+
+/// Returns a random retry time after a cut, milliseconds.
+pub fn retry_after_cut_ms() -> u64 {
+    jitter(RETRY_AFTER_CUT_MS)
+}
+
+fn jitter(range: Range<u64>) -> u64 {
+    rand::rng().random_range(range)
+}

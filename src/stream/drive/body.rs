@@ -1,0 +1,91 @@
+//! Body driver: a stream as the body of an HTTP response.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use actix_web::body::{BodySize, MessageBody};
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{
+    net::reaper::WatchGuard,
+    stream::session::{Next, Session},
+};
+
+/// Stream as the body of a response. The server asks for more only while its socket takes more, and
+/// the session then reads on from its cursor: there is no other flow control.
+#[derive(Debug)]
+pub struct StreamBody {
+    session: Session,
+    watch: WatchGuard,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// Error that makes the server cut the connection: see [`Next::FellBehind`].
+#[derive(Debug, thiserror::Error)]
+#[error("an event left its ring while it was being written to a slow reader")]
+pub struct FellBehindError;
+
+impl StreamBody {
+    /// Creates the body of a response on a connection under `watch`.
+    pub fn new(session: Session, watch: WatchGuard) -> Self {
+        let timer = Box::pin(sleep_until(session.next_deadline()));
+        Self { session, watch, timer }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FellBehindError>>> {
+        loop {
+            match self.session.next(Instant::now()) {
+                Next::Give(bytes) => return Poll::Ready(Some(Ok(bytes))),
+                Next::Say(control) => {
+                    return Poll::Ready(Some(Ok(self.session.format().control(&control))));
+                }
+                Next::WaitUntil(deadline) => {
+                    self.session.wait(cx.waker());
+                    // The timer is not moved for every event: only when it would fire too late, or
+                    // has fired.
+                    if deadline < self.timer.deadline() || self.timer.is_elapsed() {
+                        self.timer.as_mut().reset(deadline);
+                    }
+                    if self.timer.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+                Next::Yield => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Next::Finished => return Poll::Ready(None),
+                Next::FellBehind => return Poll::Ready(Some(Err(FellBehindError))),
+            }
+        }
+    }
+}
+
+impl MessageBody for StreamBody {
+    type Error = FellBehindError;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, FellBehindError>>> {
+        let this = self.get_mut();
+        let polled = this.poll(cx);
+        this.watch.asked(polled.is_ready());
+        polled
+    }
+}
+
+impl Drop for StreamBody {
+    fn drop(&mut self) {
+        if self.watch.was_stalled() {
+            self.session.mark_stalled();
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Direct stream: a session and the socket that the reactor writes it to.
+
+use std::{
+    cell::RefCell,
+    hint::black_box,
+    rc::{Rc, Weak},
+    task::Waker,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    hub::Listener,
+    model::event_id::EventId,
+    stream::{
+        drive::socket::DirectSocket,
+        session::{Next, Session},
+    },
+};
+
+/// Stream over a socket that it writes to itself, without a task and without buffers.
+#[derive(Debug)]
+pub(super) struct DirectStream {
+    session: Session,
+    socket: DirectSocket,
+    /// Wakes the stream when its token is renewed, or the log has answered.
+    waker: Waker,
+    /// True once the subscriber notifies this stream. A stream that waits for the log has none yet.
+    is_listening: bool,
+}
+
+/// Result of driving a stream.
+#[derive(Debug)]
+pub(super) enum DriveResult {
+    /// There is nothing to do until this time, unless something is published.
+    WaitUntil(Instant),
+    /// There is more to do, after other streams had a turn.
+    Yield,
+    /// The socket takes nothing more now.
+    Blocked,
+    /// The response has ended, and the socket took all of it.
+    Finished,
+    /// The connection is gone, or has to be closed.
+    Broken,
+}
+
+/// Writes after which a stream that has much to give lets other streams write.
+const WRITES_PER_TURN: usize = 16;
+
+impl DirectStream {
+    /// Creates a stream. It must be driven at once.
+    pub(super) fn new(session: Session, socket: DirectSocket, waker: Waker) -> Rc<RefCell<Self>> {
+        Rc::new(RefCell::new(Self { session, socket, waker, is_listening: false }))
+    }
+
+    /// Returns the socket. The stream leaves its broadcast, so it must be driven to go on.
+    pub(super) fn socket(&mut self) -> &mut DirectSocket {
+        if let Some(at) = self.socket.leave_broadcast() {
+            self.session.leave(at);
+        }
+        &mut self.socket
+    }
+
+    /// Marks the stream as ended because its reader took nothing.
+    pub(super) fn mark_stalled(&mut self) {
+        self.socket.mark_stalled();
+    }
+
+    /// Writes what there is for as long as the socket takes it, but at most [`WRITES_PER_TURN`]
+    /// times.
+    pub(super) fn drive(this: &Rc<RefCell<Self>>) -> DriveResult {
+        let stream = &mut *this.borrow_mut();
+        let result = stream.drive_turn();
+        if !stream.is_listening
+            && let Some(subscriber) = stream.session.subscriber()
+        {
+            let weak: Weak<RefCell<Self>> = Rc::downgrade(this);
+            subscriber.listen(weak);
+            stream.is_listening = true;
+        }
+        result
+    }
+
+    fn drive_turn(&mut self) -> DriveResult {
+        self.socket();
+        for _ in 0..WRITES_PER_TURN {
+            match self.socket.flush() {
+                Ok(true) if self.socket.is_finished() => return DriveResult::Finished,
+                Ok(true) => {}
+                Ok(false) => {
+                    // After a keep-alive that was not taken, the subscriber may wait for events.
+                    if let Some(subscriber) = self.session.subscriber() {
+                        subscriber.stop_waiting();
+                    }
+                    return DriveResult::Blocked;
+                }
+                Err(_) => return DriveResult::Broken,
+            }
+            let chunk = match self.session.next(Instant::now()) {
+                Next::Give(bytes) => bytes,
+                Next::Say(control) => self.session.format().control(&control),
+                Next::WaitUntil(deadline) => {
+                    self.session.wait(&self.waker);
+                    return DriveResult::WaitUntil(deadline);
+                }
+                Next::Yield => return DriveResult::Yield,
+                Next::Finished => {
+                    self.socket.write_last_chunk();
+                    continue;
+                }
+                Next::FellBehind => return DriveResult::Broken,
+            };
+            // The next flush writes what was not taken, and finds errors.
+            let _is_whole = self.socket.write_chunk(&chunk);
+        }
+        if let Some(subscriber) = self.session.subscriber() {
+            subscriber.stop_waiting();
+        }
+        DriveResult::Yield
+    }
+
+    /// Returns the deadline of a stream that is a member of a broadcast.
+    pub(super) fn member_deadline(&self) -> Option<Instant> {
+        Some(self.session.member_deadline(self.socket.member_position()?))
+    }
+
+    /// Has the reactor drive the stream, instead of its waker being called.
+    fn schedule(&self) -> bool {
+        if let Some(subscriber) = self.session.subscriber() {
+            subscriber.stop_waiting();
+        }
+        self.socket.schedule();
+        true
+    }
+
+    /// Joins the broadcast of its group, if there is one at its position. Returns true if it did.
+    fn join_broadcast(&mut self) -> bool {
+        let told_upto = self.session.told_upto();
+        let Some(subscriber) = self.session.subscriber() else { return false };
+        let context = self.session.context();
+        let joined = self.socket.join_broadcast(subscriber, told_upto, context);
+        if joined {
+            self.session.join();
+        }
+        joined
+    }
+
+    /// Writes what was published. Returns true if nothing is left to do for the notifier.
+    fn write_published(&mut self, now: Instant) -> bool {
+        // With a broadcast in the group, only up to its position, so as to join it: it was notified
+        // of what comes after.
+        let upto = self
+            .session
+            .subscriber()
+            .and_then(|subscriber| self.socket.broadcast_cursor(subscriber));
+        let upto = upto.unwrap_or(EventId::MAX);
+        loop {
+            let Some(subscriber) = self.session.reading() else { return self.schedule() };
+            if upto <= subscriber.position().after() {
+                break;
+            }
+            let Some(read) = subscriber.read_upto(upto) else { break };
+            let chunk = match self.session.take_read(read, now) {
+                Next::Give(bytes) => bytes,
+                Next::Say(control) => self.session.format().control(&control),
+                _ => return self.schedule(),
+            };
+            if !self.socket.write_chunk(&chunk) {
+                return self.schedule();
+            }
+        }
+        let has_more = self.session.subscriber().is_some_and(|subscriber| subscriber.has_more());
+        if !self.session.is_checkpoint_due() && (self.join_broadcast() || !has_more) {
+            return true;
+        }
+        self.schedule()
+    }
+}
+
+impl Drop for DirectStream {
+    fn drop(&mut self) {
+        if self.socket.is_stalled() {
+            self.session.mark_stalled();
+        }
+    }
+}
+
+impl Listener for RefCell<DirectStream> {
+    fn is_ready(&self) -> bool {
+        let stream = self.borrow();
+        // Reads only to have the memory fetched: the call needs fields in several places.
+        black_box((stream.session.told_upto(), stream.session.next_deadline()));
+        black_box(stream.session.subscriber().is_some_and(|subscriber| subscriber.has_more()));
+        true
+    }
+
+    fn call(&self, now: Instant) -> bool {
+        self.borrow_mut().write_published(now)
+    }
+}

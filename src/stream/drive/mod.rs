@@ -1,0 +1,10 @@
+//! Drivers: they move a session's bytes to a client and know no format. [`body`] is pulled by an
+//! HTTP response; [`reactor`] writes to sockets directly.
+
+pub mod body;
+mod broadcast;
+mod deadlines;
+mod direct;
+pub mod reactor;
+mod socket;
+pub mod takeover;

@@ -1,0 +1,203 @@
+//! Streams that are admitted and not open yet.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::atomic::Ordering,
+    task::Waker,
+    time::Duration,
+};
+
+use actix_web::{rt::spawn, web};
+use rand::RngExt as _;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::{
+    backplane::UnavailableError,
+    hub::{GroupKey, LimitReached, Shard, Start, Subscriber, TopicSet},
+    limits::budget::Claim,
+    model::{
+        control::{self, Control, EndReason, retry_after_cut_ms},
+        encode::Format,
+        event_id::EventId,
+        topic::Topic,
+    },
+    stream::{
+        StreamContext,
+        lease::{Lease, LeaseTimer, Terms},
+        limits::StreamPermit,
+    },
+};
+
+/// Stream that was admitted: everything that it needs to subscribe.
+#[derive(Debug)]
+pub struct PendingStream {
+    pub context: web::Data<StreamContext>,
+    pub shard: Rc<Shard>,
+    pub format: Format,
+    /// Topics that the stream follows.
+    pub topics: TopicSet,
+    /// Topics as the reader named them.
+    pub names: Vec<Topic>,
+    /// `None` if the stream does not end with a token.
+    pub terms: Option<Terms>,
+    pub start: Start,
+    /// Id that the reader brought, if it is one.
+    pub id: Option<EventId>,
+    pub permit: Option<Box<StreamPermit>>,
+    /// Time at which the stream has reached its maximum age.
+    pub end_at: Instant,
+}
+
+/// Stream that has its subscriber.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) subscriber: Subscriber,
+    /// First message of the stream.
+    pub(crate) open: Control,
+    pub(crate) lease: Option<LeaseTimer>,
+    pub(crate) permit: Option<Box<StreamPermit>>,
+}
+
+/// Answer that a stream waits for: where it starts, or why its reader is to come back later.
+#[derive(Debug, Default)]
+pub struct LogAnswer {
+    answer: Cell<Option<Result<Start, EndReason>>>,
+    waker: RefCell<Option<Waker>>,
+    /// Memory that is reserved for the topics of the stream. The group pays once the stream opens.
+    claim: RefCell<Option<Claim>>,
+    /// Task that asks. Ends with the stream.
+    task: RefCell<Option<JoinHandle<()>>>,
+}
+
+/// Pause after the log could not be asked.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+impl PendingStream {
+    /// Returns true if the stream can be opened without asking the log or waiting for it.
+    pub fn is_settled(&self) -> bool {
+        self.context.is_settled(self.start)
+    }
+
+    /// Subscribes.
+    ///
+    /// # Errors
+    /// With the limit that the stream would exceed: its reader is to come back later.
+    pub(crate) fn subscribe(self, now: Instant) -> Result<Started, LimitReached> {
+        let key = GroupKey { topics: self.topics, format: self.format };
+        let subscriber = self.context.hub.subscribe(&self.shard, key, self.start);
+        let subscriber = subscriber.inspect_err(|reached| self.context.count(*reached))?;
+        let name = format!("{:032x}", rand::rng().random::<u128>());
+        let brought_id = matches!(self.start, Start::After(_) | Start::Ahead(_));
+        tracing::debug!(stream = name, start = ?self.start, "stream opened");
+        let lease = self.terms.map(|terms| {
+            let lease = Lease::new(terms, subscriber.reader().group().topics().clone());
+            let entry = self.context.leases.add(&name, &lease);
+            LeaseTimer::new(lease, entry, now)
+        });
+        let open = control::Open {
+            id: subscriber.opened_at(),
+            stream: name,
+            topics: self.names,
+            resumed: brought_id && !subscriber.is_unknown(),
+            retry_ms: retry_after_cut_ms(),
+        };
+        let open = Control::Open(Box::new(open));
+        Ok(Started { subscriber, open, lease, permit: self.permit })
+    }
+
+    /// Starts a task that finds out where the stream starts: when the rings are filled, and it is
+    /// known whether an id that is ahead of them is one of the log's. Until the stream opens, the
+    /// answer holds `claim`, which pays for the stream's topics.
+    pub fn ask_log(&self, claim: Claim) -> Rc<LogAnswer> {
+        let answer = Rc::<LogAnswer>::default();
+        answer.claim.replace(Some(claim));
+        let (context, start, end_at) = (self.context.clone(), self.start, self.end_at);
+        let weak = Rc::downgrade(&answer);
+        let task = spawn(async move {
+            let _waiting = Waiting::new(&context);
+            let found = find_start(&context, start, end_at).await;
+            if let Some(answer) = weak.upgrade() {
+                answer.set(found);
+            }
+        });
+        answer.task.replace(Some(task));
+        answer
+    }
+}
+
+async fn find_start(
+    context: &StreamContext,
+    start: Start,
+    end_at: Instant,
+) -> Result<Start, EndReason> {
+    tokio::select! {
+        biased;
+        () = context.hub.drain_begins() => return Err(EndReason::Draining),
+        () = context.backplane.filled() => {}
+        () = sleep_until(end_at) => return Err(EndReason::MaxAge),
+    }
+    while let Some(id) = context.ahead(start) {
+        match context.backplane.has_reached(id).await {
+            Ok(true) => return Ok(Start::Ahead(id)),
+            Ok(false) => return Ok(start),
+            Err(UnavailableError) => {}
+        }
+        tokio::select! {
+            biased;
+            () = context.hub.drain_begins() => return Err(EndReason::Draining),
+            () = sleep(ASK_AGAIN) => {}
+            () = sleep_until(end_at) => return Err(EndReason::MaxAge),
+        }
+    }
+    Ok(start)
+}
+
+impl LogAnswer {
+    fn set(&self, answer: Result<Start, EndReason>) {
+        self.answer.set(Some(answer));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Takes the answer, if it is there, and gives the reserved memory back.
+    pub(crate) fn take(&self) -> Option<Result<Start, EndReason>> {
+        let answer = self.answer.take()?;
+        self.claim.take();
+        Some(answer)
+    }
+
+    /// Has `waker` woken when the answer is there.
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.waker.replace(Some(waker.clone()));
+    }
+}
+
+impl Drop for LogAnswer {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+}
+
+/// Counts a stream that waits for the log, so that the gateway does not exit before the stream was
+/// told that it ends.
+struct Waiting(web::Data<StreamContext>);
+
+impl Waiting {
+    fn new(context: &web::Data<StreamContext>) -> Self {
+        context.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(context.clone())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,61 @@
+//! State of a session.
+
+use std::rc::Rc;
+
+use tokio::time::Instant;
+
+use crate::{
+    hub::{Position, ReadEvents, Subscriber},
+    model::{control::Control, event_id::EventId},
+    stream::{
+        large::LargeEvent,
+        lease::LeaseTimer,
+        pending::{LogAnswer, PendingStream},
+    },
+};
+
+/// Phase of a session.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// This replica does not know yet what to give: it has to read on in the log, or to ask it.
+    WaitingForLog(Box<PendingStream>, Rc<LogAnswer>),
+    Open(Open),
+    Finished,
+}
+
+/// State of a session that has its subscriber.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) subscriber: Subscriber,
+    /// What goes out before anything else is read.
+    pub(super) first: Option<Box<First>>,
+    /// Id of the newest event or checkpoint that the reader was sent.
+    pub(super) last_sent_id: EventId,
+    /// Head of the hub when the stream was opened: later events are live.
+    pub(super) opened_at_head: EventId,
+    /// True after a gap until an id beyond it was sent.
+    pub(super) checkpoint_due: bool,
+    /// True if a gap was sent since the stream was last a member of a broadcast.
+    pub(super) gap_sent: bool,
+    pub(super) is_ending: bool,
+    pub(super) lease: Option<Box<LeaseTimer>>,
+}
+
+/// What goes out before anything else is read.
+#[derive(Debug)]
+pub(super) enum First {
+    Say(Control),
+    /// Events that were read together with a gap, and follow it.
+    Events(ReadEvents),
+    Large(LargeEvent),
+}
+
+/// Position that a stream takes over from a broadcast that it was a member of.
+#[derive(Debug, Clone, Copy)]
+pub struct MemberPosition {
+    pub(crate) position: Position,
+    /// Id of the newest event that the broadcast wrote to its members, or [`EventId::ZERO`].
+    pub(crate) last_sent_id: EventId,
+    /// Time of that write.
+    pub(crate) written_at: Instant,
+}
