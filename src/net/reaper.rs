@@ -135,7 +135,7 @@ impl Reaper {
 
 impl WatchGuard {
     /// To be told after each time that the stream was asked for more.
-    pub fn asked(&self, had_something: bool) {
+    pub fn record_poll(&self, had_something: bool) {
         self.watched.idle.set(!had_something);
         self.watched.asked.set(true);
     }

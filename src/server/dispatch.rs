@@ -55,7 +55,7 @@ where
 
     fn call(&self, mut request: Request) -> Self::Future {
         let connection = Connection::of(request.conn_data(), &request.extensions());
-        let answering = connection.as_ref().map(Connection::request);
+        let answering = connection.as_ref().map(Connection::begin_request);
         let has_body = !matches!(request.payload(), Payload::None);
         let end = move |mut response: Response<BoxBody>| {
             drop(answering);

@@ -198,7 +198,7 @@ impl Connection {
 
     /// To be told of each request, when its head is in. What it returns is kept while the request
     /// is answered.
-    pub fn request(self: &Rc<Self>) -> Request {
+    pub fn begin_request(self: &Rc<Self>) -> Request {
         let head = self.given_heads.borrow_mut().pop_front().unwrap_or_default();
         self.behind.set(self.behind.get().saturating_sub(head));
         self.asked.set(true);
@@ -301,10 +301,10 @@ mod tests {
         let idle_after = |time: Duration| connection.look_idle(start + time);
         assert_eq!(idle_after(Duration::ZERO), Duration::ZERO);
         assert_eq!(idle_after(IDLE_MAX / 2), IDLE_MAX / 2);
-        drop(connection.request());
+        drop(connection.begin_request());
         assert_eq!(idle_after(IDLE_MAX), Duration::ZERO, "there was a request");
         assert_eq!(idle_after(IDLE_MAX), Duration::ZERO);
-        let answering = connection.request();
+        let answering = connection.begin_request();
         assert_eq!(idle_after(IDLE_MAX * 3), Duration::ZERO, "one is being answered");
         drop(answering);
         assert_eq!(idle_after(IDLE_MAX * 3), Duration::ZERO);
@@ -323,7 +323,7 @@ mod tests {
         for (answering, nudged) in [(true, 1), (false, 0)] {
             let connection = Rc::new(Connection::new(None, false, &head_budget(), None));
             connection.waker.replace(Some(Arc::clone(&woken).into()));
-            let _request = answering.then(|| connection.request());
+            let _request = answering.then(|| connection.begin_request());
             connection.wake_if_answering();
             assert_eq!(woken.0.swap(0, Ordering::SeqCst), nudged);
         }
@@ -337,7 +337,7 @@ mod tests {
         assert!(!is_slow_after(max / 2));
         assert!(is_slow_after(max));
         connection.head_ends();
-        let _request = connection.request();
+        let _request = connection.begin_request();
         connection.head_holds(0);
         assert!(!is_slow_after(max * 9), "a body is coming in");
         connection.head_holds(1);

@@ -77,7 +77,7 @@ impl MessageBody for StreamBody {
     ) -> Poll<Option<Result<Bytes, FellBehindError>>> {
         let this = self.get_mut();
         let polled = this.poll(cx);
-        this.watch.asked(polled.is_ready());
+        this.watch.record_poll(polled.is_ready());
         polled
     }
 }
