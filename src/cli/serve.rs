@@ -10,7 +10,7 @@ use crate::{
     backplane::redis::{self, ConnectError},
     cli::EXIT_USAGE,
     config::{BackplaneConfig, Config, Mode, PushAuth, ReadAuth, ReadKeys},
-    net::accept::{TlsError, load_tls},
+    net::tls::{TlsError, load_tls},
     server::{self, ListenError, Listeners},
     telemetry::logs,
 };

@@ -1,4 +1,4 @@
-//! Transport: connections, TLS, the PROXY protocol, HTTP/1.1 and HTTP/2.
+//! Transport: connections, TLS, the PROXY protocol, HTTP/1.1, HTTP/2, and their limits.
 
 pub mod accept;
 pub mod connection;
@@ -7,3 +7,4 @@ pub mod http2;
 pub mod limiter;
 pub mod proxy_protocol;
 pub mod reaper;
+pub mod tls;

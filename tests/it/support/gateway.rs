@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::json;
 use stream_events::{
     config::{Config, Mode, Texts},
-    net::accept::load_tls,
+    net::tls::load_tls,
     server::{self, Listeners},
 };
 use tokio::sync::oneshot;
