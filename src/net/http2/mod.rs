@@ -1,9 +1,9 @@
-//! HTTP/2 ([RFC 9113](https://www.rfc-editor.org/rfc/rfc9113)): the requests of a connection, each
-//! answered in a task of its own.
+//! Serves HTTP/2 ([RFC 9113](https://www.rfc-editor.org/rfc/rfc9113)): each request of a connection
+//! is answered in its own task.
 //!
-//! actix's own limits neither streams nor heads, ends connections without a word, does not see that
-//! a reader has reset its stream until it writes to it, and cannot end a stream whose reader takes
-//! nothing.
+//! The HTTP/2 server of actix is not used, because it limits neither streams nor heads, closes
+//! connections without a GOAWAY, notices a reset stream only when it writes to it, and cannot end a
+//! stream whose reader takes nothing.
 
 pub mod translate;
 
@@ -27,52 +27,60 @@ use crate::{
     net::connection::{Connection, ConnectionLimiter, IDLE_LOOK, Socket},
 };
 
-/// How HTTP/2 connections are served.
+/// HTTP/2 server of one worker.
 #[derive(Debug)]
 pub struct Http2 {
-    /// Streams at once on one connection.
+    /// Limit of the concurrent streams of one connection.
     pub streams_max: u32,
-    /// Counts the connections' requests that left no room for another.
+    /// Counter of the requests that reached `streams_max` on their connection.
     pub full: IntCounter,
-    /// A stream whose window stays shut for so long is reset.
+    /// Time after which a stream with a closed flow-control window is reset.
     pub write_timeout: Duration,
-    /// Says when to leave.
+    /// Hub, which announces the drain.
     pub hub: Hub,
-    /// Says for how long an idle connection may stay.
+    /// Source of the idle timeout.
     pub limiter: Rc<ConnectionLimiter>,
 }
 
-/// The head of a request, unfolded: what attributes of unwrapped pushes may take, as with HTTP/1.
+/// Limit of the bytes of a decompressed request head. It leaves room for the attributes of
+/// unwrapped pushes, as the limit of HTTP/1 does.
 const HEAD_MAX_BYTES: u32 = 128 * 1024;
-/// The first request of a connection, which browsers and proxies open ahead of need.
-const FIRST_MAX: Duration = Duration::from_secs(60);
-/// Who has been told to leave has so long to close the connection.
-const LEAVE_MAX: Duration = Duration::from_secs(5);
-/// What a peer may send ahead of being read: of one body, and of all on a connection.
+/// Time limit for the first request of a connection. Browsers and proxies open connections in
+/// advance.
+const FIRST_REQUEST_MAX: Duration = Duration::from_secs(60);
+/// Time that an idle peer has after a GOAWAY to close the connection.
+const GOAWAY_MAX: Duration = Duration::from_secs(5);
+/// Flow-control window of one request body: bytes that a peer can send before they are read.
 const WINDOW_BYTES: u32 = 1024 * 1024;
+/// Flow-control window of all bodies of a connection.
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
-/// Bytes that a stream gives out before its connection has written them.
+/// Limit of the bytes that a stream buffers before its connection has written them.
 const UNWRITTEN_MAX_BYTES: usize = 64 * 1024;
 
 impl Http2 {
-    /// Time until an idle connection is looked at.
-    fn next_look(&self) -> Duration {
+    /// Returns the time until the next check for idleness.
+    fn check_interval(&self) -> Duration {
         self.limiter.idle_timeout().min(IDLE_LOOK)
     }
 
-    /// Whether a connection that was idle for so long has to go, which is counted.
-    fn has_to_leave(&self, idle: Duration, was_used: bool) -> bool {
-        let is_expired = self.limiter.is_idle_expired(idle);
-        if is_expired {
-            self.limiter.count_idle_close(idle);
-        }
-        is_expired || (!was_used && FIRST_MAX <= idle)
+    /// Returns true if a connection that was idle for `idle` must be closed. `was_used` is true if
+    /// it had a request.
+    fn is_expired(&self, idle: Duration, was_used: bool) -> bool {
+        self.limiter.is_idle_expired(idle) || (!was_used && FIRST_REQUEST_MAX <= idle)
     }
 
-    /// Serves a connection until either side has had enough of it.
+    /// Counts the close of a connection that was idle for `idle`, if the idle timeout caused it.
+    fn count_close(&self, idle: Duration) {
+        if self.limiter.is_idle_expired(idle) {
+            self.limiter.count_idle_close(idle);
+        }
+    }
+
+    /// Serves a connection until the peer closes it, or it is idle for too long, or the gateway
+    /// drains and its last stream ends.
     ///
     /// # Errors
-    /// When it broke.
+    /// Fails when the socket breaks or the peer violates the protocol.
     pub async fn serve<S>(
         &self,
         socket: Socket,
@@ -92,46 +100,48 @@ impl Http2 {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .handshake(socket)
             .await?;
-        let mut look = pin!(sleep(self.next_look()));
+        let mut check = pin!(sleep(self.check_interval()));
         let mut drain = pin!(self.hub.drain_begins());
-        let (mut asked, mut leaving, mut drained) = (false, false, false);
-        // When something was last going on.
-        let (mut busy, mut was_used) = (Instant::now(), false);
-        // Each task has one of these.
+        let (mut requested, mut leaving, mut drained) = (false, false, false);
+        // Time of the last check at which the connection was not idle.
+        let (mut busy_at, mut was_used) = (Instant::now(), false);
+        // Counts the open streams: each task holds a clone.
         let open = Rc::new(());
         loop {
             let accepted = tokio::select! {
                 accepted = requests.accept() => accepted,
-                // Its peer takes its next request elsewhere; what is open goes on.
+                // After a GOAWAY the peer sends its next request on a new connection. Open streams
+                // go on.
                 () = &mut drain, if !drained => {
                     (leaving, drained) = (true, true);
                     requests.graceful_shutdown();
                     continue;
                 }
-                () = &mut look => {
+                () = &mut check => {
                     let now = Instant::now();
-                    if Rc::strong_count(&open) != 1 || std::mem::take(&mut asked) {
-                        (busy, was_used) = (now, true);
+                    if Rc::strong_count(&open) != 1 || std::mem::take(&mut requested) {
+                        (busy_at, was_used) = (now, true);
                     } else if leaving {
                         return Ok(());
-                    } else if self.has_to_leave(now.duration_since(busy), was_used) {
+                    } else if self.is_expired(now.duration_since(busy_at), was_used) {
+                        self.count_close(now.duration_since(busy_at));
                         leaving = true;
                         requests.graceful_shutdown();
                     }
-                    let next = if leaving { LEAVE_MAX } else { self.next_look() };
-                    look.as_mut().reset(now + next);
+                    let next = if leaving { GOAWAY_MAX } else { self.check_interval() };
+                    check.as_mut().reset(now + next);
                     continue;
                 }
             };
             let Some((request, mut respond)) = accepted.transpose()? else { return Ok(()) };
-            asked = true;
-            let mine = Rc::clone(&open);
-            let (count, most) = (Rc::strong_count(&open) - 1, self.streams_max as usize);
-            if most <= count {
+            requested = true;
+            let counted = Rc::clone(&open);
+            let (count, max) = (Rc::strong_count(&open) - 1, self.streams_max as usize);
+            if max <= count {
                 self.full.inc();
             }
-            // Twice: of those that were reset some have not been told yet.
-            if 2 * most < count {
+            // Twice the limit, because tasks of reset streams may not have noticed the reset yet.
+            if 2 * max < count {
                 respond.send_reset(Reason::REFUSED_STREAM);
                 continue;
             }
@@ -141,14 +151,15 @@ impl Http2 {
                 let answered =
                     answer(request, respond, peer, &*service, &connection, write_timeout).await;
                 if let Err(err) = answered {
-                    tracing::debug!(error = %err, "HTTP/2 stream ended");
+                    tracing::debug!(error = %err, "HTTP/2 stream failed");
                 }
-                drop(mine);
+                drop(counted);
             });
         }
     }
 }
 
+/// Answers one request.
 async fn answer<S>(
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
@@ -169,8 +180,8 @@ where
     request.extensions_mut().insert(Rc::clone(connection));
     let answered = service.call(request);
     let mut answered = pin!(answered);
-    // Nobody waits for it any more: else requests that are reset while they are answered would add
-    // up beyond the number of streams.
+    // A reset ends the work on the answer. Otherwise requests that are reset before their answer
+    // would add up beyond the limit of streams.
     let Ok(response) = tokio::select! {
         biased;
         _reset = poll_fn(|cx| respond.poll_reset(cx)) => return Ok(()),
@@ -183,11 +194,12 @@ where
     if is_finished {
         return Ok(());
     }
-    give(body, stream, connection, write_timeout).await
+    write_body(body, stream, connection, write_timeout).await
 }
 
-/// Gives out a body, until it ends or its reader has enough.
-async fn give(
+/// Writes a body until it ends or the reader resets the stream. Resets the stream if its window
+/// stays closed for `write_timeout`.
+async fn write_body(
     body: BoxBody,
     mut stream: SendStream<Bytes>,
     connection: &Connection,
@@ -203,7 +215,7 @@ async fn give(
         let mut chunk = match chunk {
             Some(Ok(chunk)) => chunk,
             Some(Err(err)) => {
-                tracing::debug!(error = %err, "body");
+                tracing::debug!(error = %err, "response body failed");
                 stream.send_reset(Reason::CANCEL);
                 return Ok(());
             }

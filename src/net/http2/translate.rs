@@ -1,4 +1,5 @@
-//! Requests and responses between h2's types and actix': of two versions of the crate `http`.
+//! Translates requests from h2 to actix, and responses back. The two use different versions of the
+//! crate `http`, so all heads are copied.
 
 use actix_http::{Payload, Request, RequestHead, Response, error::PayloadError};
 use actix_web::{
@@ -14,12 +15,13 @@ use http::header;
 
 use crate::clock;
 
-/// What has no meaning in HTTP/2 ([RFC 9113, section
+/// Headers of HTTP/1 connections, which are forbidden in HTTP/2 ([RFC 9113, section
 /// 8.2.2](https://www.rfc-editor.org/rfc/rfc9113#section-8.2.2)).
-const OF_CONNECTIONS: [&str; 5] =
+const CONNECTION_HEADERS: [&str; 5] =
     ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
-/// A request for actix. None if it is not one: a CONNECT has no path.
+/// Translates a request for actix. Returns `None` for one that actix cannot represent, such as a
+/// CONNECT, which has no path.
 pub(super) fn request(request: http::Request<RecvStream>) -> Option<Request> {
     let (parts, body) = request.into_parts();
     let mut request = Request::with_payload(payload(body));
@@ -34,9 +36,10 @@ pub(super) fn request(request: http::Request<RecvStream>) -> Option<Request> {
     Some(request)
 }
 
+/// Translates the URI of a request. Returns `None` when it has no path.
 fn uri(uri: &http::Uri) -> Option<Uri> {
     let mut builder = Uri::builder().path_and_query(uri.path_and_query()?.as_str());
-    // One without the other is no URI for the builder; the authority is what stands for `Host`.
+    // The builder requires a scheme with an authority. The authority replaces `Host` in HTTP/2.
     if let Some(authority) = uri.authority() {
         let scheme = uri.scheme_str().unwrap_or("http");
         builder = builder.scheme(scheme).authority(authority.as_str());
@@ -44,7 +47,8 @@ fn uri(uri: &http::Uri) -> Option<Uri> {
     builder.build().ok()
 }
 
-/// What has been read makes room in the window for as much again.
+/// Translates the body of a request. Each chunk that is read enlarges the flow-control window by
+/// its length.
 fn payload(body: RecvStream) -> Payload {
     if body.is_end_stream() {
         return Payload::None;
@@ -59,7 +63,7 @@ fn payload(body: RecvStream) -> Payload {
     Payload::Stream { payload: Box::pin(chunks) }
 }
 
-/// The head of a response whose body has this size.
+/// Translates the head of a response whose body has the size `size`.
 pub(super) fn response(response: &Response<()>, size: BodySize) -> http::Response<()> {
     let mut head = http::Response::new(());
     if let Ok(status) = http::StatusCode::from_u16(response.status().as_u16()) {
@@ -68,7 +72,7 @@ pub(super) fn response(response: &Response<()>, size: BodySize) -> http::Respons
     let headers = head.headers_mut();
     for (name, value) in response.headers() {
         let text = name.as_str();
-        if OF_CONNECTIONS.contains(&text) || text == "content-length" {
+        if CONNECTION_HEADERS.contains(&text) || text == "content-length" {
             continue;
         }
         if let (Ok(name), Ok(value)) = (
