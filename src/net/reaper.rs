@@ -1,6 +1,6 @@
-//! Looks after the connections of one worker: those whose peers take nothing, and those whose peers
-//! take all day to say what they want. Streams of HTTP/1 only: `http2` looks after its own. Lives
-//! on that worker's thread.
+//! Closes connections of one worker whose peer is too slow: peers that take nothing of a stream,
+//! that send a request head too slowly, or that are idle for too long. Of HTTP/2 it checks only the
+//! heads: `http2` resets stalled streams and ends idle connections. Lives on the worker's thread.
 
 use std::{
     cell::{Cell, RefCell},
@@ -12,8 +12,7 @@ use prometheus::IntCounter;
 
 use crate::net::connection::{Connection, ConnectionLimiter};
 
-/// Watches the connections of one worker for peers that take nothing, or that take all day to say
-/// what they want.
+/// List of the connections and streams of one worker, checked at intervals for slow peers.
 #[derive(Debug)]
 pub struct Reaper {
     limits: ConnectionLimits,
@@ -21,64 +20,64 @@ pub struct Reaper {
     streams: RefCell<slab::Slab<Rc<WatchedStream>>>,
 }
 
-/// What connections are held to.
+/// Time limits of connections, and their counters.
 #[derive(Debug)]
 pub struct ConnectionLimits {
-    /// A head has to come in within this.
+    /// Time limit for a request head.
     pub header_timeout: Duration,
-    /// Counts those that take longer.
+    /// Counter of the connections closed after `header_timeout`.
     pub slow_heads: IntCounter,
-    /// Says for how long an idle connection may stay.
+    /// Source of the idle timeout.
     pub limiter: Rc<ConnectionLimiter>,
 }
 
-/// One event stream under watch.
+/// State of one watched event stream.
 #[derive(Debug)]
 pub struct WatchedStream {
     connection: Rc<Connection>,
-    /// Whether it had nothing to give when it was last asked. If it had, its socket may be full.
+    /// True if the stream had no data when it was last polled. If it had, its socket may be full.
     idle: Cell<bool>,
-    /// Whether it was asked for more since the last look: then what it gave before was taken.
-    asked: Cell<bool>,
-    /// The last look at which it was not waiting for its socket.
-    since: Cell<Instant>,
+    /// True if the stream was polled since the last check: the socket took all data before that.
+    polled: Cell<bool>,
+    /// Time of the last check at which the stream was not waiting for its socket.
+    not_blocked_at: Cell<Instant>,
 }
 
-/// Keeps a stream under watch until it is dropped.
+/// Guard that keeps a stream watched until it is dropped.
 #[derive(Debug)]
 pub struct WatchGuard {
     watched: Rc<WatchedStream>,
-    /// Where it is listed. HTTP/2's are not: who serves them sees when they are stalled.
+    /// Key of the stream in the reaper's list. `None` for HTTP/2: `http2` detects its stalls.
     listed: Option<(Rc<Reaper>, usize)>,
 }
 
 impl Reaper {
-    /// Nobody is watched yet.
+    /// Creates a reaper without connections.
     pub fn new(limits: ConnectionLimits) -> Self {
         let (connections, streams) = (RefCell::default(), RefCell::default());
         Self { limits, connections, streams }
     }
 
-    /// Watches a connection for as long as it lives.
+    /// Watches a connection until it is dropped.
     pub fn add(&self, connection: &Rc<Connection>) {
         self.connections.borrow_mut().insert(Rc::downgrade(connection));
     }
 
-    /// Watches a stream from now on.
+    /// Watches a new stream of `connection` until the guard is dropped.
     pub fn watch(self: &Rc<Self>, connection: &Rc<Connection>) -> WatchGuard {
-        connection.stream_begins();
+        connection.begin_stream();
         let watched = Rc::new(WatchedStream {
             connection: Rc::clone(connection),
             idle: Cell::new(true),
-            asked: Cell::new(true),
-            since: Cell::new(Instant::now()),
+            polled: Cell::new(true),
+            not_blocked_at: Cell::new(Instant::now()),
         });
         let listed = (!connection.is_http2)
             .then(|| (Rc::clone(self), self.streams.borrow_mut().insert(Rc::clone(&watched))));
         WatchGuard { watched, listed }
     }
 
-    /// Looks after the streams for as long as it is polled.
+    /// Checks the connections and streams at intervals. Runs until the future is dropped.
     pub async fn run(self: Rc<Self>, write_timeout: Duration) {
         let mut ticks = tokio::time::interval(
             (write_timeout.min(self.limits.header_timeout) / 4).min(Duration::from_secs(1)),
@@ -90,19 +89,20 @@ impl Reaper {
         }
     }
 
-    /// Those whose heads take too long, and those of which nothing is wanted any more.
+    /// Closes connections whose request head takes too long, and HTTP/1 ones that are idle for too
+    /// long.
     fn close_slow(&self, now: Instant) {
         let limiter = &self.limits.limiter;
         self.connections.borrow_mut().retain(|_, connection| {
             let Some(connection) = connection.upgrade() else { return false };
-            let idle = connection.look_idle(now);
+            let idle = connection.update_idle(now);
             if connection.is_slow(now, self.limits.header_timeout) {
                 if !connection.is_closed() {
                     self.limits.slow_heads.inc();
                 }
                 connection.close();
             } else if !connection.is_http2 && limiter.is_idle_expired(idle) {
-                // HTTP/2's are told to leave: see `http2`.
+                // `http2` ends idle connections with a GOAWAY.
                 if !connection.is_closed() {
                     limiter.count_idle_close(idle);
                 }
@@ -113,16 +113,16 @@ impl Reaper {
         });
     }
 
-    /// A stream is cut when its socket took nothing for too long.
+    /// Closes the connections of streams whose socket took nothing for `write_timeout`.
     fn close_stalled(&self, now: Instant, write_timeout: Duration) {
         let streams = self.streams.borrow();
         let mut close: Vec<Rc<Connection>> = Vec::new();
         for (_, stream) in streams.iter() {
             let connection = &stream.connection;
             let wrote = connection.wrote.replace(false);
-            if stream.asked.replace(false) || stream.idle.get() || wrote {
-                stream.since.set(now);
-            } else if write_timeout <= now.duration_since(stream.since.get()) {
+            if stream.polled.replace(false) || stream.idle.get() || wrote {
+                stream.not_blocked_at.set(now);
+            } else if write_timeout <= now.duration_since(stream.not_blocked_at.get()) {
                 close.push(Rc::clone(connection));
             }
         }
@@ -134,18 +134,19 @@ impl Reaper {
 }
 
 impl WatchGuard {
-    /// To be told after each time that the stream was asked for more.
-    pub fn record_poll(&self, had_something: bool) {
-        self.watched.idle.set(!had_something);
-        self.watched.asked.set(true);
+    /// Records that the stream was polled. `had_data` is true if it returned data. Must be called
+    /// after each poll.
+    pub fn record_poll(&self, had_data: bool) {
+        self.watched.idle.set(!had_data);
+        self.watched.polled.set(true);
     }
 
-    /// The connection of its stream.
+    /// Returns the connection of the stream.
     pub fn connection(&self) -> &Rc<Connection> {
         &self.watched.connection
     }
 
-    /// Whether its connection ended because its reader took nothing.
+    /// Returns true if the connection ended because its reader took nothing.
     pub fn was_stalled(&self) -> bool {
         self.watched.connection.is_stalled()
     }
@@ -153,10 +154,9 @@ impl WatchGuard {
 
 impl Drop for WatchGuard {
     fn drop(&mut self) {
-        let connection = &self.watched.connection;
-        connection.stream_ends();
-        if let Some((by, key)) = &self.listed {
-            by.streams.borrow_mut().try_remove(*key);
+        self.watched.connection.end_stream();
+        if let Some((reaper, key)) = &self.listed {
+            reaper.streams.borrow_mut().try_remove(*key);
         }
     }
 }

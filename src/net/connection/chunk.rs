@@ -1,4 +1,4 @@
-//! Chunks of HTTP/1.1 responses, written past whoever else writes to the socket.
+//! Writes chunks of HTTP/1.1 responses directly to a non-blocking socket.
 
 use std::{
     cell::RefCell,
@@ -9,23 +9,24 @@ use std::{
 use bytes::Bytes;
 use rustix::net::SendFlags;
 
-/// A chunk of up to so many bytes is joined with its framing for one plain write: the kernel takes
-/// three small parts for more than a copy of them and one.
+/// Length of the longest chunk that is copied together with its framing and sent in one buffer. For
+/// small chunks the copy costs less than a vectored write of three parts.
 const JOINED_MAX_BYTES: usize = 2 * 1024;
-/// 16 digits and a line end.
+/// Length of the longest size line: 16 hexadecimal digits and CRLF.
 const SIZE_BYTES: usize = 18;
-/// What ends a response in chunks.
+/// Chunk that ends a chunked response.
 pub const LAST_CHUNK: Bytes = Bytes::from_static(b"0\r\n\r\n");
 
-/// The last chunks that were joined with their framing: the same few go to many streams.
+/// Cache of the last chunks joined with their framing: the same few chunks go to many streams.
 #[derive(Default)]
 struct Joined {
-    /// Each held, so that no other bytes can take its place in memory.
+    /// Chunks and their framed copies. Each chunk is kept alive, so that its address identifies it.
     last: [(Bytes, Vec<u8>); JOINED_KEPT],
+    /// Index of the entry that is replaced next.
     next: usize,
 }
 
-/// A worker that is behind writes some events to each stream in turn.
+/// Number of cached chunks. A worker that catches up writes several events to each stream in turn.
 const JOINED_KEPT: usize = 4;
 
 thread_local! {
@@ -33,10 +34,11 @@ thread_local! {
 }
 
 impl Joined {
-    fn of(&mut self, chunk: &Bytes) -> &[u8] {
-        let is_it =
+    /// Returns the chunk with its framing, from the cache if possible.
+    fn frame(&mut self, chunk: &Bytes) -> &[u8] {
+        let is_same =
             |(held, _): &(Bytes, _)| held.as_ptr() == chunk.as_ptr() && held.len() == chunk.len();
-        let at = self.last.iter().position(is_it).unwrap_or_else(|| {
+        let at = self.last.iter().position(is_same).unwrap_or_else(|| {
             let at = self.next;
             self.next = (at + 1) % JOINED_KEPT;
             if let Some((held, joined)) = self.last.get_mut(at) {
@@ -52,7 +54,7 @@ impl Joined {
     }
 }
 
-/// A chunk between its size and a line end.
+/// Returns the size line, the chunk, and its line end. `room` holds the size line.
 fn framed<'a>(chunk: &'a [u8], room: &'a mut [u8; SIZE_BYTES]) -> [&'a [u8]; 3] {
     let mut size = io::Cursor::new(&mut room[..]);
     let fits = write!(size, "{:X}\r\n", chunk.len());
@@ -61,27 +63,29 @@ fn framed<'a>(chunk: &'a [u8], room: &'a mut [u8; SIZE_BYTES]) -> [&'a [u8]; 3] 
     [room.get(..len).unwrap_or_default(), chunk, b"\r\n"]
 }
 
-/// A chunk as it goes out, for many to be sent with [`send_rest`].
+/// Returns the chunk with its framing, to be sent to many sockets with [`send_rest`].
 pub fn whole_chunk(chunk: &[u8]) -> Bytes {
     framed(chunk, &mut [0; SIZE_BYTES]).concat().into()
 }
 
-/// What is left of a chunk of which so much was taken. Empty when all of it was.
+/// Result of writing a chunk.
 #[derive(Debug)]
 pub struct Sent {
+    /// Number of bytes that the socket took, framing included.
     pub bytes: usize,
+    /// Bytes that the socket did not take. Empty when it took the whole chunk.
     pub rest: Bytes,
 }
 
 /// Writes a chunk ([RFC 9112, section
-/// 7.1](https://www.rfc-editor.org/rfc/rfc9112#section-7.1)) to a socket that does not block.
+/// 7.1](https://www.rfc-editor.org/rfc/rfc9112#section-7.1)) to a non-blocking socket.
 ///
 /// # Errors
-/// When the connection is gone. That the socket takes nothing now is none.
+/// Fails when the connection is broken. A full socket is not an error: it takes 0 bytes.
 pub fn send_chunk(io: impl AsFd, chunk: &Bytes) -> io::Result<Sent> {
     if chunk.len() <= JOINED_MAX_BYTES {
         return JOINED.with_borrow_mut(|joined| {
-            let whole = joined.of(chunk);
+            let whole = joined.frame(chunk);
             let bytes = taken(rustix::net::send(&io, whole, SendFlags::NOSIGNAL))?;
             let rest = whole.get(bytes..).unwrap_or_default();
             Ok(Sent { bytes, rest: Bytes::copy_from_slice(rest) })
@@ -98,14 +102,15 @@ pub fn send_chunk(io: impl AsFd, chunk: &Bytes) -> io::Result<Sent> {
     Ok(Sent { bytes, rest })
 }
 
-/// Writes what is left of a chunk, and returns how much of it was taken.
+/// Writes the rest of a chunk. Returns the number of bytes that the socket took.
 ///
 /// # Errors
-/// As [`send_chunk`].
+/// Fails as [`send_chunk`] does.
 pub fn send_rest(io: impl AsFd, rest: &[u8]) -> io::Result<usize> {
     taken(rustix::net::send(io, rest, SendFlags::NOSIGNAL))
 }
 
+/// Returns the number of bytes written, which is 0 for a full socket and an interrupted call.
 fn taken(written: rustix::io::Result<usize>) -> io::Result<usize> {
     match written {
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(0),

@@ -1,60 +1,67 @@
-//! Follows what a peer sends over HTTP/2, to know for how long a head has been coming in.
+//! Follows the frames that an HTTP/2 peer sends, to find out when a request head begins and ends.
 
-/// Where in the frames of a connection the last byte was ([RFC 9113, section
+/// Position of the last received byte in the frames of a connection ([RFC 9113, section
 /// 4.1](https://www.rfc-editor.org/rfc/rfc9113#section-4.1)).
 #[derive(Debug)]
 pub(super) struct Frames {
-    /// Of the preface, which comes before all frames.
+    /// Bytes still missing of the preface, which comes before all frames.
     preface_left: usize,
+    /// Header of the current frame, as far as received.
     header: [u8; HEADER_BYTES],
-    /// Of the present frame's header.
-    header_had: usize,
-    /// Of its payload.
+    /// Bytes received of the current frame's header.
+    header_len: usize,
+    /// Bytes still missing of the current frame's payload.
     payload_left: usize,
-    /// Whether the head of a request has begun and not ended with the present frame.
+    /// True while a request head has begun and its last frame is not complete.
     in_head: bool,
-    /// Whether any frame is in: the first is part of the preface, and comes with it.
-    is_begun: bool,
+    /// True if a frame was completed. The first frame, SETTINGS, belongs to the preface (section
+    /// 3.4 of the RFC) and has the time limit of a head too.
+    has_frame: bool,
 }
 
-/// What a read has changed.
+/// Effect of received bytes on the head of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// A head, or the first frame, is coming in.
-    pub(super) is_coming: bool,
-    /// Something was completed, so what is coming in now has begun since.
-    pub(super) is_new: bool,
+    /// True while a head, or the first frame, is incomplete.
+    pub(super) is_incomplete: bool,
+    /// True if a head or another frame was completed: an incomplete head began after that.
+    pub(super) has_completed: bool,
 }
 
+/// Length of the preface.
 const PREFACE_BYTES: usize = 24;
+/// Length of the header of a frame.
 const HEADER_BYTES: usize = 9;
+// Frame types and a flag (RFC 9113, sections 6.2 and 6.10).
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
 impl Frames {
+    /// Creates the position before the preface.
     pub(super) fn new() -> Self {
         Self {
             preface_left: PREFACE_BYTES,
             header: [0; HEADER_BYTES],
-            header_had: 0,
+            header_len: 0,
             payload_left: 0,
             in_head: false,
-            is_begun: false,
+            has_frame: false,
         }
     }
 
-    /// Follows what was read.
+    /// Follows received bytes.
     pub(super) fn read(&mut self, mut bytes: &[u8]) -> Seen {
-        let mut is_new = false;
+        let mut has_completed = false;
         while !bytes.is_empty() {
-            bytes = self.step(bytes, &mut is_new);
+            bytes = self.step(bytes, &mut has_completed);
         }
-        let is_coming = !self.is_begun || self.in_head || 0 < self.header_had;
-        Seen { is_coming, is_new }
+        let is_incomplete = !self.has_frame || self.in_head || 0 < self.header_len;
+        Seen { is_incomplete, has_completed }
     }
 
-    fn step<'a>(&mut self, bytes: &'a [u8], is_new: &mut bool) -> &'a [u8] {
+    /// Follows the bytes up to the next border within a frame. Returns the rest.
+    fn step<'a>(&mut self, bytes: &'a [u8], has_completed: &mut bool) -> &'a [u8] {
         if 0 < self.preface_left {
             let skipped = self.preface_left.min(bytes.len());
             self.preface_left -= skipped;
@@ -64,32 +71,33 @@ impl Frames {
             let skipped = self.payload_left.min(bytes.len());
             self.payload_left -= skipped;
             if self.payload_left == 0 {
-                self.finish_frame(is_new);
+                self.finish_frame(has_completed);
             }
             return bytes.get(skipped..).unwrap_or_default();
         }
         let Some((byte, rest)) = bytes.split_first() else { return bytes };
-        if let Some(slot) = self.header.get_mut(self.header_had) {
+        if let Some(slot) = self.header.get_mut(self.header_len) {
             *slot = *byte;
         }
-        self.header_had += 1;
-        if self.header_had == HEADER_BYTES {
-            self.header_had = 0;
+        self.header_len += 1;
+        if self.header_len == HEADER_BYTES {
+            self.header_len = 0;
             let [high, middle, low, kind, ..] = self.header;
             self.payload_left = u32::from_be_bytes([0, high, middle, low]) as usize;
             self.in_head = kind == HEADERS || kind == CONTINUATION;
             if self.payload_left == 0 {
-                self.finish_frame(is_new);
+                self.finish_frame(has_completed);
             }
         }
         rest
     }
 
-    fn finish_frame(&mut self, is_new: &mut bool) {
+    /// Ends the current frame.
+    fn finish_frame(&mut self, has_completed: &mut bool) {
         let [_, _, _, kind, flags, ..] = self.header;
-        self.is_begun = true;
+        self.has_frame = true;
         self.in_head = (kind == HEADERS || kind == CONTINUATION) && flags & END_HEADERS == 0;
-        *is_new |= !self.in_head;
+        *has_completed |= !self.in_head;
     }
 }
 
@@ -104,31 +112,27 @@ mod tests {
     }
 
     #[test]
-    fn a_head_comes_in_until_its_last_frame_is_there() {
-        let coming = |is_coming, is_new| Seen { is_coming, is_new };
+    fn head_is_incomplete_until_its_last_frame_is_received() {
+        let seen = |is_incomplete, has_completed| Seen { is_incomplete, has_completed };
         for size in [1, 2, 5, 1_000] {
             let mut frames = Frames::new();
             let mut read = |bytes: &[u8]| {
                 let all: Vec<_> = bytes.chunks(size).map(|part| frames.read(part)).collect();
-                let is_new = all.iter().any(|seen| seen.is_new);
-                Seen { is_coming: all.last().unwrap().is_coming, is_new }
+                let has_completed = all.iter().any(|seen| seen.has_completed);
+                Seen { is_incomplete: all.last().unwrap().is_incomplete, has_completed }
             };
-            assert_eq!(
-                read(&[0; PREFACE_BYTES]),
-                coming(true, false),
-                "the first frame is missing"
-            );
-            assert_eq!(read(&frame(4, 0, 6)), coming(false, true));
-            assert_eq!(read(&frame(HEADERS, 0, 3)), coming(true, false));
-            assert_eq!(read(&frame(CONTINUATION, 0, 0)), coming(true, false));
-            assert_eq!(read(&frame(CONTINUATION, END_HEADERS, 9)), coming(false, true));
+            assert_eq!(read(&[0; PREFACE_BYTES]), seen(true, false), "the first frame is missing");
+            assert_eq!(read(&frame(4, 0, 6)), seen(false, true));
+            assert_eq!(read(&frame(HEADERS, 0, 3)), seen(true, false));
+            assert_eq!(read(&frame(CONTINUATION, 0, 0)), seen(true, false));
+            assert_eq!(read(&frame(CONTINUATION, END_HEADERS, 9)), seen(false, true));
             assert_eq!(
                 read(&frame(0, 0, 9)[..12]),
-                coming(false, false),
-                "a body has its own time"
+                seen(false, false),
+                "DATA is not part of a head"
             );
-            assert_eq!(read(&[0; 6]), coming(false, true));
-            assert_eq!(read(&frame(HEADERS, END_HEADERS, 9)[..4]), coming(true, false));
+            assert_eq!(read(&[0; 6]), seen(false, true));
+            assert_eq!(read(&frame(HEADERS, END_HEADERS, 9)[..4]), seen(true, false));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Heads of requests that are coming in: memory that anyone can have the gateway keep, without a
-//! token. Each may have a little, all together a budget.
+//! Limits the memory of incomplete request heads. Clients without a token can make the gateway keep
+//! these bytes, so each head has a small free part and all heads share one budget.
 
 use std::sync::Arc;
 
@@ -7,42 +7,44 @@ use prometheus::IntCounter;
 
 use crate::limits::budget::{Budget, Claim};
 
-/// What heads that are coming in may take, over all connections.
+/// Memory budget of the incomplete request heads of all connections.
 #[derive(Debug, Clone)]
 pub struct HeadBudget {
     budget: Arc<Budget>,
-    /// Counts connections that were ended for what they sent as a head, or for want of room.
+    /// Counter of the heads that were refused, for their form or because the budget was used up.
     refused: IntCounter,
 }
 
-/// What has come in of one head.
+/// Share of one connection in the budget, for its incomplete head.
 #[derive(Debug)]
 pub struct HeadClaim {
     head_budget: HeadBudget,
+    /// Bytes of the head that are received.
     bytes: usize,
+    /// Part of `bytes` that is not free.
     claim: Claim,
 }
 
-/// All of them together, beyond what each has for nothing.
+/// Budget of all heads together, beyond the free part of each.
 pub const HEADS_MAX_BYTES: usize = 64 * 1024 * 1024;
-/// Most heads are no larger, and a connection's buffer is no smaller.
+/// Free part of each head. Most heads are smaller, and the buffer of a connection is not.
 const FREE_BYTES: usize = 8 * 1024;
 
 impl HeadBudget {
-    /// None is coming in yet.
+    /// Creates a budget of `max_bytes`. `refused` counts refused heads.
     pub fn new(max_bytes: usize, refused: IntCounter) -> Self {
         Self { budget: Budget::new(max_bytes), refused }
     }
 
-    /// One of which nothing has come in.
-    pub fn head(&self) -> HeadClaim {
+    /// Returns the claim of one connection, without bytes.
+    pub fn claim(&self) -> HeadClaim {
         HeadClaim { head_budget: self.clone(), bytes: 0, claim: self.budget.claim() }
     }
 }
 
 impl HeadClaim {
-    /// More of it has come in. Returns whether there is room for that.
-    pub fn grow(&mut self, by: usize) -> bool {
+    /// Adds `by` bytes to the head. Returns false, and counts a refusal, if the budget is used up.
+    pub fn try_grow(&mut self, by: usize) -> bool {
         let free = FREE_BYTES.saturating_sub(self.bytes);
         self.bytes += by;
         let has_room = self.claim.grow(by.saturating_sub(free));
@@ -52,21 +54,22 @@ impl HeadClaim {
         has_room
     }
 
-    /// Takes what so many bytes need in place of what it had. Returns whether there is room.
-    pub fn hold(&mut self, bytes: usize) -> bool {
+    /// Sets the size of the head to `bytes`. Returns false, and counts a refusal, if the budget is
+    /// used up.
+    pub fn try_resize(&mut self, bytes: usize) -> bool {
         if bytes < self.bytes {
-            self.end();
+            self.release();
         }
-        self.grow(bytes - self.bytes)
+        self.try_grow(bytes - self.bytes)
     }
 
     /// Counts a head that is refused for its size or form.
-    pub fn refuse(&self) {
+    pub fn count_refusal(&self) {
         self.head_budget.refused.inc();
     }
 
-    /// It is in, or was none.
-    pub fn end(&mut self) {
+    /// Returns all bytes to the budget: the head is complete, or its connection sent none.
+    pub fn release(&mut self) {
         self.bytes = 0;
         self.claim.release();
     }
@@ -77,16 +80,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_heads_share_a_budget_and_small_ones_need_none() {
+    fn large_heads_share_the_budget_and_small_heads_are_free() {
         let head_budget = HeadBudget::new(10_000, IntCounter::new("refused", "refused").unwrap());
-        let mut small: Vec<_> = (0..100).map(|_| head_budget.head()).collect();
-        assert!(small.iter_mut().all(|head| head.grow(4_000) && head.grow(4_000)));
-        let (mut one, mut other) = (head_budget.head(), head_budget.head());
-        assert!(one.grow(FREE_BYTES + 9_000));
-        assert!(!other.grow(FREE_BYTES + 2_000));
+        let mut small: Vec<_> = (0..100).map(|_| head_budget.claim()).collect();
+        assert!(small.iter_mut().all(|head| head.try_grow(4_000) && head.try_grow(4_000)));
+        let (mut one, mut other) = (head_budget.claim(), head_budget.claim());
+        assert!(one.try_grow(FREE_BYTES + 9_000));
+        assert!(!other.try_grow(FREE_BYTES + 2_000));
         assert_eq!(head_budget.refused.get(), 1);
         drop(other);
-        one.end();
-        assert!(one.grow(FREE_BYTES + 10_000), "all of it was given back");
+        one.release();
+        assert!(one.try_grow(FREE_BYTES + 10_000), "the whole budget was returned");
     }
 }

@@ -1,5 +1,5 @@
-//! A client's socket, and what the rest of the gateway may know of it: whether it takes anything,
-//! and how to close it from outside. Lives on one worker's thread.
+//! Represents a client's connection: its socket, the limits of what the client sends, and the
+//! state that its streams and the reaper share. Lives on one worker's thread.
 
 pub mod chunk;
 pub mod frames;
@@ -20,73 +20,74 @@ use std::{
 use crate::net::connection::chunk::send_chunk;
 use crate::net::connection::frames::Frames;
 pub use crate::net::connection::heads::{HEADS_MAX_BYTES, HeadBudget, HeadClaim};
-pub use crate::net::connection::request_head::{HeadFault, HeadScan};
+pub use crate::net::connection::request_head::{HeadError, HeadScan};
 pub use crate::net::connection::request_reader::REFUSED_METHOD;
 pub use crate::net::connection::socket::{LINGER, Socket, Transport};
-pub use crate::net::limiter::{ConnectionLimiter, ConnectionPermit, IDLE_LOOK};
+pub use crate::net::limiter::{ConnectionLimiter, ConnectionPermit, IDLE_LOOK, IDLE_MAX};
 use actix_http::Extensions;
 use bytes::Bytes;
 
-/// A connection, as its streams see it. actix offers no way to end a response whose socket takes
-/// nothing (its body is not asked for more) nor one HTTP/2 stream: this closes the socket under it.
+/// State of a connection, shared by its socket, its streams and the reaper. [`Connection::close`]
+/// closes the socket under actix, which offers no other way to end a response whose socket takes
+/// nothing: it does not poll the body any more.
 #[derive(Debug)]
 pub struct Connection {
-    /// None when its socket is closed.
+    /// `None` when the socket is closed.
     transport: RefCell<Option<Transport>>,
-    /// Many streams can share an HTTP/2 connection.
+    /// True for HTTP/2, on whose connections many streams can be open.
     pub is_http2: bool,
-    /// How many event streams are on it.
+    /// Number of open event streams.
     streams: Cell<usize>,
-    /// How many requests are being answered.
+    /// Number of requests that are being answered.
     requests: Cell<usize>,
-    /// Whether its socket has taken anything since the last look.
+    /// True if the socket took bytes since the last check of the reaper.
     pub wrote: Cell<bool>,
-    /// Whether the last write of its owner was taken whole, and nothing is due since.
+    /// True if the socket took all of actix's last write and actix has nothing to write since.
     quiet: Cell<bool>,
-    /// What of a chunk that was written past its owner was not taken. It goes before anything else.
+    /// Rest of a chunk that was written directly and not taken whole. It is written next.
     rest: RefCell<Bytes>,
+    /// True after [`Connection::close`].
     closed: Cell<bool>,
-    /// Whether the kernel gave up, because the peer took nothing for too long.
+    /// True if the kernel closed the socket, because the peer acknowledged nothing for too long.
     timed_out: Cell<bool>,
-    /// Since when the head of a request has been coming in.
+    /// Arrival of the first byte of the incomplete head. `None` when no head is incomplete.
     head_since: Cell<Option<Instant>>,
+    /// Memory of the incomplete head.
     head: RefCell<HeadClaim>,
-    /// Whether a head was in: the first one begins with the connection.
+    /// True if a head was completed. The time of the first head begins with the connection.
     had_head: Cell<bool>,
-    /// Why its next head is refused.
-    refusal: Cell<Option<HeadFault>>,
-    /// Sizes of the heads of HTTP/1 that actix was given and has not handed on yet.
+    /// Error for which the next head is refused.
+    refusal: Cell<Option<HeadError>>,
+    /// Sizes of the HTTP/1 heads that were given to actix and not dispatched yet.
     given_heads: RefCell<VecDeque<usize>>,
-    /// Bytes of HTTP/1 behind the request that was handed on last.
-    behind: Cell<usize>,
-    /// Bytes of a body that came after its request was answered.
-    left_over: Cell<usize>,
-    /// None in tests.
+    /// HTTP/1 bytes behind the request that was dispatched last.
+    bytes_behind: Cell<usize>,
+    /// Bytes of a body that arrived after its request was answered.
+    leftover_body: Cell<usize>,
+    /// Permit of the limiter. `None` in tests.
     permit: Option<ConnectionPermit>,
-    /// Where in what its peer sends it is: of HTTP/2.
+    /// Position in the frames of the peer. `None` for HTTP/1.
     frames: Option<Box<RefCell<Frames>>>,
-    /// Whether a request came since the last look.
-    asked: Cell<bool>,
-    /// The first look at which nothing was going on.
+    /// True if a request began since the last check of the reaper.
+    requested: Cell<bool>,
+    /// Time of the first check at which the connection was idle.
     idle_since: Cell<Option<Instant>>,
+    /// Waker of the task that serves the connection.
     waker: RefCell<Option<Waker>>,
 }
 
-/// A request that is being answered.
+/// Guard that counts a request as being answered until it is dropped.
 #[derive(Debug)]
-pub struct Request(Rc<Connection>);
+pub struct RequestGuard(Rc<Connection>);
 
-impl Drop for Request {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.0.requests.set(self.0.requests.get().saturating_sub(1));
     }
 }
 
-/// A load balancer of Google keeps idle connections for 600 s. Whoever closes first risks that the
-/// other has just sent a request, so it has to be the other.
-pub const IDLE_MAX: Duration = Duration::from_secs(620);
-
 impl Connection {
+    /// Creates the state of a new connection.
     fn new(
         transport: Option<Transport>,
         is_http2: bool,
@@ -103,90 +104,93 @@ impl Connection {
             rest: RefCell::default(),
             closed: Cell::new(false),
             timed_out: Cell::new(false),
-            // The first one begins with the connection.
+            // The time of the first head begins with the connection.
             head_since: Cell::new(Some(Instant::now())),
-            head: RefCell::new(head_budget.head()),
+            head: RefCell::new(head_budget.claim()),
             had_head: Cell::new(false),
             refusal: Cell::new(None),
             given_heads: RefCell::default(),
-            behind: Cell::new(0),
-            left_over: Cell::new(0),
+            bytes_behind: Cell::new(0),
+            leftover_body: Cell::new(0),
             permit,
             frames: is_http2.then(|| Box::new(RefCell::new(Frames::new()))),
-            asked: Cell::new(false),
+            requested: Cell::new(false),
             idle_since: Cell::new(None),
             waker: RefCell::new(None),
         }
     }
 
-    /// The connection of a request: actix knows it where it accepted it, else it came with it.
-    pub fn of(accepted: Option<&Rc<Self>>, with_request: &Extensions) -> Option<Rc<Self>> {
-        accepted.or_else(|| with_request.get()).cloned()
+    /// Returns the connection of a request: from the connection data of actix over HTTP/1, else
+    /// from the extensions of the request.
+    pub fn of(conn_data: Option<&Rc<Self>>, extensions: &Extensions) -> Option<Rc<Self>> {
+        conn_data.or_else(|| extensions.get()).cloned()
     }
 
-    /// Ends it: its next read or write fails, and its owner is woken to do one.
+    /// Closes the connection: its next read or write fails. Wakes its task to do one.
     pub fn close(&self) {
         self.closed.set(true);
         self.wake();
     }
 
-    /// Whether it was ended from this side.
+    /// Returns true if the gateway closed the connection.
     pub fn is_closed(&self) -> bool {
         self.closed.get()
     }
 
+    /// Wakes the task that serves the connection.
     fn wake(&self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
 
-    /// Drops what its reader takes nothing of, which can tell by [`Connection::is_stalled`]: a
-    /// stream of a connection that goes on.
+    /// Drops the body of a stalled stream. [`Connection::is_stalled`] is true during the drop, so
+    /// that the stream is counted as stalled, while the connection goes on.
     pub fn drop_stalled<T>(&self, body: T) {
         let before = self.timed_out.replace(true);
         drop(body);
         self.timed_out.set(before);
     }
 
-    /// Wakes its owner if a request is being answered. To be called about once a second: a push
-    /// sets a timer for its body only when it is looked at a second time, which for nearly all is
-    /// when the body is there.
+    /// Wakes the task if a request is being answered. Must be called about once a second: a push
+    /// sets the timer for its body only when it is polled a second time. For nearly all pushes that
+    /// is when the body is received, and no timer is needed.
     pub fn wake_if_answering(&self) {
         if 0 < self.requests.get() && self.streams.get() == 0 {
             self.wake();
         }
     }
 
-    /// Whether chunks can be written past its owner at all: not what has to be encrypted, nor
-    /// framed by HTTP/2.
+    /// Returns true if chunks can be written directly to the socket: the connection is HTTP/1 in
+    /// clear text.
     pub fn takes_chunks(&self) -> bool {
         !self.is_http2 && matches!(&*self.transport.borrow(), Some(Transport::Plain(_)))
     }
 
-    /// Its owner has something to write.
+    /// Records that actix has something to write.
     pub fn mark_dirty(&self) {
         self.quiet.set(false);
     }
 
-    /// Whether a chunk may be written past its owner: the owner's last write was taken whole and
-    /// nothing is due since, so it has nothing in its buffer that belongs before.
+    /// Returns true if a chunk may be written directly now: the socket took all of actix's last
+    /// write and actix has nothing to write since, so no earlier bytes are in its buffer.
     pub fn is_quiet(&self) -> bool {
         self.quiet.get() && !self.closed.get() && self.rest.borrow().is_empty()
     }
 
     /// Writes a chunk of a chunked HTTP/1.1 response ([RFC 9112, section
-    /// 7.1](https://www.rfc-editor.org/rfc/rfc9112#section-7.1)) past actix, when
-    /// [`Connection::is_quiet`]. Returns whether it was taken whole. If not, the owner has to be
-    /// woken: it finds the error, or writes the rest with its next flush.
+    /// 7.1](https://www.rfc-editor.org/rfc/rfc9112#section-7.1)) directly to the socket. Allowed
+    /// only if [`Connection::is_quiet`]. Returns true if the socket took the whole chunk. On false
+    /// the caller must wake the task of the connection, which finds the error or writes the
+    /// rest with its next flush.
     pub fn write_chunk(&self, chunk: &Bytes) -> bool {
         let sent = match &*self.transport.borrow() {
-            // Not through tokio, whose word on whether the socket is writable lies in yet another
-            // place of the memory. It finds out when it writes the rest.
+            // The write does not go through tokio, whose readiness flag is one more cache line to
+            // load. tokio finds out that the socket is full when it writes the rest.
             Some(Transport::Plain(io)) => send_chunk(io, chunk),
             _ => return false,
         };
-        // Who finds the error is its owner.
+        // The task of the connection finds the same error.
         let Ok(sent) = sent else { return false };
         if 0 < sent.bytes {
             self.wrote.set(true);
@@ -196,29 +200,31 @@ impl Connection {
         whole
     }
 
-    /// To be told of each request, when its head is in. What it returns is kept while the request
-    /// is answered.
-    pub fn begin_request(self: &Rc<Self>) -> Request {
+    /// Counts a request whose head is complete. The guard must be kept until the request is
+    /// answered.
+    pub fn begin_request(self: &Rc<Self>) -> RequestGuard {
         let head = self.given_heads.borrow_mut().pop_front().unwrap_or_default();
-        self.behind.set(self.behind.get().saturating_sub(head));
-        self.asked.set(true);
+        self.bytes_behind.set(self.bytes_behind.get().saturating_sub(head));
+        self.requested.set(true);
         self.requests.set(self.requests.get() + 1);
-        Request(Rc::clone(self))
+        RequestGuard(Rc::clone(self))
     }
 
+    /// Returns true if a request is being answered or a stream is open.
     fn is_busy(&self) -> bool {
         0 < self.streams.get() || 0 < self.requests.get()
     }
 
-    /// Whether a request's head has been coming in for too long (slow-loris), be it the first or a
-    /// later one, which may come while another request is answered.
+    /// Returns true if a head has been incomplete for `header_timeout` (slow loris). It can be the
+    /// first head or a later one, which may arrive while another request is answered.
     pub fn is_slow(&self, now: Instant, header_timeout: Duration) -> bool {
         self.head_since.get().is_some_and(|since| header_timeout <= now.duration_since(since))
     }
 
-    /// Finds out for how long nothing has been going on. To be called at each look.
-    pub fn look_idle(&self, now: Instant) -> Duration {
-        if self.asked.replace(false) || self.is_busy() {
+    /// Updates and returns the time for which the connection has been idle. The reaper calls it at
+    /// each check.
+    pub fn update_idle(&self, now: Instant) -> Duration {
+        if self.requested.replace(false) || self.is_busy() {
             self.idle_since.set(None);
             return Duration::ZERO;
         }
@@ -227,52 +233,55 @@ impl Connection {
         now.duration_since(since)
     }
 
-    /// Counts a stream that begins on it.
-    pub fn stream_begins(&self) {
+    /// Counts a new stream.
+    pub fn begin_stream(&self) {
         self.streams.set(self.streams.get() + 1);
-        self.cut_behind_stream();
+        self.limit_bytes_behind_stream();
         if let Some(permit) = &self.permit {
             permit.set_streaming(true);
         }
     }
 
-    /// Counts a stream of it that has ended.
-    pub fn stream_ends(&self) {
+    /// Counts the end of a stream.
+    pub fn end_stream(&self) {
         self.streams.set(self.streams.get().saturating_sub(1));
         if let Some(permit) = self.permit.as_ref().filter(|_| self.streams.get() == 0) {
             permit.set_streaming(false);
         }
     }
 
-    /// Why the request with [`REFUSED_METHOD`] is to be refused, if it is the reader's.
-    pub fn refusal(&self) -> Option<HeadFault> {
+    /// Returns the error for which the head was refused that [`REFUSED_METHOD`] replaces. `None`
+    /// when no head was refused: the client itself sent a request with that method.
+    pub fn refusal(&self) -> Option<HeadError> {
         self.refusal.get()
     }
 
-    /// Follows what was read over HTTP/2.
+    /// Follows bytes received over HTTP/2.
     fn on_read(&self, bytes: &[u8]) {
         if let Some(frames) = &self.frames {
             let seen = frames.borrow_mut().read(bytes);
-            if seen.is_new || !seen.is_coming {
-                self.head_ends();
+            if seen.has_completed || !seen.is_incomplete {
+                self.end_head();
             }
-            if seen.is_coming && self.head_since.get().is_none() {
+            if seen.is_incomplete && self.head_since.get().is_none() {
                 self.head_since.set(Some(Instant::now()));
             }
         }
-        if self.head_since.get().is_some() && !self.head.borrow_mut().grow(bytes.len()) {
+        if self.head_since.get().is_some() && !self.head.borrow_mut().try_grow(bytes.len()) {
             self.close();
         }
     }
 
-    fn head_ends(&self) {
+    /// Ends the time and the memory claim of a head.
+    fn end_head(&self) {
         self.had_head.set(true);
-        self.left_over.set(0);
+        self.leftover_body.set(0);
         self.head_since.set(None);
-        self.head.borrow_mut().end();
+        self.head.borrow_mut().release();
     }
 
-    /// Whether it ended because its peer took nothing.
+    /// Returns true if the gateway closed the connection, or the kernel did because the peer
+    /// acknowledged nothing.
     pub fn is_stalled(&self) -> bool {
         self.closed.get() || self.timed_out.get()
     }
@@ -295,24 +304,24 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_idle_since_its_last_request_was_answered() {
+    fn connection_is_idle_after_its_last_answer() {
         let connection = Rc::new(Connection::new(None, false, &head_budget(), None));
         let start = Instant::now();
-        let idle_after = |time: Duration| connection.look_idle(start + time);
+        let idle_after = |time: Duration| connection.update_idle(start + time);
         assert_eq!(idle_after(Duration::ZERO), Duration::ZERO);
         assert_eq!(idle_after(IDLE_MAX / 2), IDLE_MAX / 2);
         drop(connection.begin_request());
-        assert_eq!(idle_after(IDLE_MAX), Duration::ZERO, "there was a request");
+        assert_eq!(idle_after(IDLE_MAX), Duration::ZERO, "a request came since the last check");
         assert_eq!(idle_after(IDLE_MAX), Duration::ZERO);
         let answering = connection.begin_request();
-        assert_eq!(idle_after(IDLE_MAX * 3), Duration::ZERO, "one is being answered");
+        assert_eq!(idle_after(IDLE_MAX * 3), Duration::ZERO, "a request is being answered");
         drop(answering);
         assert_eq!(idle_after(IDLE_MAX * 3), Duration::ZERO);
         assert_eq!(idle_after(IDLE_MAX * 4), IDLE_MAX);
     }
 
     #[test]
-    fn who_is_being_answered_is_nudged() {
+    fn only_a_connection_that_is_answering_is_woken() {
         struct Woken(AtomicUsize);
         impl Wake for Woken {
             fn wake(self: Arc<Self>) {
@@ -320,27 +329,27 @@ mod tests {
             }
         }
         let woken = Arc::new(Woken(AtomicUsize::new(0)));
-        for (answering, nudged) in [(true, 1), (false, 0)] {
+        for (answering, wakes) in [(true, 1), (false, 0)] {
             let connection = Rc::new(Connection::new(None, false, &head_budget(), None));
             connection.waker.replace(Some(Arc::clone(&woken).into()));
             let _request = answering.then(|| connection.begin_request());
             connection.wake_if_answering();
-            assert_eq!(woken.0.swap(0, Ordering::SeqCst), nudged);
+            assert_eq!(woken.0.swap(0, Ordering::SeqCst), wakes);
         }
     }
 
     #[test]
-    fn heads_have_a_time_limit_and_answers_have_none() {
+    fn head_has_a_time_limit_and_its_answer_has_none() {
         let max = Duration::from_secs(5);
         let connection = Rc::new(Connection::new(None, false, &head_budget(), None));
         let is_slow_after = |time: Duration| connection.is_slow(Instant::now() + time, max);
         assert!(!is_slow_after(max / 2));
         assert!(is_slow_after(max));
-        connection.head_ends();
+        connection.end_head();
         let _request = connection.begin_request();
-        connection.head_holds(0);
-        assert!(!is_slow_after(max * 9), "a body is coming in");
-        connection.head_holds(1);
-        assert!(is_slow_after(max * 2), "a head is, behind it");
+        connection.set_head_bytes(0);
+        assert!(!is_slow_after(max * 9), "no head is incomplete");
+        connection.set_head_bytes(1);
+        assert!(is_slow_after(max * 2), "the head behind the request is incomplete");
     }
 }

@@ -1,80 +1,87 @@
-//! Judges the head of an HTTP/1 request before a decoder sees it. actix' decoder panics at a field
-//! name of 64 KiB or more.
+//! Checks the size of an HTTP/1 request head before it is decoded. The decoder of actix panics at a
+//! field name of 64 KiB or more.
 
 use actix_web::http::StatusCode;
 use bytes::{Buf as _, BytesMut};
 
-/// Search for the end of a head in what was read, which may come in parts.
+/// Incremental search for the end of a head, which can arrive in several parts.
 #[derive(Debug, Default)]
 pub struct HeadScan {
     /// Bytes already scanned for the end of a line.
     scanned: usize,
-    /// Where the line begins that is coming in.
+    /// Offset of the incomplete line.
     line: usize,
-    /// Lines that are in.
+    /// Number of complete lines.
     lines: usize,
-    /// Empty lines that were skipped before the head.
+    /// Number of empty lines skipped before the head.
     empty_lines: usize,
     has_bare_lf: bool,
 }
 
-/// Reason why a head is refused. The connection ends with the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadFault {
-    /// More than [`HEAD_MAX_BYTES`].
+/// Error for a head that is refused. The connection is closed after the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    /// The head is longer than [`HEAD_MAX_BYTES`].
+    #[error("the request head is longer than {HEAD_MAX_BYTES} bytes")]
     Size,
-    /// A target longer than [`TARGET_MAX_BYTES`].
+    /// The request line is longer than `TARGET_MAX_BYTES`.
+    #[error("the request line is longer than {TARGET_MAX_BYTES} bytes")]
     Target,
-    /// A field name longer than [`NAME_MAX_BYTES`].
+    /// The name of a header is longer than `NAME_MAX_BYTES`.
+    #[error("the name of a header is longer than {NAME_MAX_BYTES} bytes")]
     Name,
-    /// More than [`FIELDS_MAX`] fields.
+    /// The head has more than `FIELDS_MAX` headers.
+    #[error("the request head has more than {FIELDS_MAX} headers")]
     Fields,
-    /// More than [`EMPTY_LINES_MAX`] empty lines before it, or a CR without an LF.
+    /// More than `EMPTY_LINES_MAX` empty lines precede the head, or a CR without an LF does.
+    #[error(
+        "before a request at most {EMPTY_LINES_MAX} empty lines are allowed, and no CR without LF"
+    )]
     EmptyLines,
 }
 
-/// Bytes of a whole head: what actix' decoder takes.
+/// Limit of the bytes of a head, which is that of the decoder of actix.
 pub const HEAD_MAX_BYTES: usize = 128 * 1024;
-/// Bytes of a request line: the crate `http` takes no longer URI.
+/// Limit of the bytes of a request line, which is that of a URI in the crate `http`.
 const TARGET_MAX_BYTES: usize = 65_534;
-/// Bytes of one field's name. The longest that is read is that of an attribute of Pub/Sub (256
-/// bytes and a prefix).
+/// Limit of the bytes of a header name. The longest useful one is that of a Pub/Sub attribute (a
+/// prefix and 256 bytes).
 const NAME_MAX_BYTES: usize = 1_024;
-/// Fields of a head: what actix' decoder takes.
+/// Limit of the headers of a head, which is that of the decoder of actix.
 const FIELDS_MAX: usize = 96;
-/// Empty lines before a head, which a server should skip ([RFC 9112, section
+/// Limit of the empty lines before a head, which a server should skip ([RFC 9112, section
 /// 2.2](https://www.rfc-editor.org/rfc/rfc9112#section-2.2)). Old clients send one after a body.
 const EMPTY_LINES_MAX: usize = 8;
 
 impl HeadScan {
-    /// Removes empty lines before a head. Returns whether there was one.
+    /// Removes empty lines before a head. Returns true if it removed one.
     ///
     /// # Errors
-    /// When there are too many, or a CR stands alone.
-    pub fn skip_empty_lines(&mut self, read: &mut BytesMut) -> Result<bool, HeadFault> {
+    /// Fails when the peer sent too many, or a CR without an LF.
+    pub fn skip_empty_lines(&mut self, read: &mut BytesMut) -> Result<bool, HeadError> {
         let before = self.empty_lines;
         loop {
             let bytes = match **read {
                 [b'\n', ..] => 1,
                 [b'\r', b'\n', ..] => 2,
-                [b'\r', _, ..] => return Err(HeadFault::EmptyLines),
+                [b'\r', _, ..] => return Err(HeadError::EmptyLines),
                 _ => return Ok(before < self.empty_lines),
             };
             read.advance(bytes);
             self.empty_lines += 1;
             (self.scanned, self.line) = (0, 0);
             if EMPTY_LINES_MAX < self.empty_lines {
-                return Err(HeadFault::EmptyLines);
+                return Err(HeadError::EmptyLines);
             }
         }
     }
 
-    /// Finds the end of the head at the beginning of `read`, which has grown since the last call.
-    /// None if it is not there yet.
+    /// Finds the end of the head at the beginning of `read`, which contains the bytes of the last
+    /// call and more. Returns `None` when the head is incomplete.
     ///
     /// # Errors
-    /// When the head must not reach a decoder.
-    pub fn find_end(&mut self, read: &[u8]) -> Result<Option<usize>, HeadFault> {
+    /// Fails when the head must not be decoded.
+    pub fn find_end(&mut self, read: &[u8]) -> Result<Option<usize>, HeadError> {
         for at in memchr::memchr_iter(b'\n', read.get(self.scanned..).unwrap_or_default()) {
             let end = self.scanned + at + 1;
             let line = read.get(self.line..end).unwrap_or_default();
@@ -82,38 +89,39 @@ impl HeadScan {
             self.has_bare_lf |= !line.ends_with(b"\r\n");
             match line {
                 b"\r\n" | b"\n" if end <= HEAD_MAX_BYTES => return Ok(Some(end)),
-                b"\r\n" | b"\n" => return Err(HeadFault::Size),
+                b"\r\n" | b"\n" => return Err(HeadError::Size),
                 line => self.check_line(line)?,
             }
         }
         self.scanned = read.len();
-        if HEAD_MAX_BYTES < read.len() { Err(HeadFault::Size) } else { Ok(None) }
+        if HEAD_MAX_BYTES < read.len() { Err(HeadError::Size) } else { Ok(None) }
     }
 
-    /// Whether a line of it ended without a CR. Seldom, and allowed.
+    /// Returns true if a line of the head ended with LF instead of CRLF. This is rare, and allowed.
     pub fn has_bare_lf(&self) -> bool {
         self.has_bare_lf
     }
 
-    fn check_line(&mut self, line: &[u8]) -> Result<(), HeadFault> {
+    /// Checks the request line or a header line.
+    fn check_line(&mut self, line: &[u8]) -> Result<(), HeadError> {
         let is_first = self.lines == 0;
         self.lines += 1;
         if is_first {
-            return if TARGET_MAX_BYTES < line.len() { Err(HeadFault::Target) } else { Ok(()) };
+            return if TARGET_MAX_BYTES < line.len() { Err(HeadError::Target) } else { Ok(()) };
         }
         if FIELDS_MAX < self.lines - 1 {
-            return Err(HeadFault::Fields);
+            return Err(HeadError::Fields);
         }
         if line.len() <= NAME_MAX_BYTES {
             return Ok(());
         }
         let name_bytes = memchr::memchr(b':', line).unwrap_or(line.len());
-        if NAME_MAX_BYTES < name_bytes { Err(HeadFault::Name) } else { Ok(()) }
+        if NAME_MAX_BYTES < name_bytes { Err(HeadError::Name) } else { Ok(()) }
     }
 }
 
-impl HeadFault {
-    /// The status of the answer.
+impl HeadError {
+    /// Returns the status of the answer.
     pub fn status(self) -> StatusCode {
         match self {
             Self::Size | Self::Name | Self::Fields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -122,21 +130,9 @@ impl HeadFault {
         }
     }
 
-    /// What was wrong, and what may be.
+    /// Returns the text of the answer.
     pub fn detail(self) -> String {
-        match self {
-            Self::Size => format!("the head may have {HEAD_MAX_BYTES} bytes, and has more"),
-            Self::Target => {
-                format!("the request line may have {TARGET_MAX_BYTES} bytes, and has more")
-            }
-            Self::Name => {
-                format!("the name of a field may have {NAME_MAX_BYTES} bytes, and one has more")
-            }
-            Self::Fields => format!("the head may have {FIELDS_MAX} fields, and has more"),
-            Self::EmptyLines => format!(
-                "before a request may be {EMPTY_LINES_MAX} empty lines, which end with CR and LF"
-            ),
-        }
+        self.to_string()
     }
 }
 
@@ -144,8 +140,8 @@ impl HeadFault {
 mod tests {
     use super::*;
 
-    /// However it comes in: in parts of so many bytes.
-    fn scan(bytes: &[u8], part: usize) -> Result<Option<usize>, HeadFault> {
+    /// Scans bytes that arrive in parts of `part` bytes each.
+    fn scan(bytes: &[u8], part: usize) -> Result<Option<usize>, HeadError> {
         let (mut scan, mut read) = (HeadScan::default(), BytesMut::new());
         for part in bytes.chunks(part) {
             read.extend_from_slice(part);
@@ -158,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_ends_with_an_empty_line() {
+    fn head_ends_at_an_empty_line() {
         for part in [1, 2, 3, 1_000] {
             assert_eq!(scan(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", part), Ok(Some(27)));
             assert_eq!(scan(b"\r\n\nGET / HTTP/1.1\nHost: a\n\n", part), Ok(Some(24)));
@@ -169,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_a_decoder_cannot_take_is_refused() {
+    fn head_over_a_limit_is_refused() {
         let fields = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(count));
         let named = |bytes: usize| format!("GET / HTTP/1.1\r\n{}: b\r\n\r\n", "a".repeat(bytes));
         let without_colon = format!("GET / HTTP/1.1\r\n{}\r\n\r\n", "a".repeat(2_000));
@@ -179,17 +175,17 @@ mod tests {
         for part in [1_000, 1_000_000] {
             let refused = |text: String| scan(text.as_bytes(), part).err();
             assert_eq!(refused(fields(FIELDS_MAX)), None);
-            assert_eq!(refused(fields(FIELDS_MAX + 1)), Some(HeadFault::Fields));
+            assert_eq!(refused(fields(FIELDS_MAX + 1)), Some(HeadError::Fields));
             assert_eq!(refused(named(NAME_MAX_BYTES)), None);
-            assert_eq!(refused(named(NAME_MAX_BYTES + 1)), Some(HeadFault::Name));
-            assert_eq!(refused(without_colon.clone()), Some(HeadFault::Name));
+            assert_eq!(refused(named(NAME_MAX_BYTES + 1)), Some(HeadError::Name));
+            assert_eq!(refused(without_colon.clone()), Some(HeadError::Name));
             assert_eq!(refused(target(60_000)), None);
-            assert_eq!(refused(target(66_000)), Some(HeadFault::Target));
+            assert_eq!(refused(target(66_000)), Some(HeadError::Target));
             assert_eq!(refused(value(100_000)), None);
-            assert_eq!(refused(value(HEAD_MAX_BYTES)), Some(HeadFault::Size));
+            assert_eq!(refused(value(HEAD_MAX_BYTES)), Some(HeadError::Size));
             assert_eq!(refused(before(EMPTY_LINES_MAX)), None);
-            assert_eq!(refused(before(EMPTY_LINES_MAX + 1)), Some(HeadFault::EmptyLines));
-            assert_eq!(refused("\r\r".to_owned()), Some(HeadFault::EmptyLines));
+            assert_eq!(refused(before(EMPTY_LINES_MAX + 1)), Some(HeadError::EmptyLines));
+            assert_eq!(refused("\r\r".to_owned()), Some(HeadError::EmptyLines));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Follows what a peer sends over HTTP/1, so that actix' decoder is given whole heads only, and
-//! none that it must not see.
+//! Buffers the bytes of an HTTP/1 connection until a head is complete and checked, so that the
+//! decoder of actix gets only heads that it can decode.
 
 use actix_http::{
     ServiceConfigBuilder,
@@ -10,39 +10,42 @@ use bytes::BytesMut;
 use tokio::io::ReadBuf;
 use tokio_util::codec::Decoder as _;
 
-use crate::net::connection::request_head::{HeadFault, HeadScan};
+use crate::net::connection::request_head::{HeadError, HeadScan};
 
-/// What was read of a connection and not given to actix yet.
+/// Buffer of received bytes that were not given to actix yet.
 #[derive(Debug)]
 pub(super) struct RequestReader {
     held: BytesMut,
-    /// Bytes at the beginning of `held` that actix may have.
+    /// Number of bytes at the beginning of `held` that can be given to actix.
     ready: usize,
-    /// Size of a head that is ready since the last call of [`RequestReader::take_new_head`].
+    /// Size of a head that became complete since the last call of
+    /// [`RequestReader::take_new_head`].
     new_head: Option<usize>,
     scan: HeadScan,
-    /// Says where bodies end. The same decoder as that of actix, so both find the same end.
+    /// Decoder that finds the ends of bodies. actix has the same one, so both find the same ends.
     codec: Codec,
     state: State,
 }
 
+/// Kind of the bytes that a peer sends next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// A head is coming in.
-    HeadClaim,
-    /// A body is coming in, which is passed on as it comes.
+    /// The next bytes belong to a head.
+    Head,
+    /// The next bytes belong to a body. They are given to actix at once.
     Body,
-    /// Nothing more is passed on: actix refuses what it was given last.
+    /// No more bytes are given to actix, which refuses the last head or body.
     End,
 }
 
-/// The method of a request that actix is given in place of a head that it must not see. The answer
-/// to it is the refusal, which so comes after the answers to the requests before.
+/// Method of the request that replaces a refused head. Its answer is the refusal. It is given to
+/// actix so that the refusal comes after the answers to earlier requests.
 pub const REFUSED_METHOD: &str = "REFUSED";
+/// Request that replaces a refused head.
 const REFUSED: &[u8] = b"REFUSED / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 
 impl RequestReader {
-    /// Nothing was read but `ahead`.
+    /// Creates a reader whose first bytes are `ahead`.
     pub(super) fn new(ahead: &[u8]) -> Self {
         let config = ServiceConfigBuilder::new().keep_alive(KeepAlive::Os).build();
         Self {
@@ -51,41 +54,42 @@ impl RequestReader {
             new_head: None,
             scan: HeadScan::default(),
             codec: Codec::new(config),
-            state: State::HeadClaim,
+            state: State::Head,
         }
     }
 
-    /// More was read.
+    /// Appends received bytes.
     pub(super) fn add(&mut self, bytes: &[u8]) {
         if self.state != State::End {
             self.held.extend_from_slice(bytes);
         }
     }
 
-    /// Whether a body is coming in.
+    /// Returns true if the next bytes belong to a body.
     pub(super) fn is_in_body(&self) -> bool {
         self.state == State::Body
     }
 
-    /// Bytes of a head that is coming in.
+    /// Returns the number of bytes of an incomplete head.
     pub(super) fn head_bytes(&self) -> usize {
-        if self.state == State::HeadClaim { self.held.len() - self.ready } else { 0 }
+        if self.state == State::Head { self.held.len() - self.ready } else { 0 }
     }
 
-    /// Gives actix what it may have. Returns whether there was something.
+    /// Moves bytes for actix to `buffer`. Returns true if it moved any.
     ///
     /// # Errors
-    /// When the next head must not reach the decoder. The refusal is to be had from now on.
-    pub(super) fn give(&mut self, buffer: &mut ReadBuf<'_>) -> Result<bool, HeadFault> {
+    /// Fails when the next head must not be decoded. Later calls return the request that replaces
+    /// it, [`REFUSED_METHOD`].
+    pub(super) fn give(&mut self, buffer: &mut ReadBuf<'_>) -> Result<bool, HeadError> {
         while self.ready == 0 && !self.held.is_empty() {
             match self.state {
-                State::HeadClaim => match self.next_head() {
+                State::Head => match self.complete_head() {
                     Ok(true) => {}
                     Ok(false) => return Ok(false),
-                    Err(fault) => {
+                    Err(err) => {
                         self.held = REFUSED.into();
                         (self.ready, self.state) = (REFUSED.len(), State::End);
-                        return Err(fault);
+                        return Err(err);
                     }
                 },
                 State::Body => self.ready = self.body_bytes(),
@@ -96,24 +100,24 @@ impl RequestReader {
         buffer.put_slice(&part);
         self.ready -= part.len();
         if self.held.is_empty() {
-            // Nothing is kept for a connection on which nothing is going on.
+            // An idle connection keeps no buffer.
             self.held = BytesMut::new();
         }
         Ok(!part.is_empty())
     }
 
-    /// Size of the head that began to be given, once.
+    /// Takes the size of the head of which the first bytes were moved. Returns it once.
     pub(super) fn take_new_head(&mut self) -> Option<usize> {
         self.new_head.take()
     }
 
-    /// Whether a head began to be given.
+    /// Returns true if the first bytes of a head were moved and its size was not taken yet.
     pub(super) fn has_new_head(&self) -> bool {
         self.new_head.is_some()
     }
 
-    /// Whether the next head is there and can be given.
-    fn next_head(&mut self) -> Result<bool, HeadFault> {
+    /// Completes the next head, if all of it is received. Returns false if it is incomplete.
+    fn complete_head(&mut self) -> Result<bool, HeadError> {
         self.scan.skip_empty_lines(&mut self.held)?;
         let Some(end) = self.scan.find_end(&self.held)? else { return Ok(false) };
         self.scan = HeadScan::default();
@@ -121,23 +125,23 @@ impl RequestReader {
         let mut head = BytesMut::from(self.held.get(..end).unwrap_or_default());
         self.state = match self.codec.decode(&mut head) {
             Ok(Some(Message::Item(_))) if self.codec.message_type() == MessageType::None => {
-                State::HeadClaim
+                State::Head
             }
             Ok(Some(Message::Item(_))) => State::Body,
-            // actix finds the same fault, and answers.
+            // actix finds the same error, and answers it.
             _ => State::End,
         };
         Ok(true)
     }
 
-    /// How much of what is held belongs to the body.
+    /// Returns the number of held bytes that belong to the body.
     fn body_bytes(&mut self) -> usize {
         let mut left = self.held.clone();
         loop {
             match self.codec.decode(&mut left) {
                 Ok(Some(Message::Chunk(Some(_)))) => {}
                 Ok(Some(Message::Chunk(None))) => {
-                    self.state = State::HeadClaim;
+                    self.state = State::Head;
                     return self.held.len() - left.len();
                 }
                 Ok(None) => return self.held.len(),

@@ -1,5 +1,5 @@
-//! A socket as actix gets it: what was read ahead, what goes before anything else, and its end from
-//! outside.
+//! Implements the socket that actix and h2 read and write: it returns the bytes that were read
+//! ahead, checks heads, writes the rest of a chunk first, and fails after [`Connection::close`].
 
 use std::{
     io::{self, IoSlice},
@@ -21,20 +21,20 @@ use crate::net::connection::{
     Connection, ConnectionPermit, HeadBudget, request_reader::RequestReader,
 };
 
-/// After a refusal, for what the peer still sends to be read: closing over unread bytes would reset
-/// the connection, and take the answer with it.
+/// Time for which bytes are still read after a refusal. A close over unread bytes would reset the
+/// connection, and the peer could lose the answer.
 pub const LINGER: Duration = Duration::from_secs(5);
-/// So much is read at once for nothing.
+/// Size of the buffer for bytes that are read and dropped.
 const DISCARD_BYTES: usize = 4 * 1024;
 
-/// A socket as actix gets it.
+/// Socket of a connection that actix or `http2` serves.
 #[derive(Debug)]
 pub struct Socket {
-    /// Bytes of HTTP/2 that were read to tell which protocol this is.
+    /// HTTP/2 bytes that were read to recognize the protocol.
     ahead: Bytes,
-    /// Of HTTP/1.
+    /// Buffer of request heads. `None` for HTTP/2.
     reader: Option<Box<RequestReader>>,
-    /// Runs while the peer may still send what is not read, after a refusal.
+    /// Timer of [`LINGER`], started when a refusal is written.
     linger: Option<Pin<Box<Sleep>>>,
     connection: Rc<Connection>,
 }
@@ -45,15 +45,17 @@ impl Drop for Socket {
     }
 }
 
-/// What the bytes go through.
+/// Socket with or without TLS.
 #[derive(Debug)]
 pub enum Transport {
+    /// Clear text.
     Plain(TcpStream),
+    /// Server side of a TLS connection.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Socket {
-    /// `ahead` is given to the reader before anything else.
+    /// Creates a socket whose first received bytes are `ahead`.
     pub fn new(
         transport: Transport,
         ahead: Bytes,
@@ -71,12 +73,12 @@ impl Socket {
         Self { ahead: Bytes::new(), reader, linger: None, connection }
     }
 
-    /// See [`Connection`].
+    /// Returns the state of the connection, which its streams share.
     pub fn connection(&self) -> &Rc<Connection> {
         &self.connection
     }
 
-    /// Does the I/O unless the connection was closed from outside, and is woken when it is.
+    /// Does I/O on the transport. Fails after [`Connection::close`], which also wakes the task.
     fn poll<T>(
         &self,
         cx: &mut Context<'_>,
@@ -85,6 +87,7 @@ impl Socket {
         self.connection.poll(cx, io)
     }
 
+    /// Writes to the transport, and records that it took bytes.
     fn poll_written(
         &self,
         cx: &mut Context<'_>,
@@ -97,7 +100,7 @@ impl Socket {
         written
     }
 
-    /// Reads on until the peer has nothing more to send, for nothing.
+    /// Reads and drops bytes until the peer closes its side.
     fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut room = [0; DISCARD_BYTES];
         loop {
@@ -109,7 +112,7 @@ impl Socket {
         }
     }
 
-    /// Writes what is left of a chunk.
+    /// Writes the rest of a chunk that was written directly.
     fn poll_rest(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut rest = self.connection.rest.borrow_mut();
         while !rest.is_empty() {
@@ -120,13 +123,13 @@ impl Socket {
             }
             let _taken = rest.split_to(written);
         }
-        // An empty part of a buffer would keep the buffer.
+        // An empty slice would keep the whole buffer alive.
         *rest = Bytes::new();
         Poll::Ready(Ok(()))
     }
 }
 
-/// Reads over HTTP/1: whole heads, and bodies as they come.
+/// Reads from an HTTP/1 connection: complete heads, and body bytes as they arrive.
 fn poll_read_http1(
     connection: &Connection,
     reader: &mut RequestReader,
@@ -139,28 +142,28 @@ fn poll_read_http1(
             Ok(true)
                 if reader.is_in_body() && !reader.has_new_head() && connection.is_answered() =>
             {
-                connection.read_left_over(buffer.filled().len() - before);
+                connection.count_leftover_body(buffer.filled().len() - before);
                 break;
             }
             Ok(true) => {
                 if let Some(bytes) = reader.take_new_head() {
                     connection.given_heads.borrow_mut().push_back(bytes);
                 }
-                connection.head_ends();
-                connection.head_holds(reader.head_bytes());
+                connection.end_head();
+                connection.set_head_bytes(reader.head_bytes());
                 break;
             }
             Ok(false) if reader.is_in_body() => {}
-            Ok(false) => connection.head_holds(reader.head_bytes()),
-            Err(fault) => {
-                connection.refuse(fault);
+            Ok(false) => connection.set_head_bytes(reader.head_bytes()),
+            Err(err) => {
+                connection.refuse(err);
                 continue;
             }
         }
         ready!(connection.poll(cx, |transport, cx| transport.read(cx, buffer)))?;
         let new = buffer.filled().get(before..).unwrap_or_default();
         if new.is_empty() {
-            // Its refusal is still to be written, and ends the connection.
+            // actix still has to write the refusal, and then closes the connection.
             let is_refused = connection.refusal().is_some() && connection.streams.get() == 0;
             return if is_refused { Poll::Pending } else { Poll::Ready(Ok(())) };
         }
@@ -172,7 +175,7 @@ fn poll_read_http1(
 }
 
 impl Connection {
-    /// Does the I/O unless the connection was closed from outside, and is woken when it is.
+    /// Does I/O on the transport. Fails after [`Connection::close`], which also wakes the task.
     fn poll<T>(
         &self,
         cx: &mut Context<'_>,
@@ -275,7 +278,7 @@ impl AsyncWrite for Socket {
         written
     }
 
-    /// Only HTTP/2 writes so, past whose owner nothing is ever written.
+    /// Writes several buffers. Only HTTP/2 calls this, whose connections have no direct writes.
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

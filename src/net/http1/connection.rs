@@ -1,4 +1,4 @@
-//! What comes in on a connection: heads and bodies. And what goes out.
+//! Reads request heads and bodies from one HTTP/1.1 connection, and writes responses to it.
 
 use std::{
     cell::RefCell,
@@ -27,70 +27,76 @@ use tokio::{
 };
 use tokio_util::codec::Decoder as _;
 
-use crate::net::connection::{ConnectionPermit, HeadClaim, HeadFault, HeadScan, IDLE_LOOK};
+use crate::net::connection::{ConnectionPermit, HeadClaim, HeadError, HeadScan, IDLE_LOOK};
 
-/// A connection, and what was read of it and not yet used.
+/// HTTP/1.1 connection with its unused received bytes.
 pub(super) struct Http1Connection {
     pub(super) io: TcpStream,
+    /// Received bytes that are not decoded yet.
     pub(super) read: BytesMut,
     pub(super) codec: Codec,
+    /// Time limit for a head.
     header_timeout: Duration,
-    /// Since when it waits for a request.
+    /// Start of the wait for the next request.
     waits_since: Instant,
-    /// Since when a head has been coming in. The first one of a new connection begins with it.
+    /// Arrival of the first byte of the incomplete head. The time of the first head begins with the
+    /// connection.
     head_since: Option<Instant>,
-    /// Whether a head was in, or a stream before.
+    /// True if the connection had a request or a stream before.
     was_used: bool,
-    /// What has come of it.
-    head_budget: HeadClaim,
+    /// Memory of the incomplete head.
+    head_claim: HeadClaim,
     scan: HeadScan,
-    /// How much of what was read is counted in `head_budget`.
-    counted: usize,
-    /// If not 0, all that was read stands in [`SCRATCH`] too, until another connection reads.
+    /// Number of bytes of `read` that are counted in `head_claim`.
+    claimed: usize,
+    /// Length of `read` if [`SCRATCH`] has all of it too, until another connection reads. Else 0.
     scratch_len: usize,
-    /// How much was read since it began to wait.
+    /// Number of bytes received since the wait began.
     received: usize,
-    /// Moved only when it would fire too late, and looked at anew when it fires too early.
+    /// Timer of both timeouts. It is reset only when it would fire too late, since a reset costs
+    /// more than a timer that fires too early and is set again.
     timer: Pin<Box<Sleep>>,
     permit: ConnectionPermit,
 }
 
-/// What was heard.
+/// Result of waiting for the next request.
 pub(super) enum NextRequest {
-    /// A request, and its head as it came if it may have to be handed over. Its body is still to be
-    /// read.
+    /// A request whose body is not read yet. `head` has the bytes of its head if the connection may
+    /// have to be handed over to actix, else it is empty.
     Request { request: Request, head: BytesMut },
-    /// What is not for us. It was not used.
+    /// A head that actix must answer. Its bytes are still in `read`.
     Unsupported,
-    /// A head that no decoder may see.
-    Refused(HeadFault),
-    /// A head that takes too long.
+    /// A head over a limit, which must not be decoded.
+    Refused(HeadError),
+    /// A head that was incomplete for longer than the header timeout.
     TooSlow,
-    /// The peer has gone, or has to go.
+    /// The peer closed the connection, or the connection must be closed.
     Closed,
 }
 
-/// So much is read at once.
+/// Number of bytes read by one system call.
 const READ_BYTES: usize = 64 * 1024;
-/// So many buffers are kept, if no more than so much was read into them. What was in the last one
-/// may still be in the request that actix keeps for the next.
+/// Number of buffers kept for reuse. It is 2, because the request that actix keeps in its pool may
+/// still refer to the bytes of the last one.
 const SPARE_MAX: usize = 2;
+/// Limit of the bytes that were read into a buffer kept for reuse.
 const SPARE_MAX_BYTES: usize = 16 * 1024;
 
 thread_local! {
-    /// What is read goes here first, so that a connection that waits has no room to read into.
+    /// Buffer that bytes are read into first, so that a waiting connection needs no buffer.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
-    /// What connections read into that have used all of it, for the next ones that read.
+    /// Empty buffers of connections that wait, for connections that read.
     static SPARE: RefCell<VecDeque<BytesMut>> = RefCell::default();
 }
 
 impl Http1Connection {
+    /// Creates a connection whose first received bytes are `ahead`.
     pub(super) fn new(
         io: TcpStream,
         ahead: Bytes,
         config: &ServiceConfig,
         header_timeout: Duration,
-        head_budget: HeadClaim,
+        head_claim: HeadClaim,
         permit: ConnectionPermit,
     ) -> Self {
         let now = Instant::now();
@@ -102,9 +108,9 @@ impl Http1Connection {
             waits_since: now,
             head_since: Some(now),
             was_used: false,
-            head_budget,
+            head_claim,
             scan: HeadScan::default(),
-            counted: 0,
+            claimed: 0,
             scratch_len: 0,
             received: 0,
             timer: Box::pin(sleep(header_timeout)),
@@ -112,25 +118,25 @@ impl Http1Connection {
         }
     }
 
-    /// The connection, and what was read of it. It is somebody else's from now on.
+    /// Returns the socket, the received bytes and the permit, to hand the connection over.
     pub(super) fn into_parts(self) -> (TcpStream, Bytes, ConnectionPermit) {
         (self.io, self.read.freeze(), self.permit)
     }
 
-    /// It was used before, and nothing has begun.
-    pub(super) fn again(mut self) -> Self {
+    /// Marks the connection as used before a stream, so that no head is expected at once.
+    pub(super) fn reused(mut self) -> Self {
         self.head_since = None;
         self.was_used = true;
         self
     }
 
-    /// From now on it waits for the next request.
-    pub(super) fn begin(&mut self) {
+    /// Begins to wait for the next request.
+    pub(super) fn begin_wait(&mut self) {
         self.waits_since = Instant::now();
-        (self.counted, self.scratch_len) = (0, 0);
+        (self.claimed, self.scratch_len) = (0, 0);
         self.scan = HeadScan::default();
         if self.read.is_empty() {
-            // Nothing is kept for a connection on which nothing is going on.
+            // An idle connection keeps no buffer.
             let buffer = mem::take(&mut self.read);
             if (1..=SPARE_MAX_BYTES).contains(&self.received) {
                 recycle(buffer);
@@ -139,7 +145,7 @@ impl Http1Connection {
         self.received = 0;
     }
 
-    /// The next request.
+    /// Waits for the next request.
     pub(super) fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<NextRequest> {
         loop {
             match self.find_head() {
@@ -147,13 +153,13 @@ impl Http1Connection {
                 Ok(Some(end)) => {
                     self.head_since = None;
                     self.was_used = true;
-                    self.head_budget.end();
+                    self.head_claim.release();
                     return Poll::Ready(self.read_head(end));
                 }
                 Ok(None) => {}
-                Err(fault) => {
-                    self.head_budget.refuse();
-                    return Poll::Ready(NextRequest::Refused(fault));
+                Err(err) => {
+                    self.head_claim.count_refusal();
+                    return Poll::Ready(NextRequest::Refused(err));
                 }
             }
             if !self.read.is_empty() {
@@ -161,27 +167,27 @@ impl Http1Connection {
             } else if self.was_used {
                 self.head_since = None;
             }
-            if !self.head_budget.grow(self.read.len().saturating_sub(self.counted)) {
+            if !self.head_claim.try_grow(self.read.len().saturating_sub(self.claimed)) {
                 return Poll::Ready(NextRequest::Closed);
             }
-            self.counted = self.read.len();
+            self.claimed = self.read.len();
             match self.poll_read(cx) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(_) => return Poll::Ready(NextRequest::Closed),
-                Poll::Pending => return self.poll_idle_timeout(cx),
+                Poll::Pending => return self.poll_timeout(cx),
             }
         }
     }
 
-    /// Where the head ends, if all of it is there.
-    fn find_head(&mut self) -> Result<Option<usize>, HeadFault> {
+    /// Returns the end of the head, or `None` when it is incomplete.
+    fn find_head(&mut self) -> Result<Option<usize>, HeadError> {
         if self.scan.skip_empty_lines(&mut self.read)? {
-            (self.counted, self.scratch_len) = (0, 0);
+            (self.claimed, self.scratch_len) = (0, 0);
         }
         self.scan.find_end(&self.read)
     }
 
-    /// Reads what there is. 0 is the end.
+    /// Reads available bytes. Returns their number, which is 0 at the end.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut into = ReadBuf::new(scratch);
@@ -196,18 +202,18 @@ impl Http1Connection {
         })
     }
 
-    /// Ready when it has waited for long enough.
-    fn poll_idle_timeout(&mut self, cx: &mut Context<'_>) -> Poll<NextRequest> {
+    /// Waits until the header timeout of an incomplete head, or the idle timeout without one.
+    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<NextRequest> {
         loop {
-            let look = self.head_since.map(|since| since + self.header_timeout);
-            if look.is_some_and(|look| look < self.timer.deadline()) {
-                self.timer.as_mut().reset(look.unwrap_or(self.waits_since));
+            let deadline = self.head_since.map(|since| since + self.header_timeout);
+            if deadline.is_some_and(|deadline| deadline < self.timer.deadline()) {
+                self.timer.as_mut().reset(deadline.unwrap_or(self.waits_since));
             }
             ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
-            match look {
-                Some(look) if look <= now => return Poll::Ready(NextRequest::TooSlow),
-                Some(look) => self.timer.as_mut().reset(look),
+            match deadline {
+                Some(deadline) if deadline <= now => return Poll::Ready(NextRequest::TooSlow),
+                Some(deadline) => self.timer.as_mut().reset(deadline),
                 None => {
                     let waited = now.duration_since(self.waits_since);
                     let limiter = self.permit.limiter();
@@ -221,7 +227,7 @@ impl Http1Connection {
         }
     }
 
-    /// Reads the head of which `end` is the end.
+    /// Decodes the head that ends at `end`.
     fn read_head(&mut self, end: usize) -> NextRequest {
         let scratch_len = mem::take(&mut self.scratch_len);
         let mut left = self.read.split_to(end);
@@ -244,6 +250,8 @@ impl Http1Connection {
         }
     }
 
+    /// Returns true if the request needs nothing that only actix can do: HTTP/1.0, an upgrade, or
+    /// `Expect`.
     fn is_plain(&self, request: &Request) -> bool {
         let head = request.head();
         head.version == Version::HTTP_11
@@ -252,23 +260,24 @@ impl Http1Connection {
             && self.codec.message_type() != MessageType::Stream
     }
 
-    /// Whether something of the request's body has not been read.
+    /// Returns true if a part of the request body is not read yet.
     pub(super) fn has_body(&self) -> bool {
         self.codec.message_type() != MessageType::None
     }
 
-    /// Whether a stream can have the socket alone: nothing else has come, and it goes on after it.
+    /// Returns true if the socket can be given to a stream: all received bytes are used, and the
+    /// connection stays open after the response.
     pub(super) fn can_hand_over(&self) -> bool {
         self.read.is_empty() && !self.has_body() && self.codec.keep_alive()
     }
 
-    /// The next part of the body.
+    /// Returns the next part of the body.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, PayloadError>>> {
         loop {
             match self.codec.decode(&mut self.read) {
                 Ok(Some(Message::Chunk(chunk))) => return Poll::Ready(chunk.map(Ok)),
                 Ok(None) => {}
-                // What follows a body is the next request.
+                // An item after the body is the next request.
                 Ok(Some(Message::Item(_))) => return Poll::Ready(None),
                 Err(err) => return Poll::Ready(Some(Err(io::Error::other(err).into()))),
             }
@@ -278,7 +287,7 @@ impl Http1Connection {
         }
     }
 
-    /// Writes what is left of `bytes`.
+    /// Writes all of `bytes`, and removes from it what is written.
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -294,7 +303,7 @@ impl Http1Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads on for as long as something comes, for nothing.
+    /// Reads and drops bytes until the peer closes its side.
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Ok(1..) = ready!(self.poll_read(cx)) {
             self.read.clear();
@@ -303,6 +312,7 @@ impl Http1Connection {
     }
 }
 
+/// Keeps a buffer for reuse.
 fn recycle(buffer: BytesMut) {
     SPARE.with_borrow_mut(|spare| {
         spare.push_back(buffer);
@@ -312,7 +322,7 @@ fn recycle(buffer: BytesMut) {
     });
 }
 
-/// An empty buffer with room for so much.
+/// Returns an empty buffer with room for `bytes`.
 fn spare(bytes: usize) -> BytesMut {
     let oldest = |spare: &mut VecDeque<_>| (spare.len() == SPARE_MAX).then(|| spare.pop_front());
     let mut spare: BytesMut = SPARE.with_borrow_mut(oldest).flatten().unwrap_or_default();
@@ -322,7 +332,7 @@ fn spare(bytes: usize) -> BytesMut {
     BytesMut::with_capacity(bytes.next_power_of_two())
 }
 
-/// The body of a request, read when it is asked for.
+/// Body of a request, read from the connection when polled.
 pub(super) struct Body(pub(super) Rc<RefCell<Http1Connection>>);
 
 impl Stream for Body {

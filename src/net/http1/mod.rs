@@ -1,9 +1,9 @@
-//! HTTP/1.1 in clear text: the requests of a connection, one after the other, with actix' codec and
-//! without the two buffers of 8 KiB that its dispatcher keeps for each connection. A stream leaves
-//! this altogether: its socket goes to [`Reactor`], and comes back when the stream has ended.
+//! Serves HTTP/1.1 in clear text: the requests of a connection one after another. It uses the codec
+//! of actix, but not its dispatcher, which keeps two buffers of 8 KiB for each connection. The
+//! socket of a stream is given to [`Reactor`], which returns it when the stream has ended.
 //!
-//! What is odd goes to actix as it came, with all that follows on its connection: heads that cannot
-//! be read, HTTP/1.0, upgrades, `Expect`.
+//! Rare requests are handed over to actix, with all later bytes of their connection: heads that the
+//! codec rejects or whose lines end in LF alone, HTTP/1.0, upgrades, `Expect`.
 
 pub mod connection;
 
@@ -41,53 +41,63 @@ use tokio_util::codec::Encoder as _;
 use crate::{
     http::problem::problem,
     limits::concurrency::Permit,
-    net::connection::{ConnectionLimiter, ConnectionPermit, HeadBudget, HeadFault, LINGER},
+    net::connection::{ConnectionLimiter, ConnectionPermit, HeadBudget, HeadError, LINGER},
     stream::{
         drive::{reactor::Reactor, takeover::Takeover},
         session::Session,
     },
 };
 
-/// How connections are served.
+/// HTTP/1.1 server of one worker.
 pub struct Http1<S> {
+    /// Service that answers requests.
     pub dispatch: Rc<S>,
+    /// Settings of the codec.
     pub config: ServiceConfig,
+    /// Time limit for a request head.
     pub header_timeout: Duration,
-    /// Counts the heads that took longer.
+    /// Counter of the connections closed after `header_timeout`.
     pub slow_heads: IntCounter,
-    /// A peer that takes nothing for so long is let go.
+    /// Time limit for writing a part of a response.
     pub write_timeout: Duration,
+    /// Reactor that writes the streams.
     pub reactor: Rc<Reactor>,
+    /// Memory budget of incomplete heads.
     pub heads: HeadBudget,
-    /// Serves what is odd.
+    /// Function that serves a connection with actix.
     pub actix: Box<dyn Fn(HandedOver) -> LocalBoxFuture<'static, ()>>,
+    /// Limiter of the connections of the worker.
     pub limiter: Rc<ConnectionLimiter>,
 }
 
-/// A connection that actix is to serve.
+/// Connection that is handed over to actix.
 #[derive(Debug)]
 pub struct HandedOver {
+    /// Socket of the connection.
     pub io: TcpStream,
-    /// What was read of it and not used.
+    /// Received bytes that are not answered yet.
     pub ahead: Bytes,
+    /// Address of the client.
     pub peer: Option<SocketAddr>,
+    /// Permit of the limiter.
     pub permit: ConnectionPermit,
 }
 
-/// Whose a connection is.
+/// Client of a connection.
 #[derive(Debug)]
 pub struct Peer {
+    /// Address of the client, from the PROXY protocol header if that has one.
     pub address: Option<SocketAddr>,
-    /// Kept until the connection ends.
+    /// Permit of the limit per address, kept until the connection ends.
     pub counted: Option<Permit<IpAddr>>,
 }
 
-/// A connection, which a body that is being read has a part in.
+/// Connection that is shared with the body of its current request.
 type Shared = Rc<RefCell<Http1Connection>>;
 
-/// The head of a response seldom has more.
+/// Capacity for the head of a response. Few heads are longer.
 const HEAD_BYTES: usize = 512;
-/// Of a response so much is put together before it is written.
+/// Number of bytes of a response that are collected before they are written.
 const WRITE_BYTES: usize = 16 * 1024;
 
 impl<S> fmt::Debug for Http1<S> {
@@ -101,12 +111,13 @@ where
     S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
     S::Future: 'static,
 {
-    /// A place for one more connection of the worker, of any protocol. None if there is none.
+    /// Returns a permit for one more connection of the worker, of any protocol, or `None` at the
+    /// limit.
     pub fn try_acquire(&self) -> Option<ConnectionPermit> {
         self.limiter.try_acquire(self.reactor.streams())
     }
 
-    /// Serves a new connection, on which `ahead` came already.
+    /// Serves a new connection whose first received bytes are `ahead`.
     pub async fn serve(
         self: Rc<Self>,
         io: TcpStream,
@@ -118,48 +129,52 @@ where
         self.answer_all(connection, peer).await;
     }
 
-    /// Serves a connection on, after a stream. Closes it if there is no place for it.
+    /// Serves a connection after its stream has ended. Closes it at the limit of connections.
     pub async fn serve_again(self: Rc<Self>, io: TcpStream, peer: Box<Peer>) {
         let Some(permit) = self.try_acquire() else { return };
         let connection = self.connection(io, Bytes::new(), permit);
-        self.answer_all(connection.again(), peer).await;
+        self.answer_all(connection.reused(), peer).await;
     }
 
+    /// Creates the state of a connection.
     fn connection(&self, io: TcpStream, ahead: Bytes, permit: ConnectionPermit) -> Http1Connection {
         Http1Connection::new(
             io,
             ahead,
             &self.config,
             self.header_timeout,
-            self.heads.head(),
+            self.heads.claim(),
             permit,
         )
     }
 
+    /// Answers the requests of a connection until it ends or is handed over.
     async fn answer_all(self: Rc<Self>, connection: Http1Connection, peer: Box<Peer>) {
         let (mut connection, mut peer) = (Rc::new(RefCell::new(connection)), Some(peer));
         loop {
-            connection.borrow_mut().begin();
+            connection.borrow_mut().begin_wait();
             match poll_fn(|cx| connection.borrow_mut().poll_request(cx)).await {
                 NextRequest::Request { request, head } => {
                     match self.answer(connection, request, head, &mut peer).await {
                         Ok(Some(next)) => connection = next,
                         Ok(None) => return,
-                        Err(err) => return tracing::debug!(error = %err, "connection failed"),
+                        Err(err) => {
+                            return tracing::debug!(error = %err, "HTTP/1.1 connection failed");
+                        }
                     }
                 }
                 NextRequest::Unsupported => {
                     let address = peer.as_ref().and_then(|peer| peer.address);
                     return self.hand_over(connection, Bytes::new(), address).await;
                 }
-                NextRequest::Refused(fault) => return self.refuse(connection, fault).await,
+                NextRequest::Refused(err) => return self.refuse(connection, err).await,
                 NextRequest::TooSlow => return self.slow_heads.inc(),
                 NextRequest::Closed => return,
             }
         }
     }
 
-    /// Has actix serve the connection from `head` on.
+    /// Hands the connection over to actix, which first reads `head`.
     async fn hand_over(&self, connection: Shared, head: Bytes, address: Option<SocketAddr>) {
         let Some(connection) = Rc::into_inner(connection).map(RefCell::into_inner) else { return };
         let (io, read, permit) = connection.into_parts();
@@ -167,18 +182,18 @@ where
         (self.actix)(HandedOver { io, ahead, peer: address, permit }).await;
     }
 
-    /// Answers a head that no decoder may see. The connection ends.
-    async fn refuse(&self, connection: Shared, fault: HeadFault) {
-        // One that has decoded nothing: the last request may have been a HEAD.
+    /// Refuses a head over a limit, and closes the connection.
+    async fn refuse(&self, connection: Shared, err: HeadError) {
+        // A new codec, since the last request may have been a HEAD, whose response has no body.
         connection.borrow_mut().codec = Codec::new(self.config.clone());
-        let mut response = Response::from(problem(fault.status(), fault.detail()));
+        let mut response = Response::from(problem(err.status(), err.detail()));
         response.head_mut().set_connection_type(ConnectionType::Close);
         if let Err(err) = self.respond(connection, response).await {
-            tracing::debug!(error = %err, "connection failed");
+            tracing::debug!(error = %err, "HTTP/1.1 connection failed");
         }
     }
 
-    /// Returns the connection if it goes on.
+    /// Answers a request. Returns the connection, or `None` when it ended or was handed over.
     async fn answer(
         &self,
         connection: Shared,
@@ -188,7 +203,7 @@ where
     ) -> io::Result<Option<Shared>> {
         let address = peer.as_ref().and_then(|peer| peer.address);
         request.head_mut().peer_addr = address;
-        // The routes know it by its decoded name too.
+        // A path with percent signs may be `/events` when it is decoded.
         let may_be = |path: &str| path == "/events" || path.contains('%');
         let is_events = request.method() == Method::GET && may_be(request.path());
         if is_events && !connection.borrow().can_hand_over() {
@@ -206,34 +221,36 @@ where
         let Ok(response) = self.dispatch.call(request).await;
         match takeover.and_then(|takeover| takeover.take()) {
             Some(session) => {
-                self.leave(connection, response, *session, peer.take())?;
+                self.start_stream(connection, response, *session, peer.take())?;
                 Ok(None)
             }
             None => self.respond(connection, response).await,
         }
     }
 
-    /// Leaves the socket to its stream.
-    fn leave(
+    /// Gives the socket to the reactor, which writes the head of the response and the stream.
+    fn start_stream(
         &self,
         connection: Shared,
         response: Response<BoxBody>,
         session: Session,
         peer: Option<Box<Peer>>,
     ) -> io::Result<()> {
-        let gone = io::ErrorKind::NotConnected;
-        let mut connection = Rc::into_inner(connection).map(RefCell::into_inner).ok_or(gone)?;
+        let shared = io::ErrorKind::NotConnected;
+        let mut connection = Rc::into_inner(connection).map(RefCell::into_inner).ok_or(shared)?;
         let mut out = BytesMut::with_capacity(HEAD_BYTES);
         let (head, _) = response.into_parts();
         connection.codec.encode(Message::Item((head, BodySize::Stream)), &mut out)?;
         let io = connection.io.into_std()?;
-        // Most connections come from where they say, and are not counted: that is known anyhow.
+        // The reactor keeps the peer only if it has a permit, or an address that is not that of the
+        // socket. Most streams have neither.
         let address = io.peer_addr().ok();
         let peer = peer.filter(|peer| peer.counted.is_some() || peer.address != address);
         let peer = peer.map(|peer| -> Box<dyn Any> { peer });
         self.reactor.register(io, out.freeze(), session, peer)
     }
 
+    /// Writes a response. Returns the connection if it stays open.
     async fn respond(
         &self,
         connection: Shared,
@@ -242,7 +259,7 @@ where
         let (mut head, body) = response.into_parts();
         let size = body.size();
         if connection.borrow().has_body() {
-            // What is left of the request's body is no next head.
+            // The rest of the request body must not be read as the next head.
             head.head_mut().set_connection_type(ConnectionType::Close);
         }
         let mut out = BytesMut::with_capacity(HEAD_BYTES);
@@ -268,9 +285,10 @@ where
         Ok(None)
     }
 
+    /// Writes all of `bytes`, within the write timeout.
     async fn write(&self, connection: &Shared, bytes: &mut BytesMut) -> io::Result<()> {
         let mut written = pin!(poll_fn(|cx| connection.borrow_mut().poll_write(cx, bytes)));
-        // Mostly all of it is taken at once, and needs no timer.
+        // The socket mostly takes all bytes at once, and no timer is needed.
         if let Poll::Ready(written) = poll_fn(|cx| Poll::Ready(written.as_mut().poll(cx))).await {
             return written;
         }
