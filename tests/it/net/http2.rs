@@ -1,4 +1,4 @@
-//! The same over HTTP/2: in clear text on the same port, and over TLS by ALPN.
+//! HTTP/2: in clear text on the port of HTTP/1, and over TLS by ALPN.
 
 use std::{
     io::Write as _,
@@ -19,14 +19,14 @@ use crate::support::{
     tls::Certificate,
 };
 
-/// A connection, and the streams that are open on it.
+/// HTTP/2 connection with its open streams.
 pub struct Connection {
     _send: SendRequest<Bytes>,
     pub streams: Vec<RecvStream>,
     driver: tokio::task::JoinHandle<Result<(), h2::Error>>,
 }
 
-/// Opens streams on one connection, up to their first block.
+/// Opens streams on one connection and reads the first block of each.
 pub async fn open_streams(address: SocketAddr, count: usize) -> Connection {
     let socket = TcpStream::connect(address).await.unwrap();
     let (mut send, connection) = h2::client::handshake(socket).await.unwrap();
@@ -38,6 +38,7 @@ pub async fn open_streams(address: SocketAddr, count: usize) -> Connection {
     Connection { _send: send, streams, driver }
 }
 
+/// Opens one stream and reads its first block.
 async fn open(send: &mut SendRequest<Bytes>) -> RecvStream {
     let request = http::Request::get("http://localhost/events").body(()).unwrap();
     *send = send.clone().ready().await.unwrap();
@@ -51,15 +52,15 @@ async fn open(send: &mut SendRequest<Bytes>) -> RecvStream {
     stream
 }
 
-/// What comes next, without giving the peer more to send than that.
+/// Reads the next data, and enlarges the window by its length only.
 async fn next(stream: &mut RecvStream) -> String {
-    let data = stream.data().await.expect("the stream has ended").unwrap();
+    let data = stream.data().await.expect("the stream ended").unwrap();
     stream.flow_control().release_capacity(data.len()).unwrap();
     String::from_utf8(data.to_vec()).unwrap()
 }
 
 #[test]
-fn streams_share_a_connection() {
+fn streams_of_one_connection_all_get_an_event() {
     let gateway = Gateway::dev(&[]);
     block_on(async {
         let mut connection = open_streams(gateway.address, 20).await;
@@ -68,26 +69,26 @@ fn streams_share_a_connection() {
             assert!(next(stream).await.ends_with("data: hello\n\n"));
         }
     });
-    assert_eq!(gateway.get("/healthz", &[]).status, 200, "and HTTP/1.1 on the same port");
+    assert_eq!(gateway.get("/healthz", &[]).status, 200, "HTTP/1.1 is on the same port");
 }
 
 #[test]
-fn a_reset_stream_is_gone_at_once() {
+fn reset_stream_ends_at_once() {
     let gateway = std::sync::Arc::new(Gateway::dev(&[("keep-alive", "10 min")]));
     block_on(async {
         let mut connection = open_streams(gateway.address, 3).await;
         connection.streams.truncate(1);
-        // The connection's driver must run while the metrics are asked for.
-        let asked = std::sync::Arc::clone(&gateway);
-        let until = move || asked.until_metric("stream_events_streams", 1.0);
+        // The driver of the connection must run while the metrics are read.
+        let metrics = std::sync::Arc::clone(&gateway);
+        let until = move || metrics.until_metric("stream_events_streams", 1.0);
         tokio::task::spawn_blocking(until).await.unwrap();
     });
     gateway.until_metric("stream_events_streams", 0.0);
 }
 
-/// A stream whose window stays shut is reset, and those beside it go on.
+/// A stream is stalled when its flow-control window stays closed.
 #[test]
-fn a_stalled_stream_is_reset_and_others_on_its_connection_go_on() {
+fn stalled_stream_is_reset_and_others_on_its_connection_continue() {
     let gateway =
         std::sync::Arc::new(Gateway::dev(&[("write-timeout", "1 s"), ("keep-alive", "1 s")]));
     block_on(async {
@@ -95,11 +96,11 @@ fn a_stalled_stream_is_reset_and_others_on_its_connection_go_on() {
         for n in 0..3 {
             gateway.push("orders", &message("x".repeat(60_000), &n.to_string()));
         }
-        // One of them reads on, and the other does not, whose window has 64 KiB.
+        // One stream is read. The other is not, and its window has 64 KiB.
         let (reads, stalls) = shared.streams.split_at_mut(1);
-        let asked = std::sync::Arc::clone(&gateway);
+        let metrics = std::sync::Arc::clone(&gateway);
         let ended = "stream_events_streams_ended_total{reason=\"stalled\"}";
-        let until = move || asked.until_metric(ended, 1.0);
+        let until = move || metrics.until_metric(ended, 1.0);
         let mut until = tokio::task::spawn_blocking(until);
         loop {
             tokio::select! {
@@ -107,17 +108,17 @@ fn a_stalled_stream_is_reset_and_others_on_its_connection_go_on() {
                 _read = next(&mut reads[0]) => {}
             }
         }
-        let reset = read_to_end(&mut stalls[0]).await.expect_err("a reset");
+        let reset = read_to_end(&mut stalls[0]).await.expect_err("the stream is reset");
         assert_eq!(reset.reason(), Some(h2::Reason::CANCEL), "{reset}");
         gateway.publish("orders", "still there");
         while !next(&mut reads[0]).await.ends_with("data: still there\n\n") {}
     });
 }
 
-/// Its clients are told to take their next requests elsewhere, and the connection ends with its
-/// last stream.
+/// Clients get a GOAWAY, so that they send their next requests to another replica. The connection
+/// ends with its last stream.
 #[test]
-fn a_gateway_that_leaves_says_so() {
+fn drain_sends_goaway_and_ends_streams() {
     let mut gateway = Gateway::dev(&[("drain-timeout", "1 s")]);
     block_on(async {
         let mut connection = open_streams(gateway.address, 2).await;
@@ -125,16 +126,16 @@ fn a_gateway_that_leaves_says_so() {
         for stream in &mut connection.streams {
             let end = next(stream).await;
             assert!(end.ends_with("data: {\"reason\":\"draining\"}\n\n"), "{end}");
-            read_to_end(stream).await.expect("it ends as a response does");
+            read_to_end(stream).await.expect("the stream ends without a reset");
         }
-        connection.driver.await.unwrap().expect("a GOAWAY without an error");
+        connection.driver.await.unwrap().expect("the GOAWAY has no error");
     });
 }
 
-/// A stream that could not send anything before its age was over has told no gap, so it must not give
-/// an id beyond it.
+/// A stream that could send nothing before its maximum age has not sent the gap, so it must not send an
+/// id after the gap.
 #[test]
-fn an_untold_gap_is_not_skipped_at_the_end() {
+fn pending_gap_is_not_skipped_at_the_end() {
     let gateway = Gateway::dev(&[("stream-age-max", "1 s"), ("write-timeout", "1 h")]);
     gateway.publish("orders", "held");
     let id = "1763690177349-5648324730880001";
@@ -164,10 +165,11 @@ fn an_untold_gap_is_not_skipped_at_the_end() {
     assert!(text.ends_with("event: stream-end\ndata: {\"reason\":\"max-age\"}\n\n"), "{text}");
     let mut parser = crate::support::parser::Parser::default();
     parser.feed(text.as_bytes());
-    let told = text.contains("stream-gap");
-    assert!(told || parser.last_event_id == id, "{text}");
+    let gap_sent = text.contains("stream-gap");
+    assert!(gap_sent || parser.last_event_id == id, "{text}");
 }
 
+/// Reads a stream to its end.
 async fn read_to_end(stream: &mut RecvStream) -> Result<(), h2::Error> {
     while let Some(data) = stream.data().await {
         stream.flow_control().release_capacity(data?.len())?;
@@ -175,27 +177,27 @@ async fn read_to_end(stream: &mut RecvStream) -> Result<(), h2::Error> {
     Ok(())
 }
 
-/// However the preface is cut into segments, and a peer that says nothing is not waited for long.
+/// The HTTP/2 preface is recognized when it arrives in several segments.
 #[test]
-fn the_preface_may_come_in_parts() {
+fn preface_may_arrive_in_parts() {
     let gateway = Gateway::dev(&[]);
     let mut socket = http1::connect(gateway.address);
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     for part in preface.chunks(5) {
         socket.write_all(part).unwrap();
-        // Each in a segment of its own: the socket sends at once.
+        // Each part is one segment, since the socket sends at once.
         std::thread::sleep(Duration::from_millis(5));
     }
     let mut head = [0; 9];
     std::io::Read::read_exact(&mut socket, &mut head).unwrap();
     assert_eq!(head[3], 4, "a SETTINGS frame");
-    // What only begins like it is HTTP/1.
+    // A request that only begins like the preface is HTTP/1.
     let answer = http1::request(gateway.address, "PRIX", "/events", &[], b"");
     assert_eq!(answer.status, 405);
 }
 
 #[test]
-fn a_peer_that_says_nothing_is_let_go() {
+fn silent_connection_is_closed() {
     let gateway = Gateway::dev(&[]);
     let mut silent = http1::connect(gateway.address);
     let start = Instant::now();
@@ -203,9 +205,9 @@ fn a_peer_that_says_nothing_is_let_go() {
     assert!(start.elapsed() < Duration::from_secs(10));
 }
 
-/// curl is the client: it negotiates by ALPN as browsers do.
+/// The client is curl, which negotiates by ALPN as browsers do.
 #[test]
-fn tls_offers_both_by_alpn() {
+fn alpn_offers_http2_and_http1() {
     let certificate = Certificate::new();
     let (cert, key) = (certificate.cert.to_str().unwrap(), certificate.key.to_str().unwrap());
     let gateway = Gateway::dev(&[("tls-cert", cert), ("tls-key", key), ("stream-age-max", "1 s")]);
@@ -220,12 +222,12 @@ fn tls_offers_both_by_alpn() {
         assert!(text.ends_with(&format!("version {version}")), "{text}");
     }
     let plain = output(Command::new("curl").args(["-sS", &url.replace("https", "http")]));
-    assert!(!plain.0, "no clear text on a TLS port");
+    assert!(!plain.0, "clear text is refused on a TLS port");
 }
 
-/// The stall watch and the drain work through TLS, too.
+/// The drain works over TLS too.
 #[test]
-fn a_tls_stream_ends_with_the_gateway() {
+fn tls_stream_ends_when_the_gateway_drains() {
     let certificate = Certificate::new();
     let (cert, key) = (certificate.cert.to_str().unwrap(), certificate.key.to_str().unwrap());
     let flags = [("tls-cert", cert), ("tls-key", key)];

@@ -1,5 +1,5 @@
-//! Requests one behind the other on one connection, cut into segments anywhere: each is answered, in
-//! its turn, and no part of one is taken for another. Also when the last one is handed to actix.
+//! Pipelined requests on one connection, cut into TCP segments at random: each request is answered, in
+//! order, and no part of one is read as another, also when the last one is handed over to actix.
 
 use std::{io::Write as _, time::Duration};
 
@@ -7,8 +7,8 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _}
 
 use crate::support::{gateway::Gateway, http1, seed};
 
-/// Requests that the gateway's own loop serves, and the statuses of their answers. Each leaves the
-/// connection open.
+/// Requests that `net/http1` serves, and the statuses of their answers. Each leaves the connection
+/// open.
 const REQUESTS: [(&str, u16); 9] = [
     ("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
     ("GET /nowhere HTTP/1.1\r\nHost: localhost\r\nX: y\r\n\r\n", 404),
@@ -16,7 +16,7 @@ const REQUESTS: [(&str, u16); 9] = [
     ("\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
     ("\r\n\r\n\r\nGET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
     ("DELETE /events HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
-    // `data` is `GET / HTT`.
+    // The field `data` decodes to `GET / HTT`.
     (
         "POST /push/orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 35\r\n\r\n\
          {\"message\":{\"data\":\"R0VUIC8gSFRU\"}}",
@@ -33,7 +33,7 @@ const REQUESTS: [(&str, u16); 9] = [
         204,
     ),
 ];
-/// The last one closes the connection. Most are handed to actix.
+/// Last requests of a pipeline, which close the connection. Most are handed over to actix.
 const LAST: [(&str, u16); 7] = [
     ("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 200),
     ("GET /%68ealthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 200),
@@ -50,28 +50,30 @@ const LAST: [(&str, u16); 7] = [
 const PIPELINES: usize = 100;
 
 #[test]
-fn each_request_of_a_pipeline_is_answered_in_its_turn() {
+fn pipelined_requests_are_answered_in_order() {
     let mut random = StdRng::seed_from_u64(seed("pipelines"));
     let gateway = Gateway::dev(&[("direct-streams", "on")]);
     let pipelines: Vec<_> = (0..PIPELINES).map(|_| pipeline(&mut random)).collect();
     std::thread::scope(|scope| {
-        let ask = |pipeline: &Pipeline| {
+        let send_one = |pipeline: &Pipeline| {
             let segments = pipeline.segments.clone();
             let gateway = &gateway;
-            scope.spawn(move || ask(gateway, &segments))
+            scope.spawn(move || send(gateway, &segments))
         };
-        let asked: Vec<_> = pipelines.iter().map(ask).collect();
-        for (answers, pipeline) in asked.into_iter().zip(&pipelines) {
-            assert_eq!(answers.join().unwrap(), pipeline.statuses, "{:?}", pipeline.segments);
+        let clients: Vec<_> = pipelines.iter().map(send_one).collect();
+        for (client, pipeline) in clients.into_iter().zip(&pipelines) {
+            assert_eq!(client.join().unwrap(), pipeline.statuses, "{:?}", pipeline.segments);
         }
     });
 }
 
+/// Requests cut into segments, and the expected statuses.
 struct Pipeline {
     segments: Vec<String>,
     statuses: Vec<u16>,
 }
 
+/// Returns a random pipeline.
 fn pipeline(random: &mut StdRng) -> Pipeline {
     let (mut rest, mut statuses) = (String::new(), Vec::new());
     for _ in 0..random.random_range(1..5) {
@@ -91,19 +93,19 @@ fn pipeline(random: &mut StdRng) -> Pipeline {
     Pipeline { segments, statuses }
 }
 
-/// The statuses of what is answered.
-fn ask(gateway: &Gateway, segments: &[String]) -> Vec<u16> {
+/// Sends the segments and returns the statuses of the answers.
+fn send(gateway: &Gateway, segments: &[String]) -> Vec<u16> {
     let mut socket = http1::connect(gateway.address);
     for segment in segments {
-        // Who has refused one may be gone.
+        // The gateway closes the connection after a refusal.
         if socket.write_all(segment.as_bytes()).is_err() {
             break;
         }
-        // The next one mostly comes in a read of its own.
+        // After a pause the gateway mostly reads the next segment separately.
         std::thread::sleep(Duration::from_millis(5));
     }
     let text = http1::read_on(socket, Duration::from_secs(2));
-    assert!(text.ends_with(http1::CLOSED), "it was to be closed: {segments:?}: {text}");
+    assert!(text.ends_with(http1::CLOSED), "the connection is not closed: {segments:?}: {text}");
     let status = |rest: &str| rest.get(2..5)?.parse().ok();
     text.split("HTTP/1.").filter_map(status).filter(|status| *status != 100).collect()
 }

@@ -1,5 +1,5 @@
-//! Debian's nginx in front, with the configurations of `deploy/nginx`: a client with TLS and HTTP/2,
-//! layer 7, layer 4 with the PROXY protocol, the gateway.
+//! Tests behind Debian's nginx with the configurations of `deploy/nginx`: a client with TLS and HTTP/2,
+//! a layer 7 proxy, a layer 4 proxy with the PROXY protocol, and the gateway.
 
 use std::{
     io::{Read as _, Write as _},
@@ -22,7 +22,7 @@ use crate::support::{
     tls::Certificate,
 };
 
-/// From the client's end.
+/// Client, proxies and gateway, in this order.
 pub struct Chain {
     pub client: Http2,
     pub l7: Nginx,
@@ -32,7 +32,8 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// With further flags of the gateway, and further edits of `l7.conf` and of both.
+    /// Starts a chain with additional flags of the gateway, and edits of `l7.conf` and of both
+    /// configurations.
     pub fn start(
         flags: &[(&'static str, &str)],
         l7: &[(&str, &str)],
@@ -47,6 +48,7 @@ impl Chain {
     }
 }
 
+/// Opens a stream and reads its first event.
 async fn open(client: &Http2, last_event_id: &str) -> Events {
     let mut events = client.events(last_event_id).await.unwrap();
     assert_eq!(events.status, 200);
@@ -56,20 +58,20 @@ async fn open(client: &Http2, last_event_id: &str) -> Events {
     events
 }
 
-/// Each is read before the next is pushed: what was held back would be waited for in vain.
+/// Each event is read before the next is pushed. An event that a proxy holds back fails the test.
 #[test]
-fn events_arrive_at_once_and_are_resumed() {
+fn events_pass_the_proxies_at_once_and_are_resumed() {
     let chain = Chain::start(&[], &[], &[]);
     let client = &chain.client;
     block_on(async {
         let mut events = open(client, "").await;
         let mut ids = Vec::new();
         for n in 0..20 {
-            // From a few bytes to more than any buffer on the way.
+            // Sizes from a few bytes to more than each buffer of the proxies.
             let text = format!("{n} {}", "x".repeat(if n % 10 == 9 { 300_000 } else { n }));
             assert_eq!(client.push(&text, &n.to_string()).await.unwrap(), 204);
             let event = timeout(Duration::from_secs(5), events.next_raw()).await;
-            let event = event.expect("at once").unwrap();
+            let event = event.expect("the event arrives at once").unwrap();
             assert_eq!(event.data, text);
             ids.push(event.id);
         }
@@ -82,7 +84,7 @@ fn events_arrive_at_once_and_are_resumed() {
     assert!(log.contains("\"POST /push/orders HTTP/2.0\" 204 "), "{log}");
 }
 
-/// curl shows that it is no matter of our client, and what the answer is like.
+/// Uses curl as a client that is independent of these tests, and checks the whole answer.
 #[test]
 fn curl_gets_the_stream_over_http2() {
     let chain = Chain::start(&[("stream-age-max", "1 s")], &[], &[]);
@@ -98,9 +100,9 @@ fn curl_gets_the_stream_over_http2() {
     assert!(text.ends_with("version 2"), "{text}");
 }
 
-/// Through both proxies, and through layer 4 alone.
+/// Tested through both proxies, and through the layer 4 proxy alone.
 #[test]
-fn each_client_is_known_by_its_own_address() {
+fn limits_count_the_address_of_the_client() {
     let chain = Chain::start(&[("streams-per-address", "1")], &[], &[]);
     let refused = async |client: &Http2| {
         client.events("").await.unwrap().next_raw().await.unwrap().data.contains("busy")
@@ -111,7 +113,10 @@ fn each_client_is_known_by_its_own_address() {
         assert!(refused(&chain.client).await);
         let mut spoofs = chain.client.from(2);
         spoofs.headers.push(("x-forwarded-for", "198.51.100.7"));
-        assert!(refused(&spoofs).await, "what a client writes stands further left");
+        assert!(
+            refused(&spoofs).await,
+            "the proxy appends the address to the header of the client"
+        );
     });
     let certificate = Certificate::new();
     let (cert, key) = (certificate.cert.to_str().unwrap(), certificate.key.to_str().unwrap());
@@ -127,9 +132,9 @@ fn each_client_is_known_by_its_own_address() {
     });
 }
 
-/// Something else in front of layer 4 says whose a connection is: that is passed on.
+/// Another proxy in front of the layer 4 proxy sends the client's address, which is passed on.
 #[test]
-fn layer_4_passes_on_what_it_was_told() {
+fn layer_4_passes_on_the_address_from_its_proxy() {
     let gateway = Gateway::dev(&[("proxy-protocol", "on"), ("streams-per-address", "1")]);
     let takes = [
         ("so_keepalive=60s:10s:6", "so_keepalive=60s:10s:6 proxy_protocol"),
@@ -138,7 +143,7 @@ fn layer_4_passes_on_what_it_was_told() {
     let l4 = Nginx::l4([gateway.address; 2], &takes);
     let open = |from: &str| {
         let mut socket = http1::connect(l4.address);
-        // In one segment, since nginx waits for no second.
+        // The header must be in one segment: nginx does not wait for a second one.
         let header = format!("PROXY TCP4 {from} 10.0.0.1 56324 443\r\n");
         socket.write_all(header.as_bytes()).unwrap();
         http1::write_head(&mut socket, "GET", "/events", &[]);
@@ -148,9 +153,9 @@ fn layer_4_passes_on_what_it_was_told() {
     assert_eq!((one.status, other.status, open("192.0.2.1").status), (200, 200, 429));
 }
 
-/// A reader that leaves is gone at the gateway too, past both.
+/// A disconnect passes both proxies.
 #[test]
-fn a_reader_that_leaves_ends_its_stream() {
+fn stream_ends_when_the_reader_disconnects() {
     let chain = Chain::start(&[("keep-alive", "10 min")], &[], &[]);
     block_on(async {
         let events = open(&chain.client, "").await;
@@ -162,13 +167,15 @@ fn a_reader_that_leaves_ends_its_stream() {
     chain.gateway.until_metric("stream_events_streams", 0.0);
 }
 
-const IMPATIENT: (&str, &str) = ("proxy_read_timeout 60s;", "proxy_read_timeout 3s;");
+/// Edit that shortens the read timeout of nginx.
+const SHORT_READ_TIMEOUT: (&str, &str) = ("proxy_read_timeout 60s;", "proxy_read_timeout 3s;");
 
-/// With keep-alives an idle stream outlives nginx's patience; without any in time nginx cuts it.
+/// Keep-alives within the read timeout of nginx keep an idle stream open. Without them nginx closes
+/// it.
 #[test]
-fn keep_alives_keep_an_idle_stream() {
-    let kept = Chain::start(&[("keep-alive", "1 s")], &[IMPATIENT], &[]);
-    let cut = Chain::start(&[("keep-alive", "10 s")], &[IMPATIENT], &[]);
+fn keep_alives_keep_an_idle_stream_open() {
+    let kept = Chain::start(&[("keep-alive", "1 s")], &[SHORT_READ_TIMEOUT], &[]);
+    let cut = Chain::start(&[("keep-alive", "10 s")], &[SHORT_READ_TIMEOUT], &[]);
     block_on(async {
         let mut events = open(&kept.client, "").await;
         let mut doomed = open(&cut.client, "").await;
@@ -187,9 +194,9 @@ fn keep_alives_keep_an_idle_stream() {
     assert!(cut.l7.log().contains("upstream timed out"), "{}", cut.l7.log());
 }
 
-/// What is passed on, and how large.
+/// The proxy passes on only the paths that clients need, up to the sizes that the gateway takes.
 #[test]
-fn only_what_clients_need_is_passed_on() {
+fn proxy_passes_on_the_paths_and_sizes_of_clients() {
     let chain = Chain::start(&[], &[], &[]);
     let client = &chain.client;
     block_on(async {
@@ -198,12 +205,12 @@ fn only_what_clients_need_is_passed_on() {
         {
             assert_eq!(client.status(Method::GET, path, Bytes::new()).await, status, "{path}");
         }
-        // A query as long as the gateway takes, which is longer than nginx takes by default.
+        // The longest query of the gateway, which is longer than the default limit of nginx.
         let topics: Vec<_> = (0..950).map(|n| format!("topic-{n:010}")).collect();
         let long = format!("/events?topic={}", topics.join(","));
         assert!(16_000 < long.len());
         assert_eq!(client.status(Method::GET, &long, Bytes::new()).await, 200);
-        // What is wrong with a request for good is said as the gateway says it.
+        // Permanent errors of a request are answered by the gateway.
         for (path, accept, status) in [
             ("/events?since=never", "text/event-stream", 400),
             ("/events", "application/json", 406),
@@ -213,7 +220,7 @@ fn only_what_clients_need_is_passed_on() {
             let answer = client.send(Method::GET, path, &accept, Bytes::new()).await.unwrap();
             assert_eq!(answer.status(), status, "{path} {accept:?}");
         }
-        // The gateway, not nginx, says what becomes of what is too large: here it is poison.
+        // The gateway, not nginx, decides about a message that is too large: it is poison.
         let large = |mib: usize| Bytes::from(vec![b'x'; mib << 20]);
         assert_eq!(client.status(Method::POST, "/push/orders", large(18)).await, 413);
         let mut headers = vec![("content-type", "application/json")];
@@ -221,7 +228,7 @@ fn only_what_clients_need_is_passed_on() {
         let answer = client.send(Method::POST, "/push/orders", &headers, body).await.unwrap();
         assert_eq!(answer.status(), 204);
         assert_eq!(client.status(Method::POST, "/renew", large(1)).await, 413);
-        // The attributes of an unwrapped message stand in the head.
+        // The attributes of an unwrapped message are headers.
         let names: Vec<_> = (0..75).map(|n| format!("attribute-{n}")).collect();
         let value = "x".repeat(1024);
         headers = names.iter().map(|name| (&**name, &*value)).collect();
@@ -233,11 +240,11 @@ fn only_what_clients_need_is_passed_on() {
     chain.gateway.until_metric("stream_events_poison_total{reason=\"too-large\"}", 1.0);
 }
 
-/// A server that reads a request and then closes the connection, or answers with this.
-fn fails(answer: &'static [u8]) -> SocketAddr {
+/// Starts a server that reads a request, writes `answer` and closes the connection.
+fn failing_server(answer: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    // It ends with the tests' process.
+    // The thread ends with the process of the tests.
     std::thread::spawn(move || {
         for mut socket in listener.incoming().map_while(Result::ok) {
             if socket.read(&mut [0; 4096]).is_ok() {
@@ -248,21 +255,22 @@ fn fails(answer: &'static [u8]) -> SocketAddr {
     address
 }
 
-/// One of two gateways is gone, goes in the middle of a request, or cannot take it just now: the other
-/// gets it, a push too, and nobody is told.
+/// One of two gateways is down, closes the connection during a request, or answers 503. The request, a
+/// push too, goes to the other gateway, and the client gets no error.
 #[test]
-fn what_one_gateway_cannot_take_the_other_gets() {
+fn failed_request_is_sent_to_the_other_gateway() {
     let gateway = Gateway::dev(&[("trusted-proxies", "1")]);
     let certificate = Certificate::new();
-    let nobody = ([127, 0, 0, 1], free_port()).into();
+    let down = ([127, 0, 0, 1], free_port()).into();
     let unready = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
-    for (n, other) in [nobody, fails(b""), fails(unready)].into_iter().enumerate() {
+    for (n, other) in [down, failing_server(b""), failing_server(unready)].into_iter().enumerate() {
         let l7 = Nginx::l7([other, gateway.address], &certificate, &[]);
         let client = Http2::new(l7.address, &certificate);
         block_on(async {
             for m in 0..6 {
                 let mut events = open(&client, "").await;
-                // In turn, an odd number of requests: each kind comes to each of the two.
+                // nginx alternates between the gateways. With an odd number of requests in a round,
+                // each kind of request reaches both.
                 for half in ["a", "b"] {
                     let text = format!("{n} {m} {half}");
                     assert_eq!(client.push(&text, &text).await.unwrap(), 204, "{text}");
@@ -273,9 +281,9 @@ fn what_one_gateway_cannot_take_the_other_gets() {
     }
 }
 
-/// nginx's own limits of an address, which are refusals that pass too.
+/// Refusals by nginx's limits per address are temporary: readers and Pub/Sub try again.
 #[test]
-fn one_address_has_so_many_connections() {
+fn nginx_limits_the_requests_of_an_address() {
     let edits = [
         ("limit_conn by_address 1000;", "limit_conn by_address 2;"),
         ("burst=400 nodelay;", "burst=5 nodelay;"),
@@ -292,17 +300,17 @@ fn one_address_has_so_many_connections() {
             let path = "/events?since=never";
             assert_eq!(other.status(Method::GET, path, Bytes::new()).await, 400);
         }
-        assert_eq!(first(&other).await.event, "stream-end", "too often");
+        assert_eq!(first(&other).await.event, "stream-end", "the rate is over the limit");
     });
 }
 
-/// When no gateway is there, a browser is told to come back; nginx's own 502 would end its
-/// `EventSource` for good.
+/// When all gateways are down, nginx answers a browser with a stream that ends with `busy`. A 502 would
+/// end its `EventSource` for good.
 #[test]
-fn a_browser_is_told_to_come_back_when_no_gateway_is_there() {
+fn browser_reconnects_when_all_gateways_are_down() {
     let certificate = Certificate::new();
-    let nobody = [free_port(), free_port()].map(|port| ([127, 0, 0, 1], port).into());
-    let l7 = Nginx::l7(nobody, &certificate, &[]);
+    let down = [free_port(), free_port()].map(|port| ([127, 0, 0, 1], port).into());
+    let l7 = Nginx::l7(down, &certificate, &[]);
     let client = Http2::new(l7.address, &certificate);
     block_on(async {
         let mut retries = std::collections::BTreeSet::new();
@@ -311,7 +319,10 @@ fn a_browser_is_told_to_come_back_when_no_gateway_is_there() {
             assert_eq!(events.status, 200);
             let end = events.next_raw().await.unwrap();
             assert_eq!((&*end.event, &*end.data), ("stream-end", "{\"reason\":\"busy\"}"));
-            assert_eq!(end.id, "1763690177349-5648324730880001", "it resumes from where it was");
+            assert_eq!(
+                end.id, "1763690177349-5648324730880001",
+                "the stream keeps the position of the reader"
+            );
             assert!(events.next_raw().await.is_none());
             retries.insert(events.parser.retry.unwrap());
         }
@@ -324,5 +335,5 @@ fn a_browser_is_told_to_come_back_when_no_gateway_is_there() {
         assert_eq!(answer.headers()["access-control-allow-origin"], "https://app.example.com");
         assert_eq!(client.push("x", "1").await.unwrap(), 502, "Pub/Sub pushes it again");
     });
-    assert!(!l7.log().contains("no live upstreams"), "none is given up for a while");
+    assert!(!l7.log().contains("no live upstreams"), "nginx marks no gateway as failed");
 }
