@@ -1,4 +1,4 @@
-//! Attacks with what is in a request.
+//! Attacks with the content of requests.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::support::{
 
 const EVIL: &str = "x\r\nid: 1-1\r\nevent: forged\r\ndata: forged\r\n\r\nevent: forged\ndata: forged\n\n\0\u{2028}";
 
-/// Whatever can be set from outside: none of it can end a line of a stream, or of a head.
+/// No value that a client or a message sets can end a line of a stream or of a response head.
 #[test]
 fn crlf_injection() {
     let victim = Victim::serve(&[]).calm();
@@ -37,7 +37,7 @@ fn crlf_injection() {
         let path = format!("/events?topic={name}");
         let answer = http1::request(victim.address, "GET", &path, &[], b"");
         assert_eq!(answer.status, 400, "{name}");
-        // What is told of it cannot end a line either.
+        // The text of the error cannot end a line of the head either.
         assert!(answer.headers.iter().all(|(name, _)| !name.contains("id")), "{name}");
     }
     victim.publish("orders", "the last");
@@ -50,13 +50,13 @@ fn crlf_injection() {
         if event.data == "the last" {
             break;
         }
-        // As a parser gives it back: each of its line ends is one.
+        // A parser replaces each line end by LF.
         let lines = EVIL.replace("\r\n", "\n").replace('\r', "\n");
         assert!(event.data == lines || event.data == "x", "{event:?}");
     }
     let sorted = ids.windows(2).all(|pair| pair[0] < pair[1]);
     assert!(sorted && ids.len() <= messages.len() + 1, "{ids:?}");
-    // Into a head.
+    // Injection into the head of a response.
     for name in ["last_event_id", "since", "format", "ticket", "topic", EVIL] {
         let value = "1%0d%0aSet-Cookie:%20a=b";
         let name = name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '_', "%0d%0a");
@@ -70,7 +70,7 @@ fn crlf_injection() {
     victim.has_recovered();
 }
 
-/// Each is answered with what was wrong, or its connection is closed: nobody waits, and nothing is kept.
+/// Each request is refused with an answer, or its connection is closed. No memory is kept.
 #[test]
 fn oversized_everything() {
     let victim = Victim::serve(&["--ring-events", "4"]).calm();
@@ -101,7 +101,7 @@ fn oversized_everything() {
     }
     let push = |message: &Value| victim.push("orders", message).status;
     let many: serde_json::Map<_, _> = (0..100_000).map(|n| (n.to_string(), "a".into())).collect();
-    // A message that Pub/Sub would never send is poison, or as good as any other: it is acked.
+    // A message that Pub/Sub would never send is poison or valid, and is acknowledged in both cases.
     for message in [
         json!({ "data": "x".repeat(15_000_000) }),
         json!({ "attributes": many }),
@@ -117,12 +117,12 @@ fn oversized_everything() {
         assert_eq!(answer.status, 400);
     }
     endless_body(&victim);
-    // What was stored is replaced.
+    // Small events replace the large ones in the ring.
     (0..4).for_each(|_| victim.publish("orders", "small"));
     victim.has_recovered();
 }
 
-/// A chunked body that does not end, faster than any time limit.
+/// Sends a chunked body without an end, fast enough to pass the time limits.
 fn endless_body(victim: &Victim) {
     use std::io::Write as _;
     let mut socket = http1::connect(victim.address);
@@ -132,11 +132,11 @@ fn endless_body(victim: &Victim) {
     let (start, mut mebibytes) = (Instant::now(), 0);
     while socket.write_all(chunk.as_bytes()).is_ok() {
         mebibytes += 1;
-        assert!(start.elapsed() < PATIENCE, "{mebibytes} MiB of one body were taken");
+        assert!(start.elapsed() < PATIENCE, "the gateway read {mebibytes} MiB of one body");
     }
 }
 
-/// A small body that unfolds to a large one: none is unfolded.
+/// A small compressed body can be very large decompressed. The gateway decompresses no body.
 #[test]
 fn decompression_bombs() {
     let victim = Victim::serve(&[]).calm();
@@ -180,13 +180,13 @@ fn path_traversal_in_topic_names() {
         assert_eq!(answer.status, 400, "{name}");
     }
     victim.publish("orders", "the first");
-    assert_eq!(all.next().data, "the first", "nothing came of them");
+    assert_eq!(all.next().data, "the first", "the refused pushes published nothing");
     victim.has_recovered();
 }
 
-/// Each opens a stream, which says what is missing and goes on.
+/// Each malformed id opens a stream, which sends a gap and continues.
 #[test]
-fn last_event_ids_of_every_wrong_shape() {
+fn malformed_last_event_ids() {
     let victim = Victim::serve(&[]).calm();
     victim.publish("orders", "held");
     let long = "9".repeat(10_000);
@@ -224,13 +224,13 @@ fn last_event_ids_of_every_wrong_shape() {
     ];
     for id in ids {
         let mut source = EventSource::open(victim.address, "/events", &[("Last-Event-ID", id)]);
-        let told = source.next_raw().unwrap();
-        assert_eq!(told.event, "stream-gap", "{id:?}: {told:?}");
-        // And it goes on from where it was told.
+        let gap = source.next_raw().unwrap();
+        assert_eq!(gap.event, "stream-gap", "{id:?}: {gap:?}");
+        // The stream continues after the gap.
         victim.publish("orders", id);
         while source.next().data != id {}
     }
-    // In the query, where a person writes it, it is a mistake.
+    // In the query a malformed id is an error, since a developer wrote it.
     let answer = http1::request(victim.address, "GET", "/events?last_event_id=abc", &[], b"");
     assert_eq!(answer.status, 400);
     victim.has_recovered();

@@ -1,5 +1,5 @@
-//! Heads that no decoder may see, and heads that never end: over the gateway's own HTTP/1, over
-//! actix' (`--direct-streams off`), and over TLS.
+//! Attacks with heads over a limit and heads that never end: over `net/http1`, over the HTTP/1 of actix
+//! (`--direct-streams off`), and over TLS.
 
 use std::{
     io::{Read, Write},
@@ -17,8 +17,8 @@ use crate::support::{
     victim::Victim,
 };
 
-/// A gateway, and how bytes get to it.
-struct Way {
+/// Gateway with one of its HTTP/1 transports.
+struct Setup {
     name: &'static str,
     victim: Victim,
     tls: Option<(Certificate, Arc<ClientConfig>)>,
@@ -29,8 +29,8 @@ impl<S: Read + Write + Send> Socket for S {}
 
 const HEALTHZ: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-impl Way {
-    /// All there are, each with these flags.
+impl Setup {
+    /// Starts a gateway for each transport, with additional flags.
     fn all(flags: &[&str]) -> Vec<Self> {
         let certificate = Certificate::new();
         let (cert, key) = (certificate.cert.to_str().unwrap(), certificate.key.to_str().unwrap());
@@ -44,11 +44,13 @@ impl Way {
         ]
     }
 
+    /// Connects to the gateway.
     fn connect(&self) -> Box<dyn Socket> {
         let socket = http1::connect(self.victim.address);
         self.wrap(socket)
     }
 
+    /// Adds TLS to a socket if the gateway requires it.
     fn wrap(&self, socket: TcpStream) -> Box<dyn Socket> {
         let Some((_, client)) = &self.tls else { return Box::new(socket) };
         let name = "localhost".try_into().unwrap();
@@ -56,7 +58,7 @@ impl Way {
         Box::new(StreamOwned::new(connection, socket))
     }
 
-    /// Sends bytes, and reads what comes until the server closes or says nothing for a while.
+    /// Sends bytes, and reads until the gateway closes the connection or sends nothing for 1 s.
     fn exchange(&self, bytes: &[u8]) -> String {
         let socket = http1::connect(self.victim.address);
         socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
@@ -66,11 +68,12 @@ impl Way {
     }
 }
 
+/// Reads to the end. Appends [`CLOSED`] if the gateway closed the connection.
 fn read_on(socket: &mut dyn Socket) -> String {
     let mut text = Vec::new();
     let ended = socket.read_to_end(&mut text);
     let mut text = String::from_utf8_lossy(&text).into_owned();
-    // TLS is not always ended by a word of its own.
+    // A TLS connection may end without a close_notify.
     let cut = std::io::ErrorKind::UnexpectedEof;
     if ended.map_or_else(|err| err.kind() == cut, |_| true) {
         text.push_str(CLOSED);
@@ -78,13 +81,14 @@ fn read_on(socket: &mut dyn Socket) -> String {
     text
 }
 
-/// Each is refused with an answer that says what is wrong and that the client gets to see, although
-/// more of it was on its way.
+/// The client receives the answer, with the reason, although it has sent more bytes than the gateway
+/// reads.
 #[test]
-fn a_head_that_no_decoder_may_see_is_refused() {
+fn head_over_a_limit_is_refused_with_an_answer() {
     let long = "x".repeat(100_000);
-    let fields = (0..200).map(|n| format!("X-{n}: y\r\n")).collect::<String>();
-    let values = (0..4).map(|n| format!("X-{n}: {}\r\n", &long[..50_000])).collect::<String>();
+    let fields = (0..200).map(|n| format!("X-{n}: y\r\n")).collect::<Vec<_>>().concat();
+    let values = (0..4).map(|n| format!("X-{n}: {}\r\n", &long[..50_000]));
+    let values = values.collect::<Vec<_>>().concat();
     let head = |line: &str, fields: &str| format!("{line} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
     let heads = [
         (431, head("GET /events", &format!("{long}: y\r\n"))),
@@ -102,11 +106,11 @@ fn a_head_that_no_decoder_may_see_is_refused() {
     ];
     let body = "POST /push/orders HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
                 1b\r\n{\"message\":{\"data\":\"eA==\"}}\r\n0\r\n\r\n";
-    for way in Way::all(&[]) {
+    for setup in Setup::all(&[]) {
         for (status, head) in &heads {
             for (before, answers) in [("", 1), (HEALTHZ, 2), (body, 2)] {
-                let text = way.exchange(format!("{before}{head}{HEALTHZ}").as_bytes());
-                let what = format!("{}: {:?} {text}", way.name, &head[..40]);
+                let text = setup.exchange(format!("{before}{head}{HEALTHZ}").as_bytes());
+                let what = format!("{}: {:?} {text}", setup.name, &head[..40]);
                 assert_eq!(text.matches("HTTP/1.").count(), answers, "{what}");
                 let answer = text.rsplit("HTTP/1.1 ").next().unwrap();
                 assert!(answer.starts_with(&status.to_string()), "{what}");
@@ -114,16 +118,16 @@ fn a_head_that_no_decoder_may_see_is_refused() {
                 assert!(answer.ends_with(&format!("}}{CLOSED}")), "{what}");
             }
         }
-        assert!(0.0 < way.victim.limit_met("head-bytes-max"));
-        assert!(way.exchange(HEALTHZ.as_bytes()).starts_with("HTTP/1.1 200"), "{}", way.name);
-        way.victim.has_not_panicked();
+        assert!(0.0 < setup.victim.limit_met("head-bytes-max"));
+        assert!(setup.exchange(HEALTHZ.as_bytes()).starts_with("HTTP/1.1 200"), "{}", setup.name);
+        setup.victim.has_not_panicked();
     }
 }
 
-/// What each byte does to a head, wherever it stands.
+/// Puts each byte at several places of a head.
 #[test]
-fn no_byte_in_a_head_is_a_panic() {
-    for way in Way::all(&[]) {
+fn no_byte_in_a_head_causes_a_panic() {
+    for setup in Setup::all(&[]) {
         for byte in 0..=u8::MAX {
             for place in [
                 &b"G@T /events HTTP/1.0\r\n\r\n"[..],
@@ -138,26 +142,26 @@ fn no_byte_in_a_head_is_a_panic() {
             ] {
                 let bytes: Vec<_> =
                     place.iter().map(|old| if *old == b'@' { byte } else { *old }).collect();
-                let mut socket = way.connect();
+                let mut socket = setup.connect();
                 socket.write_all(&bytes).unwrap();
-                // A line end may make it a head that is not whole, and is not answered.
+                // A line end can make the head incomplete, and then it is not answered.
                 if !b"\r\n".contains(&byte) {
-                    assert!(0 < socket.read(&mut [0; 512]).unwrap(), "{}: {bytes:?}", way.name);
+                    assert!(0 < socket.read(&mut [0; 512]).unwrap(), "{}: {bytes:?}", setup.name);
                 }
             }
         }
-        way.victim.has_not_panicked();
+        setup.victim.has_not_panicked();
     }
 }
 
-/// A normal head of 12 kB that comes in three segments: before the last one more of it is in than what
-/// each may have for nothing.
-fn answers_a_large_head(way: &Way) -> bool {
+/// Returns true if a normal head of 12 kB in three segments is answered. Before the last segment its
+/// size is over the part that is free for each head.
+fn answers_a_large_head(setup: &Setup) -> bool {
     let head = format!(
         "GET /healthz HTTP/1.1\r\nHost: a\r\nX: {}\r\nConnection: close\r\n\r\n",
         "x".repeat(12_000)
     );
-    let mut socket = way.connect();
+    let mut socket = setup.connect();
     for part in head.as_bytes().chunks(5_000) {
         if socket.write_all(part).and_then(|()| socket.flush()).is_err() {
             return false;
@@ -167,13 +171,14 @@ fn answers_a_large_head(way: &Way) -> bool {
     read_on(&mut *socket).starts_with("HTTP/1.1 200")
 }
 
-/// How many connections begin a head of so many bytes. The first ones take nearly all that heads may
-/// take, and the last ones what is left of it.
+/// Numbers of connections, and the bytes of the incomplete head on each. The first ones use nearly all
+/// of the budget of heads, and the last ones use the rest.
 const FILL: [(usize, usize); 4] = [(740, 100_000), (20, 30_000), (40, 10_000), (20, 8_600)];
 
-/// From many, behind a first request: none can keep what heads may take.
+/// Many connections send a request and an incomplete head behind it. They cannot keep the budget of
+/// heads used up.
 #[test]
-fn heads_behind_a_request_give_back_what_they_take() {
+fn heads_behind_a_request_return_their_memory() {
     let part = |bytes: usize| format!("GET /healthz HTTP/1.1\r\nX: {}", "x".repeat(bytes));
     let stream = "GET /events HTTP/1.1\r\nHost: a\r\n\r\n";
     let behind: [&dyn Fn(usize) -> String; 5] = [
@@ -181,53 +186,56 @@ fn heads_behind_a_request_give_back_what_they_take() {
         &|bytes| format!("{HEALTHZ}\r\n\r\n{}", part(bytes)),
         &|bytes| format!("{HEALTHZ}{HEALTHZ}{}", part(bytes).replace("\r\n", "\n")),
         &|bytes| format!("{stream}{}", part(bytes)),
-        // It is whole, and waits until the stream has ended.
+        // The head is complete, and waits until the stream has ended.
         &|bytes| format!("{stream}{}\r\nHost: a\r\n\r\n", part(bytes)),
     ];
-    for way in Way::all(&["--header-timeout", "1 s"]) {
-        // As many handshakes take long.
-        let some = if way.tls.is_some() { &behind[1..2] } else { &behind[..] };
+    for setup in Setup::all(&["--header-timeout", "1 s"]) {
+        // TLS handshakes for all variants would take too long.
+        let some = if setup.tls.is_some() { &behind[1..2] } else { &behind[..] };
         for (n, bytes) in some.iter().enumerate() {
             let mut sockets = Vec::new();
             for (count, size) in FILL {
                 for _ in 0..count {
-                    let socket = http1::connect(way.victim.address);
+                    let socket = http1::connect(setup.victim.address);
                     socket.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
-                    let mut socket = way.wrap(socket);
-                    // Whoever is refused may not be read to the end.
+                    let mut socket = setup.wrap(socket);
+                    // The gateway may close a refused connection before it has read all bytes.
                     socket.write_all(bytes(size).as_bytes()).and_then(|()| socket.flush()).ok();
                     sockets.push(socket);
                 }
             }
-            let what = format!("{}, {n}: a normal head is answered", way.name);
-            eventually(&what, || answers_a_large_head(&way).then_some(()));
-            if way.name == "actix" {
-                // It reads on behind a stream, and keeps what it reads: all but small ones are cut.
-                eventually("they are cut", || (way.victim.streams() <= 60.0).then_some(()));
+            let what = format!("{}, {n}: a normal head is answered", setup.name);
+            eventually(&what, || answers_a_large_head(&setup).then_some(()));
+            if setup.name == "actix" {
+                // actix buffers requests behind a stream. The gateway closes all connections but
+                // those with small ones.
+                eventually("the streams are closed", || {
+                    (setup.victim.streams() <= 60.0).then_some(())
+                });
             }
             drop(sockets);
         }
-        way.victim.has_not_panicked();
+        setup.victim.has_not_panicked();
     }
 }
 
-/// The last part of a head, or of an empty line, comes never: byte by byte, behind a request.
+/// A head, or an empty line, behind a request stays incomplete.
 #[test]
-fn a_head_behind_a_request_has_a_time() {
-    for way in Way::all(&["--header-timeout", "500 ms"]) {
+fn head_behind_a_request_has_a_time_limit() {
+    for setup in Setup::all(&["--header-timeout", "500 ms"]) {
         for rest in ["\r", "\r\n\r", "G", "GET /healthz HTTP/1.1\r\nHost: a\r\n"] {
-            let met = way.victim.limit_met("header-timeout");
-            let mut socket = way.connect();
+            let met = setup.victim.limit_met("header-timeout");
+            let mut socket = setup.connect();
             socket.write_all(format!("{HEALTHZ}{rest}").as_bytes()).unwrap();
             let text = read_on(&mut *socket);
-            assert!(text.starts_with("HTTP/1.1 200"), "{}: {rest:?}: {text}", way.name);
-            assert!(text.ends_with(CLOSED), "{}: {rest:?}: {text}", way.name);
-            eventually("it is counted", || {
-                (met < way.victim.limit_met("header-timeout")).then_some(())
+            assert!(text.starts_with("HTTP/1.1 200"), "{}: {rest:?}: {text}", setup.name);
+            assert!(text.ends_with(CLOSED), "{}: {rest:?}: {text}", setup.name);
+            eventually("the timeout is counted", || {
+                (met < setup.victim.limit_met("header-timeout")).then_some(())
             });
         }
-        // Empty lines are skipped, and are no head: the connection stays.
-        let mut socket = way.connect();
+        // Empty lines are skipped and begin no head, so the connection stays open.
+        let mut socket = setup.connect();
         socket.write_all(format!("{HEALTHZ}\r\n\r\n").as_bytes()).unwrap();
         std::thread::sleep(Duration::from_secs(2));
         socket.write_all(HEALTHZ.as_bytes()).unwrap();
@@ -235,7 +243,7 @@ fn a_head_behind_a_request_has_a_time() {
         let mut room = [0; 512];
         while text.matches("HTTP/1.1 200").count() < 2 {
             let read = socket.read(&mut room).unwrap();
-            assert_ne!(read, 0, "{}: closed after {text}", way.name);
+            assert_ne!(read, 0, "{}: closed after {text}", setup.name);
             text.push_str(&String::from_utf8_lossy(&room[..read]));
         }
     }

@@ -1,4 +1,4 @@
-//! Attacks with who one says one is.
+//! Attacks with tokens, tickets and key sets.
 
 use std::sync::Barrier;
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Push tokens of this key set, and readers that need none.
+/// Starts a gateway that requires push tokens of this key set, and no tokens from readers.
 fn guarded(keys: &KeyServer) -> Victim {
     let mut victim = Victim::start(&[
         "--push-auth",
@@ -34,6 +34,7 @@ fn guarded(keys: &KeyServer) -> Victim {
     victim
 }
 
+/// Pushes with a token and returns the status.
 fn push_with(victim: &Victim, token: &str) -> u16 {
     let authorization = format!("Bearer {token}");
     let headers = [("Authorization", &*authorization)];
@@ -41,12 +42,12 @@ fn push_with(victim: &Victim, token: &str) -> u16 {
     http1::request(victim.address, "POST", "/push/orders", &headers, body).status
 }
 
-/// While the key set cannot be had, pushes are kept by Pub/Sub (503) and streams are served; when it
-/// can, all is well.
+/// Checks that pushes get 503, so that Pub/Sub keeps them, and streams are served while the key set
+/// cannot be fetched, and that pushes are accepted once it can.
 fn survives(name: &str, behaviour: Behaviour) {
     let keys = KeyServer::with(behaviour);
     let victim = guarded(&keys);
-    eventually("the key set is asked for", || (0 < keys.requests()).then_some(()));
+    eventually("the key set is requested", || (0 < keys.requests()).then_some(()));
     for _ in 0..20 {
         let mut stream = victim.events("");
         assert_eq!(stream.opened.take().unwrap().event, "stream-open", "{name}");
@@ -56,7 +57,9 @@ fn survives(name: &str, behaviour: Behaviour) {
     let under_attack = victim.memory_kib();
     assert!(under_attack < 64 * 1024, "{name}: {under_attack} KiB");
     keys.set(Behaviour::keys(&[ISSUERS.jwk(KID)], "max-age=3600"));
-    eventually("pushes are taken", || (push_with(&victim, &sign(&claims())) == 204).then_some(()));
+    eventually("pushes are accepted", || {
+        (push_with(&victim, &sign(&claims())) == 204).then_some(())
+    });
     victim.calm().has_recovered();
 }
 
@@ -85,7 +88,8 @@ fn a_jwks_endpoint_that_answers_a_hundred_megabytes() {
     survives("in one answer", Behaviour::Answer(head.to_owned() + &" ".repeat(100_000_000)));
 }
 
-/// To the address at which Google's machines hand out credentials, say. It is not followed.
+/// The gateway follows no redirect. One to the metadata server of Google's machines would let an
+/// attacker use the gateway to read credentials.
 #[test]
 fn a_jwks_endpoint_that_redirects_to_the_metadata_server() {
     let metadata = KeyServer::start();
@@ -98,6 +102,7 @@ fn a_jwks_endpoint_that_redirects_to_the_metadata_server() {
     assert_eq!(metadata.requests(), 0);
 }
 
+/// Returns 10,000 claims.
 fn many_claims() -> Value {
     let mut many = claims();
     for n in 0..10_000 {
@@ -106,15 +111,16 @@ fn many_claims() -> Value {
     many
 }
 
+/// Returns claims with `depth` nested arrays at `key`.
 fn deep_claims(key: &str, depth: usize) -> Value {
     let mut deep = claims();
     deep[key] = (0..depth).fold(json!(1), |inner, _| json!([inner]));
     deep
 }
 
-/// Signed by the issuer, even.
+/// The tokens have valid signatures.
 #[test]
-fn tokens_with_ten_thousand_claims_or_deep_ones() {
+fn tokens_with_ten_thousand_or_deeply_nested_claims() {
     let keys = KeyServer::start();
     let pushed = guarded(&keys).calm();
     let read = reader_victim(&keys).calm();
@@ -125,7 +131,8 @@ fn tokens_with_ten_thousand_claims_or_deep_ones() {
             let field = format!("Authorization: Bearer {token}\r\nContent-Length: 0");
             let head = format!("{line} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n");
             let text = victim.raw(head.as_bytes());
-            // Let in or refused; and what is too long is reset before its answer is read, perhaps.
+            // The token is accepted or refused. A head over the limit may be reset before its answer
+            // is read.
             let answered = text.starts_with("HTTP/1.1 2") || text.starts_with("HTTP/1.1 4");
             assert!(answered || text.is_empty(), "{line}: {text}");
         }
@@ -134,7 +141,7 @@ fn tokens_with_ten_thousand_claims_or_deep_ones() {
     read.has_recovered();
 }
 
-/// Readers of this key set's tokens, of whom anyone may read the topic `calm`.
+/// Starts a gateway whose readers need a token of this key set, and whose pushes need none.
 fn reader_victim(keys: &KeyServer) -> Victim {
     let mut victim = Victim::start(&[
         "--push-auth",
@@ -151,7 +158,7 @@ fn reader_victim(keys: &KeyServer) -> Victim {
     victim
 }
 
-/// By many at once: exactly one of them gets the stream.
+/// Exactly one of several concurrent requests with the same ticket gets the stream.
 #[test]
 fn a_ticket_used_twice() {
     let keys = KeyServer::start();

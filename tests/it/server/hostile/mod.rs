@@ -1,5 +1,5 @@
-//! Attacks, each by its name. After each, a normal client gets its events within a second, and the
-//! memory is back to within [`KEPT_MAX_KIB`](crate::support::victim::KEPT_MAX_KIB) of what it was.
+//! Attacks, one test for each. After each a normal client gets its events within a second, and the
+//! memory is back within [`KEPT_MAX_KIB`](crate::support::victim::KEPT_MAX_KIB) of what it was.
 
 mod content;
 mod heads;
@@ -21,7 +21,7 @@ use crate::support::{
     victim::{KEPT_MAX_KIB, Victim},
 };
 
-/// Sends a byte on each connection again and again until all are closed. Returns how long that took.
+/// Sends a byte on each connection at intervals until all are closed. Returns the time this took.
 fn drip(mut sockets: Vec<TcpStream>, byte: u8) -> Duration {
     let start = Instant::now();
     for socket in &sockets {
@@ -38,6 +38,7 @@ fn drip(mut sockets: Vec<TcpStream>, byte: u8) -> Duration {
     start.elapsed()
 }
 
+/// Opens connections and sends the same bytes on each.
 fn begin(victim: &Victim, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
     let begun = || {
         let mut socket = http1::connect(victim.address);
@@ -56,7 +57,7 @@ fn slow_loris_heads() {
     victim.has_recovered();
 }
 
-/// Large ones, from many, that are never finished: together they take no more than they may.
+/// Many connections send large heads that never end. Together they use no more than the budget.
 #[test]
 fn heads_that_fill_the_memory() {
     for line_end in ["\r\n", "\n"] {
@@ -77,7 +78,7 @@ fn heads_fill_the_memory(line_end: &str) {
         .collect();
     victim.serves_a_normal_client();
     let taken = victim.memory_kib();
-    assert!(taken < 150 * 1024, "{taken} KiB of 200,000");
+    assert!(taken < 150 * 1024, "{taken} KiB used of the 200,000 KiB sent");
     assert!(0.0 < victim.limit_met("head-bytes-max"));
     drop(sockets);
     victim.has_recovered_but_for(2 * KEPT_MAX_KIB);
@@ -95,7 +96,7 @@ fn slow_loris_bodies() {
     victim.has_recovered();
 }
 
-/// 50 readers ask for everything and take nothing, while 100 MB are published.
+/// 50 readers open streams and read nothing while 100 MB are published.
 #[test]
 fn readers_that_never_read() {
     let victim = Victim::serve(&["--write-timeout", "2 s", "--ring-events", "4"]).calm();
@@ -114,31 +115,32 @@ fn readers_that_never_read() {
         victim.publish("orders", &megabyte);
     }
     victim.serves_a_normal_client();
-    eventually("all of them are cut", || (victim.streams() < 1.0).then_some(()));
+    eventually("all stalled streams are closed", || (victim.streams() < 1.0).then_some(()));
     drop(silent);
     (0..4).for_each(|_| victim.publish("orders", "small"));
     victim.has_recovered();
 }
 
 #[test]
-fn ten_thousand_connections_that_say_nothing() {
+fn ten_thousand_silent_connections() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let mut victim = Victim::serve(&["--handshake-timeout", "10 s"]).calm();
-    say_nothing(&victim);
-    // The allocator keeps most of the 3 KiB that each took, and uses it again: a second time takes
-    // nothing more.
+    open_silent_connections(&victim);
+    // The allocator keeps most of the 3 KiB of each connection for reuse, so a second attack needs no
+    // more memory.
     victim.has_recovered_but_for(48 * 1024);
     victim = victim.calm();
-    say_nothing(&victim);
+    open_silent_connections(&victim);
     let (once, twice) = (victim.calm_kib, victim.memory_kib());
     assert!(twice < once + 4 * 1024, "{once} KiB after one attack, {twice} after two");
 }
 
-fn say_nothing(victim: &Victim) {
+/// Opens 10,000 connections, and waits until the gateway has closed them.
+fn open_silent_connections(victim: &Victim) {
     let mut silent = Vec::new();
     for n in 0..10_000_u32 {
-        // All from one address, which has 28,000 ports: from ten, as an attacker would.
+        // Ten source addresses, since one has only 28,000 ports.
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket
             .bind(&std::net::SocketAddr::from(([127, 0, 0, 2 + (n % 10) as u8], 0)).into())
@@ -151,12 +153,12 @@ fn say_nothing(victim: &Victim) {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let read = socket.read(&mut [0]);
         let reset = |err: &std::io::Error| err.kind() == std::io::ErrorKind::ConnectionReset;
-        assert!(matches!(read, Ok(0)) || read.as_ref().is_err_and(reset), "not let go: {read:?}");
+        assert!(matches!(read, Ok(0)) || read.as_ref().is_err_and(reset), "not closed: {read:?}");
     }
 }
 
-/// What one server takes for one request and another for two. Nothing of what follows an ambiguous
-/// head may be answered ([RFC 9112, section 11.2](https://www.rfc-editor.org/rfc/rfc9112#section-11.2)).
+/// Heads that one server reads as one request and another server as two. Bytes behind an ambiguous head
+/// must not be answered ([RFC 9112, section 11.2](https://www.rfc-editor.org/rfc/rfc9112#section-11.2)).
 #[test]
 fn request_smuggling() {
     let victim = Victim::serve(&[]).calm();
@@ -190,35 +192,36 @@ fn request_smuggling() {
     for first in ["POST /push/orders", "GET /events", "GET /healthz"] {
         for fields in &fields {
             let head = format!("{first} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
-            refused_alone(&victim, &format!("{head}0\r\n\r\n{hidden}"));
+            assert_refused_once(&victim, &format!("{head}0\r\n\r\n{hidden}"));
         }
     }
-    // Chunks that are none, in what is a chunked body.
+    // Malformed chunks.
     for chunks in ["-1\r\n", "fffffffffffffffff\r\n", "0;a=\n", "0\n\n", "1\r\nabc\r\n0\r\n\r\n"] {
         let head =
             "POST /push/orders HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
-        refused_alone(&victim, &format!("{head}{chunks}{hidden}"));
+        assert_refused_once(&victim, &format!("{head}{chunks}{hidden}"));
     }
     for line in
         ["GET /healthz HTTP/1.2", "GET /healthz", "GET  /healthz HTTP/1.1", " GET / HTTP/1.1"]
     {
-        refused_alone(&victim, &format!("{line}\r\nHost: localhost\r\n\r\n{hidden}"));
+        assert_refused_once(&victim, &format!("{line}\r\nHost: localhost\r\n\r\n{hidden}"));
     }
-    refused_alone(&victim, &format!("GET /healthz HTTP/1.1\r\n\r\n{hidden}"));
+    assert_refused_once(&victim, &format!("GET /healthz HTTP/1.1\r\n\r\n{hidden}"));
     victim.has_recovered();
 }
 
-/// One answer, which refuses, and the end of the connection.
-fn refused_alone(victim: &Victim, bytes: &str) {
+/// Checks that the bytes get one answer, a refusal, and that the connection is closed.
+fn assert_refused_once(victim: &Victim, bytes: &str) {
     let text = victim.raw(bytes.as_bytes());
     assert!(text.starts_with("HTTP/1.1 400 "), "{bytes:?}: {text}");
     assert_eq!(text.matches("HTTP/1.").count(), 1, "{bytes:?}: {text}");
     assert!(text.ends_with(CLOSED), "{bytes:?}: {text}");
 }
 
-/// Each asks for something once, and stays: more than there may be. They make way for others.
+/// More idle connections than the limit, each after one request. The gateway closes them early to make
+/// room for others.
 #[test]
-fn idle_connections_that_fill_the_house() {
+fn idle_connections_over_the_limit() {
     let limits = ["--workers", "1", "--subscribers-max", "10", "--idle-connections-max", "200"];
     let victim = Victim::serve(&limits).calm();
     let mut idle = Vec::new();
@@ -233,19 +236,19 @@ fn idle_connections_that_fill_the_house() {
     drop(idle);
 }
 
-/// Streams that are asked for and reset at once, by the ten thousand (CVE-2023-44487).
+/// Opens and resets tens of thousands of streams (CVE-2023-44487).
 #[test]
 fn http2_rapid_reset() {
     let victim = Victim::serve(&[]).calm();
     let ended = reset_requests(&victim, Duration::ZERO);
-    // By a GOAWAY, which the client may find before or after it could not write any more.
+    // The gateway sends a GOAWAY. The client may notice a failed write first.
     let calmed = ended.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
     assert!(calmed || ended.is_io(), "{ended}");
-    eventually("all of its streams are gone", || (victim.streams() < 1.0).then_some(()));
+    eventually("all streams have ended", || (victim.streams() < 1.0).then_some(()));
     victim.has_recovered();
 }
 
-/// Reset not at once, but before they are answered, which takes as long as the issuer's keys do.
+/// Resets requests before they are answered. Their answers wait for the key set of the issuer.
 #[test]
 fn http2_late_resets() {
     let keys = KeyServer::with(Behaviour::Hang);
@@ -263,11 +266,11 @@ fn http2_late_resets() {
     let before = victim.memory_kib();
     let ended = reset_requests(&victim, Duration::from_millis(50));
     eprintln!("{before} KiB before, {} after: {ended}", victim.memory_kib());
-    assert!(victim.memory_kib() < before + KEPT_MAX_KIB, "of requests that nobody waits for");
+    assert!(victim.memory_kib() < before + KEPT_MAX_KIB, "reset requests keep memory");
 }
 
-/// Asks for streams with a token and resets them after a while, a hundred at a time, until it is ended
-/// or has done so for some time. Returns why it was ended.
+/// Requests streams with a token and resets them after `after`, a hundred at a time. Returns the error
+/// with which the connection ended.
 fn reset_requests(victim: &Victim, after: Duration) -> h2::Error {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -279,15 +282,15 @@ fn reset_requests(victim: &Victim, after: Duration) -> h2::Error {
         let token = crate::support::jwks::sign(&crate::auth::reader::claims(&["*"]));
         let attack = async {
             for _ in 0..100_000 / (1 + after.as_millis() as usize * 20) {
-                let mut asked = Vec::new();
+                let mut requests = Vec::new();
                 for _ in 0..100 {
                     let mut send = send.clone().ready().await?;
                     let request = http::Request::get("http://localhost/events")
                         .header("authorization", crate::auth::reader::bearer(&token));
-                    asked.push(send.send_request(request.body(()).unwrap(), true)?);
+                    requests.push(send.send_request(request.body(()).unwrap(), true)?);
                 }
                 tokio::time::sleep(after).await;
-                for (_, stream) in &mut asked {
+                for (_, stream) in &mut requests {
                     stream.send_reset(h2::Reason::CANCEL);
                 }
                 tokio::task::yield_now().await;
@@ -295,7 +298,7 @@ fn reset_requests(victim: &Victim, after: Duration) -> h2::Error {
             Err(h2::Reason::NO_ERROR.into())
         };
         let ended: Result<(), h2::Error> =
-            tokio::time::timeout(PATIENCE, attack).await.expect("it takes too long");
+            tokio::time::timeout(PATIENCE, attack).await.expect("the attack takes too long");
         driver.abort();
         ended.unwrap_err()
     })
