@@ -126,3 +126,29 @@ impl StreamContext {
         }
     }
 }
+
+#[cfg(test)]
+impl StreamContext {
+    /// Creates the context of streams that read from `hub`, for anonymous readers and without
+    /// limits.
+    pub(crate) fn for_tests(hub: Hub) -> Self {
+        let metrics = Metrics::new().unwrap();
+        Self {
+            backplane: Backplane::Local(hub.clone(), Arc::default()),
+            hub,
+            access: Access::Anonymous,
+            served: Vec::new(),
+            limits: StreamLimits::new(0, 0),
+            topics_per_stream: usize::MAX,
+            requests: RateLimit::new(0, metrics.limit("requests-per-address")),
+            tickets: RateLimit::new(0, metrics.limit("tickets-per-subject")),
+            metrics,
+            trusted_proxies: 0,
+            leases: Arc::default(),
+            waiting: AtomicUsize::new(0),
+            large_events: Budget::new(large::LARGE_EVENTS_MAX_BYTES),
+            keep_alive: Duration::from_secs(15),
+            stream_age_max: Duration::from_secs(3_600),
+        }
+    }
+}

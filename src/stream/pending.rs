@@ -157,7 +157,8 @@ async fn find_start(
 }
 
 impl LogAnswer {
-    fn set(&self, answer: Result<Start, EndReason>) {
+    /// Gives the answer and wakes the stream.
+    pub(super) fn set(&self, answer: Result<Start, EndReason>) {
         self.answer.set(Some(answer));
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -174,6 +175,16 @@ impl LogAnswer {
     /// Has `waker` woken when the answer is there.
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.replace(Some(waker.clone()));
+    }
+}
+
+#[cfg(test)]
+impl LogAnswer {
+    /// Creates an answer that the test gives, instead of a task.
+    pub(crate) fn for_tests(claim: Claim) -> Rc<Self> {
+        let answer = Rc::<Self>::default();
+        answer.claim.replace(Some(claim));
+        answer
     }
 }
 

@@ -3,6 +3,8 @@
 
 mod membership;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::{rc::Rc, task::Waker};
 

@@ -1,0 +1,135 @@
+//! Reads of a session: large events, long walks, and two formats.
+
+use super::{
+    SECOND,
+    fixture::{Gateway, KEEP_ALIVE, Stream, hub, topic},
+};
+use crate::{
+    hub::{BATCH_MAX_BYTES, Start, TopicSet},
+    limits::budget::Budget,
+    model::{
+        control::{Control, EndReason},
+        encode::{Format, LINES},
+        event_id::EventId,
+        gap::Gap,
+    },
+    outlet::sse::SSE,
+    stream::{large::LARGE_EVENTS_MAX_BYTES, pending::PendingStream, session::Next},
+};
+
+/// Opens a stream that ends after a second, and takes the first slice of an event of three slices.
+/// Returns the whole text of the event, and the slice. `kept_max` is the budget for large events.
+fn begin_large(kept_max: usize) -> (Gateway, Stream, String, String) {
+    let gateway = Gateway::with(hub(1), |context| context.large_events = Budget::new(kept_max));
+    let mut pending = gateway.pending(Start::Live);
+    pending.end_at = gateway.begun + SECOND;
+    let mut stream = gateway.open_pending(pending);
+    stream.say_open();
+    let data = "x".repeat(5 * BATCH_MAX_BYTES / 2);
+    let id = gateway.publish("orders", &data);
+    let slice = stream.give();
+    assert_eq!((slice.len(), gateway.context.metrics.delivered.get()), (BATCH_MAX_BYTES, 0));
+    (gateway, stream, format!("{id} {data}\n"), slice)
+}
+
+#[test]
+fn a_large_event_is_given_in_slices_whole_even_at_the_end_of_the_stream() {
+    for kept_max in [LARGE_EVENTS_MAX_BYTES, 0] {
+        let (gateway, mut stream, whole, slice) = begin_large(kept_max);
+        assert_eq!(0 < gateway.context.large_events.bytes(), 0 < kept_max);
+        stream.advance(SECOND);
+        let rest = stream.give() + &stream.give();
+        assert_eq!(slice + &rest, whole);
+        assert_eq!(gateway.context.metrics.delivered.get(), 1);
+        assert_eq!(gateway.context.large_events.bytes(), 0);
+        assert_eq!(stream.say_end().reason, EndReason::MaxAge);
+    }
+}
+
+#[test]
+fn a_large_event_that_leaves_its_ring_is_given_whole_only_if_the_stream_kept_it() {
+    let (gateway, mut stream, whole, slice) = begin_large(LARGE_EVENTS_MAX_BYTES);
+    let next = gateway.publish("orders", "y");
+    assert_eq!(slice + &stream.give() + &stream.give(), whole);
+    assert_eq!(stream.give(), format!("{next} y\n"));
+
+    let (gateway, mut stream, ..) = begin_large(0);
+    gateway.publish("orders", "y");
+    assert!(matches!(stream.next(), Next::FellBehind));
+    assert!(matches!(stream.next(), Next::Finished));
+    drop(stream);
+    assert_eq!((gateway.ended("fell-behind"), gateway.ended("client")), (1, 0));
+}
+
+#[test]
+fn a_long_walk_past_events_of_other_topics_is_interrupted_by_yields() {
+    let gateway = Gateway::new(hub(10_000));
+    // More topics than are merged: the stream walks past every event.
+    let names = (0..20).map(|n| topic(&format!("topic-{n}"))).collect();
+    let start = Start::After(gateway.publish("topic-0", "a"));
+    for _ in 0..5_000 {
+        gateway.publish("another", "b");
+    }
+    let pending = PendingStream { topics: TopicSet::new(names), ..gateway.pending(start) };
+    let mut stream = gateway.open_pending(pending);
+    stream.say_open();
+    assert!(matches!(stream.next(), Next::Yield));
+    assert_eq!(stream.wait(), KEEP_ALIVE);
+    stream.advance(KEEP_ALIVE);
+    assert_eq!(stream.say(), Control::Checkpoint(gateway.hub().head()));
+}
+
+/// All that a stream gave and said until it waited.
+#[derive(Debug, Default, PartialEq)]
+struct Reading {
+    /// Ids and data of the events.
+    events: Vec<(String, String)>,
+    /// Cursor after each step.
+    cursors: Vec<EventId>,
+    opened_at: Option<EventId>,
+    gaps: Vec<Gap>,
+}
+
+fn read_all(gateway: &Gateway, format: Format, start: Start) -> Reading {
+    let pending = PendingStream { format, ..gateway.pending(start) };
+    let mut stream = gateway.open_pending(pending);
+    let (mut reading, mut text) = (Reading::default(), String::new());
+    loop {
+        match stream.next() {
+            Next::Give(bytes) => text.push_str(str::from_utf8(&bytes).unwrap()),
+            Next::Say(Control::Open(open)) => reading.opened_at = Some(open.id),
+            Next::Say(Control::Gap(gap)) => reading.gaps.push(*gap),
+            Next::WaitUntil(_) => break,
+            other => panic!("unexpected: {other:?}"),
+        }
+        reading.cursors.push(stream.session.subscriber().unwrap().cursor());
+    }
+    reading.events = if format == SSE { sse_events(&text) } else { line_events(&text) };
+    reading
+}
+
+fn sse_events(text: &str) -> Vec<(String, String)> {
+    let field = |event: &str, name| {
+        event.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned()
+    };
+    let events = text.split_terminator("\n\n");
+    events.map(|event| (field(event, "id: "), field(event, "data: "))).collect()
+}
+
+fn line_events(text: &str) -> Vec<(String, String)> {
+    let events = text.lines().map(|line| line.split_once(' ').unwrap());
+    events.map(|(id, data)| (id.to_owned(), data.to_owned())).collect()
+}
+
+#[test]
+fn two_formats_give_the_same_events_with_the_same_ids_by_the_same_reads() {
+    let gateway = Gateway::new(hub(4));
+    let (half, large) = ("x".repeat(BATCH_MAX_BYTES / 2), "y".repeat(2 * BATCH_MAX_BYTES));
+    let all = ["a", "b", "c", &half, &large, "d"];
+    let ids = all.map(|data| gateway.publish("orders", data));
+    let in_sse = read_all(&gateway, SSE, Start::After(ids[0]));
+    assert_eq!((in_sse.opened_at, in_sse.gaps.len()), (Some(ids[0]), 1));
+    let expected = ids.iter().zip(all).skip(2).map(|(id, data)| (id.to_string(), data.to_owned()));
+    assert_eq!(in_sse.events, expected.collect::<Vec<_>>());
+    assert_eq!(read_all(&gateway, LINES, Start::After(ids[0])), in_sse);
+}
