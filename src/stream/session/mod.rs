@@ -336,11 +336,16 @@ impl Session {
     }
 
     fn deadline_after(&self, written_at: Instant) -> Instant {
-        let lease = match &self.phase {
-            Phase::Open(Open { lease: Some(lease), .. }) => lease.next_deadline(),
-            _ => self.end_at,
-        };
-        (written_at + self.context.keep_alive).min(self.end_at).min(lease)
+        let keep_alive = written_at + self.context.keep_alive;
+        match &self.phase {
+            // The task that asks the log ends the wait at the maximum age. Until it does, a driver
+            // that gets a time in the past would spin.
+            Phase::WaitingForLog(..) => keep_alive,
+            Phase::Open(Open { lease: Some(lease), .. }) => {
+                keep_alive.min(self.end_at).min(lease.next_deadline())
+            }
+            Phase::Open(_) | Phase::Finished => keep_alive.min(self.end_at),
+        }
     }
 }
 

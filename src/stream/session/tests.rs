@@ -193,6 +193,18 @@ fn a_stream_that_waited_for_the_log_is_refused_with_the_id_of_its_reader() {
     assert_eq!((gateway.ended("client"), gateway.hub().subscribers()), (0, 1));
 }
 
+#[test]
+fn a_stream_that_waits_for_the_log_beyond_its_maximum_age_does_not_spin() {
+    let gateway = Gateway::new(hub(9));
+    let mut pending = gateway.pending(Start::Live);
+    pending.end_at = gateway.begun + SECOND;
+    let (mut stream, answer) = gateway.wait_for_log(pending);
+    stream.advance(SECOND);
+    assert_eq!(stream.wait() + SECOND, KEEP_ALIVE, "the answer comes from the task that asks");
+    answer.set(Err(EndReason::MaxAge));
+    assert_eq!(stream.say_end().reason, EndReason::MaxAge);
+}
+
 /// Returns a stream whose token expires in 200 s.
 fn leased(gateway: &Gateway) -> PendingStream {
     let grant = Grant {
