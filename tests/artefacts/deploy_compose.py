@@ -4,7 +4,7 @@ problems."""
 import re
 
 import yaml
-from deploy_rules import PROJECT, knobs, seconds, settings_known
+from deploy_rules import PROJECT, flag_defaults, seconds, settings_known
 
 
 def reachable(services):
@@ -23,7 +23,7 @@ def gateways(services):
         wrong += settings_known(str(own))
         if own["STREAM_EVENTS_BACKPLANE"] != "redis://redis:6379":
             wrong.append("they do not share a log")
-        if seconds(gateway["stop_grace_period"]) <= seconds(knobs()["drain-timeout"]):
+        if seconds(gateway["stop_grace_period"]) <= seconds(flag_defaults()["drain-timeout"]):
             wrong.append("killed while it drains")
         if not gateway["read_only"] or gateway["cap_drop"] != ["ALL"]:
             wrong.append("may do more than it must")

@@ -29,10 +29,10 @@ def source(path):
     return (PROJECT / "src" / path).read_text()
 
 
-def knobs():
+def flag_defaults():
     """The gateway's flags and their defaults."""
-    text = re.sub(r"\s+", " ", source("config/knobs.rs"))
-    found = re.findall(r'knob\( ?"([a-z0-9-]+)", ?"[^"]*", ?(?:Some\("([^"]*)"\)|None)', text)
+    text = re.sub(r"\s+", " ", source("config/flags.rs"))
+    found = re.findall(r'flag\( ?"([a-z0-9-]+)", ?"[^"]*", ?(?:Some\("([^"]*)"\)|None)', text)
     return dict(found)
 
 
@@ -49,17 +49,17 @@ def constant(path, name):
 
 def settings_known(text):
     """Settings and flags that the gateway has not."""
-    known = {environment_name(flag) for flag in knobs()}
+    known = {environment_name(flag) for flag in flag_defaults()}
     used = set(re.findall(r"STREAM_EVENTS_[A-Z0-9_]+[A-Z0-9]", text)) - {"STREAM_EVENTS_BINARY"}
     flags = set(re.findall(r"`--([a-z][a-z0-9-]+)", text))
     return [f"no setting: {name}" for name in sorted(used - known)] + [
-        f"no flag: --{flag}" for flag in sorted(flags - set(knobs()))
+        f"no flag: --{flag}" for flag in sorted(flags - set(flag_defaults()))
     ]
 
 
 def metrics_known(text):
     """Metrics and values of labels that the gateway has not."""
-    names = set(re.findall(r'"([a-z_]+)"', source("metrics.rs") + source("ops.rs")))
+    names = set(re.findall(r'"([a-z_]+)"', source("telemetry/metrics.rs") + source("server/health.rs")))
     known = {f"stream_events_{name.removeprefix('stream_events_')}" for name in names}
     problems = []
     for name, labels in re.findall(r"\b(stream_events_[a-z_]+[a-z])(\{[^}]*\})?", text):
@@ -82,7 +82,7 @@ def cloud_run(service):
     own = {entry["name"]: entry["value"] for entry in container["env"]}
 
     def setting(flag):
-        return own.get(environment_name(flag), knobs()[flag])
+        return own.get(environment_name(flag), flag_defaults()[flag])
 
     def number(name):
         return int(notes[f"autoscaling.knative.dev/{name}"])
@@ -173,7 +173,7 @@ def kong(config):
             if any("events" in path for path in route["paths"]):
                 if route.get("response_buffering", True):
                     wrong.append("events wait for a buffer")
-                if service["read_timeout"] / 1000 <= 2 * seconds(knobs()["keep-alive"]):
+                if service["read_timeout"] / 1000 <= 2 * seconds(flag_defaults()["keep-alive"]):
                     wrong.append("an idle stream is cut between two keep-alives")
     return wrong
 
@@ -186,18 +186,18 @@ def envoy(config):
     wrong = []
     if actions["/events"].get("timeout") != "0s":
         wrong.append("streams are cut after Envoy's 15 s")
-    if seconds(manager["stream_idle_timeout"]) <= 2 * seconds(knobs()["keep-alive"]):
+    if seconds(manager["stream_idle_timeout"]) <= 2 * seconds(flag_defaults()["keep-alive"]):
         wrong.append("an idle stream is cut between two keep-alives")
     if seconds(actions["/push"]["timeout"]) <= 10:
         wrong.append("shorter than Pub/Sub's ack deadline")
     limits = cluster["circuit_breakers"]["thresholds"][0]
     gateways = len(cluster["load_assignment"]["endpoints"][0]["lb_endpoints"])
-    readers = gateways * int(knobs()["subscribers-max"])
+    readers = gateways * int(flag_defaults()["subscribers-max"])
     if min(limits["max_connections"], limits["max_requests"]) < readers:
         wrong.append("fewer connections than there may be streams")
     options = list(cluster["typed_extension_protocol_options"].values())[0]
     idle = seconds(options["common_http_protocol_options"]["idle_timeout"])
-    if idle >= constant("connection/mod.rs", "IDLE_MAX"):
+    if idle >= constant("net/connection/mod.rs", "IDLE_MAX"):
         wrong.append("the gateway closes connections that Envoy is about to use")
     if "http_protocol_options" not in options["explicit_http_config"]:
         wrong.append("streams share a connection")

@@ -120,13 +120,13 @@ def annotation(doc, name, default=None):
     return at(doc, "metadata", "annotations", name, default=default)
 
 
-def knobs():
+def flag_defaults():
     """Each flag, and its default, from the table in the source."""
-    source = " ".join((ROOT / "src/config/knobs.rs").read_text().split())
-    found = re.findall(r'knob\( ?"([a-z0-9-]+)", "[^"]*", (?:Some\("([^"]*)"\)|None)', source)
+    source = " ".join((ROOT / "src/config/flags.rs").read_text().split())
+    found = re.findall(r'flag\( ?"([a-z0-9-]+)", "[^"]*", (?:Some\("([^"]*)"\)|None)', source)
     return {f"STREAM_EVENTS_{flag.replace('-', '_').upper()}": default for flag, default in found}
 
 
 def settings(docs):
     """The gateway's settings: the defaults, and what the ConfigMap says."""
-    return knobs() | at(one(docs, "ConfigMap"), "data", default={})
+    return flag_defaults() | at(one(docs, "ConfigMap"), "data", default={})

@@ -70,7 +70,7 @@ def nodes_can_be_emptied(docs):
 def _targets(docs, scaler):
     """Each metric of the autoscaler: its name, its target for a replica, and when one is full."""
     texts = settings(docs)
-    gauges = re.findall(r'gauge\("(\w+)"', (ROOT / "src/ops.rs").read_text())
+    gauges = re.findall(r'gauge\("(\w+)"', (ROOT / "src/server/health.rs").read_text())
     for metric in scaler["spec"]["metrics"]:
         if metric["type"] == "Resource":
             # Of two workers, two cores: the container has no limit.

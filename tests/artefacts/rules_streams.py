@@ -11,7 +11,7 @@ GKE = "networking.gke.io"
 GOOGLE_RESPONSE = 30
 # The silences that proxies bear: nginx's and many load balancers' 60 s between two reads.
 USUAL_SILENCE = 60
-# src/config.rs, PUSH_BODY_MAX_BYTES.
+# src/config/mod.rs, PUSH_BODY_MAX_BYTES.
 PUSH_BODY = 16 << 20
 
 NGINX = {

@@ -16,9 +16,9 @@ use crate::{
 /// When messages are sent.
 #[derive(Debug, Clone, Copy)]
 pub enum Pace {
-    /// So many per second.
-    RateLimit(f64),
-    /// At most so many that are not everywhere yet.
+    /// Messages per second.
+    Rate(f64),
+    /// Greatest number of messages that not every stream has received yet.
     Closed(usize),
 }
 
@@ -44,7 +44,7 @@ pub fn run(common: &Common, fanout: &Fanout) -> Result<(Map<String, Value>, Clie
     client.open(0..fanout.streams, None)?;
     // Every topic has an event before it counts.
     publish(&mut client, WARM_UP, Until::Messages(WARM_UP_MESSAGES.max(fanout.topics)))?;
-    let pace = fanout.rate.map_or(Pace::Closed(fanout.closed.unwrap_or(1)), Pace::RateLimit);
+    let pace = fanout.rate.map_or(Pace::Closed(fanout.closed.unwrap_or(1)), Pace::Rate);
     measure(common, client, pace, fanout.seconds)
 }
 
@@ -76,7 +76,7 @@ pub fn publish(client: &mut Client, pace: Pace, until: Until) -> Result<Duration
     let (mut sent, mut late) = (0, Duration::ZERO);
     let total = match (pace, until) {
         (_, Until::Messages(messages)) => messages,
-        (Pace::RateLimit(rate), Until::Time(time)) => (rate * time.as_secs_f64()).ceil() as usize,
+        (Pace::Rate(rate), Until::Time(time)) => (rate * time.as_secs_f64()).ceil() as usize,
         (Pace::Closed(_), Until::Time(_)) => usize::MAX,
     };
     loop {
@@ -87,11 +87,11 @@ pub fn publish(client: &mut Client, pace: Pace, until: Until) -> Result<Duration
             return Ok(late);
         }
         let due = match pace {
-            Pace::RateLimit(rate) => Duration::from_secs_f64(sent as f64 / rate),
+            Pace::Rate(rate) => Duration::from_secs_f64(sent as f64 / rate),
             Pace::Closed(_) => now,
         };
         let may_send = match pace {
-            Pace::RateLimit(_) => due <= now,
+            Pace::Rate(_) => due <= now,
             Pace::Closed(most) => client.tally.unfinished < most,
         };
         if !all_sent

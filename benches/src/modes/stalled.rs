@@ -36,7 +36,7 @@ pub fn run(common: &Common, stalled: &Stalled) -> Result<(Map<String, Value>, Cl
     let watch = Watch::start(common.address.port(), ports);
     let window = Window::begin(&mut client, common.process());
     let time = Until::Time(Duration::from_secs_f64(stalled.seconds));
-    publish(&mut client, Pace::RateLimit(stalled.rate), time)?;
+    publish(&mut client, Pace::Rate(stalled.rate), time)?;
     let mut found = window.end(&client);
     client.tally.compare_orders();
     let memory_after = common.process().map(Process::memory);

@@ -158,15 +158,12 @@ const WORDS: &[Word] = &[
     word("Unfetched", "`FetchError`"),
     word("Unreceived", "`ReceiveError`"),
     word("Denied", "`AuthError`"),
-    still_in(&["k8s/base/configmap.yaml"], word("--stall", "--write-timeout")),
+    word("--stall", "--write-timeout"),
     word("--join-max", "--coalesce-max"),
     word("--hello-time", "--handshake-timeout"),
     word("--head-time", "--header-timeout"),
     word("--body-time", "--body-timeout"),
-    still_in(
-        &["deploy/cloud-run/events.yaml", "deploy/cloud-run/push.yaml", "k8s/README.md"],
-        word("--drain", "--drain-timeout"),
-    ),
+    word("--drain", "--drain-timeout"),
     word("--connections-beside-streams", "--idle-connections-max"),
     word("--lean-streams", "--direct-streams"),
 ];
