@@ -1,4 +1,4 @@
-//! Arguments, bind, run, exit code.
+//! Program `stream-events`: reads the arguments, runs the subcommand, and returns its exit code.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
-//! `healthcheck`: for a container that has no shell and no curl.
+//! `healthcheck`: asks a gateway whether it is ready. A container without a shell and curl uses it
+//! as its probe.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -18,17 +19,18 @@ use crate::{
     http::problem::error_chain,
 };
 
+/// Limit on the time of one request to the gateway.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Its arguments.
+/// Returns the subcommand and its arguments.
 pub fn command() -> Command {
     Command::new("healthcheck")
         .about("Exit with 0 if the gateway on this machine or in this container is ready")
         .long_about(
             "Exit with 0 if the gateway on this machine or in this container is ready.\n\n\
              It asks /readyz of the ops listener, or of the public listener if the ops listener is \
-             off. It finds their addresses in the arguments of the gateway's process, if that is \
-             process 1 as in a container, and in the environment.",
+             off. It reads their addresses from the arguments of the gateway's process, if that is \
+             process 1 (as in a container), and from the environment.",
         )
         .arg(
             Arg::new("url")
@@ -46,13 +48,14 @@ pub fn command() -> Command {
         )
 }
 
-/// The URL to ask: the one given, or `/readyz` of the gateway that has this environment and the
-/// arguments of process 1. That is the ops listener, which never speaks TLS, or the public one if
-/// ops is off. `program` is the name that this process was started by: the gateway has it too.
+/// Returns the URL to ask: `--url`, or `/readyz` of the gateway that has this environment and the
+/// arguments of process 1 (or of `--pid`). It is on the ops listener, which never uses TLS, or on
+/// the public listener if the ops listener is off. `program` is the name that this process was
+/// started by; the gateway has the same name.
 ///
 /// # Errors
-/// When an address cannot be read, the process that was named is no gateway, or the gateway would
-/// not answer: with `--proxy-protocol on`, the public listener answers proxies only.
+/// Returns an error if an address cannot be read, if process `--pid` is not a gateway, or if the
+/// gateway would not answer: with `--proxy-protocol on`, the public listener answers proxies only.
 pub fn url(
     given: &ArgMatches,
     program: Option<&OsString>,
@@ -65,15 +68,16 @@ pub fn url(
     let pid = named.unwrap_or(1);
     let gateway = arguments_of(pid, program);
     if let (Some(pid), None) = (named, &gateway) {
-        let what = "is no gateway, or its arguments cannot be read. Give the process that runs \
-                    serve or dev, or --url";
+        let what = "is not a gateway, or its arguments cannot be read. Give the process that \
+                    runs serve or dev, or --url";
         return Err(ConfigError(vec![format!("--pid: process {pid} {what}")]));
     }
     url_of(gateway.as_deref().unwrap_or_default(), environment)
 }
 
-/// The arguments of the gateway that is process `pid`, from its own name on. An init that started
-/// the gateway (`docker run --init`) has its name and arguments after its own.
+/// Returns the arguments of the gateway that is process `pid`, beginning with the gateway's name.
+/// If an init process started the gateway (`docker run --init`), its own arguments come first in
+/// the process' command line; they are skipped.
 fn arguments_of(pid: u32, program: Option<&OsString>) -> Option<Vec<OsString>> {
     let name = Path::new(program?).file_name()?;
     let text = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
@@ -83,7 +87,8 @@ fn arguments_of(pid: u32, program: Option<&OsString>) -> Option<Vec<OsString>> {
     Some(all.skip_while(is_other).collect()).filter(|own: &Vec<_>| gateway(own).is_some())
 }
 
-/// The mode and the flags of a gateway, if these are the arguments of one.
+/// Parses the arguments of a gateway. Returns its mode and flags, or `None` if they are not the
+/// arguments of `dev` or `serve`.
 fn gateway(arguments: &[impl AsRef<OsStr>]) -> Option<(Mode, ArgMatches)> {
     let arguments = arguments.iter().map(|argument| argument.as_ref().to_owned());
     let (name, given) = cli::command().try_get_matches_from(arguments).ok()?.remove_subcommand()?;
@@ -94,6 +99,8 @@ fn gateway(arguments: &[impl AsRef<OsStr>]) -> Option<(Mode, ArgMatches)> {
     }
 }
 
+/// Returns the URL of a gateway's `/readyz`. Without arguments, it is a gateway of `serve` that has
+/// all flags in the environment.
 fn url_of(
     arguments: &[impl AsRef<OsStr>],
     environment: &Environment,
@@ -114,11 +121,13 @@ fn url_of(
     Ok(format!("{scheme}://{}/readyz", reachable(endpoints.listen)))
 }
 
+/// Returns the IPv4 loopback address with this port.
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// Who listens on all addresses is asked on loopback.
+/// Returns an address at which a listener on `address` can be reached: loopback for a listener on
+/// all addresses.
 fn reachable(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => loopback(address.port()),
@@ -129,8 +138,8 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Asks once.
-#[expect(clippy::print_stderr, reason = "this is a command's answer")]
+/// Asks the gateway once. Returns success if it is ready, and else prints the reason.
+#[expect(clippy::print_stderr, reason = "the reason is the output of the command")]
 pub fn run(url: &str) -> ExitCode {
     match block_on(ask(url)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -145,9 +154,10 @@ pub fn run(url: &str) -> ExitCode {
     }
 }
 
+/// Sends the request. Returns a text that says what is wrong.
 async fn ask(url: &str) -> Result<(), String> {
-    // The certificate is for the name that clients use, and not for this address. What is asked is
-    // whether the gateway is ready, which is no secret.
+    // The certificate is not checked: it is for the name that clients use, not for this address,
+    // and the answer is no secret.
     let client = reqwest::Client::builder()
         .timeout(TIMEOUT)
         .no_proxy()
@@ -171,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn it_asks_the_ops_listener_unless_that_is_off() {
+    fn the_url_is_on_the_ops_listener_unless_that_is_off() {
         let url_of = |pairs: &[(&str, &str)]| url_of(&[], pairs);
         assert_eq!(url_of(&[]), "http://127.0.0.1:9090/readyz");
         let ops = [("STREAM_EVENTS_OPS_LISTEN", "0.0.0.0:9999"), ("PORT", "7777")];

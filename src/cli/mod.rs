@@ -1,4 +1,4 @@
-//! The command line.
+//! Command line: reads the arguments and the environment, and runs the subcommands.
 
 pub mod healthcheck;
 pub mod publish;
@@ -10,36 +10,38 @@ use clap::{Arg, ArgAction, ArgMatches, builder::NonEmptyStringValueParser};
 
 use crate::config::{Config, ConfigError, FLAGS, Flag, Mode, Texts};
 
-/// What to do.
+/// Subcommand with its checked arguments.
 #[derive(Debug)]
 pub enum Command {
+    /// `dev` or `serve`.
     Gateway(Box<Config>),
+    /// `publish`.
     Publish(publish::Publish),
-    /// With the URL to ask.
+    /// `healthcheck`, with the URL to ask.
     Healthcheck(String),
 }
 
-/// Why nothing is done.
+/// Reason why no subcommand runs.
 #[derive(Debug)]
 pub enum CliError {
-    /// Help or version was asked for, or the arguments are not understood.
+    /// Request for the help or the version, or arguments that cannot be parsed.
     Clap(clap::Error),
-    /// Everything that is wrong with the configuration.
+    /// Errors of the configuration: all of them.
     Config(ConfigError),
 }
 
-/// `EX_USAGE` of sysexits.h: the command line or the configuration is wrong.
+/// Exit code for an error in the command line or the configuration: `EX_USAGE` of sysexits.h.
 pub const EXIT_USAGE: u8 = 64;
 
-/// The environment variables that configure the gateway.
+/// Environment variables that configure the gateway: name and value.
 pub type Environment = HashMap<String, String>;
 
-/// The only look into the environment. Libraries have looks of their own: proxies of the HTTP
-/// client.
+/// Reads the gateway's variables from the process' environment. No other code of the project reads
+/// the environment. (The HTTP client reads its proxies from it.)
 pub fn environment() -> Environment {
     let ours = |name: &str| name.starts_with("STREAM_EVENTS_") || name == "PORT";
     std::env::vars_os()
-        // A value that is not UTF-8 is no setting's, and says so when it is read.
+        // No flag accepts a value that is not UTF-8. The parser of the flag reports it.
         .filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
         })
@@ -74,29 +76,31 @@ pub fn parse(
     }
 }
 
-/// Collects the text of each setting: from the flags, or else from the environment.
+/// Collects the text of each flag: from the command line, or else from the environment.
 fn texts(given: Option<&ArgMatches>, environment: &Environment) -> Texts {
     let mut texts = Texts::new();
     for flag in FLAGS {
         let given = |flag| given?.try_get_many::<String>(flag).ok().flatten();
-        let from_flags = given(flag.flag).map(|texts| texts.cloned().collect());
+        let from_flags = given(flag.name).map(|texts| texts.cloned().collect());
         let from_environment = || {
             let text = environment.get(&flag.env()).filter(|text| !text.is_empty())?;
             let many = || text.split(',').map(str::to_owned).collect();
-            Some(if flag.many { many() } else { vec![text.clone()] })
+            Some(if flag.is_repeatable { many() } else { vec![text.clone()] })
         };
         if let Some(given) = from_flags.or_else(from_environment) {
-            texts.insert(flag.flag, given);
+            texts.insert(flag.name, given);
         }
     }
     texts
 }
 
-/// `PORT`, which Cloud Run sets.
+/// Returns the variable `PORT`, which Cloud Run sets.
 fn platform_port(environment: &Environment) -> Option<&str> {
     environment.get("PORT").map(String::as_str).filter(|port| !port.is_empty())
 }
 
+/// Reads the configuration of a gateway. Refuses unknown variables that begin with
+/// `STREAM_EVENTS_`, which are misspelled flags.
 fn gateway_command(
     mode: Mode,
     given: &ArgMatches,
@@ -106,7 +110,12 @@ fn gateway_command(
     let mut unknown: Vec<_> = environment
         .keys()
         .filter(|name| *name != "PORT" && !FLAGS.iter().any(|flag| flag.env() == **name))
-        .map(|name| format!("{name}: this variable belongs to no flag. Remove it, or see stream-events serve --help"))
+        .map(|name| {
+            format!(
+                "{name}: no flag has this variable. Correct or remove it. Flags and variables: \
+                 stream-events serve --help"
+            )
+        })
         .collect();
     unknown.sort();
     let config = Config::from_texts(mode, &texts, platform_port(environment));
@@ -119,16 +128,16 @@ fn gateway_command(
     }
 }
 
-/// How values are written.
+/// Forms of values, for the end of the help.
 const FORMS: &str = "Times: 15 s, 10 min, or 15 for seconds. Sizes: 32 MiB, or a number of bytes. \
                      A flag wins over its environment variable. A flag that can be repeated takes \
                      commas in the environment.";
 
-/// The whole command line, for parsing and for the README's table.
+/// Returns the whole command line.
 pub fn command() -> clap::Command {
-    let knobs = |mode| {
-        let flags = FLAGS.iter().filter(|flag| !flag.secret);
-        flags.map(move |flag| argument(flag, mode))
+    let flags = |mode| {
+        let visible = FLAGS.iter().filter(|flag| !flag.is_secret);
+        visible.map(move |flag| argument(flag, mode))
     };
     clap::Command::new("stream-events")
         .version(env!("CARGO_PKG_VERSION"))
@@ -140,42 +149,43 @@ pub fn command() -> clap::Command {
             clap::Command::new("dev")
                 .about("Start a gateway to try it: on this machine only, without tokens, with a page at /")
                 .after_help(FORMS)
-                .args(knobs(Mode::Dev)),
+                .args(flags(Mode::Dev)),
         )
         .subcommand(
             clap::Command::new("serve")
                 .about("Start a gateway for production. --push-auth and --read-auth are required")
                 .after_help(FORMS)
-                .args(knobs(Mode::Serve)),
+                .args(flags(Mode::Serve)),
         )
         .subcommand(publish::command())
         .subcommand(healthcheck::command())
 }
 
+/// Makes the argument of a flag. Its help ends with the default and the variable.
 fn argument(flag: &Flag, mode: Mode) -> Arg {
-    let dev = if mode == Mode::Dev { flag.dev } else { None };
+    let dev = if mode == Mode::Dev { flag.dev_default } else { None };
     let default = match dev.or(flag.default) {
         None => "required".to_owned(),
         Some("") => "none".to_owned(),
         Some(text) => format!("default: {text}"),
     };
     let help = format!("{} [{default}] [env: {}]", flag.help, flag.env());
-    Arg::new(flag.flag)
-        .long(flag.flag)
-        .value_name(flag.value)
+    Arg::new(flag.name)
+        .long(flag.name)
+        .value_name(flag.value_name)
         .help(help)
         .value_parser(NonEmptyStringValueParser::new())
-        .action(if flag.many { ArgAction::Append } else { ArgAction::Set })
+        .action(if flag.is_repeatable { ArgAction::Append } else { ArgAction::Set })
 }
 
 impl CliError {
-    /// Says why, and with which code to exit.
-    #[expect(clippy::print_stderr, reason = "there is no log without a configuration")]
+    /// Prints the reason. Returns the exit code of the process.
+    #[expect(clippy::print_stderr, reason = "the log does not exist yet")]
     pub fn report(self) -> ExitCode {
         match self {
             Self::Clap(err) => {
                 let asked_for = err.exit_code() == 0;
-                // Only a closed pipe could fail here, and then nobody reads it.
+                // Printing fails only if the reader closed the pipe.
                 err.print().ok();
                 if asked_for { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) }
             }
@@ -187,7 +197,7 @@ impl CliError {
     }
 }
 
-/// A runtime for a command that makes a request or two.
+/// Runs a future on a runtime of this thread, for subcommands that make one request.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(future))

@@ -1,4 +1,4 @@
-//! `publish`: posts a message to a gateway exactly as Pub/Sub push would.
+//! `publish`: sends a message to a gateway in the form that a Pub/Sub push subscription uses.
 
 use std::{io::Read as _, process::ExitCode, time::Duration};
 
@@ -8,23 +8,31 @@ use serde_json::{Map, json};
 
 use crate::{cli::block_on, clock, http::problem::error_chain, model::topic::Topic};
 
+/// Limit on the time of the request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One message, and where it goes.
+/// Message and the gateway that receives it.
 #[derive(Debug)]
 pub struct Publish {
+    /// URL of the gateway.
     url: String,
+    /// Topic of the message.
     topic: Topic,
-    /// From standard input if none is given.
+    /// Data of the message. `None` if standard input has it.
     data: Option<String>,
+    /// Attributes: key and value.
     attributes: Vec<(String, String)>,
+    /// Ordering key.
     ordering_key: Option<String>,
+    /// Message id. `None` for a random one.
     message_id: Option<String>,
+    /// True for the form without an envelope: data as the body, metadata as headers.
     unwrapped: bool,
+    /// Push token.
     token: Option<String>,
 }
 
-/// Its arguments.
+/// Returns the subcommand and its arguments.
 pub fn command() -> Command {
     let option = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(value).help(help)
@@ -55,6 +63,7 @@ pub fn command() -> Command {
 }
 
 impl Publish {
+    /// Reads the arguments.
     pub(super) fn read(given: &ArgMatches) -> Result<Self, clap::Error> {
         let bad = |problem: String| command().error(ErrorKind::ValueValidation, problem);
         let text = |name: &str| given.get_one::<String>(name).cloned();
@@ -62,9 +71,9 @@ impl Publish {
         let topic = topic.parse().map_err(|err| bad(format!("--topic: {err}")))?;
         let mut attributes = Vec::new();
         for pair in given.get_many::<String>("attribute").into_iter().flatten() {
-            let (key, value) = pair
-                .split_once('=')
-                .ok_or_else(|| bad(format!("--attribute: {pair:?} is not KEY=VALUE")))?;
+            let (key, value) = pair.split_once('=').ok_or_else(|| {
+                bad(format!("--attribute: {pair:?} is not an attribute. Expected KEY=VALUE"))
+            })?;
             attributes.push((key.to_owned(), value.to_owned()));
         }
         Ok(Self {
@@ -79,17 +88,18 @@ impl Publish {
         })
     }
 
+    /// Sends the message with this data.
     async fn post(&self, data: Vec<u8>) -> Result<reqwest::Response, reqwest::Error> {
-        // Of a topic's letters only this one means something in a path.
+        // `%` is the only character of topic names that has a meaning in a path.
         let topic = self.topic.as_str().replace('%', "%25");
         let url = format!("{}/push/{topic}", self.url.trim_end_matches('/'));
         let mut client = reqwest::Client::builder().timeout(TIMEOUT);
-        // A proxy of the environment is not asked for a gateway on this machine.
+        // A proxy in the environment cannot reach a gateway on this machine.
         if ["127.0.0.1", "localhost", "[::1]"].iter().any(|host| self.url.contains(host)) {
             client = client.no_proxy();
         }
         let client = client.build()?;
-        // Pub/Sub's own are numbers of this size.
+        // Pub/Sub's message ids are numbers of this size.
         let message_id =
             self.message_id.clone().unwrap_or_else(|| rand::random::<u64>().to_string());
         let subscription = format!("projects/local/subscriptions/{}", self.topic);
@@ -129,8 +139,8 @@ impl Publish {
     }
 }
 
-/// Posts it and says what became of it.
-#[expect(clippy::print_stderr, reason = "this is a command's answer")]
+/// Sends the message. Prints the reason if that fails.
+#[expect(clippy::print_stderr, reason = "the reason is the output of the command")]
 pub fn run(publish: &Publish) -> ExitCode {
     match publish.data.clone().map_or_else(standard_input, |text| Ok(text.into_bytes())) {
         Ok(data) => match block_on(send(publish, data)) {
@@ -143,12 +153,14 @@ pub fn run(publish: &Publish) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Reads standard input to its end.
 fn standard_input() -> std::io::Result<Vec<u8>> {
     let mut data = Vec::new();
     std::io::stdin().read_to_end(&mut data)?;
     Ok(data)
 }
 
+/// Sends the message. Returns a text that says what is wrong.
 async fn send(publish: &Publish, data: Vec<u8>) -> Result<(), String> {
     let response = publish.post(data).await.map_err(|err| {
         let hint = "\nIs a gateway running there? Start one with: stream-events dev";

@@ -1,4 +1,4 @@
-//! `dev` and `serve`: the life of the gateway's process.
+//! `dev` and `serve`: start the gateway, and stop it at a signal.
 
 use std::process::ExitCode;
 
@@ -15,26 +15,31 @@ use crate::{
     telemetry::logs,
 };
 
-/// Why the gateway did not start, or did not end well.
+/// Error at the start or the end of the gateway.
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
-    /// Found before anything is bound.
+    /// Certificate or key that cannot be used. Found before the listeners are bound.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Key of readers' tokens that cannot be used.
     #[error("--read-key-file: {0}")]
     ReadKey(#[from] KeyFileError),
+    /// Redis server that cannot be used.
     #[error("--backplane: the Redis server cannot be used: {0}")]
     Redis(#[from] ConnectError),
+    /// Log that cannot be set up.
     #[error("{0}")]
     Log(Box<dyn std::error::Error + Send + Sync>),
+    /// Address that the gateway cannot listen on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Other error of the operating system.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
 
-/// Runs until SIGTERM or SIGINT.
-#[expect(clippy::print_stderr, reason = "the log may be what failed")]
+/// Runs the gateway until SIGTERM or SIGINT. Prints the error if it cannot start.
+#[expect(clippy::print_stderr, reason = "the log may not work")]
 pub fn run(config: Config) -> ExitCode {
     match start(config) {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,6 +52,8 @@ pub fn run(config: Config) -> ExitCode {
     }
 }
 
+/// Starts the parts in order: files and the Redis server are checked first, so that an error in the
+/// configuration ends the process before it accepts connections.
 fn start(config: Config) -> Result<(), ServeError> {
     let tls = config.tls.as_ref().map(load_tls).transpose()?;
     logs::init(config.log_format, &config.log_level).map_err(ServeError::Log)?;
@@ -70,6 +77,7 @@ fn start(config: Config) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// Logs the addresses, and a warning if anyone may push.
 fn log_start(config: &Config, listeners: &Listeners) -> std::io::Result<()> {
     let listen = listeners.public.local_addr()?.to_string();
     let ops_listen = listeners.ops.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
@@ -84,26 +92,27 @@ fn log_start(config: &Config, listeners: &Listeners) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Each connection is a file. Many systems let a process have 1,024 unless it asks for more, and a
-/// gateway that runs out of files cannot even answer its probes.
+/// Raises the limit of open files as far as the system allows. Each connection is an open file. The
+/// limit is 1,024 on many systems, and a gateway at the limit cannot even answer probes.
 fn raise_file_limit(config: &Config) {
     let wanted = config.subscribers_max + config.idle_connections_max;
     let limit = getrlimit(Resource::Nofile);
     let all = Rlimit { current: limit.maximum, ..limit };
     if let Err(err) = setrlimit(Resource::Nofile, all) {
-        tracing::warn!(error = %err, "the limit of open files could not be raised");
+        tracing::warn!(error = %err, "cannot raise the limit of open files");
     }
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     if allowed < wanted as u64 && config.mode == Mode::Serve {
         tracing::warn!(
             allowed,
             wanted,
-            "fewer files may be open than --subscribers-max needs: raise ulimit -n or lower the flag"
+            "the limit of open files is too low for --subscribers-max: raise ulimit -n or lower the flag"
         );
     }
 }
 
-/// Resolves at the first SIGTERM or SIGINT. A second SIGINT ends the process where it is.
+/// Returns a future that resolves at the first SIGTERM or SIGINT. A later SIGINT ends the process
+/// at once, with exit code 130.
 fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -114,7 +123,7 @@ fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
         }
         tokio::spawn(async move {
             interrupt.recv().await;
-            #[expect(clippy::exit, reason = "whoever presses ^C twice does not want to wait")]
+            #[expect(clippy::exit, reason = "a second ^C means: do not wait for the drain")]
             std::process::exit(130);
         });
     })

@@ -1,26 +1,29 @@
-//! Where a gateway can be asked how it is.
+//! Addresses at which `healthcheck` can ask a gateway.
 
 use std::net::SocketAddr;
 
 use crate::config::{ConfigError, Mode, Texts, parse::Values};
 
-/// Where a gateway can be asked whether it is ready.
+/// Addresses that answer `/readyz`, and how they are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoints {
+    /// Address of the public listener.
     pub listen: SocketAddr,
+    /// Address of the ops listener. `None` if it is off.
     pub ops_listen: Option<SocketAddr>,
-    /// Whether the public listener speaks TLS only.
+    /// True if the public listener accepts TLS only.
     pub is_tls: bool,
-    /// Whether every public connection begins with a header of the PROXY protocol.
+    /// True if every public connection begins with a PROXY protocol header.
     pub proxy_protocol: bool,
 }
 
 impl Endpoints {
-    /// Reads these alone from a gateway's texts, as [`Config::from_texts`] does. Other texts may be
+    /// Reads the addresses from a gateway's texts, as
+    /// [`Config::from_texts`](crate::config::Config::from_texts) does. Texts of other flags may be
     /// missing or wrong.
     ///
     /// # Errors
-    /// With every problem found.
+    /// Returns all errors found in the texts of the addresses.
     pub fn from_texts(mode: Mode, texts: &Texts, port: Option<&str>) -> Result<Self, ConfigError> {
         let mut values = Values::new(mode, texts);
         let endpoints = Self {
@@ -43,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_may_be_a_port_alone() {
+    fn a_port_alone_keeps_the_default_address() {
         for (mode, text, address) in [
             (Mode::Serve, "3000", "0.0.0.0:3000"),
             (Mode::Serve, ":3000", "0.0.0.0:3000"),
@@ -83,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_port_of_the_platform_comes_last() {
+    fn the_flag_for_the_port_wins_over_the_platforms_port() {
         let texts = Texts::from([("port", vec!["3000".to_owned()])]);
         let read = Endpoints::from_texts(Mode::Serve, &texts, Some("9999")).unwrap();
         assert_eq!(read.listen.port(), 3000);

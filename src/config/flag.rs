@@ -1,53 +1,70 @@
-//! One knob: what the command line, the environment and the checks know of it.
+//! Entry of the flag table: what the command line, the environment and the checks know of a flag.
 
-/// One knob.
+/// Flag of `dev` and `serve`.
 #[derive(Debug)]
 pub struct Flag {
-    /// Without the dashes. `STREAM_EVENTS_` and this in capitals is the environment's name.
-    pub flag: &'static str,
-    /// What its value is called in the help.
-    pub value: &'static str,
-    /// None when `serve` must be told.
+    /// Name without the dashes, as in `keep-alive`.
+    pub name: &'static str,
+    /// Placeholder for the value in the help, as in `TIME`.
+    pub value_name: &'static str,
+    /// Default value. `None` if `serve` requires the flag.
     pub default: Option<&'static str>,
-    /// What `dev` has instead.
-    pub dev: Option<&'static str>,
-    /// The smallest and the largest value: a count, a size or a duration as the default is.
-    pub limits: Option<(&'static str, &'static str)>,
-    /// Whether it may be given more than once (with commas in the environment).
-    pub many: bool,
-    /// Whether it is only read from the environment: everyone on a machine sees its command lines.
-    pub secret: bool,
+    /// Default value of `dev`, if it differs.
+    pub dev_default: Option<&'static str>,
+    /// Smallest and largest allowed value, in the form of the default: a count, a size or a
+    /// duration. `None` if every value is allowed.
+    pub range: Option<(&'static str, &'static str)>,
+    /// True if the flag may be repeated. Its environment variable separates values with commas.
+    pub is_repeatable: bool,
+    /// True if only the environment can set the value: all users of a machine can see the command
+    /// lines of its processes.
+    pub is_secret: bool,
+    /// Help text, without the default and without a period at its end.
     pub help: &'static str,
 }
 
+/// Makes a flag that has no range, is not repeatable and is not secret.
 pub(super) const fn flag(
-    flag: &'static str,
-    value: &'static str,
+    name: &'static str,
+    value_name: &'static str,
     default: Option<&'static str>,
     help: &'static str,
 ) -> Flag {
-    Flag { flag, value, default, dev: None, limits: None, many: false, secret: false, help }
+    Flag {
+        name,
+        value_name,
+        default,
+        dev_default: None,
+        range: None,
+        is_repeatable: false,
+        is_secret: false,
+        help,
+    }
 }
 
 impl Flag {
-    pub(super) const fn dev(self, dev: &'static str) -> Self {
-        Self { dev: Some(dev), ..self }
+    /// Sets the default of `dev`.
+    pub(super) const fn dev(self, default: &'static str) -> Self {
+        Self { dev_default: Some(default), ..self }
     }
 
-    pub(super) const fn from(self, least: &'static str, most: &'static str) -> Self {
-        Self { limits: Some((least, most)), ..self }
+    /// Sets the smallest and the largest allowed value.
+    pub(super) const fn range(self, smallest: &'static str, largest: &'static str) -> Self {
+        Self { range: Some((smallest, largest)), ..self }
     }
 
-    pub(super) const fn many(self) -> Self {
-        Self { many: true, ..self }
+    /// Allows the flag more than once.
+    pub(super) const fn repeatable(self) -> Self {
+        Self { is_repeatable: true, ..self }
     }
 
+    /// Takes the flag off the command line: only its environment variable sets it.
     pub(super) const fn secret(self) -> Self {
-        Self { secret: true, ..self }
+        Self { is_secret: true, ..self }
     }
 
-    /// Its name in the environment.
+    /// Returns the name of the environment variable: `STREAM_EVENTS_KEEP_ALIVE` for `--keep-alive`.
     pub fn env(&self) -> String {
-        format!("STREAM_EVENTS_{}", self.flag.replace('-', "_").to_uppercase())
+        format!("STREAM_EVENTS_{}", self.name.replace('-', "_").to_uppercase())
     }
 }

@@ -1,8 +1,9 @@
-//! The table of all knobs: the command line, the environment and the checks come from it.
+//! Table of all flags. The command line, the environment variables, the checks and the table in
+//! README.md come from it.
 
 use crate::config::flag::{Flag, flag};
 
-/// All knobs, in the order of the help.
+/// Flags, in the order of the help.
 pub const FLAGS: &[Flag] = &[
     flag(
         "listen",
@@ -39,9 +40,9 @@ pub const FLAGS: &[Flag] = &[
         "proxy-protocol",
         "off|on",
         Some("off"),
-        "Set it to on if a proxy that forwards TCP (nginx stream, HAProxy, a TCP load balancer) \
-         sends a PROXY protocol header, version 1 or 2, on every connection. The gateway then \
-         closes connections without the header, also those of health checks",
+        "on: a proxy that forwards TCP (nginx stream, HAProxy, a TCP load balancer) sends a PROXY \
+         protocol header, version 1 or 2, on every connection. The gateway closes connections \
+         without the header, also those of health checks",
     ),
     flag(
         "push-auth",
@@ -57,7 +58,7 @@ pub const FLAGS: &[Flag] = &[
         "Audience that a push token must have, exactly: the subscription's \
          --push-auth-token-audience, or the URL of its push endpoint if that is not set",
     )
-    .many(),
+    .repeatable(),
     flag(
         "push-service-account",
         "EMAIL",
@@ -65,7 +66,7 @@ pub const FLAGS: &[Flag] = &[
         "Service account that a push token must come from: the subscription's \
          --push-auth-service-account",
     )
-    .many(),
+    .repeatable(),
     flag(
         "push-jwks-url",
         "URL",
@@ -86,7 +87,7 @@ pub const FLAGS: &[Flag] = &[
         Some("256 MiB"),
         "Memory for all bodies of pushes being received. Over this limit, a push gets 503",
     )
-    .from("16 MiB", "1 TiB"),
+    .range("16 MiB", "1 TiB"),
     flag(
         "read-auth",
         "jwt|anonymous",
@@ -113,14 +114,14 @@ pub const FLAGS: &[Flag] = &[
         Some(""),
         "Audience that a reader's token must have. Without this flag, any audience is accepted",
     )
-    .many(),
+    .repeatable(),
     flag(
         "read-issuer",
         "TEXT",
         Some(""),
         "Issuer that a reader's token must have. Without this flag, any issuer is accepted",
     )
-    .many(),
+    .repeatable(),
     flag(
         "read-cookie",
         "NAME",
@@ -143,29 +144,29 @@ pub const FLAGS: &[Flag] = &[
          https://*.example.com, with cookies too. Without this flag, all pages may read, but \
          without cookies",
     )
-    .many(),
+    .repeatable(),
     flag("topic", "NAME", Some(""), "Topic to serve. Without this flag, all topics are served")
-        .many(),
+        .repeatable(),
     flag("ring-events", "N", Some("1024"), "Events held for replay, for each topic")
-        .from("1", "10000000"),
+        .range("1", "10000000"),
     flag("ring-bytes", "SIZE", Some("32 MiB"), "Bytes held for replay, for each topic")
-        .from("16 MiB", "1 TiB"),
+        .range("16 MiB", "1 TiB"),
     flag("ring-age", "TIME", Some("15 min"), "How long an event is held for replay")
-        .from("1 s", "168 h"),
+        .range("1 s", "168 h"),
     flag(
         "ring-bytes-total",
         "SIZE",
         Some("512 MiB"),
-        "Bytes held for replay, for all topics together. Over this, the oldest events go",
+        "Bytes held for replay, for all topics together. Over it, the oldest events are dropped",
     )
-    .from("128 MiB", "1 TiB"),
+    .range("128 MiB", "1 TiB"),
     flag(
         "topics-max",
         "N",
         Some("10000"),
-        "Topics held at once. Over this limit, the topic that was idle for longest goes",
+        "Topics held at once. Over this limit, the topic that was idle for longest is dropped",
     )
-    .from("1", "1000000"),
+    .range("1", "1000000"),
     flag(
         "dedup-age",
         "TIME",
@@ -173,16 +174,16 @@ pub const FLAGS: &[Flag] = &[
         "How long a message id is remembered, so that a message that Pub/Sub sends again is not \
          shown twice. At least --ring-age",
     )
-    .from("1 s", "168 h"),
+    .range("1 s", "168 h"),
     flag("dedup-ids", "N", Some("100000"), "Message ids remembered, for each topic")
-        .from("1", "10000000"),
+        .range("1", "10000000"),
     flag(
         "dedup-ids-total",
         "N",
         Some("2000000"),
         "Message ids remembered, for all topics together",
     )
-    .from("1", "1000000000"),
+    .range("1", "1000000000"),
     flag(
         "backplane",
         "local|URL",
@@ -190,12 +191,7 @@ pub const FLAGS: &[Flag] = &[
         "Where events are stored. local: in this process, for one replica only. A URL such as \
          redis://10.0.0.3:6379/0: in Redis or Valkey, for several replicas. rediss:// uses TLS",
     ),
-    flag(
-        "redis-ca",
-        "FILE",
-        Some(""),
-        "File with the certificates (PEM) to check a rediss:// server against",
-    ),
+    flag("redis-ca", "FILE", Some(""), "Certificates (PEM) to check a rediss:// server against"),
     flag("redis-user", "NAME", Some(""), "User name for the Redis server"),
     flag(
         "redis-password-file",
@@ -211,32 +207,33 @@ pub const FLAGS: &[Flag] = &[
         Some("stream-events"),
         "Prefix of all keys in Redis. Gateways with different prefixes can share a Redis server",
     ),
-    flag("log-age", "TIME", Some("15 min"), "How long Redis keeps an event").from("1 min", "168 h"),
+    flag("log-age", "TIME", Some("15 min"), "How long Redis keeps an event")
+        .range("1 min", "168 h"),
     flag("log-events", "N", Some("1000000"), "Events that Redis keeps, for all topics together")
-        .from("1000", "1000000000"),
+        .range("1000", "1000000000"),
     flag(
         "log-bytes",
         "SIZE",
         Some("512 MiB"),
         "Memory that Redis may use for events. The gateway checks it every 5 s",
     )
-    .from("64 MiB", "1 TiB"),
+    .range("64 MiB", "1 TiB"),
     flag(
         "subscribers-max",
         "N",
         Some("20000"),
-        "Open streams at once. Over this limit, readers are told to come back later",
+        "Open streams at once. Over this limit, readers are asked to come back later",
     )
-    .from("1", "1000000"),
+    .range("1", "1000000"),
     flag(
         "followed-bytes-max",
         "SIZE",
         Some("64 MiB"),
         "Memory for the topics that all streams follow: 512 bytes for each different set of topics \
-         on each worker, and 160 bytes and its name for each topic in it. Beyond it readers are \
-         told to come back later",
+         on each worker, and 160 bytes and its name for each topic in it. Over this limit, readers \
+         are asked to come back later",
     )
-    .from("64 KiB", "1 TiB"),
+    .range("64 KiB", "1 TiB"),
     flag(
         "streams-per-subject",
         "N",
@@ -244,7 +241,7 @@ pub const FLAGS: &[Flag] = &[
         "Open streams for each subject (sub) of readers' tokens, on one replica. A token \
          without a subject counts for itself. 0: no limit",
     )
-    .from("0", "1000000"),
+    .range("0", "1000000"),
     flag(
         "streams-per-address",
         "N",
@@ -252,7 +249,7 @@ pub const FLAGS: &[Flag] = &[
         "Open streams for each client address, on one replica. 0: no limit. Behind proxies, set \
          --trusted-proxies too, or all clients count as one address",
     )
-    .from("0", "1000000"),
+    .range("0", "1000000"),
     flag(
         "requests-per-address",
         "N",
@@ -260,14 +257,14 @@ pub const FLAGS: &[Flag] = &[
         "Requests per second to /events, /ticket and /renew, for each client address. 0: no limit. \
          Behind proxies, set --trusted-proxies too",
     )
-    .from("0", "1000000"),
+    .range("0", "1000000"),
     flag(
         "push-failures-per-address",
         "N",
         Some("100"),
         "Pushes per second with an unknown or bad token, for each client address. 0: no limit",
     )
-    .from("0", "1000000"),
+    .range("0", "1000000"),
     flag(
         "tickets-per-subject",
         "N",
@@ -275,104 +272,104 @@ pub const FLAGS: &[Flag] = &[
         "Tickets per second, for each subject of readers' tokens. A token without a subject \
          counts for itself. 0: no limit. A subject has at most 500 unused tickets",
     )
-    .from("0", "1000000"),
+    .range("0", "1000000"),
     flag(
         "connections-per-address",
         "N",
         Some("0"),
         "Open connections, for each address that connects, which may be a proxy's. 0: no limit",
     )
-    .from("0", "1000000"),
+    .range("0", "1000000"),
     flag(
         "idle-connections-max",
         "N",
         Some("4096"),
-        "Connections of each worker, plain, TLS and HTTP/2, beside its share of --subscribers-max: \
-         pushes, probes, idle ones. New ones beyond the sum are closed. When more than half of N \
-         have no stream, those that were idle for a second are closed",
+        "Connections of each worker beyond its share of --subscribers-max: pushes, probes and idle \
+         connections. Over the sum of both, new connections are closed. When more than half of N \
+         have no stream, connections that were idle for 1 s are closed",
     )
-    .from("16", "1000000"),
+    .range("16", "1000000"),
     flag(
         "trusted-proxies",
         "N",
         Some("0"),
         "Number of proxies in front that add an address to X-Forwarded-For. Google's load balancer \
-         counts as 2. The client's address is this many from the right",
+         counts as 2. The Nth address from the right is the client's",
     )
-    .from("0", "16"),
+    .range("0", "16"),
     flag("topics-per-stream", "N", Some("1000"), "Topics that one reader may name")
-        .from("1", "100000"),
+        .range("1", "100000"),
     flag(
         "head-bytes-max",
         "SIZE",
         Some("32 KiB"),
         "Largest head of a request: its first line and headers. Pushes may have 128 KiB",
     )
-    .from("1 KiB", "128 KiB"),
-    flag("query-bytes-max", "SIZE", Some("16 KiB"), "Largest query of a request; not for pushes")
-        .from("256 B", "64 KiB"),
+    .range("1 KiB", "128 KiB"),
+    flag("query-bytes-max", "SIZE", Some("16 KiB"), "Largest query of a request, except of pushes")
+        .range("256 B", "64 KiB"),
     flag("http2-streams-max", "N", Some("1000"), "Concurrent requests on one HTTP/2 connection")
-        .from("1", "100000"),
+        .range("1", "100000"),
     flag(
         "handshake-timeout",
         "TIME",
         Some("5 s"),
         "Time that a new connection has for its PROXY header, TLS handshake and first bytes",
     )
-    .from("100 ms", "5 min"),
+    .range("100 ms", "5 min"),
     flag(
         "header-timeout",
         "TIME",
         Some("5 s"),
         "Time that a client has to send the head of a request",
     )
-    .from("100 ms", "5 min"),
+    .range("100 ms", "5 min"),
     flag(
         "body-timeout",
         "TIME",
         Some("60 s"),
-        "Time that a push has to send its body. (Pub/Sub's ack deadline is 10 s by default.)",
+        "Time that a push has to send its body. Pub/Sub's ack deadline is 10 s by default",
     )
-    .from("1 s", "10 min"),
+    .range("1 s", "10 min"),
     flag(
         "keep-alive",
         "TIME",
         Some("15 s"),
-        "After this time of silence, the gateway sends a comment, so that no proxy closes the \
-         stream",
+        "Silence after which the gateway sends a comment, so that no proxy closes the stream",
     )
-    .from("1 s", "10 min"),
+    .range("1 s", "10 min"),
     flag(
         "stream-age-max",
         "TIME",
         Some("55 min"),
-        "Each stream ends at a random 80 to 100 % of this age (Cloud Run cuts it at 60 min)",
+        "Longest life of a stream. Each stream ends at a random 80 to 100 % of it (Cloud Run cuts \
+         streams at 60 min)",
     )
-    .from("1 s", "24 h"),
+    .range("1 s", "24 h"),
     flag(
         "write-timeout",
         "TIME",
         Some("30 s"),
-        "How long a reader may take no bytes. Then the gateway ends its stream",
+        "Time that a reader may take no bytes. Then the gateway ends its stream",
     )
-    .from("1 s", "1 h"),
+    .range("1 s", "1 h"),
     flag(
         "drain-delay",
         "TIME",
         Some("0 s"),
-        "How long the gateway goes on serving after SIGTERM. /readyz answers 503 at once; a load \
+        "Time that the gateway goes on serving after SIGTERM. /readyz answers 503 at once; a load \
          balancer needs this time to notice (Kubernetes: 10 s)",
     )
-    .from("0 s", "10 min"),
+    .range("0 s", "10 min"),
     flag(
         "drain-timeout",
         "TIME",
         Some("8 s"),
-        "Time over which streams end after --drain-delay. Connections that are left are then \
-         closed (Cloud Run kills after 10 s; Kubernetes: 20 s)",
+        "Time over which streams end after --drain-delay. Then the gateway closes the connections \
+         that are still open (Cloud Run kills after 10 s; Kubernetes: 20 s)",
     )
     .dev("0 s")
-    .from("0 s", "1 h"),
+    .range("0 s", "1 h"),
     flag(
         "coalesce-max",
         "TIME",
@@ -380,16 +377,16 @@ pub const FLAGS: &[Flag] = &[
         "Longest time that an overloaded worker waits before it writes, so that several events \
          share a write. 0 ms: never",
     )
-    .from("0 ms", "1 s"),
+    .range("0 ms", "1 s"),
     flag(
         "direct-streams",
         "on|off",
         Some("on"),
-        "on: a stream over plain HTTP/1.1 takes about 0.5 KB. off: actix serves it, with about 12 \
-         KB, as it does over TLS",
+        "on: the gateway writes plain HTTP/1.1 sockets itself, and a stream takes about 0.5 KB. \
+         off: actix serves such streams, as it does over TLS, and a stream takes about 12 KB",
     ),
     flag("workers", "N", Some("0"), "Threads that serve connections. 0: one for each core")
-        .from("0", "1024"),
+        .range("0", "1024"),
     flag("log-format", "json|text", Some("json"), "json: for Cloud Logging. text: for people")
         .dev("text"),
     flag(

@@ -1,16 +1,20 @@
-//! Every knob once: flag, environment name, unit, default, limit, help text.
+//! Configuration: the table of flags ([`FLAGS`]), and the checked values ([`Config`]).
 //!
-//! A knob's value is text until [`Config::from_texts`] reads it, so that all that is wrong with a
-//! configuration is told at once and not one thing at a time.
+//! A value is text until [`Config::from_texts`] reads it. One call reports all errors of a
+//! configuration, not only the first.
 
+mod auth;
+mod backplane;
 mod endpoints;
 mod flag;
 mod flags;
 mod origin;
 mod parse;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use crate::config::auth::{PushAuth, ReadAuth, ReadJwt, ReadKeys};
+pub use crate::config::backplane::{BackplaneConfig, Password, RedisConfig};
 pub use crate::config::endpoints::Endpoints;
 pub use crate::config::flag::Flag;
 pub use crate::config::flags::FLAGS;
@@ -18,201 +22,164 @@ pub use crate::config::origin::{Origin, ParseOriginError};
 
 use crate::model::topic::Topic;
 
-/// The largest body of a push: 10 MB of data, which base64 makes a third longer, and its
-/// attributes.
+/// Largest body of a push, in bytes. Pub/Sub allows 10 MB of data, which base64 makes a third
+/// longer, and attributes.
 pub const PUSH_BODY_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// The configuration of a gateway, read and checked.
+/// Checked configuration of a gateway. Each field has the value of the flag of its name.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Subcommand that started the gateway.
     pub mode: Mode,
+    /// Address of the public listener.
     pub listen: SocketAddr,
+    /// Address of the ops listener. `None` turns it off.
     pub ops_listen: Option<SocketAddr>,
+    /// Certificate of the public listener. `None` for clear text.
     pub tls: Option<TlsFiles>,
-    /// Whether every public connection begins with a header of the PROXY protocol.
+    /// True if every public connection begins with a PROXY protocol header.
     pub proxy_protocol: bool,
+    /// Check of push tokens.
     pub push_auth: PushAuth,
+    /// URL of the keys of push tokens.
     pub push_jwks_url: String,
+    /// Answer to a message that can never be used.
     pub poison: OnPoison,
+    /// Check of readers' tokens.
     pub read_auth: ReadAuth,
-    /// The pages that may ask, with credentials; any without if empty.
+    /// Origins of the pages that may read with credentials. If empty, all pages may read, without
+    /// credentials.
     pub cors_origins: Vec<Origin>,
+    /// Memory for all bodies of pushes being received, in bytes.
     pub push_bytes_in_flight: usize,
-    /// The only topics served; any if empty.
+    /// Topics served. If empty, all topics are served.
     pub topics: Vec<Topic>,
+    /// Events held for replay, for each topic.
     pub ring_events: usize,
+    /// Bytes held for replay, for each topic.
     pub ring_bytes: usize,
+    /// Time that an event is held for replay.
     pub ring_age: Duration,
+    /// Bytes held for replay, for all topics together.
     pub ring_bytes_total: usize,
+    /// Topics held at once.
     pub topics_max: usize,
+    /// Time that a message id is remembered.
     pub dedup_age: Duration,
+    /// Message ids remembered, for each topic.
     pub dedup_ids: usize,
+    /// Message ids remembered, for all topics together.
     pub dedup_ids_total: usize,
+    /// Store of the events.
     pub backplane: BackplaneConfig,
+    /// Open streams at once.
     pub subscribers_max: usize,
-    /// For the topics that all streams follow.
+    /// Memory for the topics that all streams follow, in bytes.
     pub followed_bytes_max: usize,
-    /// Each 0 for no limit.
+    /// Open streams for each subject of readers' tokens. 0 for no limit.
     pub streams_per_subject: usize,
+    /// Open streams for each client address. 0 for no limit.
     pub streams_per_address: usize,
-    /// Per second, each 0 for no limit.
+    /// Requests per second for each client address. 0 for no limit.
     pub requests_per_address: u32,
+    /// Pushes with a bad token per second for each client address. 0 for no limit.
     pub push_failures_per_address: u32,
+    /// Tickets per second for each subject of readers' tokens. 0 for no limit.
     pub tickets_per_subject: u32,
+    /// Open connections for each address that connects. 0 for no limit.
     pub connections_per_address: usize,
+    /// Connections of each worker beyond its share of `subscribers_max`.
     pub idle_connections_max: usize,
+    /// Number of proxies that add an address to `X-Forwarded-For`.
     pub trusted_proxies: usize,
+    /// Topics that one reader may name.
     pub topics_per_stream: usize,
+    /// Largest head of a request, in bytes.
     pub head_bytes_max: usize,
+    /// Largest query of a request, in bytes.
     pub query_bytes_max: usize,
+    /// Concurrent requests on one HTTP/2 connection.
     pub http2_streams_max: u32,
+    /// Time for a connection's PROXY header, TLS handshake and first bytes.
     pub handshake_timeout: Duration,
+    /// Time for the head of a request.
     pub header_timeout: Duration,
+    /// Time for the body of a push.
     pub body_timeout: Duration,
+    /// Silence on a stream before a comment is sent.
     pub keep_alive: Duration,
+    /// Longest life of a stream.
     pub stream_age_max: Duration,
+    /// Time that a reader may take no bytes.
     pub write_timeout: Duration,
+    /// Time from SIGTERM until streams end.
     pub drain_delay: Duration,
+    /// Time over which streams end.
     pub drain_timeout: Duration,
+    /// Longest wait of an overloaded worker before it writes.
     pub coalesce_max: Duration,
+    /// True if the gateway writes plain HTTP/1.1 streams to their sockets itself.
     pub direct_streams: bool,
+    /// Threads that serve connections: at least 1.
     pub workers: usize,
+    /// Format of the log.
     pub log_format: LogFormat,
     /// Directives of `tracing-subscriber`'s `EnvFilter`.
     pub log_level: String,
 }
 
-/// What the gateway was started for.
+/// Subcommand that starts a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// To try it: loopback only, no tokens, the demo page.
+    /// Trial: loopback addresses only, no tokens, a demo page.
     Dev,
-    /// For production: nothing is open that was not opened explicitly.
+    /// Production: pushes and reads need a token unless a flag says otherwise.
     Serve,
 }
 
-/// Who may push.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PushAuth {
-    /// Anyone who can connect.
-    None,
-    /// Pub/Sub, with a token of one of these service accounts for one of these audiences.
-    Oidc { audiences: Vec<String>, service_accounts: Vec<String> },
-}
-
-/// Who may read.
-#[derive(Debug, Clone)]
-pub enum ReadAuth {
-    /// Anyone who can connect.
-    Anonymous,
-    /// Whoever has a token.
-    Jwt(Box<ReadJwt>),
-}
-
-/// How readers' tokens are verified, and what they grant.
-#[derive(Debug, Clone)]
-pub struct ReadJwt {
-    pub keys: ReadKeys,
-    pub audiences: Vec<String>,
-    pub issuers: Vec<String>,
-    /// The cookie that a token may be in.
-    pub cookie: Option<String>,
-    pub topics_claim: String,
-}
-
-/// Where the keys of readers' tokens are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReadKeys {
-    Url(String),
-    File(PathBuf),
-}
-
-/// What becomes of a message that can never be used.
+/// Answer to a message that can never be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnPoison {
-    /// It is acked, counted and logged.
+    /// Ack the message, count it and log it.
     Ack,
-    /// It is refused, so that Pub/Sub moves it to the subscription's dead-letter topic.
+    /// Refuse the message, so that Pub/Sub moves it to the subscription's dead-letter topic.
     Nack,
 }
 
-/// Where events are kept.
-#[derive(Debug, Clone)]
-pub enum BackplaneConfig {
-    /// In this process.
-    Local,
-    /// In Redis, for all replicas.
-    Redis(Box<RedisConfig>),
-}
-
-/// Which Redis server, and how much it keeps.
-#[derive(Debug, Clone)]
-pub struct RedisConfig {
-    pub host: String,
-    pub port: u16,
-    pub database: i64,
-    pub tls: bool,
-    /// The system's certificates if there is none.
-    pub ca: Option<PathBuf>,
-    pub user: Option<String>,
-    pub password: Option<Password>,
-    /// Begins the names of all keys.
-    pub prefix: String,
-    pub log_age: Duration,
-    pub log_events: usize,
-    pub log_bytes: usize,
-    /// How long a message's id is remembered.
-    pub dedup_age: Duration,
-}
-
-/// A password, or where it is.
-#[derive(Clone)]
-pub enum Password {
-    File(PathBuf),
-    Text(String),
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
-            Self::Text(_) => f.write_str("Text(…)"),
-        }
-    }
-}
-
-/// How the log looks.
+/// Format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Lines for people.
     Text,
-    /// For Cloud Logging.
+    /// JSON object for each line, as Cloud Logging reads it.
     Json,
 }
 
-/// Where the certificate chain and its key are, in PEM.
+/// Files with a certificate and its key, in PEM.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
+    /// File with the certificate chain.
     pub cert: PathBuf,
+    /// File with the private key.
     pub key: PathBuf,
 }
 
-/// The values given for each flag: more than one only for a repeatable one.
+/// Texts given for each flag, by its name. Only a repeatable flag has more than one.
 pub type Texts = BTreeMap<&'static str, Vec<String>>;
 
-/// Everything that is wrong with a configuration.
+/// Errors of a configuration: all of them, one text for each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub struct ConfigError(pub Vec<String>);
 
 impl Config {
-    /// Reads the texts of all knobs; a knob that is not among them has its default.
+    /// Reads the texts of all flags. A flag without a text has its default.
     ///
-    /// `port` is Cloud Run's `PORT`. It sets the port of `--listen`'s default: an explicit
-    /// `--listen` or `--port` wins.
+    /// `port` is the variable `PORT` of Cloud Run. It replaces the port of the default of
+    /// `--listen`. An explicit `--listen` or `--port` wins.
     ///
     /// # Errors
-    /// With every problem found.
+    /// Returns all errors found.
     pub fn from_texts(mode: Mode, texts: &Texts, port: Option<&str>) -> Result<Self, ConfigError> {
         let mut values = parse::Values::new(mode, texts);
         let config = Self {
@@ -298,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn every_default_is_a_value_that_its_knob_takes() {
+    fn every_default_passes_the_checks_of_its_flag() {
         let config = read(Mode::Dev, &[]).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert_eq!((config.ring_events, config.ring_bytes), (1024, 32 << 20));
@@ -307,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn serve_wants_to_be_told_who_may_push_and_who_may_read() {
+    fn serve_requires_push_auth_and_read_auth() {
         let problems = read(Mode::Serve, &[]).unwrap_err();
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(problems.iter().any(|problem| problem.starts_with("--push-auth")));
@@ -317,14 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn oidc_wants_an_audience_and_a_service_account() {
+    fn oidc_requires_an_audience_and_a_service_account() {
         let chosen = [("push-auth", "oidc"), ("read-auth", "anonymous")];
         let problems = read(Mode::Serve, &chosen).unwrap_err();
         assert_eq!(problems.len(), 2, "{problems:?}");
     }
 
     #[test]
-    fn every_problem_is_named_at_once() {
+    fn one_call_reports_all_errors() {
         let given = [
             ("listen", "nowhere"),
             ("ring-events", "0"),
@@ -343,13 +310,13 @@ mod tests {
     }
 
     #[test]
-    fn dev_stays_on_loopback() {
+    fn dev_refuses_addresses_that_are_not_loopback() {
         let problems = read(Mode::Dev, &[("listen", "0.0.0.0:8080")]).unwrap_err();
         assert!(problems[0].contains("loopback"), "{problems:?}");
     }
 
     #[test]
-    fn the_port_of_the_platform_sets_the_default_only() {
+    fn the_platforms_port_changes_only_the_default_address() {
         let listen = |given: &[(&'static str, &str)]| {
             let mut texts = Texts::from([
                 ("push-auth", vec!["none".to_owned()]),
@@ -383,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_that_would_show_an_event_twice_are_refused() {
+    fn a_dedup_age_below_the_ring_age_is_refused() {
         let given = [("ring-age", "40 min"), ("dedup-age", "30 min")];
         assert!(read(Mode::Dev, &given).unwrap_err()[0].starts_with("--dedup-age"));
     }

@@ -1,33 +1,34 @@
-//! Which pages may ask.
+//! Origins of web pages, for `--cors-origin`.
 
 use std::str::FromStr;
 
-/// One origin, or all of a domain's subdomains
+/// Origin, or all subdomains of a domain
 /// ([RFC 6454](https://www.rfc-editor.org/rfc/rfc6454)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// `https://app.example.com`, with the port if it is not the usual one.
+    /// Single origin, as in `https://app.example.com`. It has a port if that is not the default.
     Exact(String),
-    /// `https://*.example.com`: before the star, and after it.
+    /// Subdomains of a domain, as in `https://*.example.com`: the text before the star and after it.
     Subdomains(String, String),
 }
 
-/// Text that is no origin.
+/// Text that is not an origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not an origin: expected a scheme, a host and perhaps a port, as in \
-     https://app.example.com, or https://*.example.com, and nothing after that"
+    "{0:?} is not an origin. Expected http or https, a host in lower case and, if needed, a port, \
+     as in https://app.example.com or https://*.example.com, without a path"
 )]
 pub struct ParseOriginError(String);
 
 impl Origin {
-    /// Whether a page of this origin is meant. Browsers write origins in lower case.
+    /// Returns true if `origin`, the value of an `Origin` header, is covered. The comparison is
+    /// exact, because browsers write origins in lower case.
     pub fn matches(&self, origin: &str) -> bool {
         match self {
             Self::Exact(exact) => origin == exact,
             Self::Subdomains(before, after) => {
                 let labels = origin.strip_prefix(&**before).and_then(|o| o.strip_suffix(&**after));
-                // Without what would end the host: `https://evil.example/.example.com`.
+                // No character may end the host: `https://evil.example/.example.com` is refused.
                 let in_label = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
                 labels.is_some_and(|l| !l.is_empty() && l.bytes().all(in_label))
             }
@@ -52,7 +53,7 @@ impl FromStr for Origin {
         if !known || domain.is_empty() || !domain.bytes().all(plain) || domain.starts_with('.') {
             return Err(bad());
         }
-        // All subdomains of `com` are not somebody's.
+        // The subdomains of `com` have many owners.
         if star && !domain.contains('.') {
             return Err(bad());
         }
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_whole_origins_match() {
+    fn only_a_complete_origin_matches() {
         let exact: Origin = "https://app.example.com".parse().unwrap();
         assert!(exact.matches("https://app.example.com"));
         for other in
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin_is_refused() {
+    fn text_that_is_not_an_origin_is_refused() {
         for text in [
             "example.com",
             "https://",

@@ -1,4 +1,4 @@
-//! Reads the addresses that the gateway listens on.
+//! Reader of the addresses that the gateway listens on.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -6,7 +6,7 @@ use crate::config::Mode;
 use crate::config::parse::Values;
 
 impl Values<'_> {
-    /// Reads an address. A port alone stands for the address that the mode has by default.
+    /// Reads an address. A port alone keeps the default address of the mode.
     fn address(&mut self, flag: &str, text: &str) -> Option<SocketAddr> {
         let ip = IpAddr::V4(match self.mode {
             Mode::Dev => Ipv4Addr::LOCALHOST,
@@ -27,7 +27,8 @@ impl Values<'_> {
         address
     }
 
-    /// Reads `--listen`, or the port of its default from `--port` or else from `platform_port`.
+    /// Reads `--listen`. Without it, the default address gets the port of `--port`, or else
+    /// `platform_port`.
     pub(in crate::config) fn listen(&mut self, platform_port: Option<&str>) -> SocketAddr {
         const FLAG: &str = "listen";
         const PORT: &str = "port";
@@ -46,7 +47,7 @@ impl Values<'_> {
             ),
             (None, Some(port), _) => match port.trim().parse() {
                 Ok(port) => address.set_port(port),
-                // As Kubernetes sets STREAM_EVENTS_PORT beside a Service of that name.
+                // Kubernetes sets STREAM_EVENTS_PORT in pods if a Service is named stream-events.
                 Err(_) if port.contains("://") => self.problem(
                     PORT,
                     format!(

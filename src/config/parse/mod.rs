@@ -1,4 +1,4 @@
-//! Reads the texts of knobs into values, and collects what is wrong with them.
+//! Parser of the flags' texts. It collects all errors.
 
 pub mod addresses;
 
@@ -13,7 +13,7 @@ use crate::config::{
     ReadKeys, RedisConfig, Texts, TlsFiles,
 };
 
-/// The values read so far, and every problem met.
+/// Parser of the texts of one configuration, and the errors found so far.
 pub(super) struct Values<'a> {
     mode: Mode,
     texts: &'a Texts,
@@ -25,53 +25,58 @@ impl<'a> Values<'a> {
         Self { mode, texts, problems: Vec::new() }
     }
 
-    /// What was read, if nothing was wrong.
+    /// Returns `config`, or all errors if any was found.
     pub(super) fn finish<T>(self, config: T) -> Result<T, ConfigError> {
         if self.problems.is_empty() { Ok(config) } else { Err(ConfigError(self.problems)) }
     }
 
-    /// Adds a problem unless the condition holds. Not after other problems: a value that could not
-    /// be read stands in for its default, and what follows from that would only confuse.
+    /// Adds an error unless `holds`. Adds nothing after other errors: a default replaces a value
+    /// that could not be read, so an error that follows from the default would be misleading.
     pub(super) fn check(&mut self, holds: bool, problem: impl FnOnce() -> String) {
         if !holds && self.problems.is_empty() {
             self.problems.push(problem());
         }
     }
 
+    /// Adds an error of a flag's value.
     fn problem(&mut self, flag: &str, problem: impl Display) {
         self.problems.push(format!("--{flag}: {problem}"));
     }
 
+    /// Returns the flag of this name.
     fn flag(flag: &str) -> Option<&'static Flag> {
-        FLAGS.iter().find(|known| known.flag == flag)
+        FLAGS.iter().find(|known| known.name == flag)
     }
 
+    /// Returns the default of a flag in this mode.
     fn default(&self, flag: &str) -> Option<&'static str> {
         let flag = Self::flag(flag)?;
-        let dev = if self.mode == Mode::Dev { flag.dev } else { None };
+        let dev = if self.mode == Mode::Dev { flag.dev_default } else { None };
         dev.or(flag.default)
     }
 
+    /// Returns the last text given for a flag.
     fn given(&self, flag: &str) -> Option<&'a str> {
         self.texts.get(flag).and_then(|texts| texts.last()).map(String::as_str)
     }
 
-    /// The given text or the default. None, and a problem, if there is neither.
+    /// Returns the text of a flag, or its default. Adds an error if it has neither.
     fn text(&mut self, flag: &str) -> Option<&'a str> {
         let text = self.given(flag).or_else(|| self.default(flag));
         if text.is_none() {
-            let choices = Self::flag(flag).map_or("a value", |flag| flag.value);
+            let choices = Self::flag(flag).map_or("a value", |flag| flag.value_name);
             self.problem(flag, format!("serve needs this flag. Choose one of: {choices}"));
         }
         text
     }
 
-    /// All texts of a repeatable knob, without empty ones.
+    /// Returns all texts of a repeatable flag that are not empty.
     fn texts(&self, flag: &str) -> Vec<&'a str> {
         let texts = self.texts.get(flag).into_iter().flatten();
         texts.map(|text| text.trim()).filter(|text| !text.is_empty()).collect()
     }
 
+    /// Reads all values of a repeatable flag.
     pub(super) fn many<T: FromStr<Err: Display>>(&mut self, flag: &str) -> Vec<T> {
         let mut values = Vec::new();
         if self.texts.contains_key(flag) && self.texts(flag).is_empty() {
@@ -86,7 +91,7 @@ impl<'a> Values<'a> {
         values
     }
 
-    /// One of a few words.
+    /// Reads a flag whose value is one of a few words.
     pub(super) fn choice<T>(&mut self, flag: &str, choices: &[(&str, T)]) -> T
     where
         T: Clone,
@@ -100,11 +105,13 @@ impl<'a> Values<'a> {
                 format!("{text:?} is not known. Expected one of: {}", words.join(", ")),
             );
         }
-        // The value does not matter when there is a problem: `finish` gives none out then.
-        #[expect(clippy::indexing_slicing, reason = "every list of choices above has an entry")]
+        // After an error the value does not matter: `finish` returns the errors.
+        #[expect(clippy::indexing_slicing, reason = "each caller passes at least two choices")]
         found.unwrap_or(&choices[0]).1.clone()
     }
 
+    /// Reads a number with `parse`, and checks it against the flag's range. `form` describes the
+    /// expected text.
     fn number<T: PartialOrd + Default>(
         &mut self,
         flag: &str,
@@ -116,7 +123,7 @@ impl<'a> Values<'a> {
             self.problem(flag, format!("{text:?} is not {form}"));
             return self.default(flag).and_then(parse).unwrap_or_default();
         };
-        if let Some((least, most)) = Self::flag(flag).and_then(|flag| flag.limits) {
+        if let Some((least, most)) = Self::flag(flag).and_then(|flag| flag.range) {
             let below = parse(least).is_some_and(|least| value < least);
             let above = parse(most).is_some_and(|most| most < value);
             if below || above {
@@ -126,20 +133,24 @@ impl<'a> Values<'a> {
         value
     }
 
+    /// Reads a whole number.
     pub(super) fn count(&mut self, flag: &str) -> usize {
         self.number(flag, "a whole number", |text| text.trim().parse().ok())
     }
 
+    /// Reads a whole number of at most 32 bits.
     pub(super) fn small_count(&mut self, flag: &str) -> u32 {
         self.number(flag, "a whole number", |text| text.trim().parse().ok())
     }
 
+    /// Reads a size, in bytes.
     pub(super) fn bytes(&mut self, flag: &str) -> usize {
         self.number(flag, "a size, as in 32 MiB", |text| {
             usize::try_from(text.parse::<ByteSize>().ok()?.as_u64()).ok()
         })
     }
 
+    /// Reads a time. A number without a unit is in seconds.
     pub(super) fn duration(&mut self, flag: &str) -> Duration {
         self.number(flag, "a time, as in 15 s, 10 min or 15 (seconds)", |text| {
             if let Ok(seconds) = text.trim().parse() {
@@ -149,6 +160,7 @@ impl<'a> Values<'a> {
         })
     }
 
+    /// Reads `--tls-cert` and `--tls-key`.
     pub(super) fn tls(&mut self) -> Option<TlsFiles> {
         let mut file = |flag| self.text(flag).filter(|text| !text.is_empty()).map(PathBuf::from);
         match (file("tls-cert"), file("tls-key")) {
@@ -165,6 +177,7 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// Reads the flags for push tokens.
     pub(super) fn push_auth(&mut self) -> PushAuth {
         if !self.choice("push-auth", &[("none", false), ("oidc", true)]) {
             return PushAuth::None;
@@ -175,7 +188,7 @@ impl<'a> Values<'a> {
             self.problem("push-audience", "--push-auth oidc needs at least one audience");
         }
         if service_accounts.is_empty() {
-            // Without it any token that Google issued for our audience would do.
+            // Without a service account, any token that Google issued for the audience would pass.
             self.problem(
                 "push-service-account",
                 "--push-auth oidc needs at least one service account",
@@ -184,6 +197,7 @@ impl<'a> Values<'a> {
         PushAuth::Oidc { audiences, service_accounts }
     }
 
+    /// Reads the flags for readers' tokens.
     pub(super) fn read_auth(&mut self) -> ReadAuth {
         let is_jwt = self.choice("read-auth", &[("anonymous", false), ("jwt", true)]);
         let url = self.filled("read-jwks-url").map(str::to_owned);
@@ -210,7 +224,8 @@ impl<'a> Values<'a> {
         ReadAuth::Jwt(Box::new(ReadJwt { keys, audiences, issuers, cookie, topics_claim }))
     }
 
-    /// Keys that came in clear text over a network would let anyone on the way sign tokens.
+    /// Reads the URL of a key set. It must be https, or http on loopback: an attacker on the
+    /// network could replace keys that are sent in clear text, and sign tokens.
     pub(super) fn jwks_url(&mut self, flag: &str) -> String {
         let text = self.text(flag).unwrap_or_default();
         let url = reqwest::Url::parse(text).ok();
@@ -228,9 +243,10 @@ impl<'a> Values<'a> {
         text.to_owned()
     }
 
+    /// Reads `--backplane`, and the flags for Redis.
     pub(super) fn backplane(&mut self) -> BackplaneConfig {
         const FLAG: &str = "backplane";
-        // Read whatever it is, so that what is wrong with them is told in any case.
+        // These flags are read in any case, so that their errors are reported.
         let redis = RedisConfig {
             host: String::new(),
             port: 6379,
@@ -251,7 +267,7 @@ impl<'a> Values<'a> {
         }
         match redis_url(text, redis) {
             Ok(redis) => BackplaneConfig::Redis(Box::new(redis)),
-            // Without the text, which may hold a password.
+            // The error does not repeat the URL, which may hold a password.
             Err(problem) => {
                 self.problem(FLAG, problem);
                 BackplaneConfig::Local
@@ -259,10 +275,12 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// Returns the text of a flag if it is not empty.
     fn filled(&mut self, flag: &str) -> Option<&'a str> {
         self.text(flag).filter(|text| !text.is_empty())
     }
 
+    /// Reads the password from its file or from the environment. Adds an error if both are given.
     fn redis_password(&mut self) -> Option<Password> {
         const FILE: &str = "redis-password-file";
         let file = self.filled(FILE).map(|path| Password::File(path.into()));
@@ -273,7 +291,7 @@ impl<'a> Values<'a> {
         file.or(text)
     }
 
-    /// It is written into a hash tag, so it may not end one.
+    /// Reads the prefix of keys. It is part of a hash tag (`{…}`), so braces are not allowed.
     fn redis_prefix(&mut self) -> String {
         const FLAG: &str = "redis-prefix";
         let text = self.text(FLAG).unwrap_or_default();
@@ -287,6 +305,7 @@ impl<'a> Values<'a> {
         text.to_owned()
     }
 
+    /// Reads the number of workers. 0 becomes the number of cores.
     pub(super) fn workers(&mut self) -> usize {
         match self.count("workers") {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -294,6 +313,7 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// Reads `--log-level`, and checks it as `EnvFilter` does.
     pub(super) fn log_level(&mut self) -> String {
         const FLAG: &str = "log-level";
         let text = self.text(FLAG).unwrap_or_default();
@@ -304,6 +324,7 @@ impl<'a> Values<'a> {
     }
 }
 
+/// Adds the parts of a redis:// URL to `redis`. Returns a text that says what is wrong.
 fn redis_url(text: &str, redis: RedisConfig) -> Result<RedisConfig, &'static str> {
     const FORM: &str = "expected local, or a URL such as redis://10.0.0.3:6379 or rediss://…";
     let url = reqwest::Url::parse(text).map_err(|_| FORM)?;

@@ -170,7 +170,7 @@ fn healthcheck_reads_the_arguments_of_the_gateway() {
     });
     assert_eq!(seen, "");
     let (ok, text) = healthcheck(&std::process::id().to_string());
-    assert!(!ok && text.contains("is no gateway"), "{text}");
+    assert!(!ok && text.contains("is not a gateway"), "{text}");
     drop(gateway);
     let (ok, text) = healthcheck(&pid);
     assert!(!ok && text.contains("--pid"), "{text}");
@@ -206,9 +206,9 @@ fn healthcheck_in_a_container_reads_process_1() {
 fn help_names_every_flag_with_its_default_and_its_environment() {
     let (ok, text) = output(&mut stream_events(&["serve", "--help"]));
     assert!(ok);
-    for flag in stream_events::config::FLAGS.iter().filter(|flag| !flag.secret) {
-        assert!(text.contains(&format!("--{} <{}>", flag.flag, flag.value)), "{}", flag.flag);
-        assert!(text.contains(&flag.env()), "{}", flag.flag);
+    for flag in stream_events::config::FLAGS.iter().filter(|flag| !flag.is_secret) {
+        assert!(text.contains(&format!("--{} <{}>", flag.name, flag.value_name)), "{}", flag.name);
+        assert!(text.contains(&flag.env()), "{}", flag.name);
     }
     let (ok, _) = output(&mut stream_events(&["--version"]));
     assert!(ok);

@@ -10,18 +10,22 @@ fn read(path: &str) -> String {
 }
 
 fn row(flag: &Flag) -> String {
-    let default = match (flag.default, flag.dev) {
+    let default = match (flag.default, flag.dev_default) {
         (None, _) => "required".to_owned(),
         (Some(""), _) => "–".to_owned(),
         (Some(default), Some(dev)) if dev != default => format!("`{default}`; `dev`: `{dev}`"),
         (Some(default), _) => format!("`{default}`"),
     };
-    let many = if flag.many { " Repeatable." } else { "" };
+    let many = if flag.is_repeatable { " Repeatable." } else { "" };
     let help = flag.help.replace('|', "\\|");
-    if flag.secret {
+    if flag.is_secret {
         return format!("| `{}` | {default} | {help}. Only from the environment. |", flag.env());
     }
-    format!("| `--{} {}` | {default} | {help}.{many} |", flag.flag, flag.value.replace('|', "\\|"))
+    format!(
+        "| `--{} {}` | {default} | {help}.{many} |",
+        flag.name,
+        flag.value_name.replace('|', "\\|")
+    )
 }
 
 /// Compares each flag's row in README.md with the table of flags.
@@ -34,7 +38,7 @@ fn the_readmes_flag_table_is_that_of_the_program() {
     let flags = readme.lines().filter(|line| line.starts_with("| `--")).count();
     assert_eq!(
         flags,
-        FLAGS.iter().filter(|flag| !flag.secret).count(),
+        FLAGS.iter().filter(|flag| !flag.is_secret).count(),
         "README.md has rows of flags that are none"
     );
 }
@@ -48,7 +52,7 @@ fn the_settings_of_kubernetes_are_read() {
         let Some(name) = name.strip_prefix("STREAM_EVENTS_") else { continue };
         let flag = FLAGS.iter().find(|flag| flag.env() == format!("STREAM_EVENTS_{name}"));
         let flag = flag.unwrap_or_else(|| panic!("{name} is no flag's"));
-        texts.insert(flag.flag, vec![text.to_owned()]);
+        texts.insert(flag.name, vec![text.to_owned()]);
     }
     assert!(10 < texts.len());
     let config = Config::from_texts(Mode::Serve, &texts, None).unwrap();
