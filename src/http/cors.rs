@@ -1,5 +1,5 @@
-//! Which pages may ask: CORS, and what keeps pages of the web away from `dev`. And how much they
-//! may say.
+//! Web pages that may use the gateway: CORS, cookies, and the protection of `dev` from pages of the
+//! web.
 
 use actix_cors::Cors;
 use actix_http::RequestHead;
@@ -11,20 +11,21 @@ use actix_web::{
     },
 };
 
-use prometheus::IntCounter;
-
 use crate::{
     config::{Mode, Origin},
     http::problem::problem,
 };
 
-/// Which pages' scripts a browser lets read the answers.
+/// Returns the CORS rules: the pages whose scripts a browser lets read the answers.
 ///
-/// Any page's, if no origins are listed: then no cookies are involved, and who has a token in a
-/// script may use it anywhere. Credentials only for those that are listed, and for the gateway's
-/// own name, whose pages a browser asks no leave for. Those of `dev` are for pages on this machine:
-/// of a local server, or a file. A file's origin is `null`, and so is that of a sandboxed frame in
-/// any page, so this keeps honest pages away and not a determined one.
+/// - `serve` without `origins`: every page, without credentials. A script that has a token may use
+///   it on any page.
+/// - `serve` with `origins`: pages of these origins, and pages of the gateway's own host, for which
+///   a browser does not ask for permission; with credentials. A request with another origin is
+///   refused (400).
+/// - `dev`: pages of this machine, which are pages of a local server and files. The origin of a
+///   file is `null`, which a sandboxed frame in any page has too. The rule therefore stops pages
+///   that reach `dev` by accident, and not an attacker who uses such a frame.
 pub fn cors(mode: Mode, origins: &[Origin], methods: &[Method]) -> Cors {
     let cors = match mode {
         Mode::Serve if origins.is_empty() => Cors::default().allow_any_origin().send_wildcard(),
@@ -36,8 +37,8 @@ pub fn cors(mode: Mode, origins: &[Origin], methods: &[Method]) -> Cors {
                     let asked = asked.to_str();
                     asked.is_ok_and(|asked| is_listed(asked) || is_own(asked, request))
                 })
-                // A page that may not read the answer could still open streams with the cookies of
-                // whoever looks at it.
+                // Without a refusal, a page that may not read the answer could still open streams
+                // with its visitor's cookies.
                 .block_on_origin_mismatch(true)
                 .supports_credentials()
         }
@@ -51,24 +52,27 @@ pub fn cors(mode: Mode, origins: &[Origin], methods: &[Method]) -> Cors {
         .max_age(24 * 3600)
 }
 
-/// The pages whose requests may use a reader's cookie.
+/// Rule for the pages whose requests may use a reader's cookie.
 #[derive(Debug, Clone)]
 pub struct Pages {
+    /// Subcommand that started the gateway.
     pub mode: Mode,
-    /// As in [`cors`].
+    /// Origins of `--cors-origin`.
     pub origins: Vec<Origin>,
 }
 
 impl Pages {
-    /// Whether a request may use the reader's cookie. A browser says with `Sec-Fetch-Site`
-    /// (<https://www.w3.org/TR/fetch-metadata/>) where the page is from that makes a request, also
-    /// of an image or a frame, which have no `Origin`. A request of a page of another site, or of
-    /// another name of the same site, needs an `Origin` that is allowed. Older browsers and other
-    /// clients do not send the header.
+    /// Returns true if a request may use the reader's cookie.
+    ///
+    /// `Sec-Fetch-Site` (<https://www.w3.org/TR/fetch-metadata/>) tells how the page that makes a
+    /// request relates to the gateway. Browsers send it also for images and frames, which have no
+    /// `Origin`. A request from another site, or from another host of the same site, needs an
+    /// allowed `Origin`. Older browsers and other clients do not send the header; their requests
+    /// may use the cookie.
     pub fn may_use_cookies(&self, request: &RequestHead) -> bool {
         let headers = request.headers();
         let Some(site) = headers.get("sec-fetch-site") else { return true };
-        // `none`: whoever looks at it typed the address.
+        // `none`: the user entered the address.
         if ["same-origin", "none"].contains(&site.to_str().unwrap_or_default()) {
             return true;
         }
@@ -82,14 +86,15 @@ impl Pages {
     }
 }
 
-/// Whether a page is of the gateway's own name. Only with TLS: a page of that name without it may
-/// be anyone's on the way.
+/// Returns true if `origin` is `https://` and the host of the request. An `http://` page of this
+/// host is not trusted: an attacker on the network may have sent it.
 fn is_own(origin: &str, request: &RequestHead) -> bool {
     origin.strip_prefix("https://") == Some(host_of(request))
 }
 
-/// `dev` checks no tokens, so a page on the web must not publish to it, nor reach it by a name of
-/// its own that points to loopback (DNS rebinding).
+/// Returns the refusal (421) of a request to `dev` that comes from the web. `dev` checks no tokens,
+/// so it refuses a POST of a page that is not on this machine, and every request whose host is not
+/// loopback: a page could give its own name the address 127.0.0.1 (DNS rebinding).
 pub fn refusal(mode: Mode, request: &RequestHead) -> Option<HttpResponse> {
     if mode == Mode::Serve {
         return None;
@@ -99,58 +104,28 @@ pub fn refusal(mode: Mode, request: &RequestHead) -> Option<HttpResponse> {
     if !foreign && is_loopback(host_of(request)) {
         return None;
     }
-    let text = "dev answers only to localhost and loopback addresses, and to pages from there";
+    let text =
+        "dev answers only requests to localhost or a loopback address, and only from pages there";
     Some(problem(StatusCode::MISDIRECTED_REQUEST, text))
 }
 
-/// How large the head of a request may be, and the query in it.
-#[derive(Debug, Clone)]
-pub struct HeadLimits {
-    pub bytes: usize,
-    pub query_bytes: usize,
-    /// How often each was met.
-    pub bytes_met: IntCounter,
-    pub query_met: IntCounter,
-}
-
-impl HeadLimits {
-    /// The answer to a head that is too large.
-    pub fn refusal(&self, request: &RequestHead) -> Option<HttpResponse> {
-        let query = request.uri.query().unwrap_or_default().len();
-        if self.query_bytes < query {
-            self.query_met.inc();
-            let most = self.query_bytes;
-            let text = format!("the query has {query} bytes, and may have {most}");
-            return Some(problem(StatusCode::URI_TOO_LONG, text));
-        }
-        let fields =
-            request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
-        let bytes = request.uri.path().len() + query + fields.sum::<usize>();
-        if self.bytes < bytes {
-            self.bytes_met.inc();
-            let most = self.bytes;
-            let text = format!("the head has {bytes} bytes, and may have {most}");
-            return Some(problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
-        }
-        None
-    }
-}
-
+/// Returns true if the origin's host is loopback.
 fn is_local_origin(origin: &HeaderValue) -> bool {
     let host = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
     host.is_some_and(is_loopback)
 }
 
-/// What the peer says it speaks to: HTTP/2's authority or HTTP/1's `Host`. Not what a `Forwarded`
-/// header says, since a page can set that one.
+/// Returns the host that the request names: HTTP/2's authority or HTTP/1's `Host`. `Forwarded` is
+/// ignored, because a page can set it.
 fn host_of(request: &RequestHead) -> &str {
     let authority = request.uri.authority().map(actix_http::uri::Authority::as_str);
     let host = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     authority.or_else(host).unwrap_or_default()
 }
 
+/// Returns true for `localhost` and loopback addresses, with or without a port.
 fn is_loopback(host: &str) -> bool {
-    // The port follows the last colon, unless that is one of a bare IPv6 address in brackets.
+    // The port follows the last colon. The colons of `[::1]` are inside brackets.
     let name = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => name,
         _ => host,

@@ -2,4 +2,5 @@
 
 pub mod client_address;
 pub mod cors;
+pub mod head_limits;
 pub mod problem;

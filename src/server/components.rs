@@ -1,4 +1,4 @@
-//! What all workers share, made from the configuration.
+//! Parts that all workers share, made from the configuration.
 
 use std::{
     sync::{Arc, atomic::AtomicUsize},
@@ -35,20 +35,31 @@ use crate::{
     telemetry::{metrics::Metrics, throttle::LogThrottle},
 };
 
-/// What all workers share.
+/// Parts that all workers share.
 pub(super) struct Components {
+    /// Handle to the hub.
     pub(super) hub: Hub,
+    /// State of the push endpoint.
     pub(super) inlet: web::Data<PushEndpoint>,
+    /// State of the handlers of streams and tickets.
     pub(super) streams: web::Data<StreamContext>,
+    /// Answer to `/readyz`.
     pub(super) readiness: web::Data<Readiness>,
+    /// Answer to `/healthz`.
     pub(super) health: web::Data<Health>,
+    /// Answer to `/metrics`.
     pub(super) gauges: web::Data<Gauges>,
+    /// Bodies of pushes being received.
     pub(super) in_flight: Arc<InFlight>,
-    /// They end with this.
+    /// Background tasks. Dropping the set ends them.
     pub(super) tasks: JoinSet<()>,
 }
 
 impl Components {
+    /// Makes the parts, and starts their background tasks.
+    ///
+    /// # Errors
+    /// Returns an error if a metric, an HTTP client or a key file cannot be used.
     pub(super) fn new(config: &Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let metrics = Metrics::new()?;
         let (mut tasks, leases) = (JoinSet::new(), Arc::<LeaseRegistry>::default());
@@ -70,6 +81,7 @@ impl Components {
             trusted_proxies: config.trusted_proxies,
             denied_log: LogThrottle::default(),
         };
+        let limit = |flag| metrics.limit(flag);
         let streams = StreamContext {
             hub: hub.clone(),
             backplane: backplane.clone(),
@@ -78,14 +90,8 @@ impl Components {
             metrics: metrics.clone(),
             limits: StreamLimits::new(config.streams_per_subject, config.streams_per_address),
             topics_per_stream: config.topics_per_stream,
-            tickets: RateLimit::new(
-                config.tickets_per_subject,
-                metrics.limit("tickets-per-subject"),
-            ),
-            requests: RateLimit::new(
-                config.requests_per_address,
-                metrics.limit("requests-per-address"),
-            ),
+            tickets: RateLimit::new(config.tickets_per_subject, limit("tickets-per-subject")),
+            requests: RateLimit::new(config.requests_per_address, limit("requests-per-address")),
             trusted_proxies: config.trusted_proxies,
             leases,
             waiting: AtomicUsize::new(0),
@@ -133,6 +139,7 @@ fn push_verifier(
     Ok(Some(Verifier::new(keys, audiences, service_accounts)))
 }
 
+/// Makes the check of readers' tokens.
 fn access(
     config: &Config,
     metrics: &Metrics,
@@ -157,7 +164,7 @@ fn access(
     Ok(Access::Token { verifier, cookie })
 }
 
-/// The rings, and what fills them. `tasks` keeps what runs for it.
+/// Makes the hub and the backplane that fills it. Adds the backplane's background tasks to `tasks`.
 fn log(
     config: &Config,
     metrics: &Metrics,
@@ -170,8 +177,8 @@ fn log(
             let hub = Hub::new(limits(config), history, clock::now_ms());
             if config.mode == Mode::Serve {
                 tracing::info!(
-                    "events are held in the memory of this process: run one replica only, since \
-                     each message is pushed to one of them (--backplane redis://… for several)"
+                    "events are held in the memory of this process: run one replica only, because \
+                     each message is pushed to one replica (several: --backplane redis://…)"
                 );
             }
             (hub.clone(), Backplane::Local(hub, Arc::default()))
@@ -192,6 +199,7 @@ fn log(
     }
 }
 
+/// Collects the hub's limits from the configuration.
 fn limits(config: &Config) -> Limits {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Limits {

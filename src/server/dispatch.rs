@@ -1,6 +1,7 @@
-//! What each request meets first. Pushes, which come by the ten thousand a second, go straight to
-//! the inlet; everything else goes to the routes of the [`App`](actix_web::App), whose router and
-//! layers cost more than what a push needs.
+//! First step of each request: refuses bad ones, and sends pushes directly to the inlet. All other
+//! requests go to the routes of the [`App`](actix_web::App). Pushes skip the router and its layers,
+//! because these cost more than a push itself, and a gateway receives tens of thousands of pushes
+//! each second.
 
 use std::{
     convert::Infallible,
@@ -20,21 +21,21 @@ use actix_web::{
 
 use crate::{
     config::Mode,
-    http::{
-        cors::{self, HeadLimits},
-        problem::problem,
-    },
+    http::{cors, head_limits::HeadLimits, problem::problem},
     inlet::push::{self, PushEndpoint},
     net::connection::{Connection, REFUSED_METHOD},
 };
 
-/// The service of each connection.
+/// Service of all requests of a worker.
 #[derive(Debug)]
 pub struct Dispatch<A> {
+    /// Subcommand that started the gateway.
     pub mode: Mode,
-    /// Of all but pushes: attributes of messages stand in their heads.
+    /// Limits of heads. They do not apply to pushes, whose heads hold the attributes of messages.
     pub head_limits: HeadLimits,
+    /// State of the push endpoint.
     pub inlet: web::Data<PushEndpoint>,
+    /// Service of the routes.
     pub app: A,
 }
 
@@ -49,7 +50,7 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
     fn poll_ready(&self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // That of the routes is always ready.
+        // The service of the routes is always ready.
         Poll::Ready(Ok(()))
     }
 
@@ -59,8 +60,8 @@ where
         let has_body = !matches!(request.payload(), Payload::None);
         let end = move |mut response: Response<BoxBody>| {
             drop(answering);
-            // Whoever is refused was perhaps not read to the end, and what still comes is no next
-            // head.
+            // The body of a refused request may not have been read to its end. Its remaining bytes
+            // are not the head of a next request, so the connection is closed.
             if has_body && response.status().as_u16() >= 400 {
                 response.head_mut().set_connection_type(ConnectionType::Close);
             }

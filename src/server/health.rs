@@ -1,4 +1,4 @@
-//! Seen from outside: `/metrics`, `/healthz`, `/readyz`.
+//! Health of the gateway: `/metrics`, `/healthz` and `/readyz`.
 
 use std::{
     sync::{
@@ -24,29 +24,35 @@ use crate::{
     stream::StreamContext,
 };
 
-/// Whether new work may be sent here. Once it was ready, only leaving makes it unready: a load
-/// balancer answers 502 for replicas that are all unready, which helps nobody.
+/// Readiness of the gateway for new requests. After the first time that it is ready, only the start
+/// of shutdown makes it unready: if a shared cause made all replicas unready, a load balancer would
+/// answer every request with 502.
 #[derive(Debug)]
 pub struct Readiness {
+    /// Verifier of push tokens. `None` if pushes need no token.
     verifier: Option<Arc<Verifier>>,
+    /// State of the streams: their tokens' keys and the backplane.
     streams: web::Data<StreamContext>,
+    /// True after the first time that the gateway is ready.
     was_ready: AtomicBool,
+    /// True from the start of shutdown.
     leaving: AtomicBool,
 }
 
 impl Readiness {
-    /// Ready when tokens can be verified, or need not be, and the rings are filled.
+    /// Makes the readiness of a gateway. It is ready when the rings are filled and the keys of all
+    /// tokens are fetched.
     pub fn new(verifier: Option<Arc<Verifier>>, streams: web::Data<StreamContext>) -> Self {
         let (was_ready, leaving) = (AtomicBool::new(false), AtomicBool::new(false));
         Self { verifier, streams, was_ready, leaving }
     }
 
-    /// From now on unready, for good.
+    /// Makes the gateway unready until the process ends.
     pub fn leave(&self) {
         self.leaving.store(true, Ordering::SeqCst);
     }
 
-    /// Why it is not ready, if it is not.
+    /// Returns the reason why the gateway is not ready, or `None` if it is ready.
     pub fn unready(&self) -> Option<&'static str> {
         if self.leaving.load(Ordering::SeqCst) {
             return Some("shutting down");
@@ -55,50 +61,52 @@ impl Readiness {
             return None;
         }
         if self.verifier.as_ref().is_some_and(|verifier| !verifier.is_ready()) {
-            return Some("the keys for push tokens were not fetched yet (--push-jwks-url)");
+            return Some("the keys of push tokens are not fetched yet (--push-jwks-url)");
         }
         if !self.streams.access.is_ready() {
-            return Some("the keys for readers' tokens were not fetched yet (--read-jwks-url)");
+            return Some("the keys of readers' tokens are not fetched yet (--read-jwks-url)");
         }
         if !self.streams.backplane.is_filled() {
-            return Some("the log was not read yet (--backplane)");
+            return Some("the events in Redis are not read yet (--backplane)");
         }
         self.was_ready.store(true, Ordering::SeqCst);
         None
     }
 }
 
-/// Whether the workers run. A process whose worker hangs is of no use to that worker's readers,
-/// and only a restart mends it.
+/// Health of the workers. A worker that hangs no longer serves its readers, and only a restart of
+/// the process ends that.
 #[derive(Debug)]
 pub struct Health {
+    /// Heartbeats of all workers.
     heartbeats: Heartbeats,
+    /// True if a worker was found hung at the last look.
     was_hung: AtomicBool,
 }
 
 impl Health {
-    /// The health of these workers.
+    /// Makes the health of these workers.
     pub fn new(heartbeats: Heartbeats) -> Self {
         Self { heartbeats, was_hung: AtomicBool::new(false) }
     }
 
-    /// The heartbeats, for a worker to join.
+    /// Returns the heartbeats, to which each worker adds itself.
     pub fn heartbeats(&self) -> &Heartbeats {
         &self.heartbeats
     }
 
-    /// The worker that hangs, if one does. The first call that finds one logs it.
+    /// Returns a worker that hangs. The first call that finds one logs an error.
     fn hung(&self, now: Instant) -> Option<HungWorker> {
         let hung = self.heartbeats.hung(now);
         let was_hung = self.was_hung.swap(hung.is_some(), Ordering::SeqCst);
         if let (Some(HungWorker { worker, silent }), false) = (hung, was_hung) {
-            tracing::error!(worker, ?silent, "a worker hangs: /healthz answers 503");
+            tracing::error!(worker, ?silent, "a worker hangs; /healthz answers 503");
         }
         hung
     }
 }
 
-/// The metrics that are read from the hub and the process at each `GET /metrics`.
+/// Metrics that are read from the hub and the process at each `GET /metrics`.
 #[derive(Debug)]
 pub struct Gauges {
     registry: Registry,
@@ -120,10 +128,10 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    /// Adds the gauges of the hub and of the process to a registry.
+    /// Adds the metrics of the hub and of the process to a registry.
     ///
     /// # Errors
-    /// When a name is taken, which they are not.
+    /// Returns an error if a name is already in the registry.
     pub fn new(
         registry: Registry,
         hub: Hub,
@@ -137,14 +145,14 @@ impl Gauges {
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
-        let help = "Pushes that waited for the hub for longer than so many microseconds.";
+        let help = "Pushes that waited for the hub for longer than over_us microseconds.";
         let opts = Opts::new("stream_events_hub_waits_total", help);
         let waits = IntCounterVec::new(opts, &["over_us"])?;
         registry.register(Box::new(waits.clone()))?;
         let help = "Events that left their ring since the start.";
         let evictions = IntCounter::new("stream_events_ring_evictions_total", help)?;
         registry.register(Box::new(evictions.clone()))?;
-        let help = "For how long there may have been events in the log that were not read.";
+        let help = "Time for which the log may have had events that were not read.";
         let log_lag = Gauge::new("stream_events_log_lag_seconds", help)?;
         registry.register(Box::new(log_lag.clone()))?;
         Ok(Self {
@@ -167,6 +175,7 @@ impl Gauges {
         })
     }
 
+    /// Reads all metrics, and returns them in Prometheus' text format.
     fn gather(&self) -> String {
         let stats = self.hub.stats();
         let set = |gauge: &IntGauge, value: usize| {
@@ -187,26 +196,27 @@ impl Gauges {
         raise(&self.evictions, stats.evictions);
         let mut text = String::new();
         if let Err(err) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
-            tracing::error!(error = %err, "metrics could not be encoded");
+            tracing::error!(error = %err, "cannot encode the metrics");
         }
         text
     }
 }
 
-/// Raises a counter to `count`, which the hub keeps and never lowers. Only the ops listener's one
+/// Raises a counter to `count`, which the hub counts and never lowers. Only the ops listener's one
 /// thread calls this function, so no two calls add the same difference.
 fn raise(counter: &IntCounter, count: u64) {
     counter.inc_by(count.saturating_sub(counter.get()));
 }
 
-/// `GET /metrics`, in Prometheus' text format.
+/// Answers `GET /metrics` in Prometheus' text format.
 pub async fn metrics(gauges: web::Data<Gauges>) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, prometheus::TEXT_FORMAT))
         .body(gauges.gather())
 }
 
-/// `GET /healthz`: 200 while every worker runs, or 503 with the number of one that hangs.
+/// Answers `GET /healthz`: 200 while every worker runs, or 503 with the number of a worker that
+/// hangs.
 pub async fn health(health: web::Data<Health>) -> HttpResponse {
     match health.hung(Instant::now()) {
         None => HttpResponse::Ok().json(json!({ "status": "ok" })),
@@ -218,7 +228,7 @@ pub async fn health(health: web::Data<Health>) -> HttpResponse {
     }
 }
 
-/// `GET /readyz`: 200 or 503, with the reason.
+/// Answers `GET /readyz`: 200 if the gateway is ready, or 503 with the reason.
 pub async fn ready(readiness: web::Data<Readiness>) -> HttpResponse {
     match readiness.unready() {
         None => HttpResponse::Ok().json(json!({ "status": "ready" })),

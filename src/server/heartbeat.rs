@@ -1,4 +1,4 @@
-//! Heartbeats of the workers: they tell a worker that hangs from one that is busy.
+//! Heartbeats of the workers. They distinguish a worker that hangs from a busy one.
 
 use std::{
     sync::{
@@ -10,59 +10,64 @@ use std::{
 
 use slab::Slab;
 
-/// How often each worker marks that it runs.
+/// Time between two marks of a worker.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// How long a worker may go without a mark before `/healthz` says that it hangs. A worker that is
-/// only busy marks within milliseconds, or within seconds when the node is short of CPU: a restart
-/// would cost its readers more than waiting.
+/// Time without a mark after which `/healthz` reports that a worker hangs. A busy worker marks
+/// within milliseconds, or within seconds if the node lacks CPU. A restart would cost its readers
+/// more than the wait.
 pub const HUNG_AFTER: Duration = Duration::from_secs(30);
 
-/// The newest mark of each worker. A clone is another handle on the same marks.
+/// Newest mark of each worker. Clones share the marks.
 #[derive(Debug, Clone)]
 pub struct Heartbeats {
+    /// Time from which marks are counted.
     start: Instant,
+    /// Time without a mark after which a worker hangs.
     hung_after: Duration,
-    /// By the worker's number: milliseconds from `start` to its newest mark.
+    /// Milliseconds from `start` to the newest mark, by the worker's number.
     marks: Arc<Mutex<Slab<Arc<AtomicU64>>>>,
 }
 
-/// One worker's place among the heartbeats. Dropping it takes the worker out.
+/// Entry of one worker. Dropping it removes the worker from the heartbeats.
 #[derive(Debug)]
 pub struct Heart {
+    /// Heartbeats that the worker belongs to.
     heartbeats: Heartbeats,
+    /// Number of the worker.
     worker: usize,
+    /// Milliseconds from the start to the newest mark.
     mark: Arc<AtomicU64>,
 }
 
-/// A worker that has not marked for too long.
+/// Worker without a mark for longer than the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HungWorker {
-    /// The number of the worker, from 0.
+    /// Number of the worker, from 0.
     pub worker: usize,
-    /// How long ago its newest mark was.
+    /// Time since its newest mark.
     pub silent: Duration,
 }
 
 impl Heartbeats {
-    /// Heartbeats of no worker yet. A worker hangs when it has not marked for `hung_after`.
+    /// Makes heartbeats without workers. A worker hangs if it did not mark for `hung_after`.
     pub fn new(hung_after: Duration, now: Instant) -> Self {
         Self { start: now, hung_after, marks: Arc::default() }
     }
 
-    /// Adds a worker, which has marked now.
+    /// Adds a worker. `now` is its first mark.
     pub fn add(&self, now: Instant) -> Heart {
         let mark = Arc::new(AtomicU64::new(self.since_start(now)));
         let worker = self.marks().insert(Arc::clone(&mark));
         Heart { heartbeats: self.clone(), worker, mark }
     }
 
-    /// Number of workers that have a heart.
+    /// Returns the number of workers.
     pub fn workers(&self) -> usize {
         self.marks().len()
     }
 
-    /// The worker that has been silent for longest, if that is too long.
+    /// Returns the worker with the oldest mark, if it hangs.
     pub fn hung(&self, now: Instant) -> Option<HungWorker> {
         let now = self.since_start(now);
         let marks = self.marks();
@@ -72,6 +77,7 @@ impl Heartbeats {
         (self.hung_after < silent).then_some(HungWorker { worker, silent })
     }
 
+    /// Returns the milliseconds from the start to `now`.
     fn since_start(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.start);
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -88,7 +94,7 @@ impl Heart {
         self.mark.store(self.heartbeats.since_start(now), Ordering::Relaxed);
     }
 
-    /// Marks each second, for as long as the thread polls its tasks. Never returns.
+    /// Marks each second while the thread polls its tasks. Never returns.
     pub async fn run(self) {
         let mut beats = tokio::time::interval(BEAT);
         loop {
@@ -109,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_silent_worker_hangs_and_a_slow_one_does_not() {
+    fn a_worker_without_marks_hangs_and_a_late_worker_does_not() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let heartbeats = Heartbeats::new(Duration::from_secs(30), start);
@@ -122,11 +128,11 @@ mod tests {
         second.mark(at(132));
         assert_eq!(heartbeats.hung(at(132)), None, "it runs again");
         let hung = HungWorker { worker: 0, silent: Duration::from_secs(40) };
-        assert_eq!(heartbeats.hung(at(160)), Some(hung), "the first is silent for longest");
+        assert_eq!(heartbeats.hung(at(160)), Some(hung), "the first has the oldest mark");
         drop(first);
         assert_eq!(heartbeats.hung(at(160)), None, "a worker that ended does not hang");
         assert_eq!(heartbeats.workers(), 1);
         let again = heartbeats.add(at(160));
-        assert_eq!((again.worker, heartbeats.workers()), (0, 2), "its place is taken again");
+        assert_eq!((again.worker, heartbeats.workers()), (0, 2), "its number is used again");
     }
 }

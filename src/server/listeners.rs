@@ -1,4 +1,4 @@
-//! The sockets that the gateway listens on.
+//! Sockets that the gateway listens on.
 
 use std::{
     fmt, io,
@@ -9,45 +9,48 @@ use socket2::{Domain, Socket as Socket2, Type};
 
 use crate::config::{Config, Mode};
 
-/// Sockets that listen already, so that nothing can fail between being told the port and using it.
+/// Listening sockets. They are bound before the gateway starts, so that an address in use is found
+/// early, and port 0 has become a real port.
 #[derive(Debug)]
 pub struct Listeners {
+    /// Socket for readers and pushes.
     pub public: TcpListener,
+    /// Socket for metrics and probes.
     pub ops: Option<TcpListener>,
 }
 
-/// An address that the gateway cannot listen on, and what to do about it.
+/// Failure to listen on an address, with advice.
 #[derive(Debug, thiserror::Error)]
 #[error("--{flag}: cannot listen on {address}: {source}.{advice}")]
 pub struct ListenError {
+    /// Flag with the address.
     flag: &'static str,
+    /// Address that was tried.
     address: SocketAddr,
+    /// Cause.
     source: io::Error,
     advice: Advice,
 }
 
-/// What to do about an address that cannot be listened on.
+/// Advice for a user whose address cannot be used.
 #[derive(Debug)]
 enum Advice {
-    /// Another program uses the port. The flag with another port.
-    PortInUse {
-        another: String,
-        port: u16,
-    },
-    /// Ports below 1024 need a right. The flag with a port that needs none.
-    NotAllowed {
-        another: String,
-    },
+    /// Another program uses `port`. `another` is the flag with another port.
+    PortInUse { another: String, port: u16 },
+    /// The process lacks the right that ports below 1024 need. `another` is the flag with a port
+    /// that needs none.
+    NotAllowed { another: String },
     /// No network interface of this machine has the address.
     NoSuchAddress,
+    /// No advice is known.
     None,
 }
 
 impl Listeners {
-    /// Listens where the configuration says.
+    /// Listens on the addresses of the configuration.
     ///
     /// # Errors
-    /// With the address that cannot be had, and what to do.
+    /// Returns the address that cannot be used, with advice.
     pub fn bind(config: &Config) -> Result<Self, ListenError> {
         let bind = |flag, address: SocketAddr| {
             listen(address).map_err(|source| {
@@ -61,24 +64,26 @@ impl Listeners {
     }
 }
 
+/// Binds a socket and listens on it.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
-    // A restart must not wait until the old connections are forgotten.
+    // With the option, a restart does not wait until the system forgets the old connections.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// Connections that wait to be accepted. When a proxy dies, all of its readers come at once; the
-/// standard library's 128 would make most of them wait for a retry of a second or more. (The kernel
-/// cuts it to `somaxconn`, 4,096 by default.)
+/// Largest number of connections that wait to be accepted. When a proxy fails, all its readers
+/// connect again at once. With 128, the value of the standard library, most of them would wait for
+/// a retry of a second or more. The kernel lowers the number to `somaxconn`, 4,096 by default.
 const BACKLOG: i32 = 4_096;
 
-/// Added to a port that needs a right, as in 8080 for 80.
+/// Number that is added to a port below 1024 for the advice, as in 8080 for 80.
 const ABOVE_PRIVILEGED: u16 = 8_000;
 
 impl Advice {
+    /// Returns the advice for an error on this address.
     fn on(err: &io::Error, flag: &str, address: SocketAddr, mode: Mode) -> Self {
         let default = match mode {
             Mode::Dev => "127.0.0.1",
@@ -145,9 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn each_way_out_fits_what_was_given() {
+    fn the_advice_fits_the_error_and_the_flag() {
         use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
-        for (kind, flag, address, mode, way_out) in [
+        for (kind, flag, address, mode, advice) in [
             (AddrInUse, "listen", "127.0.0.1:8080", Mode::Dev, "--port 8081\n"),
             (AddrInUse, "listen", "0.0.0.0:8080", Mode::Serve, "--port 8081\n"),
             (AddrInUse, "listen", "10.0.0.7:65535", Mode::Serve, "--listen 10.0.0.7:65534\n"),
@@ -158,7 +163,7 @@ mod tests {
         ] {
             let text = error(kind, flag, address, mode);
             let start = format!("--{flag}: cannot listen on {address}: ");
-            assert!(text.starts_with(&start) && text.contains(way_out), "{text}");
+            assert!(text.starts_with(&start) && text.contains(advice), "{text}");
         }
     }
 }

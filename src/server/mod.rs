@@ -1,4 +1,4 @@
-//! Runs the gateway: its listeners, its workers, and the order of shutdown in one place.
+//! Runs the gateway: starts the listeners and workers, and shuts them down in order.
 
 mod components;
 pub mod dispatch;
@@ -23,17 +23,20 @@ use rustls::ServerConfig;
 
 use crate::{clock, config::Config, hub::Hub, inlet::push::PushEndpoint, stream::StreamContext};
 
-/// After the drain, for the last blocks to leave and for what is left to be closed by force.
+/// Time after the drain in which the last bytes are sent and the remaining connections are closed.
 const FLUSH: Duration = Duration::from_millis(400);
-/// How often shutdown looks whether everyone has left.
+/// Time between two checks of shutdown whether streams or pushes remain.
 const LEAVING_TICK: Duration = Duration::from_millis(20);
 
-/// Runs until `shutdown`, then leaves in order: unready at once, and pushes are refused if events
-/// are held in memory; readers are served as before for `--drain-delay`; streams end over `--drain-timeout`;
-/// what is left is closed.
+/// Runs the gateway until `shutdown` resolves, and then shuts it down in this order:
+///
+/// 1. `/readyz` answers 503, and pushes are refused if events are held in memory.
+/// 2. For `--drain-delay`, readers are served as before.
+/// 3. Streams end, spread over `--drain-timeout`.
+/// 4. The remaining connections are closed.
 ///
 /// # Errors
-/// When it cannot be started.
+/// Returns an error if the gateway cannot start, or if a background task ends.
 pub async fn run(
     config: Config,
     tls: Option<Arc<ServerConfig>>,
@@ -55,7 +58,7 @@ pub async fn run(
     tokio::select! {
         () = shutdown => {}
         ended = tasks.join_next() => {
-            return Err(io::Error::other(format!("a task that never ends did: {ended:?}")));
+            return Err(io::Error::other(format!("a background task ended: {ended:?}")));
         }
     }
     leave(&config, &components).await;
@@ -65,22 +68,23 @@ pub async fn run(
         }
         for server in servers {
             if let Ok(Err(err)) = server.await {
-                tracing::error!(error = %err, "server");
+                tracing::error!(error = %err, "a listener's server failed");
             }
         }
     };
     if tokio::time::timeout(FLUSH, stopped).await.is_err() {
-        tracing::warn!("workers did not stop in time");
+        tracing::warn!("workers did not stop in time; their connections are cut");
     }
     Ok(())
 }
 
+/// Runs the steps of shutdown until no stream and no push remains, or until the time is over.
 async fn leave(config: &Config, components: &Components) {
     let streams = components.hub.subscribers();
     tracing::info!(streams, delay = ?config.drain_delay, drain = ?config.drain_timeout, "leaving");
     components.readiness.leave();
-    // New readers go to the process that replaces this one. An event that only this process held
-    // would never reach them, and they would not be told. Pub/Sub pushes it again, to the other.
+    // New readers connect to the process that replaces this one. They would miss an event that only
+    // this process holds, without a gap. Pub/Sub pushes a refused message to the other process.
     components.hub.close();
     tokio::time::sleep(config.drain_delay).await;
     components.hub.drain(config.drain_timeout);
@@ -93,11 +97,12 @@ async fn leave(config: &Config, components: &Components) {
     while busy() && Instant::now() < end {
         tokio::time::sleep(LEAVING_TICK).await;
     }
-    // The last answers are on their way from another thread.
+    // Other threads may still be sending the last answers.
     tokio::time::sleep(LEAVING_TICK).await;
     tracing::info!(streams_cut = components.hub.subscribers(), "left");
 }
 
+/// Removes old events and unused entries of limits each second. Never returns.
 async fn sweep(hub: Hub, inlet: web::Data<PushEndpoint>, streams: web::Data<StreamContext>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -110,7 +115,8 @@ async fn sweep(hub: Hub, inlet: web::Data<PushEndpoint>, streams: web::Data<Stre
     }
 }
 
-/// On a worker of its own, so that probes and metrics are answered however busy the others are.
+/// Starts the server of the ops listener. It has a worker of its own, so that it answers probes and
+/// metrics while the other workers are busy.
 fn ops_server(listener: TcpListener, components: &Components) -> io::Result<Server> {
     let (gauges, readiness) = (components.gauges.clone(), components.readiness.clone());
     let health = components.health.clone();

@@ -1,4 +1,5 @@
-//! Every route in one list.
+//! Routes of the public listener and of the ops listener. Pushes do not come here:
+//! [`Dispatch`](crate::server::dispatch::Dispatch) answers them before the router.
 
 use actix_web::{
     HttpResponse,
@@ -18,7 +19,7 @@ use crate::{
     server::health,
 };
 
-/// Every route.
+/// Routes of the public listener.
 pub(super) fn public_routes(
     mode: Mode,
     origins: &[Origin],
@@ -52,6 +53,7 @@ pub(super) fn public_routes(
     }
 }
 
+/// Routes of the ops listener.
 pub(super) fn ops_routes(routes: &mut web::ServiceConfig) {
     routes
         .route("/metrics", read().to(health::metrics))
@@ -59,7 +61,8 @@ pub(super) fn ops_routes(routes: &mut web::ServiceConfig) {
         .default_service(web::to(not_found));
 }
 
-/// Cloud Run keeps some paths that end in z for itself, hence the second names.
+/// Routes of the probes. Each probe has a second path, because Cloud Run reserves some paths that
+/// end in z.
 fn health_routes(routes: &mut web::ServiceConfig) {
     for path in ["/healthz", "/health"] {
         routes.service(
@@ -73,18 +76,20 @@ fn health_routes(routes: &mut web::ServiceConfig) {
     }
 }
 
-/// GET, and HEAD without the body.
+/// Route for GET, and for HEAD, whose answer has no body.
 fn read() -> actix_web::Route {
     web::route().guard(Any(Get()).or(Head()))
 }
 
+/// Route that answers other methods with 405.
 fn only_read() -> actix_web::Route {
     web::to(async || {
         let allow = (header::ALLOW, "GET, HEAD");
-        problem_with(StatusCode::METHOD_NOT_ALLOWED, allow, "this is read with GET")
+        problem_with(StatusCode::METHOD_NOT_ALLOWED, allow, "this path accepts GET and HEAD only")
     })
 }
 
+/// Answers 404.
 async fn not_found() -> HttpResponse {
     problem(StatusCode::NOT_FOUND, "there is nothing at this path")
 }

@@ -1,4 +1,4 @@
-//! The public listener: what each of its workers has, and what becomes of a connection.
+//! Workers of the public listener: state of a worker, and the way of a connection through it.
 
 use std::{
     any::Any,
@@ -31,7 +31,7 @@ use rustls::ServerConfig;
 use crate::server::{components::Components, routes::public_routes};
 use crate::{
     config::Config,
-    http::{client_address::network, cors::HeadLimits},
+    http::{client_address::network, head_limits::HeadLimits},
     hub::Hub,
     inlet::push::PushEndpoint,
     limits::concurrency::ConcurrencyLimit,
@@ -54,22 +54,32 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// What every worker is made from.
+/// Parts from which each worker is made.
 struct Public {
+    /// Configuration of the gateway.
     config: Config,
+    /// Address of the listener.
     address: SocketAddr,
+    /// Acceptor of connections: PROXY header, TLS and first bytes.
     acceptor: Acceptor,
+    /// Handle to the hub.
     hub: Hub,
     inlet: web::Data<PushEndpoint>,
+    /// State of the handlers of streams and tickets.
     streams: web::Data<StreamContext>,
+    /// Answer to `/readyz`.
     readiness: web::Data<Readiness>,
+    /// Answer to `/healthz`, and the workers' heartbeats.
     health: web::Data<Health>,
+    /// Metrics of the gateway.
     metrics: Metrics,
+    /// Limit of connections by address (`--connections-per-address`).
     by_address: Arc<ConcurrencyLimit<IpAddr>>,
+    /// Memory for heads of requests being received, for all workers together.
     heads: HeadBudget,
 }
 
-/// The public listener's server. It runs when it is polled.
+/// Makes the server of the public listener. It runs while it is polled.
 pub(super) fn server(
     config: &Config,
     tls: Option<Arc<ServerConfig>>,
@@ -104,7 +114,7 @@ pub(super) fn server(
         .workers(config.workers)
         .max_concurrent_connections(connections_max(config))
         .disable_signals()
-        // Called once on each worker's thread.
+        // The closure runs once on each worker's thread.
         .listen("public", listener, move || {
             let public = Arc::clone(&public);
             boxed::factory(fn_factory(move || connections(Arc::clone(&public))))
@@ -113,17 +123,17 @@ pub(super) fn server(
     Ok(server)
 }
 
-/// Of each worker; connections are spread over them in turn.
+/// Returns the largest number of connections of each worker. Workers get connections in turn.
 fn connections_max(config: &Config) -> usize {
     streams_max(config) + config.idle_connections_max
 }
 
-/// A worker's share of all streams.
+/// Returns the largest number of streams of each worker: its share of all streams.
 fn streams_max(config: &Config) -> usize {
     config.subscribers_max.div_ceil(config.workers)
 }
 
-/// A worker: what it has for as long as it runs, and how it serves a connection.
+/// Starts a worker: makes its state and its tasks, and returns the service of its connections.
 async fn connections(
     public: Arc<Public>,
 ) -> Result<impl Service<TcpStream, Response = (), Error = ()>, ()> {
@@ -140,13 +150,7 @@ async fn connections(
     spawn(Rc::clone(&worker.reaper).run(config.write_timeout));
     let dispatch = Rc::new(dispatch(Arc::clone(&public), worker).await?);
     let actix = actix(&public, &dispatch).await?;
-    let http2 = Rc::new(Http2 {
-        streams_max: config.http2_streams_max,
-        full: public.metrics.limit("http2-streams-max"),
-        write_timeout: config.write_timeout,
-        hub: public.hub.clone(),
-        limiter: Rc::clone(&limiter),
-    });
+    let http2 = Rc::new(http2(&public, Rc::clone(&limiter)));
     let http1 = own_http1(&public, &dispatch, limiter, {
         let (actix, reaper) = (Rc::clone(&actix), Rc::clone(&reaper));
         let heads = public.heads.clone();
@@ -156,9 +160,12 @@ async fn connections(
             Box::pin(actix.call((socket, peer)).map(log_failure))
         }
     });
-    let http1 = http1.map_err(|err| tracing::error!(error = %err, "epoll"))?;
-    // Boxed, each: a connection's task keeps the room for whatever it ever is, such as a TLS
-    // handshake, and has each future that is in line in it twice (where it was moved from and to).
+    let http1 = http1.map_err(
+        |err| tracing::error!(error = %err, "cannot create the worker's epoll instance"),
+    )?;
+    // Each future is boxed. A connection's task keeps the memory of its largest state, such as a
+    // TLS handshake, for its whole life; and it holds an unboxed future twice, where it was moved
+    // from and where it was moved to.
     let service = fn_service(move |io| {
         let accepted = Box::pin(public.acceptor.clone().accept(io));
         let (actix, http1, http2) = (Rc::clone(&actix), Rc::clone(&http1), Rc::clone(&http2));
@@ -168,7 +175,7 @@ async fn connections(
             let Accepted { transport, ahead, is_http2, peer } = match accepted.await {
                 Ok(accepted) => accepted,
                 Err(err) => {
-                    tracing::debug!(error = %err, "connection not accepted");
+                    tracing::debug!(error = %err, "a connection was not accepted");
                     return Ok(());
                 }
             };
@@ -200,7 +207,7 @@ async fn connections(
     service.new_service(()).await
 }
 
-/// The limit of a worker's connections.
+/// Makes the limit of a worker's connections.
 fn limiter(public: &Public) -> Rc<ConnectionLimiter> {
     ConnectionLimiter::new(
         streams_max(&public.config),
@@ -209,7 +216,18 @@ fn limiter(public: &Public) -> Rc<ConnectionLimiter> {
     )
 }
 
-/// HTTP/1.1 as actix serves it.
+/// Makes the HTTP/2 server.
+fn http2(public: &Public, limiter: Rc<ConnectionLimiter>) -> Http2 {
+    Http2 {
+        streams_max: public.config.http2_streams_max,
+        full: public.metrics.limit("http2-streams-max"),
+        write_timeout: public.config.write_timeout,
+        hub: public.hub.clone(),
+        limiter,
+    }
+}
+
+/// Makes actix' HTTP/1.1 service.
 async fn actix<S>(
     public: &Public,
     dispatch: &Rc<S>,
@@ -221,10 +239,10 @@ where
     S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
 {
     let http1 = HttpService::build()
-        // No timers for each request: `Reaper` closes idle connections, and slow ones.
+        // actix sets no timers for requests: `Reaper` closes idle and slow connections.
         .keep_alive(KeepAlive::Os)
         .client_request_timeout(Duration::ZERO)
-        // A reader's FIN must end its stream at once: it is how a closed tab looks.
+        // A reader's FIN ends its stream at once: a closed browser tab sends it.
         .h1_allow_half_closed(false)
         .local_addr(public.address)
         .on_connect_ext(move |socket: &Socket, data: &mut Extensions| {
@@ -237,13 +255,15 @@ where
     Ok(Rc::new(http1.new_service(()).await?))
 }
 
+/// Logs a connection's error. Clients cause most of them, so the level is debug.
 fn log_failure<E: std::fmt::Display>(ended: Result<(), E>) {
     if let Err(err) = ended {
-        tracing::debug!(error = %err, "connection failed");
+        tracing::debug!(error = %err, "a connection failed");
     }
 }
 
-/// HTTP/1.1 in clear text, but for what is odd.
+/// Makes the gateway's own HTTP/1.1 service, for clear text. It hands connections with unusual
+/// requests over to `actix`.
 fn own_http1<S>(
     public: &Public,
     dispatch: &Rc<S>,
@@ -283,7 +303,7 @@ where
     Ok(http1)
 }
 
-/// What answers requests, over whichever protocol they come.
+/// Makes the service of a worker's requests, for all protocols.
 async fn dispatch(
     public: Arc<Public>,
     worker: Worker,
