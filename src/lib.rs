@@ -1,14 +1,41 @@
-//! Pub/Sub messages in, server-sent events out.
+//! Gateway from Google Cloud Pub/Sub to browsers: a message that Pub/Sub pushes (`POST /push`) is
+//! stored as an event, and readers receive events as server-sent events (`GET /events`).
 //!
 //! ```text
-//!             inlet                hub                 outlet
-//! POST /push ─▶ oidc ─▶ envelope ─▶ Hub ─▶ ring ─▶ cursor ─▶ GET /events
+//!                inlet                  backplane   hub              stream     outlet
+//! POST /push ─▶ token ─▶ body ─▶ message ─▶ log ─▶ rings ◀─ cursor ─▶ session ─▶ GET /events
+//!               auth
 //! ```
 //!
-//! A push is authenticated and decoded ([`inlet`]), stored in a log ([`backplane`]), gets an id and
-//! a place in its topic's ring ([`hub`]), and is read from there by every subscriber ([`outlet`]).
-//! The ring is the only queue: a subscriber is a cursor, and one that falls off the ring is told
-//! so.
+//! The ring of a topic is the only queue: a subscriber is a cursor, and a subscriber whose next
+//! event has left the ring is sent a gap.
+//!
+//! # Modules
+//!
+//! Start:
+//! - [`cli`]: subcommands; reads the arguments and the environment.
+//! - [`config`]: table of flags, and the checked configuration.
+//! - [`server`]: start, workers, routes, health and shutdown.
+//!
+//! From the socket to the event:
+//! - [`net`]: connections, TLS, the PROXY protocol, HTTP/1.1 and HTTP/2.
+//! - [`http`]: error answers, client addresses, CORS and limits of request heads.
+//! - [`auth`]: tokens of pushes and of readers.
+//! - [`inlet`]: ways in: receives, checks and decodes pushed messages.
+//! - [`backplane`]: log of the messages: this process, or Redis for several replicas.
+//! - [`hub`]: rings of events, and the subscribers that wait for them.
+//!
+//! From the event to the socket:
+//! - [`stream`]: a reader's stream: request, limits, session and writes.
+//! - [`outlet`]: ways out: `GET /events`, tickets and the demo page.
+//!
+//! Shared:
+//! - [`model`]: messages, topics and events as plain data.
+//! - [`limits`]: bytes, permits by key, and requests per second.
+//! - [`telemetry`]: metrics and logs.
+//! - [`clock`]: the wall clock.
+//!
+//! `ARCHITECTURE.md` describes a push and a stream step by step.
 
 pub mod auth;
 pub mod backplane;
@@ -25,11 +52,3 @@ pub mod outlet;
 pub mod server;
 pub mod stream;
 pub mod telemetry;
-
-// How it is set up.
-
-// What arrives.
-
-// What leaves.
-
-// Beside the data's way.

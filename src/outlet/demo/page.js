@@ -1,16 +1,18 @@
-// Shows what arrives. Text is only ever set as text: event data is untrusted.
+// Script of the demo page: reads the stream and shows its events. It sets text as text and never as
+// HTML, because event data is untrusted.
 //
-// Not an EventSource, since that gives events with a type only to those who know its name. This page
-// wants all of them.
+// It uses fetch and not EventSource: an EventSource delivers an event with a type only to listeners
+// of that type, and this page shows events of all types.
 "use strict";
 
 const ROWS_MAX = 500;
-// A longer text is cut, so that ROWS_MAX of them fit into the page's memory.
+// Characters of a text. A longer one is cut, so that ROWS_MAX texts fit into the page's memory.
 const DATA_MAX = 100_000;
-// A longer text, or one of more lines, is folded to one line.
+// A text with more characters or lines is folded to one line.
 const FOLD_CHARS = 200;
 const FOLD_LINES = 3;
-// As many as the gateway answers at once, and how long the page collects them, in milliseconds.
+// Ids in one request for topics, which is the gateway's limit; and the time in milliseconds over which
+// ids are collected for a request.
 const ASK_MAX = 100;
 const ASK_DELAY = 50;
 const state = document.getElementById("state");
@@ -35,7 +37,8 @@ function show({ id, type, data }) {
   empty.hidden = true;
 }
 
-// A long text is folded: a line of it, or `sentence`, that a click or the Enter key opens.
+// Puts a text into a cell. A long text, or one with a sentence, is folded to its first characters or
+// the sentence; a click or the Enter key opens it.
 function fill(cell, data, sentence) {
   const more = data.length - DATA_MAX;
   const whole = more > 0 ? `${data.slice(0, DATA_MAX)}\n… and ${more} more characters` : data;
@@ -51,7 +54,7 @@ function fill(cell, data, sentence) {
   line.append(label);
   const text = document.createElement("pre");
   text.textContent = whole;
-  // So that the arrow keys scroll in it.
+  // With the focus, the arrow keys scroll in it.
   text.tabIndex = 0;
   fold.append(line, text);
   cell.append(fold);
@@ -79,7 +82,7 @@ const ENDS = {
   unready: "The gateway cannot check tokens yet.",
 };
 
-// What a message of the gateway means, as a sentence.
+// Returns a sentence that explains a control message of the gateway.
 function explain(type, data) {
   const { topics = [], resumed, reason, expires_in } = parse(data);
   if (type === "stream-open") {
@@ -92,13 +95,14 @@ function explain(type, data) {
   return `The gateway says ${type}.`;
 }
 
-// Events do not name their topic: the page asks for it, for many events at once.
+// Cells that wait for their topic, by event id. Events do not name their topic: the page asks the gateway
+// for the topics of many events at once.
 const asking = new Map();
 let askSoon;
 
 function askTopic(id, cell) {
   asking.set(id, cell);
-  // The oldest rows have left the table.
+  // The row of the oldest id is no longer in the table.
   if (asking.size > ROWS_MAX) asking.delete(asking.keys().next().value);
   askSoon ??= setTimeout(askTopics, ASK_DELAY);
 }
@@ -121,7 +125,7 @@ function say(text, kind) {
   state.className = kind;
 }
 
-// One block of the stream, as the gateway writes it: lines that end with LF. What is not known is ignored.
+// Reads one block of the stream. The gateway ends lines with LF. Unknown fields are ignored.
 function read(block, place) {
   let type = "message";
   const data = [];
@@ -135,13 +139,13 @@ function read(block, place) {
   if (data.length > 0) show({ id: place.id, type, data: data.join("\n") });
 }
 
-// Why the gateway, or a proxy before it, refused a stream: as a sentence.
+// Returns an error whose text says why the gateway, or a proxy before it, refused a stream.
 async function refusal(response) {
   const text = await response.text().catch(() => "");
   const { detail } = parse(text);
   const what = `The gateway answered ${response.status} ${response.statusText}`.trimEnd();
   const error = new Error(typeof detail === "string" ? `${what}: ${detail}.` : `${what}.`);
-  // Another request of this kind would be refused too.
+  // The same request would be refused again.
   error.isFinal = [400, 401, 403, 404, 405, 406].includes(response.status);
   return error;
 }
@@ -162,7 +166,7 @@ async function stream(url, place, signal) {
   }
 }
 
-// Over as many connections as it takes, until another filter is followed.
+// Follows the topics of the filter. Connects again when a stream ends, until another filter is followed.
 async function follow() {
   following.abort();
   following = new AbortController();
@@ -178,7 +182,7 @@ async function follow() {
     } catch (error) {
       if (signal.aborted) return;
       if (error.isFinal) return say(`${error.message} Change the topics, then press Follow.`, "closed");
-      // A browser says "Failed to fetch" or "network error", whatever the cause.
+      // Browsers say "Failed to fetch" or "network error" for every cause.
       const what = error instanceof TypeError ? "The gateway cannot be reached." : error.message;
       say(`${what} Trying again in ${Math.ceil(place.retry / 1000)} s.`, "closed");
     }

@@ -1,4 +1,4 @@
-//! The demo page of `dev`: what arrives, as it arrives.
+//! Demo page of `dev`: shows events when they arrive.
 
 use std::collections::BTreeMap;
 
@@ -11,38 +11,39 @@ use serde::Deserialize;
 
 use crate::{http::problem::problem, model::event_id::EventId, stream::StreamContext};
 
-/// Only what is served from here runs or loads, and nobody frames it: event data is untrusted.
+/// Content Security Policy of the page, because event data is untrusted. A browser loads only
+/// scripts and styles of the gateway, and lets no page put this page into a frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// `GET /`.
+/// Answers `GET /` with the page.
 pub async fn html() -> HttpResponse {
-    file("text/html; charset=utf-8", include_str!("page/index.html"))
+    file("text/html; charset=utf-8", include_str!("index.html"))
 }
 
-/// `GET /page.js`.
+/// Answers `GET /page.js` with the script.
 pub async fn script() -> HttpResponse {
-    file("text/javascript; charset=utf-8", include_str!("page/page.js"))
+    file("text/javascript; charset=utf-8", include_str!("page.js"))
 }
 
-/// `GET /page.css`.
+/// Answers `GET /page.css` with the style sheet.
 pub async fn style() -> HttpResponse {
-    file("text/css; charset=utf-8", include_str!("page/page.css"))
+    file("text/css; charset=utf-8", include_str!("page.css"))
 }
 
-/// Ids that the page may ask for at once: each is a look under the hub's lock.
+/// Largest number of ids in one request of the page. Each id takes the hub's lock once.
 const IDS_MAX: usize = 100;
 
-/// The query of [`topics`].
+/// Query of [`topics`].
 #[derive(Debug, Deserialize)]
 pub struct Ids {
     /// Event ids, with commas between them.
     ids: String,
 }
 
-/// `GET /page/topics?ids=…`: the topic of each event, by its id. Events on a stream do not name
-/// their topic, and the page shows those of all topics. Ids of events that are not held are left
-/// out.
+/// Answers `GET /page/topics?ids=…` with the topic of each event, by id: events on a stream do
+/// not name their topic, and the page shows events of all topics. Ids of events that are not held
+/// are left out. Answers 400 if an id cannot be read, or if there are more than 100 ids.
 pub async fn topics(
     query: Option<web::Query<Ids>>,
     context: web::Data<StreamContext>,
@@ -58,6 +59,7 @@ pub async fn topics(
     HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(topics)
 }
 
+/// Returns a file of the page, with headers against misuse.
 fn file(content_type: &'static str, text: &'static str) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, content_type))
