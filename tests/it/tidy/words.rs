@@ -75,7 +75,7 @@ const WORDS: &[Word] = &[
         word("crowd*", "`ConnectionLimiter`, or \"many connections\""),
     ),
     still_in(&["tests/it/server/cors.rs"], word("heed*", "\"obey\" or \"check\"")),
-    still_in(&["src/", "tests/"], word("knob*", "`Flag`, \"setting\"")),
+    word("knob*", "`Flag`, \"setting\""),
     still_in(
         &["benches/tests/load.rs", "src/stream/reactor/mod.rs", "tests/it/stream/reactor.rs"],
         word("lean", "`Reactor`, `direct`, \"without a task\""),
