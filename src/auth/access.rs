@@ -4,8 +4,6 @@ use actix_web::{HttpRequest, http::header};
 
 use crate::{
     auth::{error::AuthError, grant::Grant, jwt::bearer, reader::ReaderVerifier},
-    backplane::Backplane,
-    clock,
     http::cors::Pages,
     hub::TopicSet,
     model::topic::Topic,
@@ -62,28 +60,6 @@ impl Access {
             "send it as Authorization: Bearer TOKEN"
         }))?;
         verifier.verify(token).await.map(Some)
-    }
-
-    /// Uses up a ticket and returns the grant that it was issued for.
-    ///
-    /// # Errors
-    /// [`AuthError`] when the ticket is unknown, used or expired, when its token has expired, or
-    /// when the ticket store did not answer.
-    pub(crate) async fn admit_ticket(
-        &self,
-        ticket: &str,
-        log: &Backplane,
-    ) -> Result<Grant, AuthError> {
-        if matches!(self, Self::Anonymous) {
-            return Err(AuthError::InvalidTicket);
-        }
-        let kept = log.take_ticket(ticket).await.map_err(|_| AuthError::TicketsUnavailable)?;
-        let grant =
-            kept.and_then(|kept| Grant::from_json(&kept)).ok_or(AuthError::InvalidTicket)?;
-        if grant.expires_ms <= clock::now_ms() {
-            return Err(AuthError::Invalid("it has expired"));
-        }
-        Ok(grant)
     }
 
     /// Returns true if readers can be admitted: no tokens are needed, or their keys are available.

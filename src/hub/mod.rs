@@ -86,7 +86,7 @@ pub struct Drain {
 
 /// Limit that a new subscriber would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum LimitReached {
+pub enum SubscribeError {
     /// [`Limits::subscribers`].
     #[error("as many streams are open as this gateway allows (--subscribers-max)")]
     Subscribers,
@@ -189,15 +189,15 @@ impl Hub {
         shard: &Rc<Shard>,
         key: GroupKey,
         start: Start,
-    ) -> Result<Subscriber, LimitReached> {
+    ) -> Result<Subscriber, SubscribeError> {
         let max = self.inner.subscribers_max;
         let try_acquire = |open: usize| (open < max).then_some(open + 1);
         let counted =
             self.inner.subscribers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, try_acquire);
-        counted.map_err(|_| LimitReached::Subscribers)?;
+        counted.map_err(|_| SubscribeError::Subscribers)?;
         let Some(slot) = shard.enter(key, &self.inner.followed) else {
             self.release();
-            return Err(LimitReached::FollowedBytes);
+            return Err(SubscribeError::FollowedBytes);
         };
         Ok(Subscriber::new(self.clone(), Rc::clone(shard), slot, start))
     }
@@ -207,10 +207,10 @@ impl Hub {
     ///
     /// # Errors
     /// When the budget does not suffice.
-    pub fn reserve(&self, topics: &TopicSet) -> Result<Claim, LimitReached> {
+    pub fn reserve(&self, topics: &TopicSet) -> Result<Claim, SubscribeError> {
         let mut claim = self.inner.followed.claim();
         let has_room = claim.grow(topics.bytes());
-        has_room.then_some(claim).ok_or(LimitReached::FollowedBytes)
+        has_room.then_some(claim).ok_or(SubscribeError::FollowedBytes)
     }
 
     /// Returns the bytes that the topics of all subscribers take, as estimated.

@@ -5,7 +5,7 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::model::{control::Control, event::Event};
 
@@ -20,6 +20,11 @@ pub trait Encode: fmt::Debug + Sync {
     /// Encodes one event whole.
     fn event(&self, event: &Event) -> Bytes;
 
+    /// Appends one event to `batch`. A format whose events are stored encoded saves a copy here.
+    fn append(&self, event: &Event, batch: &mut BytesMut) {
+        batch.extend_from_slice(&self.event(event));
+    }
+
     /// Encodes one control message whole.
     fn control(&self, control: &Control) -> Bytes;
 }
@@ -32,6 +37,11 @@ impl Format {
     /// Encodes one event whole.
     pub fn event(self, event: &Event) -> Bytes {
         self.0.event(event)
+    }
+
+    /// Appends one event to `batch`.
+    pub fn append(self, event: &Event, batch: &mut BytesMut) {
+        self.0.append(event, batch);
     }
 
     /// Encodes one control message whole.

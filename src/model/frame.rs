@@ -96,9 +96,10 @@ impl FrameDraft {
 /// Reads data back from the `data:` lines of a frame. With [`DataForm::MixedLineEnds`] CR and CRLF
 /// come back as LF.
 pub(crate) fn data_of(frame: &[u8], form: DataForm) -> Cow<'_, [u8]> {
-    let lines = frame.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(DATA_FIELD));
+    let mut lines =
+        frame.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(DATA_FIELD));
     if form == DataForm::OneLine {
-        return Cow::Borrowed(lines.last().unwrap_or_default());
+        return Cow::Borrowed(lines.next_back().unwrap_or_default());
     }
     let text = lines.collect::<Vec<_>>().join(&b'\n');
     match form {

@@ -1,5 +1,6 @@
 //! Outlets: one file per way out.
 
 pub mod demo;
+mod refusal;
 pub mod sse;
 pub mod tickets;

@@ -11,12 +11,31 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    auth::grant::Grant,
+    auth::{AuthError, access::Access, grant::Grant},
     backplane::{KeepTicketError, Renewal, TICKET_MAX, TICKETS_PER_HOLDER_MAX, UnavailableError},
+    clock,
     http::problem::{come_back_later, problem, problem_with},
-    outlet::sse::{deny, unready},
+    outlet::refusal::{deny, unready},
     stream::{StreamContext, TOO_OFTEN},
 };
+
+/// Uses up a ticket and returns the grant that it was issued for.
+///
+/// # Errors
+/// [`AuthError`] when the ticket is unknown, used or expired, when its token has expired, or when
+/// the ticket store did not answer.
+pub(super) async fn redeem(context: &StreamContext, ticket: &str) -> Result<Grant, AuthError> {
+    if matches!(context.access, Access::Anonymous) {
+        return Err(AuthError::InvalidTicket);
+    }
+    let kept = context.backplane.take_ticket(ticket).await;
+    let kept = kept.map_err(|_| AuthError::TicketsUnavailable)?;
+    let grant = kept.and_then(|kept| Grant::from_json(&kept)).ok_or(AuthError::InvalidTicket)?;
+    if grant.expires_ms <= clock::now_ms() {
+        return Err(AuthError::Invalid("it has expired"));
+    }
+    Ok(grant)
+}
 
 /// Query of `POST /renew`.
 #[derive(Deserialize)]

@@ -1,6 +1,7 @@
 //! Routes of the public listener and of the ops listener. Pushes do not come here:
 //! [`Dispatch`](crate::server::dispatch::Dispatch) answers them before the router.
 
+use actix_http::RequestHead;
 use actix_web::{
     HttpResponse,
     guard::{Any, Get, Head},
@@ -51,6 +52,13 @@ pub(super) fn public_routes(
                 .route("/page/topics", read().to(demo::topics));
         }
     }
+}
+
+/// Returns true if the handler of a request may take its connection over: `GET /events`. A path
+/// with percent signs may be `/events` once it is decoded.
+pub(super) fn may_take_over(request: &RequestHead) -> bool {
+    let path = request.uri.path();
+    request.method == Method::GET && (path == "/events" || path.contains('%'))
 }
 
 /// Routes of the ops listener.

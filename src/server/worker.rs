@@ -1,12 +1,11 @@
 //! Workers of the public listener: state of a worker, and the way of a connection through it.
 
 use std::{
-    any::Any,
     cell::OnceCell,
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr, TcpListener},
-    rc::{Rc, Weak},
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,7 +27,10 @@ use actix_web_lab::middleware::CatchPanic;
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use rustls::ServerConfig;
 
-use crate::server::{components::Components, routes::public_routes};
+use crate::server::{
+    components::Components,
+    routes::{may_take_over, public_routes},
+};
 use crate::{
     config::Config,
     http::{client_address::network, head_limits::HeadLimits},
@@ -144,14 +146,16 @@ async fn connections(
         slow_heads: public.metrics.limit("header-timeout"),
         limiter: Rc::clone(&limiter),
     }));
-    let worker = Worker::new(public.hub.add_shard(), Rc::clone(&reaper));
+    let serve_again = Rc::<OnceCell<ServeAgain>>::default();
+    let reactor = reactor(config, Rc::clone(&serve_again))?;
+    let worker = Worker::new(public.hub.add_shard(), Rc::clone(&reaper), Rc::clone(&reactor));
     spawn(public.health.heartbeats().add(Instant::now()).run());
     spawn(Rc::clone(&worker.shard).run(config.coalesce_max));
     spawn(Rc::clone(&worker.reaper).run(config.write_timeout));
     let dispatch = Rc::new(dispatch(Arc::clone(&public), worker).await?);
     let actix = actix(&public, &dispatch).await?;
     let http2 = Rc::new(http2(&public, Rc::clone(&limiter)));
-    let http1 = own_http1(&public, &dispatch, limiter, {
+    let http1 = own_http1(&public, &dispatch, limiter, reactor, {
         let (actix, reaper) = (Rc::clone(&actix), Rc::clone(&reaper));
         let heads = public.heads.clone();
         move |HandedOver { io, ahead, peer, permit }| {
@@ -160,9 +164,7 @@ async fn connections(
             Box::pin(actix.call((socket, peer)).map(log_failure))
         }
     });
-    let http1 = http1.map_err(
-        |err| tracing::error!(error = %err, "cannot create the worker's epoll instance"),
-    )?;
+    serve_finished(&http1, &serve_again);
     // Each future is boxed. A connection's task keeps the memory of its largest state, such as a
     // TLS handshake, for its whole life; and it holds an unboxed future twice, where it was moved
     // from and where it was moved to.
@@ -262,45 +264,65 @@ fn log_failure<E: std::fmt::Display>(ended: Result<(), E>) {
     }
 }
 
+/// Function that serves a connection again after its stream has ended.
+type ServeAgain = Box<dyn Fn(TcpStream, Box<Peer>)>;
+
+/// Starts the reactor of a worker. It gives connections whose streams have ended to `serve_again`.
+fn reactor(config: &Config, serve_again: Rc<OnceCell<ServeAgain>>) -> Result<Rc<Reactor>, ()> {
+    let reactor = Reactor::new(config.write_timeout, move |io, peer| {
+        let new_peer = || Box::new(Peer { address: io.peer_addr().ok(), counted: None });
+        let peer = peer.unwrap_or_else(new_peer);
+        if let (Some(serve_again), Ok(io)) = (serve_again.get(), TcpStream::from_std(io)) {
+            serve_again(io, peer);
+        }
+    });
+    let reactor = reactor.map_err(
+        |err| tracing::error!(error = %err, "cannot create the worker's epoll instance"),
+    )?;
+    spawn(Rc::clone(&reactor).run());
+    Ok(reactor)
+}
+
+/// Has `http1` serve connections whose streams have ended.
+fn serve_finished<S>(http1: &Rc<Http1<S>>, serve_again: &OnceCell<ServeAgain>)
+where
+    S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
+    S::Future: 'static,
+{
+    let weak = Rc::downgrade(http1);
+    let _first = serve_again.set(Box::new(move |io, peer| {
+        if let Some(http1) = weak.upgrade() {
+            spawn(http1.serve_again(io, peer));
+        }
+    }));
+}
+
 /// Makes the gateway's own HTTP/1.1 service, for clear text. It hands connections with unusual
 /// requests over to `actix`.
 fn own_http1<S>(
     public: &Public,
     dispatch: &Rc<S>,
     limiter: Rc<ConnectionLimiter>,
+    reactor: Rc<Reactor>,
     actix: impl Fn(HandedOver) -> LocalBoxFuture<'static, ()> + 'static,
-) -> io::Result<Rc<Http1<S>>>
+) -> Rc<Http1<S>>
 where
     S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
     S::Future: 'static,
 {
     let config = &public.config;
-    let slot = Rc::<OnceCell<Weak<Http1<S>>>>::default();
-    let to = Rc::clone(&slot);
-    let reactor = Reactor::new(config.write_timeout, move |io, peer| {
-        let Some(http1) = to.get().and_then(Weak::upgrade) else { return };
-        let known = |peer: Box<dyn Any>| peer.downcast::<Peer>().ok();
-        let peer = peer
-            .and_then(known)
-            .unwrap_or_else(|| Box::new(Peer { address: io.peer_addr().ok(), counted: None }));
-        if let Ok(io) = TcpStream::from_std(io) {
-            spawn(http1.serve_again(io, peer));
-        }
-    })?;
-    spawn(Rc::clone(&reactor).run());
-    let http1 = Rc::new(Http1 {
+    Rc::new(Http1 {
         dispatch: Rc::clone(dispatch),
         config: ServiceConfigBuilder::new().keep_alive(KeepAlive::Os).build(),
         header_timeout: config.header_timeout,
         slow_heads: public.metrics.limit("header-timeout"),
         write_timeout: config.write_timeout,
-        reactor,
+        may_take_over,
+        taken_over: Box::new(move || reactor.streams()),
         heads: public.heads.clone(),
         actix: Box::new(actix),
         limiter,
-    });
-    drop(slot.set(Rc::downgrade(&http1)));
-    Ok(http1)
+    })
 }
 
 /// Makes the service of a worker's requests, for all protocols.

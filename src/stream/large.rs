@@ -1,4 +1,4 @@
-//! Large events: events over [`BATCH_MAX_BYTES`](crate::hub::BATCH_MAX_BYTES), which go out in
+//! Large events: events over [`BATCH_MAX_BYTES`], which go out in
 //! slices.
 
 use std::sync::{Arc, Weak};

@@ -16,12 +16,12 @@ pub struct StreamLimits {
 
 /// Limit of streams that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LimitReachedError {
+pub enum StreamLimitError {
     Subject,
     Address,
 }
 
-impl LimitReachedError {
+impl StreamLimitError {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Subject => "subject",
@@ -65,11 +65,11 @@ impl StreamLimits {
         &self,
         address: Option<IpAddr>,
         holder: Option<&Holder>,
-    ) -> Result<Option<Box<StreamPermit>>, LimitReachedError> {
+    ) -> Result<Option<Box<StreamPermit>>, StreamLimitError> {
         let holder =
-            self.by_holder.try_acquire(holder.cloned()).map_err(|_| LimitReachedError::Subject)?;
+            self.by_holder.try_acquire(holder.cloned()).map_err(|_| StreamLimitError::Subject)?;
         let address =
-            self.by_address.try_acquire(address).map_err(|_| LimitReachedError::Address)?;
+            self.by_address.try_acquire(address).map_err(|_| StreamLimitError::Address)?;
         let is_counted = holder.is_some() || address.is_some();
         Ok(is_counted.then(|| Box::new(StreamPermit { _holder: holder, _address: address })))
     }

@@ -25,7 +25,7 @@ use crate::{
     backplane::Backplane,
     clock,
     http::client_address::client_address,
-    hub::{Hub, LimitReached, Start, TopicSet},
+    hub::{Hub, Start, SubscribeError, TopicSet},
     limits::{
         budget::{Budget, Claim},
         rate::RateLimit,
@@ -77,16 +77,16 @@ impl StreamContext {
     ///
     /// # Errors
     /// With the limit that it would exceed.
-    pub fn reserve(&self, topics: &TopicSet) -> Result<Claim, LimitReached> {
+    pub fn reserve(&self, topics: &TopicSet) -> Result<Claim, SubscribeError> {
         if !self.hub.has_room(self.waiting.load(Ordering::SeqCst)) {
-            return Err(LimitReached::Subscribers);
+            return Err(SubscribeError::Subscribers);
         }
         self.hub.reserve(topics).inspect_err(|reached| self.count(*reached))
     }
 
     /// Counts a stream that was refused for a limit of the hub.
-    pub fn count(&self, reached: LimitReached) {
-        if reached == LimitReached::FollowedBytes {
+    pub fn count(&self, reached: SubscribeError) {
+        if reached == SubscribeError::FollowedBytes {
             self.metrics.limit("followed-bytes-max").inc();
         }
     }

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     backplane::UnavailableError,
-    hub::{GroupKey, LimitReached, Shard, Start, Subscriber, TopicSet},
+    hub::{GroupKey, Shard, Start, SubscribeError, Subscriber, TopicSet},
     limits::budget::Claim,
     model::{
         control::{self, Control, EndReason, retry_after_cut_ms},
@@ -86,7 +86,7 @@ impl PendingStream {
     ///
     /// # Errors
     /// With the limit that the stream would exceed: its reader is to come back later.
-    pub(crate) fn subscribe(self, now: Instant) -> Result<Started, LimitReached> {
+    pub(crate) fn subscribe(self, now: Instant) -> Result<Started, SubscribeError> {
         let key = GroupKey { topics: self.topics, format: self.format };
         let subscriber = self.context.hub.subscribe(&self.shard, key, self.start);
         let subscriber = subscriber.inspect_err(|reached| self.context.count(*reached))?;

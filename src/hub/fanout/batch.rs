@@ -45,7 +45,7 @@ impl ReadEvents {
                 let bytes = several.iter().map(|event| event.frame().len()).sum();
                 let mut joined = BytesMut::with_capacity(bytes);
                 for event in several {
-                    joined.extend_from_slice(&format.event(event));
+                    format.append(event, &mut joined);
                 }
                 joined.freeze()
             }

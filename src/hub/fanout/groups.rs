@@ -21,7 +21,7 @@ use crate::{
 
 /// Groups of one worker. [`TopicSet::bytes`](crate::hub::TopicSet::bytes) estimates the memory of
 /// one group.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Groups {
     all: HashMap<GroupKey, Rc<Group>>,
     /// Groups that follow all topics, by their numbers.
@@ -59,18 +59,6 @@ enum Followers {
 const ROOM_KEPT: usize = 64;
 /// Number of parts. With the default of `--followed-bytes-max` each has at most some 6,000 entries.
 const PARTS: usize = 64;
-
-impl Default for Groups {
-    fn default() -> Self {
-        Self {
-            all: HashMap::new(),
-            of_all_topics: HashMap::new(),
-            by_topic: Index::default(),
-            by_prefix: Index::default(),
-            opened: 0,
-        }
-    }
-}
 
 impl Groups {
     /// Returns the group of `key`, and creates it if there is none. `budget` pays for a new group

@@ -62,7 +62,7 @@ pub struct Found {
 }
 
 /// Bytes of whole events that one read hands out at most, counted in frames of `text/event-stream`.
-/// It is the size of an HTTP/2 frame, and the most that a reader that stops reading keeps of events.
+/// It is the size of an HTTP/2 frame, and the most that a reader that stops reading holds.
 pub const BATCH_MAX_BYTES: usize = 16 * 1024;
 /// Entries of the timeline that one read looks at, so that a reader of a quiet topic among busy
 /// ones does not hold the lock for long.

@@ -17,7 +17,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::net::connection::chunk::send_chunk;
 use crate::net::connection::frames::Frames;
 pub use crate::net::connection::heads::{HEADS_MAX_BYTES, HeadBudget, HeadClaim};
 pub use crate::net::connection::request_head::{HeadError, HeadScan};
@@ -25,7 +24,6 @@ pub use crate::net::connection::request_reader::REFUSED_METHOD;
 pub use crate::net::connection::socket::{LINGER, Socket, Transport};
 pub use crate::net::limiter::{ConnectionLimiter, ConnectionPermit, IDLE_LOOK, IDLE_MAX};
 use actix_http::Extensions;
-use bytes::Bytes;
 
 /// State of a connection, shared by its socket, its streams and the reaper. [`Connection::close`]
 /// closes the socket under actix, which offers no other way to end a response whose socket takes
@@ -42,10 +40,6 @@ pub struct Connection {
     requests: Cell<usize>,
     /// True if the socket took bytes since the last check of the reaper.
     pub wrote: Cell<bool>,
-    /// True if the socket took all of actix's last write and actix has nothing to write since.
-    quiet: Cell<bool>,
-    /// Rest of a chunk that was written directly and not taken whole. It is written next.
-    rest: RefCell<Bytes>,
     /// True after [`Connection::close`].
     closed: Cell<bool>,
     /// True if the kernel closed the socket, because the peer acknowledged nothing for too long.
@@ -100,8 +94,6 @@ impl Connection {
             streams: Cell::new(0),
             requests: Cell::new(0),
             wrote: Cell::new(false),
-            quiet: Cell::new(false),
-            rest: RefCell::default(),
             closed: Cell::new(false),
             timed_out: Cell::new(false),
             // The time of the first head begins with the connection.
@@ -159,45 +151,6 @@ impl Connection {
         if 0 < self.requests.get() && self.streams.get() == 0 {
             self.wake();
         }
-    }
-
-    /// Returns true if chunks can be written directly to the socket: the connection is HTTP/1 in
-    /// clear text.
-    pub fn takes_chunks(&self) -> bool {
-        !self.is_http2 && matches!(&*self.transport.borrow(), Some(Transport::Plain(_)))
-    }
-
-    /// Records that actix has something to write.
-    pub fn mark_dirty(&self) {
-        self.quiet.set(false);
-    }
-
-    /// Returns true if a chunk may be written directly now: the socket took all of actix's last
-    /// write and actix has nothing to write since, so no earlier bytes are in its buffer.
-    pub fn is_quiet(&self) -> bool {
-        self.quiet.get() && !self.closed.get() && self.rest.borrow().is_empty()
-    }
-
-    /// Writes a chunk of a chunked HTTP/1.1 response ([RFC 9112, section
-    /// 7.1](https://www.rfc-editor.org/rfc/rfc9112#section-7.1)) directly to the socket. Allowed
-    /// only if [`Connection::is_quiet`]. Returns true if the socket took the whole chunk. On false
-    /// the caller must wake the task of the connection, which finds the error or writes the
-    /// rest with its next flush.
-    pub fn write_chunk(&self, chunk: &Bytes) -> bool {
-        let sent = match &*self.transport.borrow() {
-            // The write does not go through tokio, whose readiness flag is one more cache line to
-            // load. tokio finds out that the socket is full when it writes the rest.
-            Some(Transport::Plain(io)) => send_chunk(io, chunk),
-            _ => return false,
-        };
-        // The task of the connection finds the same error.
-        let Ok(sent) = sent else { return false };
-        if 0 < sent.bytes {
-            self.wrote.set(true);
-        }
-        let whole = sent.rest.is_empty();
-        self.rest.replace(sent.rest);
-        whole
     }
 
     /// Counts a request whose head is complete. The guard must be kept until the request is

@@ -1,5 +1,5 @@
 //! Implements the socket that actix and h2 read and write: it returns the bytes that were read
-//! ahead, checks heads, writes the rest of a chunk first, and fails after [`Connection::close`].
+//! ahead, checks heads, and fails after [`Connection::close`].
 
 use std::{
     io::{self, IoSlice},
@@ -110,22 +110,6 @@ impl Socket {
                 return Poll::Ready(Ok(()));
             }
         }
-    }
-
-    /// Writes the rest of a chunk that was written directly.
-    fn poll_rest(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut rest = self.connection.rest.borrow_mut();
-        while !rest.is_empty() {
-            let written =
-                ready!(self.poll_written(cx, |transport, cx| transport.write(cx, &rest)))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            let _taken = rest.split_to(written);
-        }
-        // An empty slice would keep the whole buffer alive.
-        *rest = Bytes::new();
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -271,21 +255,15 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.connection.quiet.set(false);
-        ready!(self.poll_rest(cx))?;
-        let written = self.poll_written(cx, |transport, cx| transport.write(cx, bytes));
-        self.connection.quiet.set(matches!(written, Poll::Ready(Ok(all)) if all == bytes.len()));
-        written
+        self.poll_written(cx, |transport, cx| transport.write(cx, bytes))
     }
 
-    /// Writes several buffers. Only HTTP/2 calls this, whose connections have no direct writes.
+    /// Writes several buffers. Only HTTP/2 calls this.
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.connection.quiet.set(false);
-        ready!(self.poll_rest(cx))?;
         self.poll_written(cx, |transport, cx| transport.write_vectored(cx, slices))
     }
 
@@ -294,14 +272,12 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_rest(cx))?;
         self.poll(cx, Transport::flush)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.linger.is_none() {
-            ready!(this.poll_rest(cx))?;
             ready!(this.poll(cx, Transport::shutdown))?;
         }
         if this.connection.refusal().is_none() {

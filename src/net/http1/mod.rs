@@ -1,14 +1,14 @@
 //! Serves HTTP/1.1 in clear text: the requests of a connection one after another. It uses the codec
 //! of actix, but not its dispatcher, which keeps two buffers of 8 KiB for each connection. The
-//! socket of a stream is given to [`Reactor`], which returns it when the stream has ended.
+//! handler of a request can take the socket over ([`Takeover`]), and give it back later.
 //!
 //! Rare requests are handed over to actix, with all later bytes of their connection: heads that the
 //! codec rejects or whose lines end in LF alone, HTTP/1.0, upgrades, `Expect`.
 
 pub mod connection;
+pub mod takeover;
 
 use std::{
-    any::Any,
     cell::RefCell,
     convert::Infallible,
     fmt,
@@ -21,15 +21,18 @@ use std::{
     time::Duration,
 };
 
-use crate::net::http1::connection::{Body, Http1Connection, NextRequest};
+use crate::net::http1::{
+    connection::{Body, Http1Connection, NextRequest},
+    takeover::{Receiver, TakenSocket, Takeover},
+};
 use actix_http::{
-    HttpMessage as _, Payload, Request, Response, ServiceConfig,
+    HttpMessage as _, Payload, Request, RequestHead, Response, ServiceConfig,
     h1::{Codec, Message},
 };
 use actix_service::Service;
 use actix_web::{
     body::{BodySize, BoxBody, MessageBody as _},
-    http::{ConnectionType, Method},
+    http::ConnectionType,
     rt::net::TcpStream,
 };
 use bytes::{Bytes, BytesMut};
@@ -42,10 +45,6 @@ use crate::{
     http::problem::problem,
     limits::concurrency::Permit,
     net::connection::{ConnectionLimiter, ConnectionPermit, HeadBudget, HeadError, LINGER},
-    stream::{
-        drive::{reactor::Reactor, takeover::Takeover},
-        session::Session,
-    },
 };
 
 /// HTTP/1.1 server of one worker.
@@ -60,8 +59,10 @@ pub struct Http1<S> {
     pub slow_heads: IntCounter,
     /// Time limit for writing a part of a response.
     pub write_timeout: Duration,
-    /// Reactor that writes the streams.
-    pub reactor: Rc<Reactor>,
+    /// Returns true if the handler of a request may take the connection over.
+    pub may_take_over: fn(&RequestHead) -> bool,
+    /// Returns the number of connections that are taken over.
+    pub taken_over: Box<dyn Fn() -> usize>,
     /// Memory budget of incomplete heads.
     pub heads: HeadBudget,
     /// Function that serves a connection with actix.
@@ -114,7 +115,7 @@ where
     /// Returns a permit for one more connection of the worker, of any protocol, or `None` at the
     /// limit.
     pub fn try_acquire(&self) -> Option<ConnectionPermit> {
-        self.limiter.try_acquire(self.reactor.streams())
+        self.limiter.try_acquire((self.taken_over)())
     }
 
     /// Serves a new connection whose first received bytes are `ahead`.
@@ -203,14 +204,12 @@ where
     ) -> io::Result<Option<Shared>> {
         let address = peer.as_ref().and_then(|peer| peer.address);
         request.head_mut().peer_addr = address;
-        // A path with percent signs may be `/events` when it is decoded.
-        let may_be = |path: &str| path == "/events" || path.contains('%');
-        let is_events = request.method() == Method::GET && may_be(request.path());
-        if is_events && !connection.borrow().can_hand_over() {
+        let may_take_over = (self.may_take_over)(request.head());
+        if may_take_over && !connection.borrow().can_hand_over() {
             self.hand_over(connection, head.freeze(), address).await;
             return Ok(None);
         }
-        let takeover = is_events.then(Rc::<Takeover>::default);
+        let takeover = may_take_over.then(Rc::<Takeover>::default);
         if let Some(takeover) = &takeover {
             request.extensions_mut().insert(Rc::clone(takeover));
         }
@@ -220,21 +219,20 @@ where
         }
         let Ok(response) = self.dispatch.call(request).await;
         match takeover.and_then(|takeover| takeover.take()) {
-            Some(session) => {
-                self.start_stream(connection, response, *session, peer.take())?;
+            Some(receiver) => {
+                Self::give_socket(connection, response, peer.take(), receiver)?;
                 Ok(None)
             }
             None => self.respond(connection, response).await,
         }
     }
 
-    /// Gives the socket to the reactor, which writes the head of the response and the stream.
-    fn start_stream(
-        &self,
+    /// Gives the socket, and the head of the response, to the handler that takes it over.
+    fn give_socket(
         connection: Shared,
         response: Response<BoxBody>,
-        session: Session,
         peer: Option<Box<Peer>>,
+        receiver: Receiver,
     ) -> io::Result<()> {
         let shared = io::ErrorKind::NotConnected;
         let mut connection = Rc::into_inner(connection).map(RefCell::into_inner).ok_or(shared)?;
@@ -242,12 +240,11 @@ where
         let (head, _) = response.into_parts();
         connection.codec.encode(Message::Item((head, BodySize::Stream)), &mut out)?;
         let io = connection.io.into_std()?;
-        // The reactor keeps the peer only if it has a permit, or an address that is not that of the
+        // The peer is kept only if it has a permit, or an address that is not that of the
         // socket. Most streams have neither.
         let address = io.peer_addr().ok();
         let peer = peer.filter(|peer| peer.counted.is_some() || peer.address != address);
-        let peer = peer.map(|peer| -> Box<dyn Any> { peer });
-        self.reactor.register(io, out.freeze(), session, peer)
+        receiver(TakenSocket { io, head: out.freeze(), peer })
     }
 
     /// Writes a response. Returns the connection if it stays open.

@@ -1,7 +1,7 @@
 //! Format of server-sent events
 //! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 
 use crate::model::{
@@ -66,6 +66,10 @@ impl Encode for Sse {
 
     fn event(&self, event: &Event) -> Bytes {
         event.frame().clone()
+    }
+
+    fn append(&self, event: &Event, batch: &mut BytesMut) {
+        batch.extend_from_slice(event.frame());
     }
 
     fn control(&self, control: &Control) -> Bytes {

@@ -17,6 +17,7 @@ use crate::model::{
     control::{Control, End, EndReason, refusal_wait},
     event_id::EventId,
 };
+use crate::outlet::{refusal::deny, tickets::redeem};
 use crate::{
     auth::{
         AuthError,
@@ -28,14 +29,15 @@ use crate::{
         client_address::client_address,
         problem::{come_back_later, problem, problem_with},
     },
-    hub::{LimitReached, Shard, TopicSet},
-    net::{connection::Connection, reaper::Reaper},
+    hub::{Shard, SubscribeError, TopicSet},
+    net::{
+        connection::Connection,
+        http1::takeover::{TakenOver, Takeover},
+        reaper::Reaper,
+    },
     stream::{
         StreamContext, TOO_OFTEN,
-        drive::{
-            body::StreamBody,
-            takeover::{TakenOver, Takeover},
-        },
+        drive::{body::StreamBody, reactor::Reactor},
         lease::Terms,
         pending::PendingStream,
         request::{StreamRequest, StreamRequestError},
@@ -51,6 +53,7 @@ pub use encode::SSE;
 pub struct Worker {
     pub shard: Rc<Shard>,
     pub reaper: Rc<Reaper>,
+    pub reactor: Rc<Reactor>,
     turns: Turns,
 }
 
@@ -60,8 +63,9 @@ const SHORT_QUERY_BYTES: usize = 512;
 const FEW_TOPICS: usize = 64;
 
 impl Worker {
-    pub fn new(shard: Rc<Shard>, reaper: Rc<Reaper>) -> Self {
-        Self { shard, reaper, turns: Turns::default() }
+    /// Creates the state of one worker.
+    pub fn new(shard: Rc<Shard>, reaper: Rc<Reaper>, reactor: Rc<Reactor>) -> Self {
+        Self { shard, reaper, reactor, turns: Turns::default() }
     }
 }
 
@@ -133,7 +137,7 @@ async fn admit(
 ) -> Result<Option<Grant>, AuthError> {
     let mut admitted = pin!(async {
         match ticket {
-            Some(ticket) => context.access.admit_ticket(ticket, &context.backplane).await.map(Some),
+            Some(ticket) => redeem(context, ticket).await.map(Some),
             None => context.access.admit(request).await,
         }
     });
@@ -144,16 +148,6 @@ async fn admit(
             admitted.await
         }
     }
-}
-
-/// Refuses a request for now, one that is not for a stream.
-pub fn unready(text: &str) -> HttpResponse {
-    come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, refusal_wait())
-}
-
-/// Returns the answer to a request whose token or ticket is refused.
-pub fn deny(denied: &AuthError) -> HttpResponse {
-    denied.response(refusal_wait())
 }
 
 /// Answers any other method.
@@ -204,7 +198,8 @@ fn open(
         Err(reached) => return refuse(context, asked, EndReason::Busy, &reached.to_string()),
     };
     if let Some(takeover) = request.extensions().get::<Rc<Takeover>>() {
-        takeover.accept(session);
+        let reactor = Rc::clone(&worker.reactor);
+        takeover.accept(move |socket| reactor.register(socket, session));
         return response().body(TakenOver);
     }
     let Some(connection) = Connection::of(request.conn_data(), &request.extensions()) else {
@@ -230,7 +225,7 @@ fn begin(
     context: &StreamContext,
     pending: PendingStream,
     now: Instant,
-) -> Result<Session, LimitReached> {
+) -> Result<Session, SubscribeError> {
     if pending.is_settled() {
         return Session::open(pending, now);
     }

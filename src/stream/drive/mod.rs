@@ -2,9 +2,4 @@
 //! HTTP response; [`reactor`] writes to sockets directly.
 
 pub mod body;
-mod broadcast;
-mod deadlines;
-mod direct;
 pub mod reactor;
-mod socket;
-pub mod takeover;

@@ -17,7 +17,7 @@ pub use state::MemberPosition;
 use state::{First, Open, Phase};
 
 use crate::{
-    hub::{LimitReached, Read, ReadEvents},
+    hub::{Read, ReadEvents, SubscribeError},
     model::{
         control::{Control, End, EndReason},
         encode::Format,
@@ -60,7 +60,8 @@ pub struct Session {
     end_at: Instant,
     end_reason: EndReason,
     stalled: bool,
-    _permit: Option<Box<StreamPermit>>,
+    /// Held until the stream ends.
+    permit: Option<Box<StreamPermit>>,
 }
 
 impl Session {
@@ -68,7 +69,7 @@ impl Session {
     ///
     /// # Errors
     /// With the limit that the stream would exceed: its reader is to come back later.
-    pub fn open(pending: PendingStream, now: Instant) -> Result<Self, LimitReached> {
+    pub fn open(pending: PendingStream, now: Instant) -> Result<Self, SubscribeError> {
         let mut session = Self::new(&pending, Phase::Finished, now);
         session.start(pending, now)?;
         Ok(session)
@@ -90,14 +91,14 @@ impl Session {
             end_at: pending.end_at,
             end_reason: EndReason::MaxAge,
             stalled: false,
-            _permit: None,
+            permit: None,
         }
     }
 
-    fn start(&mut self, pending: PendingStream, now: Instant) -> Result<(), LimitReached> {
+    fn start(&mut self, pending: PendingStream, now: Instant) -> Result<(), SubscribeError> {
         let started = pending.subscribe(now)?;
         self.context.metrics.streams_opened.inc();
-        self._permit = started.permit;
+        self.permit = started.permit;
         self.phase = Phase::Open(Open {
             last_sent_id: started.subscriber.opened_at(),
             opened_at_head: started.subscriber.hub().head(),

@@ -11,7 +11,7 @@ use super::Session;
 use crate::{
     auth::grant::{Grant, Holder},
     clock,
-    hub::{BATCH_MAX_BYTES, Hub, LimitReached, Limits, Start},
+    hub::{BATCH_MAX_BYTES, Hub, Limits, Start, SubscribeError},
     model::{
         control::{
             Control, EndReason, RETRY_AFTER_CUT_MS, RETRY_AFTER_END_MS, RETRY_AFTER_REFUSAL_MS,
@@ -179,7 +179,7 @@ fn a_stream_that_waited_for_the_log_is_refused_with_the_id_of_its_reader() {
     let (mut busy, busy_answer) = gateway.wait_for_log(pending());
     let (waiting, _answer) = gateway.wait_for_log(pending());
     let open = gateway.open(Start::Live);
-    assert_eq!(Session::open(pending(), open.now).unwrap_err(), LimitReached::Subscribers);
+    assert_eq!(Session::open(pending(), open.now).unwrap_err(), SubscribeError::Subscribers);
     drained_answer.set(Err(EndReason::Draining));
     busy_answer.set(Ok(Start::After(a)));
     for (stream, reason) in [(&mut drained, EndReason::Draining), (&mut busy, EndReason::Busy)] {

@@ -12,7 +12,7 @@ use stream_events::{
 };
 use tokio::task::{LocalSet, spawn_local, yield_now};
 
-use crate::hub::store::{T0, hub, in_sse, limits, poll, publish, read, read_all, topics};
+use crate::hub::helpers::{T0, hub, in_sse, limits, poll, publish, read, read_all, topics};
 
 /// A reader that was told what is missing gets what is left, and nothing that another one read when
 /// there was more: or an event would come after the gap that tells of it, and the next one would

@@ -1,7 +1,8 @@
 //! Tests of `src/hub`: rings, cursors, gaps and groups, without a socket.
 
 mod fanout;
+pub mod helpers;
 mod model;
 mod patterns;
-pub mod store;
+mod store;
 mod threads;

@@ -9,7 +9,7 @@ use stream_events::{
 };
 
 use crate::{
-    hub::store::{T0, hub, in_sse, limits, poll, publish, topic},
+    hub::helpers::{T0, hub, in_sse, limits, poll, publish, topic},
     support::seed,
 };
 

@@ -13,7 +13,7 @@ use std::{
 use stream_events::hub::{Start, TopicSet};
 use tokio::task::yield_now;
 
-use crate::hub::store::{T0, hub, in_sse, limits, poll, poll_read, publish};
+use crate::hub::helpers::{T0, hub, in_sse, limits, poll, poll_read, publish};
 
 #[derive(Default)]
 struct Woken(AtomicUsize);

@@ -15,7 +15,7 @@ use stream_events::{
 };
 
 use crate::{
-    hub::store::{T0, found, hub, in_sse, limits, poll, poll_read, publish, read, topic, topics},
+    hub::helpers::{T0, found, hub, in_sse, limits, poll, poll_read, publish, read, topic, topics},
     support::PATIENCE,
 };
 

@@ -270,10 +270,10 @@ fn push_is_answered_as_soon_as_it_is_complete() {
 /// The policy without a transport, as another inlet would use it.
 #[tokio::test]
 async fn the_policy_needs_no_transport() {
-    let (hub, _shard) = crate::hub::store::hub(crate::hub::store::limits());
+    let (hub, _shard) = crate::hub::helpers::hub(crate::hub::helpers::limits());
     let metrics = Metrics::new().unwrap();
     let backplane = Backplane::Local(hub.clone(), std::sync::Arc::default());
-    let topics = vec![crate::hub::store::topic("orders")];
+    let topics = vec![crate::hub::helpers::topic("orders")];
     let inlet = Inlet::new(backplane, topics, OnPoison::Nack, metrics.clone());
     let message = |topic: &str| {
         let body = json!({ "message": message("x", "1") }).to_string();

@@ -10,7 +10,7 @@ use actix_web::web;
 use bytes::Bytes;
 
 use crate::stream::{
-    drive::{broadcast::SocketBroadcast, reactor::Reactor},
+    drive::reactor::{Reactor, broadcast::SocketBroadcast},
     session::MemberPosition,
 };
 use crate::{

@@ -2,8 +2,12 @@
 //! all sockets and deadlines with epoll, so a stream has neither a task nor buffers: an idle one is
 //! its cursor and its socket.
 
+mod broadcast;
+mod deadlines;
+mod direct;
+mod socket;
+
 use std::{
-    any::Any,
     cell::{Cell, RefCell},
     collections::HashMap,
     fmt, io,
@@ -30,8 +34,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use crate::net::http1::{Peer, takeover::TakenSocket};
 use crate::stream::{
-    drive::{
+    drive::reactor::{
         broadcast::SocketBroadcast,
         deadlines::Deadlines,
         direct::{DirectStream, DriveResult},
@@ -58,17 +63,14 @@ pub struct Reactor {
     renewed: Arc<RenewedStreams>,
     write_timeout: Duration,
     /// Continues with a connection whose stream has ended.
-    on_finished: Box<dyn Fn(TcpStream, Peer)>,
+    on_finished: Box<dyn Fn(TcpStream, Option<Box<Peer>>)>,
 }
-
-/// Value that is kept for a connection until it ends.
-pub type Peer = Option<Box<dyn Any>>;
 
 struct Entry {
     stream: Rc<RefCell<DirectStream>>,
     /// Bucket of the stream's next deadline. Its keys in other buckets are stale.
     bucket: Cell<u64>,
-    peer: Peer,
+    peer: Option<Box<Peer>>,
 }
 
 /// Streams to wake from other threads, after a renewal or an answer of the log.
@@ -100,7 +102,7 @@ const STALL_TICK: Duration = Duration::from_millis(500);
 
 impl fmt::Debug for Reactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lean")
+        f.debug_struct("Reactor")
             .field("streams", &self.streams.borrow().len())
             .finish_non_exhaustive()
     }
@@ -114,7 +116,7 @@ impl Reactor {
     /// When the kernel provides no epoll instance.
     pub fn new(
         write_timeout: Duration,
-        on_finished: impl Fn(TcpStream, Peer) + 'static,
+        on_finished: impl Fn(TcpStream, Option<Box<Peer>>) + 'static,
     ) -> io::Result<Rc<Self>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         #[expect(
@@ -144,10 +146,8 @@ impl Reactor {
     /// When the socket cannot be watched.
     pub fn register(
         self: &Rc<Self>,
-        io: TcpStream,
-        head: Bytes,
+        TakenSocket { io, head, peer }: TakenSocket,
         session: Session,
-        peer: Peer,
     ) -> io::Result<()> {
         let at = self.streams.borrow().vacant_key();
         let Ok(key) = u32::try_from(at) else { return Err(io::ErrorKind::OutOfMemory.into()) };
@@ -330,7 +330,7 @@ impl Reactor {
     }
 
     /// Removes a stream. Returns its socket, and what was kept.
-    fn remove(&self, key: u32) -> Option<(TcpStream, Peer)> {
+    fn remove(&self, key: u32) -> Option<(TcpStream, Option<Box<Peer>>)> {
         let mut streams = self.streams.borrow_mut();
         let entry = streams.try_remove(key as usize)?;
         if streams.is_empty() {

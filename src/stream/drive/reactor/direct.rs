@@ -10,10 +10,10 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    hub::Listener,
+    hub::{Listener, Subscriber},
     model::event_id::EventId,
     stream::{
-        drive::socket::DirectSocket,
+        drive::reactor::socket::DirectSocket,
         session::{Next, Session},
     },
 };
@@ -169,7 +169,7 @@ impl DirectStream {
                 return self.schedule();
             }
         }
-        let has_more = self.session.subscriber().is_some_and(|subscriber| subscriber.has_more());
+        let has_more = self.session.subscriber().is_some_and(Subscriber::has_more);
         if !self.session.is_checkpoint_due() && (self.join_broadcast() || !has_more) {
             return true;
         }
@@ -190,7 +190,7 @@ impl Listener for RefCell<DirectStream> {
         let stream = self.borrow();
         // Reads only to have the memory fetched: the call needs fields in several places.
         black_box((stream.session.told_upto(), stream.session.next_deadline()));
-        black_box(stream.session.subscriber().is_some_and(|subscriber| subscriber.has_more()));
+        black_box(stream.session.subscriber().is_some_and(Subscriber::has_more));
         true
     }
 
