@@ -17,17 +17,17 @@
 //! - [`config`]: table of flags, and the checked configuration.
 //! - [`server`]: start, workers, routes, health and shutdown.
 //!
-//! From the socket to the event:
+//! Modules from the socket to the event:
 //! - [`net`]: connections, TLS, the PROXY protocol, HTTP/1.1 and HTTP/2.
 //! - [`http`]: error answers, client addresses, CORS and limits of request heads.
 //! - [`auth`]: tokens of pushes and of readers.
-//! - [`inlet`]: ways in: receives, checks and decodes pushed messages.
+//! - [`inlet`]: receives, checks and decodes pushed messages.
 //! - [`backplane`]: log of the messages: this process, or Redis for several replicas.
 //! - [`hub`]: rings of events, and the subscribers that wait for them.
 //!
-//! From the event to the socket:
+//! Modules from the event to the socket:
 //! - [`stream`]: a reader's stream: request, limits, session and writes.
-//! - [`outlet`]: ways out: `GET /events`, tickets and the demo page.
+//! - [`outlet`]: answers to readers: `GET /events`, tickets and the demo page.
 //!
 //! Shared:
 //! - [`model`]: messages, topics and events as plain data.

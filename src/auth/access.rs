@@ -101,7 +101,7 @@ pub(crate) fn choose(
     // million comparisons.
     let patterns = grant.map(|grant| TopicSet::matching(&grant.topics));
     let is_granted = |topic: &Topic| patterns.as_ref().is_none_or(|all| all.contains(topic));
-    // Before `served` is consulted: a token learns nothing of topics that it does not grant.
+    // Checked before `served`, so that a token reveals nothing about topics that it does not grant.
     if let Some(topic) = asked.iter().find(|topic| !is_granted(topic)) {
         return Err(TopicDeniedError::NotGranted(topic.clone()));
     }

@@ -87,7 +87,7 @@ impl Grant {
             topics: self.topics.iter().map(ToString::to_string).collect(),
             expires_ms: self.expires_ms,
         };
-        // Strings and numbers: the encoding cannot fail.
+        // The struct holds only strings and numbers, so encoding cannot fail.
         serde_json::to_string(&json).unwrap_or_default()
     }
 

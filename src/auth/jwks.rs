@@ -1,7 +1,7 @@
 //! Cache of an issuer's key set. The keys are fetched before they are too old, so a request never
 //! waits for a key that is known.
 //!
-//! One task does all fetches: there is one fetch at a time, and no lock is held during a fetch.
+//! A single task does all fetches: there is one fetch at a time, and no lock is held during it.
 //! Requests read the key set that the task published last.
 
 use std::{sync::Arc, time::Duration};
@@ -74,7 +74,7 @@ pub enum Lookup {
     Known(Arc<Key>),
     /// The key set has no key with this `kid`.
     Unknown,
-    /// No key set is available: no token can be verified, so all are refused.
+    /// The key set is not available: no token can be verified, so all are refused.
     Unavailable,
 }
 
@@ -111,7 +111,7 @@ impl Keys {
     /// Starts the task that fetches the key set.
     ///
     /// # Errors
-    /// When the HTTP client cannot be built.
+    /// Fails when the HTTP client cannot be built.
     pub fn start(source: KeySource, times: KeyTimes) -> reqwest::Result<Self> {
         // A redirect could point at anything this host can reach, such as the metadata server.
         let client = reqwest::Client::builder()
@@ -200,7 +200,8 @@ impl Fetcher {
             let (next, cool_down) = match &fetched {
                 Ok((_, age)) => {
                     pause = times.retry;
-                    // Before the set is too old, and not in the same second as other gateways.
+                    // Fetches before the set is too old, at a random time, so that gateways do not
+                    // all fetch in the same second.
                     let ahead = rand::rng().random_range(0.7..0.8);
                     let age = (*age).clamp(times.age_min, times.age_max);
                     (age.mul_f64(ahead), times.cool_down)
@@ -226,7 +227,7 @@ impl Fetcher {
                 state.cool_until = Some(now + cool_down);
             });
             // Discards a request that came during the fetch, which has answered it. Later requests
-            // see the cool-down and come only after it: none of these may be discarded.
+            // see the cool-down and come only after it, so none of them may be discarded.
             std::pin::pin!(unknown_kid.notified()).as_mut().enable();
             let requested = async {
                 tokio::time::sleep(cool_down).await;

@@ -62,7 +62,8 @@ impl<'a> UnverifiedToken<'a> {
         let not_a_jwt = AuthError::Invalid("it is not a JWT");
         let Ok(text) = str::from_utf8(token) else { return Err(not_a_jwt) };
         let Ok(header) = decode_header(text) else { return Err(not_a_jwt) };
-        // RFC 7515, section 4.1.11: `crit` names extensions that must be understood. None is.
+        // RFC 7515, section 4.1.11: `crit` names extensions that must be understood. This program
+        // supports none.
         if header.crit.is_some() {
             return Err(AuthError::Invalid("it has a crit header, which is not supported"));
         }
@@ -81,7 +82,7 @@ impl<'a> UnverifiedToken<'a> {
     /// [`AuthError::Invalid`] when no key of the set can have signed the token, and
     /// [`AuthError::KeysUnavailable`] when there is no key set.
     pub(super) async fn find_key(&self, keys: &Keys) -> Result<Arc<Key>, AuthError> {
-        // Before the search: a forged `alg` causes no fetch.
+        // Checked before the search, so that a forged `alg` causes no fetch.
         if !keys.algorithms().contains(&self.header.alg) {
             return Err(AuthError::Invalid("its alg is not one that the issuer's keys are for"));
         }

@@ -41,7 +41,7 @@ pub fn load_key(path: &Path) -> Result<Key, KeyFileError> {
     if PrivateKeyDer::from_pem_slice(&bytes).is_ok() {
         return Err(KeyFileError::Private(name()));
     }
-    // Anywhere in the file: a public key must never become a secret, or anyone could sign.
+    // Searches the whole file: a public key must never be used as a secret, or anyone could sign.
     if memmem::find(&bytes, b"-----BEGIN").is_some() {
         return public_key(&bytes).ok_or_else(|| KeyFileError::Unknown(name()));
     }

@@ -27,8 +27,8 @@ pub struct KeySource {
 pub struct Key {
     /// Key material.
     pub key: DecodingKey,
-    /// Only algorithm whose signatures the key verifies. The `alg` of a token must equal it, and
-    /// decides nothing.
+    /// Algorithm of the signatures that the key verifies; signatures with another one are refused.
+    /// The `alg` of a token must equal it, and decides nothing.
     pub algorithm: Algorithm,
 }
 

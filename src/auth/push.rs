@@ -111,7 +111,8 @@ impl Verifier {
         if !claims.email_verified {
             return Err(AuthError::Forbidden("its email is not verified"));
         }
-        // Any Google account can get a token for any audience: only this tells ours from theirs.
+        // Any Google account can get a token for any audience. Only the service account shows that
+        // the token is from an accepted sender.
         if !self.service_accounts.contains(&claims.email) {
             return Err(AuthError::Forbidden("its email is not one of --push-service-account"));
         }

@@ -38,8 +38,8 @@ pub enum TokenKeys {
     Single(Key),
 }
 
-/// Algorithms of public keys. No symmetric one: a public key must never become a secret, or anyone
-/// who has read it could sign.
+/// Algorithms of public keys. Symmetric algorithms are excluded: a public key must never be used as
+/// a secret, or anyone who has read it could sign.
 pub(crate) const ALGORITHMS: &[Algorithm] = &[
     Algorithm::RS256,
     Algorithm::RS384,
@@ -139,7 +139,8 @@ impl ReaderVerifier {
         )]
         let expires_ms =
             (expires.ok_or(AuthError::Invalid("its exp is not a time"))? * 1000.0) as u64;
-        // Without leeway: an expired token would open streams that end at once, again and again.
+        // No leeway is added: an expired token would open streams that end at once, again and
+        // again.
         if expires_ms <= clock::now_ms() {
             return Err(AuthError::Invalid("it has expired"));
         }

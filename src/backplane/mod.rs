@@ -30,7 +30,7 @@ pub enum Backplane {
     /// The rings of this process are the log. For one replica only, since each process has its own
     /// rings.
     Local(Hub, Arc<Tickets>),
-    /// One log in Redis for all replicas. The rings of each process are a copy of it.
+    /// Log in Redis, shared by all replicas. The rings of each process are a copy of it.
     Redis(Arc<RedisLog>),
 }
 

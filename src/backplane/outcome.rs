@@ -19,8 +19,8 @@ pub enum PublishError {
     /// them now would be missed by readers elsewhere.
     #[error("this gateway is shutting down")]
     Draining,
-    /// No confirmation arrived. If the message was stored and only the answer was lost, the next
-    /// push is a duplicate.
+    /// The confirmation did not arrive. If the message was stored and only the answer was lost, the
+    /// next push is a duplicate.
     #[error("the log did not confirm the message (--backplane)")]
     Unconfirmed,
 }

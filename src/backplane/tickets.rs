@@ -41,7 +41,7 @@ pub enum KeepTicketError {
     /// The holder has [`TICKETS_PER_HOLDER_MAX`] unused tickets.
     #[error("the holder has {TICKETS_PER_HOLDER_MAX} unused tickets, which is the limit")]
     TooManyOfHolder,
-    /// All holders together have 10,000 unused tickets.
+    /// The holders together have 10,000 unused tickets.
     #[error("there are {TICKETS_MAX} unused tickets, which is the limit")]
     TooMany,
     /// Redis did not confirm.
@@ -132,7 +132,7 @@ mod tests {
         let too_many = Err(KeepTicketError::TooManyOfHolder);
         assert_eq!(insert("one more", "jti:1", start), too_many);
         insert("of another", "jti:2", start).unwrap();
-        // A used ticket makes room, and expired tickets do.
+        // A used ticket makes room, and so do expired tickets.
         assert!(tickets.take("0", start).is_some());
         insert("one more", "jti:1", start).unwrap();
         assert_eq!(insert("two more", "jti:1", start), too_many);

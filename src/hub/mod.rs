@@ -1,5 +1,5 @@
-//! Hub: messages come in, get an id and a place in their topic's ring, and every subscriber reads
-//! them from there.
+//! Hub: stores messages. Each gets an id and a place in the ring of its topic, from which every
+//! subscriber reads it.
 
 mod fanout;
 mod lookup;
@@ -53,12 +53,12 @@ pub struct Hub {
 
 #[derive(Debug)]
 struct Inner {
-    /// Rings of all topics under one lock, since an event's id and its place in the order over all
-    /// topics are one decision. The lock is never held across I/O, an await, or work that grows
-    /// with the size of an event or the number of subscribers.
+    /// Rings of all topics. One lock protects them, since an event's id and its place in the order
+    /// over all topics are assigned in one step. The lock is never held across I/O, an await, or
+    /// work that grows with the size of an event or the number of subscribers.
     rings: Mutex<Rings>,
-    /// Version: counts what was stored, under the lock. A reader whose last read was complete at
-    /// this version can skip the lock.
+    /// Version: the number of changes to the rings, counted under the lock. A reader whose last
+    /// read was complete at this version can skip the lock.
     version: AtomicU64,
     /// Number of publishers that waited for the lock for longer than each of [`WAITS_US`].
     waits: [AtomicU64; WAITS_US.len()],
@@ -87,13 +87,13 @@ pub struct Drain {
 /// Limit that a new subscriber would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
-    /// [`Limits::subscribers`].
+    /// The limit of subscribers is reached: [`Limits::subscribers`].
     #[error("as many streams are open as this gateway allows (--subscribers-max)")]
     Subscribers,
-    /// [`Limits::followed_bytes`].
+    /// The limit of memory for followed topics is reached: [`Limits::followed_bytes`].
     #[error(
         "the topics that all open streams follow take as much memory as this gateway allows \
-         (--followed-bytes-max): come back later, or follow fewer topics"
+         (--followed-bytes-max): try again later, or follow fewer topics"
     )]
     FollowedBytes,
 }
@@ -105,7 +105,7 @@ impl Hub {
         Self::after(limits, EventId::start_of(history, now_ms), false)
     }
 
-    /// Creates an empty copy of a log that is kept elsewhere and hands out the ids. See
+    /// Creates an empty copy of a log that is stored elsewhere and assigns the ids. See
     /// [`Hub::begin`] and [`Hub::store`].
     pub fn copy(limits: Limits) -> Self {
         Self::after(limits, EventId::ZERO, true)
@@ -127,7 +127,7 @@ impl Hub {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Gives a message its id and puts it into its topic's ring, unless it was stored before, and
+    /// Gives a message its id and stores it in its topic's ring, unless it was stored before, and
     /// notifies its readers.
     pub fn publish(&self, message: Message, now_ms: u64) -> Published {
         let topic = message.topic.clone();
@@ -139,7 +139,7 @@ impl Hub {
         published
     }
 
-    /// Stores a message with the id that its log gave it, and notifies its readers. Ignores a
+    /// Stores a message with the id that the log assigned, and notifies its readers. Ignores a
     /// message whose id is not newer than the head: it was stored before.
     pub fn store(&self, message: Message, id: EventId) {
         let topic = message.topic.clone();
@@ -149,7 +149,7 @@ impl Hub {
         self.finish(rings, stored.then_some(&topic));
     }
 
-    /// Counts what was stored, releases the lock, and notifies the readers of the topic.
+    /// Counts the change, releases the lock, and notifies the readers of the topic.
     fn finish(&self, rings: MutexGuard<'_, Rings>, stored: Option<&Topic>) {
         let Some(topic) = stored else { return };
         self.inner.version.fetch_add(1, Ordering::SeqCst);
@@ -157,7 +157,7 @@ impl Hub {
         self.notifiers().iter().for_each(|notifier| notifier.notify(topic));
     }
 
-    /// Starts a new history after `origin`. Every reader that has not read as far gets a gap.
+    /// Starts a new history after `origin`. Every reader whose cursor is before it gets a gap.
     pub fn begin(&self, origin: EventId, reason: GapReason) {
         let mut rings = lock(&self.inner.rings);
         let before = rings.begin(origin, reason);
@@ -167,15 +167,15 @@ impl Hub {
         self.notifiers().iter().for_each(|notifier| notifier.notify_all());
     }
 
-    /// Skips an event that the log has and that cannot be decoded. Every reader that has not read
-    /// as far gets a gap.
+    /// Skips an event of the log that cannot be decoded. Every reader whose cursor is before it
+    /// gets a gap.
     pub fn skip(&self, id: EventId) {
         lock(&self.inner.rings).skip(id);
         self.inner.version.fetch_add(1, Ordering::SeqCst);
         self.notifiers().iter().for_each(|notifier| notifier.notify_all());
     }
 
-    /// Returns true if the events are held elsewhere too, and outlive this process.
+    /// Returns true if the events are stored elsewhere too, and outlive this process.
     pub fn is_copy(&self) -> bool {
         self.inner.is_copy
     }
@@ -183,7 +183,7 @@ impl Hub {
     /// Creates a subscriber on the shard of this thread, which it cannot leave.
     ///
     /// # Errors
-    /// With the limit that it would exceed.
+    /// Returns the limit that the subscriber would exceed.
     pub fn subscribe(
         &self,
         shard: &Rc<Shard>,
@@ -206,7 +206,7 @@ impl Hub {
     /// before the subscription.
     ///
     /// # Errors
-    /// When the budget does not suffice.
+    /// Fails when the budget does not suffice.
     pub fn reserve(&self, topics: &TopicSet) -> Result<Claim, SubscribeError> {
         let mut claim = self.inner.followed.claim();
         let has_room = claim.grow(topics.bytes());
@@ -226,7 +226,7 @@ impl Hub {
         Shard::new(notifier)
     }
 
-    /// Removes events that are too old, and idle topics. To be called about once a second.
+    /// Removes events that are too old, and idle topics. Must be called about once a second.
     pub fn sweep(&self, now_ms: u64) {
         while lock(&self.inner.rings).sweep(now_ms) {}
     }
@@ -236,14 +236,14 @@ impl Hub {
         self.origin_and_head().1
     }
 
-    /// Refuses every further [`Hub::publish`] with [`Published::Closed`]. [`Hub::store`] goes on: a
-    /// copy follows its log to the end.
+    /// Refuses every further [`Hub::publish`] with [`Published::Closed`]. [`Hub::store`] still
+    /// works: a copy follows its log to the end.
     pub fn close(&self) {
         lock(&self.inner.rings).close();
     }
 
-    /// Closes the hub and asks every stream to end within `over`, after it has given everything
-    /// that this process alone holds. Only the first call counts.
+    /// Closes the hub and asks every stream to end within `over`, after it has sent all events that
+    /// only this process holds. Only the first call has an effect.
     pub fn drain(&self, over: Duration) {
         self.close();
         let drain = Drain { from: Instant::now(), over };
@@ -271,13 +271,13 @@ impl Hub {
         self.inner.subscribers.load(Ordering::SeqCst)
     }
 
-    /// Returns true if there is room for one more subscriber beside `coming` that are about to
-    /// subscribe.
+    /// Returns true if one more subscriber is allowed in addition to `coming` others that are about
+    /// to subscribe.
     pub fn has_room(&self, coming: usize) -> bool {
         self.subscribers() + coming < self.inner.subscribers_max
     }
 
-    /// Returns numbers for the metrics.
+    /// Returns the values of the metrics.
     pub fn stats(&self) -> Stats {
         lock(&self.inner.rings).stats()
     }
@@ -287,7 +287,7 @@ impl Hub {
         (rings.origin(), rings.head())
     }
 
-    /// Reads, and returns the version that the result is complete at.
+    /// Reads, and returns the version at which the result is complete.
     fn read(
         &self,
         topics: &TopicSet,
@@ -299,7 +299,7 @@ impl Hub {
         (rings.read(topics, cursor, upto, out), self.version())
     }
 
-    /// Takes the lock. Measures the wait, if there is one.
+    /// Takes the lock. If it has to wait, measures the time.
     fn enter(&self) -> MutexGuard<'_, Rings> {
         if let Ok(rings) = self.inner.rings.try_lock() {
             return rings;
@@ -333,9 +333,9 @@ impl Hub {
     }
 }
 
-/// Takes a lock even if its holder panicked: nothing under these locks is left half done by what
-/// can panic in them (an allocation that fails aborts), and a hub that answers is better than one
-/// that is poisoned for good.
+/// Takes a lock even if its holder panicked. The code that can panic under these locks leaves
+/// nothing incomplete (an allocation that fails aborts), and a hub that answers is better than one
+/// whose lock is poisoned until the process ends.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

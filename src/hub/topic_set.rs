@@ -16,14 +16,14 @@ pub struct TopicSet {
     pub(crate) plan: ReadPlan,
 }
 
-/// Way in which the events of a topic set are read.
+/// Method by which the events of a topic set are read.
 #[derive(Debug, Clone)]
 pub(crate) enum ReadPlan {
-    /// All topics, including those that appear later.
+    /// Every topic, including topics that appear later.
     All,
-    /// A few topics, whose rings are merged.
+    /// Small number of topics, whose rings are merged.
     Few,
-    /// More topics than are worth merging: reading follows the timeline.
+    /// Topics that are too many to be merged: reading follows the timeline.
     Many(Arc<HashSet<Topic>>),
     /// Topics with one of the names or prefixes, including those that appear later.
     Matching(Arc<Matching>),
@@ -38,12 +38,12 @@ pub(crate) struct Matching {
     prefix_set: HashSet<Arc<str>>,
 }
 
-/// Memory of a group beside its topics, in bytes: the group itself, its first slots, and its entry
-/// in the worker's map of groups.
+/// Memory of a group in addition to its topics, in bytes: the group itself, its first slots, and
+/// its entry in the worker's map of groups.
 const GROUP_BYTES: usize = 512;
-/// Memory of a topic or prefix beside its name, in bytes: the allocation of the name, and its
-/// entries in the group's list and set and in the worker's index, with the capacity that maps keep
-/// free.
+/// Memory of a topic or prefix in addition to its name, in bytes: the allocation of the name, and
+/// its entries in the group's list and set and in the worker's index, with the capacity that maps
+/// keep free.
 const FOLLOWED_BYTES: usize = 160;
 
 /// Largest number of rings that are merged.

@@ -1,5 +1,5 @@
-//! Ways in for messages. An inlet receives and decodes messages in its own way and hands each one
-//! to [`Inlet::accept`], the policy that all inlets share. [`push`] is the inlet for `POST /push`.
+//! Inlets: each receives and decodes messages in its own way and hands each one to
+//! [`Inlet::accept`], the policy that all inlets share. [`push`] is the inlet for `POST /push`.
 //!
 //! The policy knows no transport: each inlet translates an [`Outcome`] into its own answer.
 
@@ -22,14 +22,14 @@ use crate::{
     telemetry::{metrics::Metrics, throttle::LogThrottle},
 };
 
-/// Policy for messages: which are stored, and what happens to the others.
+/// Policy for messages: decides which are stored, and what happens to the others.
 #[derive(Debug)]
 pub struct Inlet {
     /// Store of events.
     backplane: Backplane,
     /// Served topics. Empty: all.
     topics: Vec<Topic>,
-    /// Fate of poison messages.
+    /// Treatment of poison messages.
     on_poison: OnPoison,
     /// Counters.
     metrics: Metrics,
@@ -179,7 +179,8 @@ impl Inlet {
 
     fn count(&self, outcome: Outcome) -> Outcome {
         match outcome {
-            // A counter of its own: a look-up by label costs a good part of a push.
+            // Counts with a counter of its own, since a look-up by label takes a considerable part
+            // of the time of a push.
             Outcome::Stored(_) => self.metrics.pushes_stored.inc(),
             _ => self.metrics.pushes.with_label_values(&[outcome.as_str()]).inc(),
         }

@@ -1,4 +1,4 @@
-//! Control messages: what a stream says beside events.
+//! Control messages: the messages of a stream that are not events.
 
 use std::{ops::Range, time::Duration};
 
@@ -11,16 +11,17 @@ use crate::model::{event_id::EventId, gap::Gap, topic::Topic};
 pub enum Control {
     /// First message of a stream.
     Open(Box<Open>),
-    /// Events are missing. Has no id: a reader that is cut before it has read the message comes
-    /// back with its old id, and is told again.
+    /// Events are missing. The message has no id: a reader that is disconnected before it has read
+    /// the message reconnects with its old id, and receives the gap again.
     Gap(Box<Gap>),
     /// Time that is left until the reader's token expires.
     Auth(Duration),
-    /// Cheaper position to resume from, without an event.
+    /// Newer position to resume from, without an event: resuming there costs less.
     Checkpoint(EventId),
-    /// Sign of life in silence, so that no proxy takes the stream for dead.
+    /// Message after a time without others, so that no proxy closes the stream as dead.
     KeepAlive,
-    /// Sign of life before [`Control::Open`], while the stream waits for the log.
+    /// Message like [`Control::KeepAlive`] before [`Control::Open`], while the stream waits for the
+    /// log.
     Waiting,
     /// Last message of a stream.
     End(End),
@@ -29,15 +30,15 @@ pub enum Control {
 /// First message of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Open {
-    /// Id that the reader has until it gets another one.
+    /// Id to resume from until the reader receives another one.
     pub id: EventId,
     /// Name of the stream, which cannot be guessed: it authorises a renewal of this one stream.
     pub stream: String,
     /// Topics as the reader named them. Empty means all topics that it may read.
     pub topics: Vec<Topic>,
-    /// True if the stream continues after the id that the reader brought.
+    /// True if the stream continues after the id that the reader sent.
     pub resumed: bool,
-    /// Time after which the reader is to reconnect when the connection is cut, milliseconds.
+    /// Time after which the reader is to reconnect when the connection breaks, in milliseconds.
     pub retry_ms: u64,
 }
 
@@ -46,9 +47,9 @@ pub struct Open {
 pub struct End {
     /// Cause of the end.
     pub reason: EndReason,
-    /// Id that a refused reader brought: it keeps that id.
+    /// Id that a refused reader sent. The reader keeps that id.
     pub id: Option<EventId>,
-    /// Time after which the reader is to reconnect, milliseconds.
+    /// Time after which the reader is to reconnect, in milliseconds.
     pub retry_ms: u64,
 }
 
@@ -63,7 +64,7 @@ pub enum EndReason {
     Busy,
     /// The reader's token has expired.
     Expired,
-    /// The token cannot be verified now, or the log cannot be asked.
+    /// The token cannot be verified now, or the log does not answer.
     Unready,
 }
 
@@ -80,22 +81,23 @@ impl EndReason {
     }
 }
 
-/// Retry time after a cut that nothing announced. Spread, since a proxy that dies cuts all of its
-/// streams at once.
+/// Retry time after a connection breaks without an announced end, in milliseconds. It is random,
+/// since a proxy that fails breaks all of its connections at once.
 pub(crate) const RETRY_AFTER_CUT_MS: Range<u64> = 2_000..4_000;
-/// Retry time after an end that was announced: those are spread over time already.
+/// Retry time after an announced end, in milliseconds. Announced ends are spread over time already.
 pub(crate) const RETRY_AFTER_END_MS: Range<u64> = 200..1_500;
-/// Retry time after a refusal. At least 5 s, or refused readers would be the load that causes more
-/// refusals.
+/// Retry time after a refusal, in milliseconds. It is at least 5 s: refused readers that retry
+/// earlier would cause more refusals.
 pub(crate) const RETRY_AFTER_REFUSAL_MS: Range<u64> = 5_000..10_000;
 
 impl End {
-    /// Ends a stream that was open.
+    /// Creates the end of an open stream.
     pub fn of_stream(reason: EndReason) -> Self {
         Self { reason, id: None, retry_ms: jitter(RETRY_AFTER_END_MS) }
     }
 
-    /// Refuses a stream for now. `id` is the one that the reader brought.
+    /// Creates the refusal of a stream that the reader is to open later. `id` is the id that the
+    /// reader sent.
     pub fn refusal(reason: EndReason, id: Option<EventId>) -> Self {
         Self { reason, id, retry_ms: jitter(RETRY_AFTER_REFUSAL_MS) }
     }
@@ -106,7 +108,7 @@ pub fn refusal_wait() -> Duration {
     Duration::from_millis(RETRY_AFTER_REFUSAL_MS.start)
 }
 
-/// Returns a random retry time after a cut, milliseconds.
+/// Returns a random retry time after a broken connection, in milliseconds.
 pub fn retry_after_cut_ms() -> u64 {
     jitter(RETRY_AFTER_CUT_MS)
 }

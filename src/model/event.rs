@@ -11,20 +11,20 @@ use crate::model::{
     topic::Topic,
 };
 
-/// Message that was published, with its id. Shared by all readers.
+/// Published message with its id. All readers share it.
 #[derive(Debug)]
 pub struct Event {
     /// Position in the order over all topics.
     pub id: EventId,
     /// Topic that the message was published to.
     pub topic: Topic,
-    /// Time at which Pub/Sub took the message, Unix milliseconds.
+    /// Time at which Pub/Sub received the message, in Unix milliseconds.
     pub publish_time_ms: Option<u64>,
     /// Frame in `text/event-stream`, from `id:` to the empty line.
     frame: Bytes,
     data_form: DataForm,
     message_id: Option<Box<str>>,
-    /// `None` when there is nothing in it, which takes one word.
+    /// Fields that few events have. `None` when an event has none of them, which takes one word.
     metadata: Option<Box<Metadata>>,
 }
 
@@ -37,10 +37,10 @@ struct Metadata {
     data: Option<Box<[u8]>>,
 }
 
-/// Memory of an event beside its texts: its own fields, reference counts, the entries in the ring
-/// and in the timeline, and what the allocator adds.
+/// Memory of an event in addition to its texts: its own fields, reference counts, the entries in
+/// the ring and in the timeline, and the overhead of the allocator.
 const EVENT_OVERHEAD_BYTES: usize = 240;
-/// Memory of an attribute beside its texts.
+/// Memory of an attribute in addition to its texts.
 const ATTRIBUTE_OVERHEAD_BYTES: usize = 64;
 
 impl Event {
@@ -50,7 +50,7 @@ impl Event {
     }
 
     /// Returns the data as it was published. Data of one line is borrowed from the frame, so that
-    /// nothing is held twice; other data is decoded from it.
+    /// it is not stored twice; other data is decoded from it.
     pub fn data(&self) -> Cow<'_, [u8]> {
         match self.metadata.as_ref().and_then(|metadata| metadata.data.as_deref()) {
             Some(data) => Cow::Borrowed(data),
@@ -74,7 +74,7 @@ impl Event {
         attributes.iter().map(|(key, value)| (&**key, &**value))
     }
 
-    /// Returns the bytes that limits charge for this event.
+    /// Returns the bytes that limits count for this event.
     pub fn size(&self) -> usize {
         let metadata = self.metadata.as_ref().map_or(0, |metadata| {
             let attributes = metadata.attributes.iter();
@@ -90,7 +90,7 @@ impl Event {
 }
 
 /// Event without an id. All work that does not need the id is done here, outside the critical
-/// section in which ids are handed out.
+/// section in which ids are assigned.
 #[derive(Debug)]
 pub struct Draft {
     topic: Topic,
@@ -101,7 +101,8 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Takes a message and encodes its frame. The attribute `event` names the event type.
+    /// Creates an event from a message and encodes its frame. The attribute `event` names the event
+    /// type.
     pub fn new(message: Message) -> Self {
         let event_type = message.attributes.get("event").map(String::as_str);
         let frame = FrameDraft::new(event_type, &message.data);
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn data_is_not_held_twice() {
+    fn data_is_not_stored_twice() {
         for data in [&[b'x'; 1_000][..], b"x\ny\n", &[0xff; 1_000]] {
             let event = event(data, &[]);
             assert_eq!(event.size(), event.frame().len() + 1 + EVENT_OVERHEAD_BYTES);

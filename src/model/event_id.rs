@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 ///
 /// An id has the shape of a [Redis stream
 /// id](https://redis.io/docs/latest/develop/data-types/streams/#entry-ids) and is compared as a
-/// pair of integers. Ids that a process hands out carry a random number of that process above the
+/// pair of integers. Ids that a process assigns carry a random number of that process above the
 /// 32nd bit of the sequence, so an id names its history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
@@ -22,7 +22,7 @@ pub struct EventId {
 pub struct ParseEventIdError;
 
 /// Lowest bit of the sequence that belongs to the history. Sequences of Redis stay below it, so ids
-/// that Redis hands out have history 0.
+/// that Redis assigns have history 0.
 const HISTORY_SHIFT: u32 = 32;
 /// Largest history: 21 bits. With the 32 bits of the counter, a sequence stays within the 53 bits
 /// that a JavaScript number holds exactly.
@@ -31,9 +31,9 @@ pub const HISTORY_MAX: u64 = (1 << 21) - 1;
 pub(crate) const ID_LEN_MAX: usize = 41;
 
 impl EventId {
-    /// Lower than every id that is handed out.
+    /// Id that is lower than every assigned id.
     pub const ZERO: Self = Self { time_ms: 0, sequence: 0 };
-    /// Higher than every other id.
+    /// Id that is higher than every other id.
     pub const MAX: Self = Self { time_ms: u64::MAX, sequence: u64::MAX };
 
     /// Returns the first id of `history`, which is cut to [`HISTORY_MAX`].
@@ -41,8 +41,8 @@ impl EventId {
         Self { time_ms, sequence: (history & HISTORY_MAX) << HISTORY_SHIFT }
     }
 
-    /// Returns an id below every id that `history` hands out from `time_ms` on, and above the ids
-    /// before. It belongs to that history, so a reader can bring it back.
+    /// Returns an id below every id that `history` assigns from `time_ms` on, and above its earlier
+    /// ids. It belongs to that history, so a reader can resume from it.
     pub fn before(time_ms: u64, history: u64) -> Self {
         match time_ms.checked_sub(1) {
             Some(time_ms) => {
@@ -53,7 +53,7 @@ impl EventId {
         }
     }
 
-    /// Returns the history: the number of the process that handed the id out, 0 for Redis.
+    /// Returns the history: the number of the process that assigned the id, 0 for Redis.
     pub fn history(self) -> u64 {
         self.sequence >> HISTORY_SHIFT
     }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn before_lies_between_two_milliseconds() {
+    fn before_returns_an_id_between_those_of_two_milliseconds() {
         let cursor = EventId::before(10, 7);
         assert!(cursor < EventId::start_of(7, 10));
         assert!(EventId::start_of(7, 9).next(9) < cursor);

@@ -1,8 +1,9 @@
 //! Frame of an event in `text/event-stream`
 //! (<https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>).
 //!
-//! Most readers use this format, so the frame is encoded once, when the event is published, and
-//! outside the lock in which ids are handed out: only the line of the id is added inside it.
+//! The frame is encoded once, when the event is published, since most readers use this format. It
+//! is encoded outside the lock in which ids are assigned: only the line of the id is added inside
+//! it.
 
 use std::borrow::Cow;
 
@@ -23,13 +24,13 @@ pub(crate) struct FrameDraft {
 /// Form of the data in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DataForm {
-    /// One line, as it was published.
+    /// Single line, as it was published.
     OneLine,
     /// Lines that ended in LF.
     Lines,
     /// Base64 of data that is not UTF-8.
     Base64,
-    /// Lines of which some ended in CR: the frame does not tell which.
+    /// Lines of which some ended in CR. The frame does not show which ones.
     MixedLineEnds,
 }
 
@@ -39,7 +40,7 @@ const DATA_FIELD: &[u8] = b"data: ";
 
 impl FrameDraft {
     /// Encodes an `event:` line if `event_type` is allowed, and a `data:` line for each line of
-    /// `data`. Data that is not UTF-8 cannot stand in an event stream; it is encoded as base64.
+    /// `data`. Data that is not UTF-8 is not allowed in an event stream; it is encoded as base64.
     pub(crate) fn new(event_type: Option<&str>, data: &[u8]) -> Self {
         let event_type = event_type.filter(|name| is_event_type(name));
         let encoded;
@@ -50,7 +51,7 @@ impl FrameDraft {
             (&*encoded, false)
         };
         let type_len = event_type.map_or(0, |name| name.len() + "event: \n".len());
-        // The exact size: a buffer that doubles would hold bytes that no limit counts.
+        // Reserves the exact size: a buffer that doubles would hold bytes that no limit counts.
         let line_ends = line_ends(text).count();
         let text_len = text.len() + "data: \n".len() * (line_ends + 1) + 1;
         let mut buffer = BytesMut::with_capacity(HEADROOM + type_len + text_len);
@@ -78,7 +79,7 @@ impl FrameDraft {
 
     /// Adds the line of the id. The cost does not depend on the size of the data.
     pub(crate) fn seal(mut self, id: EventId) -> Bytes {
-        // The text of `EventId`'s `Display`, which takes the formatting machinery much longer.
+        // Writes the text of `EventId`'s `Display`, which would take much longer.
         let (mut time_ms, mut sequence) = (itoa::Buffer::new(), itoa::Buffer::new());
         let (time_ms, sequence) = (time_ms.format(id.time_ms), sequence.format(id.sequence));
         let line = [ID_FIELD, time_ms.as_bytes(), b"-", sequence.as_bytes(), b"\n"];
@@ -133,9 +134,9 @@ fn write_data(buffer: &mut BytesMut, text: &str) {
     }
 }
 
-/// Returns true if an application may use `name` as an event type. Refused are the gateway's own
-/// names (`stream-…`), those of `EventSource` (`open`, `error`), and text that would end the line
-/// and forge other fields (CWE-93).
+/// Returns true if an application may use `name` as an event type. Refuses the gateway's own names
+/// (`stream-…`), those of `EventSource` (`open`, `error`), and text that would end the line and
+/// forge other fields (CWE-93).
 fn is_event_type(name: &str) -> bool {
     !name.is_empty()
         && name != "open"
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_frames() {
+    fn frames_are_encoded_whole() {
         assert_eq!(frame(b"{\"id\":1}", None), "id: 17-4\ndata: {\"id\":1}\n\n");
         assert_eq!(frame(b"", None), "id: 17-4\ndata: \n\n");
         assert_eq!(
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_that_would_forge_something_is_left_out() {
+    fn an_event_type_that_would_forge_fields_is_left_out() {
         for name in ["", "open", "error", "stream-end", "a\nid: 9", "a\rb", "a\0b"] {
             assert_eq!(frame(b"x", Some(name)), "id: 17-4\ndata: x\n\n", "{name:?}");
         }

@@ -1,30 +1,32 @@
-//! Gaps: what a reader is told is missing.
+//! Gaps: notices to readers that events are missing.
 
 use crate::model::{event_id::EventId, topic::Topic};
 
-/// Notice that events after a reader's cursor are gone.
+/// Notice that events after a reader's cursor are no longer held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
     /// Cause of the loss.
     pub reason: GapReason,
-    /// Topics that lost something. Empty when it can be any topic that the reader follows.
+    /// Topics that lost events. Empty when it can be any topic that the reader follows.
     pub topics: Vec<Topic>,
-    /// Cursor after which something is missing. `None` when the reader's id was not an id.
+    /// Cursor after which events are missing. `None` when the reader sent an id that is not an
+    /// event id.
     pub after: Option<EventId>,
-    /// Last id that may be missing: nothing is missing after it.
+    /// Newest id that may be missing.
     pub upto: EventId,
 }
 
 /// Cause of a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GapReason {
-    /// The rings are bounded and let go of the events.
+    /// The events were removed from the rings, which are bounded.
     Evicted,
-    /// The cursor is from before this history began. All that is held follows.
+    /// The cursor is older than this history. All events that are held follow.
     Restart,
-    /// The cursor is not an id, or is beyond the newest one. Reading continues at the head.
+    /// The cursor is not an event id, or is newer than the newest one. Reading continues at the
+    /// head.
     UnknownId,
-    /// The log that this hub copies may have forgotten something.
+    /// The log that this hub copies may have lost events.
     LogChanged,
 }
 

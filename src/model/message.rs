@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::model::topic::Topic;
 
-/// One decoded Pub/Sub message. The fields are those of Pub/Sub's
+/// Decoded Pub/Sub message. The fields are those of Pub/Sub's
 /// [`PubsubMessage`](https://cloud.google.com/pubsub/docs/reference/rest/v1/PubsubMessage).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {

@@ -1,5 +1,5 @@
-//! What the gateway handles: messages, topics, events, control messages, and the formats in which
-//! they are sent. Plain data: no clock, no lock, no I/O.
+//! Data model: messages, topics, events, control messages, and the formats in which they are sent.
+//! Plain data: no clock, no lock, no I/O.
 
 pub mod control;
 pub mod encode;

@@ -19,11 +19,12 @@ pub struct Topic(Arc<str>);
 /// A prefix ends with a dot, so that `order.*` does not grant `orders-of-another`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TopicPattern {
-    /// All topics, written `*`.
+    /// Pattern of all topics, written `*`.
     All,
-    /// One topic, written as its name: `orders`.
+    /// Pattern of one topic, written as its name: `orders`.
     Exact(Topic),
-    /// All topics whose names begin with this prefix. Written `orders.*`, stored as `orders.`.
+    /// Pattern of the topics whose names begin with this prefix. Written `orders.*`, stored as
+    /// `orders.`.
     Prefix(Arc<str>),
 }
 

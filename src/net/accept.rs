@@ -1,5 +1,5 @@
 //! Prepares accepted sockets: sets their options, reads the PROXY protocol header, does the TLS
-//! handshake, and tells HTTP/1.1 from HTTP/2.
+//! handshake, and distinguishes HTTP/1.1 from HTTP/2.
 //!
 //! The crate does this itself instead of calling actix's `listen_auto_h2c`, which reads the HTTP/2
 //! preface once and without a time limit: a peer that sends nothing would keep its connection for
@@ -119,7 +119,7 @@ impl Acceptor {
 /// Transport, first bytes of the connection, and whether it speaks HTTP/2.
 type Negotiated = (Transport, Bytes, bool);
 
-/// Does the TLS handshake. ALPN tells the protocol.
+/// Does the TLS handshake. ALPN determines the protocol.
 async fn tls_handshake(tls: &TlsAcceptor, io: TcpStream) -> io::Result<Negotiated> {
     let io = tls.accept(io).await?;
     let is_http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");

@@ -34,7 +34,7 @@ enum ProxyHeaderError {
 /// Result of parsing the first bytes of a connection.
 #[derive(Debug, PartialEq, Eq)]
 enum Header {
-    /// All bytes belong to a header that is not complete yet.
+    /// The bytes belong to a header that is not complete yet.
     Incomplete,
     /// A header of `len` bytes. `source` is the client's address. `None` when the proxy does not
     /// send it, and for a connection of the proxy itself, such as its health check.
@@ -229,7 +229,8 @@ mod tests {
     }
 
     proptest! {
-        /// No input causes a panic, and no input of the largest length is incomplete.
+        /// Checks that no input causes a panic, and that no input of the largest length is
+        /// incomplete.
         #[test]
         fn any_bytes_are_parsed(kind in 0..3_usize, rest: Vec<u8>) {
             let prefix: &[u8] = [&b""[..], b"PROXY ", v2::PROTOCOL_PREFIX][kind];

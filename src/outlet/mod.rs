@@ -1,4 +1,4 @@
-//! Outlets: one file per way out.
+//! Outlets: one file for each kind of answer to readers.
 
 pub mod demo;
 mod refusal;

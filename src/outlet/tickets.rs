@@ -73,12 +73,12 @@ fn no_ticket(context: &StreamContext, not_kept: KeepTicketError) -> HttpResponse
             context.metrics.limit("tickets-per-subject").inc();
             let text = format!(
                 "this subject, or this token without a subject (sub), has {TICKETS_PER_HOLDER_MAX} \
-                 tickets that nobody has used yet: open streams with them, or wait until they expire"
+                 unused tickets: open streams with them, or wait until they expire"
             );
             come_back_later(StatusCode::TOO_MANY_REQUESTS, &text, TICKET_MAX)
         }
         KeepTicketError::TooMany => {
-            let text = "too many tickets were given out that nobody has used yet: try again later";
+            let text = "this gateway has too many unused tickets: try again later";
             come_back_later(busy, text, TICKET_MAX)
         }
         KeepTicketError::Unavailable(UnavailableError) => {
@@ -95,7 +95,7 @@ pub async fn renew(request: HttpRequest, context: web::Data<StreamContext>) -> H
         Err(refusal) => return refusal,
     };
     let Ok(Query(Renew { stream })) = Query::<Renew>::from_query(request.query_string()) else {
-        let text = "stream: give the name that stream-open told, as in /renew?stream=9f2c…";
+        let text = "stream: give the name from the stream-open event, as in /renew?stream=9f2c…";
         return problem(StatusCode::BAD_REQUEST, text);
     };
     if let Some(lease) = context.leases.find(&stream) {
@@ -113,7 +113,7 @@ pub async fn renew(request: HttpRequest, context: web::Data<StreamContext>) -> H
         Ok(()) => accepted(),
         Err(UnavailableError) => unready(
             "the log (Redis, --backplane) did not answer, so that the replica that has the stream \
-             cannot be told: try again later",
+             cannot be notified: try again later",
         ),
     }
 }

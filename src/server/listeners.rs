@@ -40,9 +40,9 @@ enum Advice {
     /// The process lacks the right that ports below 1024 need. `another` is the flag with a port
     /// that needs none.
     NotAllowed { another: String },
-    /// No network interface of this machine has the address.
+    /// The address belongs to no network interface of this machine.
     NoSuchAddress,
-    /// No advice is known.
+    /// Advice is not available.
     None,
 }
 

@@ -1,4 +1,5 @@
-//! Workers of the public listener: state of a worker, and the way of a connection through it.
+//! Workers of the public listener: the state of a worker, and the steps in which it serves a
+//! connection.
 
 use std::{
     cell::OnceCell,

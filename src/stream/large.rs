@@ -1,5 +1,4 @@
-//! Large events: events over [`BATCH_MAX_BYTES`], which go out in
-//! slices.
+//! Large events: events over [`BATCH_MAX_BYTES`], which are sent in slices.
 
 use std::sync::{Arc, Weak};
 
@@ -11,40 +10,40 @@ use crate::{
     model::{encode::Format, event::Event, event_id::EventId},
 };
 
-/// Bytes of large events that slow readers may keep in memory after the rings have let go of them,
-/// over all streams. A reader that takes longer for an event than its ring holds it still gets it,
-/// as long as this suffices.
+/// Limit of the bytes of large events that slow readers may keep in memory after the events have
+/// left their rings, over all streams. Within this limit, a reader that takes longer for an event
+/// than its ring holds it still receives it whole.
 pub const LARGE_EVENTS_MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// Large event that a stream is in the middle of.
+/// Large event that a stream is sending.
 #[derive(Debug)]
 pub struct LargeEvent {
     pub(crate) id: EventId,
     pub(crate) publish_time_ms: Option<u64>,
     source: Source,
-    /// Bytes that were given out.
+    /// Number of bytes that were returned.
     sent: usize,
 }
 
 #[derive(Debug)]
 enum Source {
-    /// Encoded bytes, which the budget allows this stream to keep.
+    /// Encoded bytes, which the stream keeps within the budget.
     Kept(Bytes, #[expect(dead_code, reason = "gives its bytes back when dropped")] Claim),
-    /// The budget is used up: the bytes are encoded again for each slice, while the ring holds the
-    /// event.
+    /// Reference to the event in its ring, used when the budget is used up: the bytes are encoded
+    /// again for each slice, while the ring holds the event.
     InRing(Weak<Event>, Format),
 }
 
 /// Part of a large event.
 #[derive(Debug)]
 pub struct Slice {
-    /// A copy: a part that shares the event's memory would keep all of it.
+    /// Copied bytes: a part that shares the event's memory would keep all of it.
     pub(crate) bytes: Bytes,
     pub(crate) is_last: bool,
 }
 
 impl LargeEvent {
-    /// Begins with the first byte of `event`.
+    /// Creates the state before the first byte of `event`.
     pub fn new(event: &Arc<Event>, format: Format, budget: &Arc<Budget>) -> Self {
         let mut claim = budget.claim();
         let source = if claim.grow(event.size()) {
@@ -55,8 +54,8 @@ impl LargeEvent {
         Self { id: event.id, publish_time_ms: event.publish_time_ms, source, sent: 0 }
     }
 
-    /// Returns the next part. `None` when the event has left its ring: the stream must be cut, so
-    /// that its reader drops the part that it has, comes back, and is told of the gap.
+    /// Returns the next part. `None` when the event has left its ring: the connection must then be
+    /// cut, so that the reader drops the incomplete event, reconnects, and receives a gap.
     pub fn next_slice(&mut self) -> Option<Slice> {
         let encoded;
         let bytes = match &self.source {

@@ -1,5 +1,5 @@
-//! Leases: how long a reader's token lets a stream continue, and the registry through which a token
-//! renews a stream in place.
+//! Leases: how long a reader's token lets a stream continue, and the registry with which a token
+//! renews an open stream.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,7 @@ use crate::{auth::grant::Grant, backplane::Renewal, clock, hub::TopicSet};
 #[derive(Debug, Clone)]
 pub struct Terms {
     subject: Option<Arc<str>>,
-    /// Unix milliseconds.
+    /// Expiry of the token in Unix milliseconds.
     expires_ms: u64,
 }
 
@@ -47,32 +47,32 @@ pub struct LeaseEntry {
     name: String,
 }
 
-/// A stream's view of its lease: when to warn its reader, and when to end.
+/// Timer of a stream's lease: the time of the warning to the reader, and the time of the end.
 #[derive(Debug)]
 pub struct LeaseTimer {
     lease: Arc<Lease>,
     _entry: LeaseEntry,
-    /// Expiry that the stream knows of, Unix milliseconds.
+    /// Expiry that the stream knows, in Unix milliseconds.
     expires_ms: u64,
-    /// The same time on the clock that timers use.
+    /// Expiry on the clock that timers use.
     expires_at: Instant,
-    /// Time at which the reader is warned. `None` after the warning.
+    /// Time of the warning to the reader. `None` after the warning.
     warn_at: Option<Instant>,
 }
 
-/// Time between the warning and the expiry: enough for a page to fetch another token.
+/// Time between the warning and the expiry: long enough for a page to fetch another token.
 const WARNING: Duration = Duration::from_secs(60);
 
 impl Terms {
-    /// Takes the terms of a token.
+    /// Returns the terms of the token with this grant.
     pub fn of(grant: &Grant) -> Self {
         Self { subject: grant.subject.clone(), expires_ms: grant.expires_ms }
     }
 }
 
 impl Lease {
-    /// Creates the lease of a stream that follows `topics`. They are the group's own, since a copy
-    /// for each stream would take more memory than the stream.
+    /// Creates the lease of a stream that follows `topics`. The topics must share the memory of the
+    /// group's, since a copy for each stream would take more memory than the stream.
     pub fn new(terms: Terms, topics: TopicSet) -> Arc<Self> {
         Arc::new(Self {
             subject: terms.subject,
@@ -86,7 +86,7 @@ impl Lease {
     /// that the stream follows.
     ///
     /// # Errors
-    /// With a text for the sender of the token.
+    /// Returns a text for the sender of the token.
     pub fn allows(&self, grant: &Grant) -> Result<(), &'static str> {
         if self.subject.is_none() || self.subject != grant.subject {
             return Err("the token is not of the subject (sub) that opened the stream");
@@ -100,7 +100,7 @@ impl Lease {
         Ok(())
     }
 
-    /// Extends the lease to `expires_ms`, Unix milliseconds. Never shortens it.
+    /// Extends the lease to `expires_ms`, in Unix milliseconds. Never shortens it.
     pub fn extend(&self, expires_ms: u64) {
         self.expires_ms.fetch_max(expires_ms, Ordering::SeqCst);
         self.waker.wake();
@@ -155,8 +155,8 @@ impl LeaseTimer {
         self.warn_at = Some(now + left.saturating_sub(WARNING));
     }
 
-    /// Returns the time that is left, if the reader must be told now: the lease was extended, or
-    /// it expires soon.
+    /// Returns the time that is left, if the reader must be notified now: the lease was extended,
+    /// or it expires soon.
     pub fn poll_notice(&mut self, now: Instant) -> Option<Duration> {
         let expires_ms = self.lease.expires_ms.load(Ordering::SeqCst);
         if expires_ms != self.expires_ms {
@@ -175,7 +175,7 @@ impl LeaseTimer {
         self.expires_at <= now
     }
 
-    /// Has `waker` woken when the lease is extended.
+    /// Registers `waker`, which is woken when the lease is extended.
     pub fn register(&self, waker: &Waker) {
         self.lease.waker.register(waker);
     }

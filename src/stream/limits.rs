@@ -7,7 +7,7 @@ use crate::{
     limits::concurrency::{ConcurrencyLimit, Permit},
 };
 
-/// Limits of streams beside the total.
+/// Limits of streams in addition to the limit of all streams.
 #[derive(Debug)]
 pub struct StreamLimits {
     by_holder: Arc<ConcurrencyLimit<Holder>>,
@@ -17,7 +17,9 @@ pub struct StreamLimits {
 /// Limit of streams that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamLimitError {
+    /// Limit for each subject, or for each token without one (`--streams-per-subject`).
     Subject,
+    /// Limit for each client address (`--streams-per-address`).
     Address,
 }
 
@@ -29,19 +31,21 @@ impl StreamLimitError {
         }
     }
 
-    /// Returns the text for the reader.
+    /// Returns the text of the answer to the reader.
     pub fn text(self) -> &'static str {
         match self {
             Self::Subject => {
-                "this subject, or this token without a subject (sub), has as many streams as it may \
-                 (--streams-per-subject)"
+                "this subject, or this token without a subject (sub), has as many open streams as \
+                 one may have (--streams-per-subject)"
             }
-            Self::Address => "this address has as many streams as it may (--streams-per-address)",
+            Self::Address => {
+                "this address has as many open streams as one may have (--streams-per-address)"
+            }
         }
     }
 }
 
-/// Permit of one stream. Dropping it gives it back.
+/// Permit of one stream. Dropping the permit returns it.
 #[derive(Debug)]
 pub struct StreamPermit {
     _holder: Option<Permit<Holder>>,
@@ -60,7 +64,7 @@ impl StreamLimits {
     /// Takes a permit for a stream of `holder` at `address`. `None` for either is not limited.
     ///
     /// # Errors
-    /// With the limit that was reached.
+    /// Returns the limit that was reached.
     pub fn try_acquire(
         &self,
         address: Option<IpAddr>,

@@ -1,5 +1,5 @@
 //! Streams: from a reader's request to the last byte. [`session`] is a stream without I/O and
-//! without a format; [`drive`] has what moves its bytes to clients.
+//! without a format; [`drive`] writes its bytes to clients.
 pub mod drive;
 pub mod large;
 pub mod lease;
@@ -55,28 +55,28 @@ pub struct StreamContext {
     pub leases: Arc<LeaseRegistry>,
     /// Number of streams that wait for the log.
     pub waiting: AtomicUsize,
-    /// Memory for large events that slow readers are in the middle of.
+    /// Memory for large events that slow readers are receiving.
     pub large_events: Arc<Budget>,
     pub keep_alive: Duration,
     pub stream_age_max: Duration,
 }
 
 /// Text for a reader whose address sends too many requests.
-pub const TOO_OFTEN: &str = "this address asks too often (--requests-per-address)";
+pub const TOO_OFTEN: &str = "this address sends too many requests (--requests-per-address)";
 
 impl StreamContext {
     /// Counts a request of a reader.
     ///
     /// # Errors
-    /// With the time to wait, when the address sends too many requests.
+    /// Returns the time to wait, when the address sends too many requests.
     pub fn admit(&self, request: &HttpRequest) -> Result<(), Duration> {
         self.requests.try_acquire(client_address(request.head(), self.trusted_proxies))
     }
 
-    /// Reserves room for a stream of `topics` that is opened later.
+    /// Reserves memory for a stream of `topics` that is opened later.
     ///
     /// # Errors
-    /// With the limit that it would exceed.
+    /// Returns the limit that the stream would exceed.
     pub fn reserve(&self, topics: &TopicSet) -> Result<Claim, SubscribeError> {
         if !self.hub.has_room(self.waiting.load(Ordering::SeqCst)) {
             return Err(SubscribeError::Subscribers);
@@ -84,15 +84,15 @@ impl StreamContext {
         self.hub.reserve(topics).inspect_err(|reached| self.count(*reached))
     }
 
-    /// Counts a stream that was refused for a limit of the hub.
+    /// Counts a stream that was refused because of a limit of the hub.
     pub fn count(&self, reached: SubscribeError) {
         if reached == SubscribeError::FollowedBytes {
             self.metrics.limit("followed-bytes-max").inc();
         }
     }
 
-    /// Records events that were given to a number of streams, with the newest one's publish time if
-    /// they were published while these streams were open.
+    /// Records that `events` events were sent to each of `streams` streams. `publish_time_ms` is
+    /// the publish time of the newest event, if that was published while these streams were open.
     pub fn record_delivered(&self, streams: usize, events: u64, publish_time_ms: Option<u64>) {
         self.metrics.delivered.inc_by(events * streams as u64);
         let Some(published_ms) = publish_time_ms else { return };
@@ -105,13 +105,13 @@ impl StreamContext {
         (0..streams).for_each(|_| latency.observe(late.as_secs_f64()));
     }
 
-    /// Returns true if a stream that starts there can be opened without asking the log or waiting
-    /// for it.
+    /// Returns true if a stream that starts at `start` can be opened without asking the log or
+    /// waiting for it.
     pub fn is_settled(&self, start: Start) -> bool {
         self.backplane.is_filled() && self.ahead(start).is_none()
     }
 
-    /// Returns the id to start after, if this replica has not read as far.
+    /// Returns the id to start after, if this replica has not read that far.
     pub fn ahead(&self, start: Start) -> Option<EventId> {
         match start {
             // An id of another history will never be reached.

@@ -1,4 +1,4 @@
-//! Streams that are admitted and not open yet.
+//! Pending streams: streams that are admitted and not open yet.
 
 use std::{
     cell::{Cell, RefCell},
@@ -42,10 +42,10 @@ pub struct PendingStream {
     pub topics: TopicSet,
     /// Topics as the reader named them.
     pub names: Vec<Topic>,
-    /// `None` if the stream does not end with a token.
+    /// Terms of the reader's token. `None` if the stream does not end with a token.
     pub terms: Option<Terms>,
     pub start: Start,
-    /// Id that the reader brought, if it is one.
+    /// Id that the reader sent, if it is an event id.
     pub id: Option<EventId>,
     pub permit: Option<Box<StreamPermit>>,
     /// Time at which the stream has reached its maximum age.
@@ -62,18 +62,19 @@ pub(crate) struct Started {
     pub(crate) permit: Option<Box<StreamPermit>>,
 }
 
-/// Answer that a stream waits for: where it starts, or why its reader is to come back later.
+/// Answer that a stream waits for: its start, or the reason for which its reader is to retry later.
 #[derive(Debug, Default)]
 pub struct LogAnswer {
     answer: Cell<Option<Result<Start, EndReason>>>,
     waker: RefCell<Option<Waker>>,
-    /// Memory that is reserved for the topics of the stream. The group pays once the stream opens.
+    /// Memory that is reserved for the topics of the stream until the stream opens. Then the group
+    /// claims it.
     claim: RefCell<Option<Claim>>,
-    /// Task that asks. Ends with the stream.
+    /// Task that asks the log. It ends with the stream.
     task: RefCell<Option<JoinHandle<()>>>,
 }
 
-/// Pause after the log could not be asked.
+/// Pause before the log is asked again after it did not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl PendingStream {
@@ -85,7 +86,7 @@ impl PendingStream {
     /// Subscribes.
     ///
     /// # Errors
-    /// With the limit that the stream would exceed: its reader is to come back later.
+    /// Returns the limit that the stream would exceed: its reader is to retry later.
     pub(crate) fn subscribe(self, now: Instant) -> Result<Started, SubscribeError> {
         let key = GroupKey { topics: self.topics, format: self.format };
         let subscriber = self.context.hub.subscribe(&self.shard, key, self.start);
@@ -109,9 +110,9 @@ impl PendingStream {
         Ok(Started { subscriber, open, lease, permit: self.permit })
     }
 
-    /// Starts a task that finds out where the stream starts: when the rings are filled, and it is
-    /// known whether an id that is ahead of them is one of the log's. Until the stream opens, the
-    /// answer holds `claim`, which pays for the stream's topics.
+    /// Starts a task that determines the start of the stream: it waits until the rings are filled,
+    /// and asks the log whether it has assigned an id that is newer than the rings. Until the
+    /// stream opens, the answer holds `claim`, the memory of the stream's topics.
     pub fn ask_log(&self, claim: Claim) -> Rc<LogAnswer> {
         let answer = Rc::<LogAnswer>::default();
         answer.claim.replace(Some(claim));
@@ -157,7 +158,7 @@ async fn find_start(
 }
 
 impl LogAnswer {
-    /// Gives the answer and wakes the stream.
+    /// Sets the answer and wakes the stream.
     pub(super) fn set(&self, answer: Result<Start, EndReason>) {
         self.answer.set(Some(answer));
         if let Some(waker) = self.waker.take() {
@@ -165,14 +166,14 @@ impl LogAnswer {
         }
     }
 
-    /// Takes the answer, if it is there, and gives the reserved memory back.
+    /// Takes the answer, if it has arrived, and releases the reserved memory.
     pub(crate) fn take(&self) -> Option<Result<Start, EndReason>> {
         let answer = self.answer.take()?;
         self.claim.take();
         Some(answer)
     }
 
-    /// Has `waker` woken when the answer is there.
+    /// Registers `waker`, which is woken when the answer arrives.
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.replace(Some(waker.clone()));
     }
@@ -180,7 +181,7 @@ impl LogAnswer {
 
 #[cfg(test)]
 impl LogAnswer {
-    /// Creates an answer that the test gives, instead of a task.
+    /// Creates an answer that a test sets, instead of a task.
     pub(crate) fn for_tests(claim: Claim) -> Rc<Self> {
         let answer = Rc::<Self>::default();
         answer.claim.replace(Some(claim));
@@ -196,8 +197,8 @@ impl Drop for LogAnswer {
     }
 }
 
-/// Counts a stream that waits for the log, so that the gateway does not exit before the stream was
-/// told that it ends.
+/// Guard that counts a stream that waits for the log, so that the gateway does not exit before the
+/// stream has sent its end.
 struct Waiting(web::Data<StreamContext>);
 
 impl Waiting {

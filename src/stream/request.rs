@@ -19,10 +19,10 @@ pub struct StreamRequest {
     /// Topics as the reader named them. Empty means all.
     pub topics: Vec<Topic>,
     pub start: Start,
-    /// Id that the reader brought, if it is one.
+    /// Id that the reader sent, if it is an event id.
     pub id: Option<EventId>,
-    /// True if `Accept` names `text/event-stream`, as `EventSource` does: such a reader gives up
-    /// for good on any status but 200.
+    /// True if `Accept` names `text/event-stream`, as `EventSource` does: such a reader never
+    /// reconnects after a status other than 200.
     pub is_event_source: bool,
     /// Ticket in place of a token.
     pub ticket: Option<String>,
@@ -31,16 +31,16 @@ pub struct StreamRequest {
 /// Error of a request for a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum StreamRequestError {
-    /// 400: the parameter and what is wrong with it.
+    /// A parameter is invalid: 400. The text names the parameter and its error.
     Parameter(String),
-    /// 406.
+    /// The reader does not accept event streams: 406.
     NotAcceptable,
-    /// 400: more topics than this limit.
+    /// The request names more topics than this limit: 400.
     TooManyTopics(usize),
 }
 
-/// Query parameters. Unknown ones are refused: a misspelt `topics=` would otherwise stream
-/// everything.
+/// Query parameters. Unknown ones are refused: a misspelled `topics=` would otherwise stream all
+/// topics.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parameters {
@@ -56,7 +56,7 @@ struct Parameters {
 const PROBLEM_CHARS_MAX: usize = 200;
 
 impl StreamRequest {
-    /// Parses a request that came at `now_ms`, with at most `topics_max` topics.
+    /// Parses a request that arrived at `now_ms`, with at most `topics_max` topics.
     ///
     /// # Errors
     /// See [`StreamRequestError`].
@@ -73,7 +73,8 @@ impl StreamRequest {
         }
         let (start, id) = match (header_id(request), parameters.last_event_id.as_deref()) {
             (Some(Ok(id)), _) => (Start::After(id), Some(id)),
-            // Not an error: a browser would give up, and the page is not at fault.
+            // An invalid id in the header is not an error: a browser would never reconnect, and its
+            // page cannot change the header.
             (Some(Err(())), _) => (Start::Unknown, None),
             (None, Some(text)) if !text.is_empty() => match text.parse() {
                 Ok(id) => (Start::After(id), Some(id)),
@@ -86,7 +87,7 @@ impl StreamRequest {
     }
 }
 
-/// Shortens an error text: it names what could not be read, which can be as long as the query.
+/// Shortens an error text, which repeats the invalid text. That can be as long as the query.
 fn unread(problem: &str) -> StreamRequestError {
     StreamRequestError::Parameter(problem.chars().take(PROBLEM_CHARS_MAX).collect())
 }
@@ -96,7 +97,7 @@ fn bad<T>(parameter: &str, text: &str, problem: &str) -> Result<T, StreamRequest
     Err(StreamRequestError::Parameter(format!("{parameter}: {shown:?} {problem}")))
 }
 
-/// Parses the header in which `EventSource` sends its last id. An empty header is none.
+/// Parses the header in which `EventSource` sends its last id. An empty header counts as absent.
 fn header_id(request: &HttpRequest) -> Option<Result<EventId, ()>> {
     let value = request.headers().get("last-event-id")?;
     let text = value.to_str().map(str::trim);
@@ -146,12 +147,12 @@ fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, StreamRequestE
 /// Returns true if `Accept` names event streams.
 ///
 /// # Errors
-/// If `Accept` rules event streams out.
+/// Fails if `Accept` excludes event streams.
 fn accepts_event_stream(request: &HttpRequest) -> Result<bool, StreamRequestError> {
     if !request.headers().contains_key(header::ACCEPT) {
         return Ok(false);
     }
-    // A header that cannot be parsed rules nothing out.
+    // A header that cannot be parsed excludes nothing.
     let Ok(accept) = header::Accept::parse(request) else { return Ok(false) };
     let wanted = || accept.iter().filter(|item| item.quality > header::Quality::ZERO);
     if wanted().any(|item| item.item.essence_str() == "text/event-stream") {

@@ -1,5 +1,5 @@
-//! Turns: requests that take a worker long are done one at a time, so that other work runs in
-//! between.
+//! Turns: requests that take a worker a long time run one after the other, so that other work runs
+//! in between.
 
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -8,9 +8,9 @@ use tokio::{
 
 /// Turns of one worker: one at a time.
 ///
-/// A worker takes a good part of a millisecond to read or subscribe to a thousand topics. If a
-/// thousand readers ask for as many at once, their requests are done one after the other, and the
-/// other work of the worker runs in between.
+/// A worker takes a large part of a millisecond to read or subscribe to a thousand topics. If a
+/// thousand readers send such requests at once, they run one after the other, and the other work of
+/// the worker runs in between.
 #[derive(Debug)]
 pub struct Turns(Semaphore);
 
@@ -24,8 +24,8 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Waits for a turn if `is_long`: until earlier requests had theirs, and what has come from the
-    /// network meanwhile was handled. Returns `None` at once for a short request.
+    /// Waits for a turn if `is_long`: until earlier long requests have had their turns, and other
+    /// work of the worker has run. Returns `None` at once for a short request.
     pub async fn take(&self, is_long: bool) -> Option<Turn<'_>> {
         if !is_long {
             return None;
@@ -44,7 +44,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns the number of long requests that were done when a short one was.
+    /// Returns the number of long requests that were completed before a short one.
     async fn through_before(are_long: bool) -> usize {
         let (turns, through) = (Rc::new(Turns::default()), Rc::new(Cell::new(0)));
         let request = |is_long| {
@@ -59,12 +59,12 @@ mod tests {
         for request in long {
             request.await.unwrap();
         }
-        assert_eq!(through.get(), 101, "nobody waits for ever");
+        assert_eq!(through.get(), 101, "no request waits for ever");
         before
     }
 
     #[tokio::test]
-    async fn what_is_short_comes_between_what_is_long() {
+    async fn short_requests_run_between_long_requests() {
         LocalSet::new()
             .run_until(async {
                 assert!(through_before(true).await <= 1);

@@ -1,5 +1,5 @@
-//! Decodes what the tail reads at once. Decodes the reply of Redis by hand, so that an invalid
-//! entry does not prevent the entries after it from being read.
+//! Decodes a batch, which the tail reads with one request. The reply of Redis is decoded by hand,
+//! so that an invalid entry does not prevent the entries after it from being read.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ use crate::{
     model::event_id::EventId,
 };
 
-/// Entries and renewals that were read at once.
+/// Entries and renewals that one request returned.
 #[derive(Debug)]
 pub(crate) struct LogBatch {
     pub(crate) entries: Vec<(EventId, Entry)>,

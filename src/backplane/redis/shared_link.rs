@@ -25,7 +25,7 @@ pub(crate) struct SharedLink {
     response_max: Duration,
     /// Counter of attempts to connect.
     connects: IntCounter,
-    /// `None` while there is no connection.
+    /// Link to the server. `None` while there is no connection.
     current: RwLock<Option<Link>>,
     lost: Notify,
     log_throttle: LogThrottle,

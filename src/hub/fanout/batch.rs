@@ -13,9 +13,9 @@ use crate::{
 /// Events that a read returns.
 #[derive(Debug, Clone)]
 pub enum ReadEvents {
-    /// Events, encoded for the socket.
+    /// Batch of whole events, encoded for the socket.
     Batch(Batch),
-    /// One event that is larger than [`BATCH_MAX_BYTES`].
+    /// Single event that is larger than [`BATCH_MAX_BYTES`].
     Large(Arc<Event>),
 }
 
@@ -28,12 +28,12 @@ pub struct Batch {
     pub events: u64,
     /// Id of the newest event.
     pub newest: EventId,
-    /// Time at which Pub/Sub took the newest message, Unix milliseconds.
+    /// Time at which Pub/Sub received the newest message, in Unix milliseconds.
     pub publish_time_ms: Option<u64>,
 }
 
 impl ReadEvents {
-    /// Encodes events in the format of a group. Returns `None` for no events.
+    /// Encodes events in the format of a group. Returns `None` if there are no events.
     pub fn encode(events: &[Arc<Event>], format: Format) -> Option<Self> {
         let newest = events.last()?;
         let bytes = match events {
@@ -59,17 +59,17 @@ impl ReadEvents {
     }
 }
 
-/// Read that other subscribers at the same cursor need not repeat.
+/// Result of a read, for all subscribers at the same cursor.
 #[derive(Debug, Clone)]
 pub struct SharedRead {
-    /// Number of the group that it was read for.
+    /// Number of the group that the read was for.
     pub group: u64,
     /// Cursor before the read.
     pub from: Cursor,
     /// Cursor after the read.
     pub to: Cursor,
     pub batch: Batch,
-    /// Version of the hub up to which there was nothing more. `None` if there was more.
+    /// Version of the hub up to which the read was complete. `None` if there was more to read.
     pub complete_at: Option<u64>,
 }
 
@@ -86,12 +86,12 @@ pub struct RecentReads {
 const RECENT_MAX: usize = 8;
 
 impl RecentReads {
-    /// Returns a read that gives a subscriber what its own read would.
+    /// Returns a read whose result equals the one that the subscriber's own read would have.
     ///
-    /// What comes after a cursor is history and does not change. The read cannot hide a gap: it
-    /// found none for a subscriber that had been told of no more losses than this one. Nor is it
-    /// older than what this subscriber was told: it would return events that are gone, and that the
-    /// reader was told are missing.
+    /// Events after a cursor are never changed, so a shared read stays correct. It hides no gap: it
+    /// found none for a subscriber to which no more losses had been reported than to this one. It
+    /// also is not older than the losses that were reported to this subscriber: otherwise it would
+    /// return events that are no longer held, after a gap that reported them as missing.
     pub fn find(&self, group: u64, cursor: &Cursor) -> Option<&SharedRead> {
         self.reads.iter().flatten().find(|read| {
             read.group == group
@@ -101,7 +101,7 @@ impl RecentReads {
         })
     }
 
-    /// Keeps a read in place of the oldest.
+    /// Stores a read in place of the oldest one.
     pub fn remember(&mut self, read: SharedRead) {
         if let Some(slot) = self.reads.get_mut(self.next) {
             *slot = Some(read);

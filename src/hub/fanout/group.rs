@@ -14,17 +14,17 @@ use tokio::time::Instant;
 use crate::model::encode::Format;
 use crate::{hub::topic_set::TopicSet, limits::budget::Claim};
 
-/// What the subscribers of a group have in common.
+/// Topics and format that the subscribers of a group share.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GroupKey {
-    /// Topics that they follow.
+    /// Topics that the subscribers follow.
     pub topics: TopicSet,
-    /// Format in which they get events.
+    /// Format in which the subscribers receive events.
     pub format: Format,
 }
 
 /// Subscribers of the same topics in the same format. They are notified together, and those at the
-/// same cursor get the same bytes.
+/// same cursor receive the same bytes.
 pub struct Group {
     number: u64,
     key: GroupKey,
@@ -32,30 +32,31 @@ pub struct Group {
     /// Number of subscribers that wait.
     waiting: Cell<usize>,
     broadcast: RefCell<Option<Weak<dyn Broadcast>>>,
-    /// Memory that the group takes, out of the budget of all groups.
+    /// Memory of the group, claimed from the budget of all groups.
     _claim: Claim,
 }
 
-/// Action of a waiting subscriber when its topics have new events, in place of waking its task.
+/// Action of a waiting subscriber when its topics have new events, instead of waking its task.
 /// Neither method may open or drop a subscriber.
 pub trait Listener {
-    /// Returns true if [`Listener::call`] can be called. It is asked of many listeners before any
-    /// of them is called, so that the processor fetches the memory of all of them at once.
+    /// Returns true if [`Listener::call`] can be called. The group checks many listeners before it
+    /// calls any of them, so that the processor fetches the memory of all of them at once.
     fn is_ready(&self) -> bool;
 
-    /// Does the work. Returns false if some work is left for the task, which is then woken.
+    /// Handles the new events. Returns false if some work is left for the task, which is then
+    /// woken.
     fn call(&self, now: Instant) -> bool;
 }
 
-/// Subscribers of a group at the same cursor that do not wait themselves: one read serves all of
-/// them, in one pass.
+/// Broadcast to the subscribers of a group at the same cursor, which do not wait themselves: one
+/// read serves all of them, in one pass.
 pub trait Broadcast {
-    /// Writes what was published to at most `most` members. Returns the number of members written
-    /// to, and `None` when all members have everything.
+    /// Writes new events to at most `most` members. Returns the number of members written to, or
+    /// `None` when all members have received everything.
     fn write_pass(&self, most: usize) -> Option<usize>;
 }
 
-/// Entry of one subscriber. Its waker is kept for as long as the subscriber, since it hardly ever
+/// Slot of one subscriber. The waker is kept as long as the subscriber, since it hardly ever
 /// changes.
 #[derive(Default)]
 struct Slot {
@@ -86,22 +87,22 @@ impl Group {
         }
     }
 
-    /// Returns the number of the group. No other group of the worker ever has it.
+    /// Returns the number of the group, which no other group of the worker ever has.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Returns the topics that its subscribers follow.
+    /// Returns the topics that the subscribers follow.
     pub fn topics(&self) -> &TopicSet {
         &self.key.topics
     }
 
-    /// Returns what its subscribers have in common.
+    /// Returns the topics and the format that the subscribers share.
     pub fn key(&self) -> &GroupKey {
         &self.key
     }
 
-    /// Returns the format of its subscribers.
+    /// Returns the format of the subscribers.
     pub fn format(&self) -> Format {
         self.key.format
     }
@@ -124,7 +125,7 @@ impl Group {
         self.slots.borrow_mut().insert(Slot::default())
     }
 
-    /// Removes a subscriber. Returns true if none is left.
+    /// Removes a subscriber. Returns true if the group has no other one.
     pub(crate) fn remove_slot(&self, slot: usize) -> bool {
         self.stop_waiting(slot);
         let mut slots = self.slots.borrow_mut();
@@ -132,7 +133,7 @@ impl Group {
         slots.is_empty()
     }
 
-    /// Has `waker` woken when the group is notified.
+    /// Registers `waker`, which is woken when the group is notified.
     pub fn wait(&self, slot: usize, waker: &Waker) {
         if let Some(slot) = self.slots.borrow_mut().get_mut(slot) {
             self.set_waits(slot, true);
@@ -158,14 +159,14 @@ impl Group {
         }
     }
 
-    /// Returns an upper bound of the slots of waiting subscribers. Slots of closed streams count
-    /// too.
+    /// Returns an upper bound of the indexes of the slots with waiting subscribers, or 0 if no
+    /// subscriber waits. It includes the slots of closed streams.
     pub(crate) fn slots_len(&self) -> usize {
         if self.waiting.get() == 0 { 0 } else { self.slots.borrow().capacity() }
     }
 
     /// Wakes or calls the waiting subscribers in `slots` and returns their number. `ready` is empty
-    /// before and after: passing it in saves an allocation.
+    /// before and after the call: reusing it saves an allocation.
     pub(crate) fn notify_waiting(
         &self,
         slots: Range<usize>,

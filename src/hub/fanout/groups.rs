@@ -36,13 +36,13 @@ pub(crate) struct Groups {
 #[derive(Debug)]
 struct Index<K> {
     parts: Box<[HashMap<K, Followers>]>,
-    /// Hash that selects the part. Its keys are random, or readers could choose names that are all
-    /// in one part.
+    /// Hash that selects the part. Its keys are random: otherwise readers could choose names that
+    /// are all in one part.
     hasher: RandomState,
     len: usize,
 }
 
-/// Groups that follow one topic or prefix. Most topics that a reader names are followed by its
+/// Groups that follow one topic or prefix. Most topics that a reader names are followed by one
 /// group alone, and a map for each of them would take more memory than the name.
 #[expect(
     clippy::box_collection,
@@ -54,15 +54,16 @@ enum Followers {
     Several(Box<HashMap<u64, Rc<Group>>>),
 }
 
-/// Number of entries that a map keeps room for. It gives more than that back when three quarters
-/// are unused.
+/// Number of entries that a map keeps capacity for. Above it, a map frees memory when three
+/// quarters of its capacity are unused.
 const ROOM_KEPT: usize = 64;
 /// Number of parts. With the default of `--followed-bytes-max` each has at most some 6,000 entries.
 const PARTS: usize = 64;
 
 impl Groups {
-    /// Returns the group of `key`, and creates it if there is none. `budget` pays for a new group
-    /// until the group is dropped. Returns `None` when the budget does not suffice.
+    /// Returns the group of `key`, and creates it if there is none. The memory of a new group is
+    /// claimed from `budget` until the group is dropped. Returns `None` when the budget does not
+    /// suffice.
     pub(crate) fn of(&mut self, key: GroupKey, budget: &Arc<Budget>) -> Option<Rc<Group>> {
         if let Some(group) = self.all.get(&key) {
             return Some(Rc::clone(group));
@@ -175,7 +176,7 @@ impl Followers {
         }
     }
 
-    /// Removes a group. Returns true if none is left.
+    /// Removes a group. Returns true if there is no other one.
     fn remove(&mut self, group: &Group) -> bool {
         let all = match self {
             Self::One(only) => return only.number() == group.number(),
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn each_topic_finds_its_followers_while_they_come_and_go() {
+    fn each_topic_finds_its_groups_while_groups_are_added_and_removed() {
         let (budget, mut groups) = (Budget::new(usize::MAX), Groups::default());
         let group = |groups: &mut Groups, names: &[&str]| {
             let group = groups.of(key(names), &budget).unwrap();
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_followed_no_more_takes_no_room_and_no_budget() {
+    fn topics_without_a_group_use_no_memory_and_no_budget() {
         let cost = key(&["topic-000"]).topics.bytes();
         let (budget, mut groups) = (Budget::new(1_000 * cost), Groups::default());
         let name = |n: usize| format!("topic-{n:03}");

@@ -1,4 +1,4 @@
-//! Fan-out: how a stored event reaches the subscribers on every worker.
+//! Fan-out: passes a stored event to the subscribers on every worker.
 
 pub(crate) mod batch;
 pub(crate) mod group;

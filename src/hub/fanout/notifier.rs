@@ -1,8 +1,7 @@
-//! Notifier: how a publisher reaches the subscribers of another thread.
+//! Notifier: passes a publisher's notifications to the subscribers of another thread.
 //!
-//! A publisher crosses to another thread once per worker, not once per subscriber: it records the
-//! topic and wakes the worker's one [`Shard`](crate::hub::Shard) task, which wakes the subscribers
-//! on its own thread.
+//! A publisher wakes each worker once, not each subscriber: it records the topic and wakes the
+//! worker's one [`Shard`](crate::hub::Shard) task, which wakes the subscribers on its own thread.
 
 use std::{
     collections::HashSet,
@@ -31,7 +30,7 @@ pub struct PendingTopics {
     pub all_topics: bool,
 }
 
-/// Capacity that is kept after a burst of topics.
+/// Capacity that is kept after very many topics were pending.
 const ROOM_KEPT: usize = 64;
 
 impl Notifier {
@@ -59,11 +58,11 @@ impl Notifier {
         self.notify.notify_one();
     }
 
-    /// Waits for a notification and moves what is pending into `pending`. The old content of
-    /// `pending` is handed back, so that its memory is used again.
+    /// Waits for a notification and moves the pending topics into `pending`. The set that `pending`
+    /// held is reused, to save an allocation.
     pub async fn notified(&self, pending: &mut PendingTopics) {
         self.notify.notified().await;
-        // Iterating over a `HashSet` costs its capacity.
+        // Iterating over a `HashSet` takes time in proportion to its capacity.
         if ROOM_KEPT < pending.topics.capacity() {
             pending.topics = HashSet::new();
         }
@@ -72,14 +71,14 @@ impl Notifier {
         std::mem::swap(&mut *lock(&self.pending), pending);
     }
 
-    /// Returns true if something is pending that the shard has not taken.
+    /// Returns true if there are notifications that the shard has not taken.
     pub fn has_pending(&self) -> bool {
         let pending = lock(&self.pending);
         pending.all_topics || !pending.topics.is_empty()
     }
 
-    /// Adds a listener. To be called before its first read, or an event in between would notify
-    /// nobody.
+    /// Adds a listener. Must be called before its first read: otherwise an event in between would
+    /// cause no notification.
     pub fn add_listener(&self) {
         self.listeners.fetch_add(1, Ordering::SeqCst);
     }

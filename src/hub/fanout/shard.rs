@@ -1,4 +1,4 @@
-//! Shard: one worker's subscribers and what they share. Lives on that worker's thread.
+//! Shard: the subscribers of one worker and their shared state. Lives on that worker's thread.
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
@@ -37,17 +37,16 @@ pub struct Shard {
 /// Result of one read.
 #[derive(Debug)]
 pub struct Read {
-    /// Gap, to be sent before any of the events.
+    /// Gap, which must be sent before the events.
     pub gap: Option<Gap>,
     pub events: Option<ReadEvents>,
-    /// Version of the hub up to which there is nothing more. `None` if there is more to read at
-    /// once.
+    /// Version of the hub up to which everything was read. `None` if there is more to read at once.
     pub complete_at: Option<u64>,
 }
 
 /// Number of subscribers that are served before other tasks of the thread, such as pushes, run.
 const YIELD_EVERY: usize = 64;
-/// Shortest round of writes that is worth a wait.
+/// Shortest round of writes after which a wait is worthwhile.
 const JOIN_FROM: Duration = Duration::from_millis(1);
 
 impl Shard {
@@ -61,12 +60,12 @@ impl Shard {
         })
     }
 
-    /// Notifies subscribers when their topics have new events, for as long as it is polled.
+    /// Notifies subscribers when their topics have new events, as long as it is polled.
     ///
-    /// A worker with new events before it has written the last ones to all subscribers is
-    /// overloaded, and a write costs it far more than the bytes in it. It then waits for as long as
-    /// its last round took, but at most `coalesce_max`, so that more events share a write. A worker
-    /// that keeps up never waits.
+    /// A worker that gets new events before it has written the last ones to all subscribers is
+    /// overloaded. Each write then costs it far more than the bytes in it. Such a worker waits for
+    /// as long as its last round took, but at most `coalesce_max`, so that one write carries more
+    /// events. A worker that is not overloaded never waits.
     pub async fn run(self: Rc<Self>, coalesce_max: Duration) {
         let (mut pending, mut groups, mut ready) =
             (PendingTopics::default(), Vec::new(), Vec::new());
@@ -76,7 +75,8 @@ impl Shard {
             let start = Instant::now();
             groups.append(&mut self.rescheduled.borrow_mut());
             if !groups.is_empty() {
-                // Other tasks run between the steps of a long read past other topics' events.
+                // Other tasks run between the steps of a read that skips many events of other
+                // topics.
                 yield_now().await;
             }
             self.groups.borrow().find(&pending, &mut groups);
@@ -108,13 +108,13 @@ impl Shard {
                 was_behind = false;
                 continue;
             }
-            // All woken tasks stand before this one in the queue of the thread.
+            // All woken tasks are before this one in the queue of the thread.
             yield_now().await;
             let took = start.elapsed();
-            // Subscribers with more to read than fits into one write have nothing to coalesce.
+            // Subscribers that have more to read than fits into one write gain nothing from a wait.
             let has_more = !self.rescheduled.borrow().is_empty();
             let is_behind = JOIN_FROM <= took && self.notifier.has_pending() && !has_more;
-            // One slow round can be anything that kept the thread from running for a moment.
+            // A single slow round can have any cause that stopped the thread for a moment.
             if is_behind && was_behind {
                 sleep(took.min(coalesce_max)).await;
             }
@@ -122,7 +122,7 @@ impl Shard {
         }
     }
 
-    /// Notifies a group once more.
+    /// Notifies a group again.
     pub(crate) fn reschedule(&self, group: &Rc<Group>) {
         self.rescheduled.borrow_mut().push(Rc::clone(group));
         self.notifier.wake();
@@ -145,7 +145,7 @@ impl Shard {
         self.notifier.remove_listener();
     }
 
-    /// Reads what comes after `cursor`, up to `upto`, for a subscriber of `group`, and moves the
+    /// Reads the events after `cursor`, up to `upto`, for a subscriber of `group`, and moves the
     /// cursor.
     pub(crate) fn read(
         &self,

@@ -1,4 +1,4 @@
-//! Subscriber: one reader's cursor. It owns no queue, so a slow reader costs the others nothing.
+//! Subscriber: one reader's cursor. It has no queue, so a slow reader costs the others nothing.
 
 use std::{
     rc::{Rc, Weak},
@@ -25,25 +25,25 @@ use crate::{
 pub enum Start {
     /// Events that are published from now on.
     Live,
-    /// Events after the last one that the reader has.
+    /// Events after the last one that the reader received.
     After(EventId),
-    /// Events after one that the log has and this copy of it perhaps not yet. Reading waits until
-    /// the copy has it.
+    /// Events after an id that the log has assigned and that this copy of the log may not have read
+    /// yet. Reading waits until the copy has it.
     Ahead(EventId),
-    /// Events that arrived at this time or later, Unix milliseconds.
+    /// Events that arrived at this time or later, in Unix milliseconds.
     Since(u64),
-    /// Events from now on, with a gap: the reader brought something that is not an event id.
+    /// Events from now on, with a gap first: the reader sent an id that is not an event id.
     Unknown,
 }
 
-/// Cursor of one reader, with its slot in the group that notifies it. Cannot leave the thread of
+/// Cursor of one reader, with its slot in the group that notifies it. It cannot leave the thread of
 /// its shard.
 #[derive(Debug)]
 pub struct Subscriber {
     reader: Reader,
     slot: usize,
     at: Position,
-    /// Gap that the cursor of the reader implies, to be sent first.
+    /// Gap that the reader's id implies, which is sent first.
     pending_gap: Option<Box<Gap>>,
     opened_at: EventId,
 }
@@ -57,28 +57,28 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Returns the hub that it reads from.
+    /// Returns the hub that the handle reads from.
     pub fn hub(&self) -> &Hub {
         &self.hub
     }
 
-    /// Returns the group that it reads for.
+    /// Returns the group that the handle reads for.
     pub fn group(&self) -> &Group {
         &self.group
     }
 
-    /// Notifies the group once more, since it has more to read.
+    /// Notifies the group again, since it has more to read.
     pub fn reschedule(&self) {
         self.shard.reschedule(&self.group);
     }
 
     /// Returns the version of the hub, which grows with everything that is stored. A notification
-    /// that the group has received is of this version or an older one.
+    /// that the group has received belongs to this version or to an older one.
     pub fn version(&self) -> u64 {
         self.hub.version()
     }
 
-    /// Reads the next events, and the gap before them. Returns `None` for neither.
+    /// Reads the next events, and the gap before them. Returns `None` if there is neither.
     pub fn read(&self, at: &mut Position) -> Option<Read> {
         self.read_upto(EventId::MAX, at)
     }
@@ -94,8 +94,8 @@ impl Reader {
 }
 
 impl Subscriber {
-    /// Creates a subscriber for a slot in a group of `shard`. Dropping the subscriber gives the
-    /// slot back.
+    /// Creates a subscriber for a slot in a group of `shard`. Dropping the subscriber frees the
+    /// slot.
     pub(crate) fn new(
         hub: Hub,
         shard: Rc<Shard>,
@@ -124,25 +124,25 @@ impl Subscriber {
         Self { reader: Reader { hub, shard, group }, slot, at, pending_gap, opened_at }
     }
 
-    /// Returns the hub that it reads from.
+    /// Returns the hub that the subscriber reads from.
     pub fn hub(&self) -> &Hub {
         &self.reader.hub
     }
 
-    /// Returns the id that the reader is sent first. A reader that is cut before it gets another id
-    /// comes back with this one and has missed nothing. It is the id that the reader brought, if
-    /// that is one.
+    /// Returns the id that the reader receives first. A reader that is disconnected before it
+    /// receives another id reconnects with this one and has missed nothing. It is the id that the
+    /// reader sent, if that is an event id.
     pub fn opened_at(&self) -> EventId {
         self.opened_at
     }
 
-    /// Returns true if the id that the reader brought says nothing about its position.
+    /// Returns true if the id that the reader sent says nothing about its position.
     pub fn is_unknown(&self) -> bool {
         self.pending_gap.as_ref().is_some_and(|gap| gap.reason == GapReason::UnknownId)
     }
 
-    /// Returns the cursor: everything up to it was read, or is nothing that the reader follows.
-    /// While a gap is pending, it is the id that the reader brought.
+    /// Returns the cursor. Everything up to it was read, or is of topics that the reader does not
+    /// follow. While a gap is pending, it is the id that the reader sent.
     pub fn cursor(&self) -> EventId {
         if self.pending_gap.is_some() { self.opened_at } else { self.at.cursor.after }
     }
@@ -152,7 +152,7 @@ impl Subscriber {
         self.at.has_more()
     }
 
-    /// Returns the handle that it reads with.
+    /// Returns the handle that the subscriber reads with.
     pub fn reader(&self) -> &Reader {
         &self.reader
     }
@@ -167,19 +167,19 @@ impl Subscriber {
         self.at = at;
     }
 
-    /// Returns true if the subscriber can continue at the position of another one of its group, so
-    /// that its reader, who was told everything up to `told_upto`, is told of each event and each
-    /// loss once.
+    /// Returns true if the subscriber can continue at the position of another subscriber of its
+    /// group, and its reader still receives each event and each gap exactly once. `last_sent_id` is
+    /// the id up to which its reader was sent everything.
     ///
-    /// Either both are at the same cursor; or this one is further and has found nothing there, or
-    /// its reader would have been told.
+    /// Either both are at the same cursor, or this subscriber is further and found nothing after
+    /// the other position; otherwise its reader would have been sent a later id.
     pub fn is_with(&self, other: &Position, last_sent_id: EventId) -> bool {
         let (here, there) = (self.at.after(), other.after());
         let is_past = there <= here && !self.at.has_more();
         self.pending_gap.is_none() && last_sent_id <= there && (here == there || is_past)
     }
 
-    /// Reads the next events, and the gap before them. Returns `None` for neither.
+    /// Reads the next events, and the gap before them. Returns `None` if there is neither.
     pub fn read(&mut self) -> Option<Read> {
         self.read_upto(EventId::MAX)
     }
@@ -193,20 +193,20 @@ impl Subscriber {
         self.reader.read_upto(upto, &mut self.at)
     }
 
-    /// Has `waker` woken when there is more to read. To be called when a read found nothing, on the
-    /// same thread and before anything else runs there: what was stored since was notified
-    /// already, or will be, and the shard's task, which passes notifications on, is on this thread.
-    /// So it runs after this call and finds the waker.
+    /// Registers `waker`, which is woken when there is more to read. Must be called after a read
+    /// that found nothing, on the same thread and before other code runs there. A notification of a
+    /// later event was or will be sent to the shard's task. That task passes it on, and runs on
+    /// this thread, so it runs after this call and finds the waker.
     pub fn wait(&self, waker: &Waker) {
         self.reader.group.wait(self.slot, waker);
     }
 
-    /// Stops being notified, until the next [`Subscriber::wait`].
+    /// Stops the notifications until the next [`Subscriber::wait`].
     pub fn stop_waiting(&self) {
         self.reader.group.stop_waiting(self.slot);
     }
 
-    /// Has `listener` called in place of waking the task, while the subscriber waits.
+    /// Sets the listener that is called instead of waking the task while the subscriber waits.
     pub fn listen(&self, listener: Weak<dyn Listener>) {
         self.reader.group.listen(self.slot, listener);
     }

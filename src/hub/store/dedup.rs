@@ -1,4 +1,5 @@
-//! Deduplication: the message ids that a topic stored lately. Pure: no clock, no lock, no I/O.
+//! Deduplication: the ids of the messages that a topic stored recently. Pure: no clock, no lock, no
+//! I/O.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -25,9 +26,9 @@ pub struct DedupLimits {
     pub ids_total: usize,
 }
 
-/// Hash of message ids: two keyed 64-bit hashes, so 16 bytes an id, whatever its length. The keys
-/// are random in each process, so nobody can craft an id that passes for another one and makes its
-/// message vanish.
+/// Hash of message ids: two keyed 64-bit hashes, which take 16 bytes for an id of any length. The
+/// keys are random in each process, so no publisher can choose an id with the hash of another id,
+/// whose message would then be dropped as a duplicate.
 #[derive(Debug, Default)]
 pub struct Fingerprinter(RandomState, RandomState);
 
@@ -39,7 +40,7 @@ impl Fingerprinter {
 }
 
 impl DedupWindow {
-    /// Adds an id. Returns true if it was not there.
+    /// Adds an id. Returns true if the window did not have it.
     pub fn insert(&mut self, fingerprint: u128, now_ms: u64) -> bool {
         let is_new = self.seen.insert(fingerprint);
         if is_new {
@@ -48,7 +49,7 @@ impl DedupWindow {
         is_new
     }
 
-    /// Removes the ids that are too old or too many.
+    /// Removes the ids beyond the limits of age and number.
     pub fn trim(&mut self, now_ms: u64, limits: &DedupLimits) {
         while let Some((stored_ms, _)) = self.oldest_first.front() {
             let old = limits.age_ms < now_ms.saturating_sub(*stored_ms);
@@ -85,7 +86,7 @@ impl DedupWindow {
     }
 }
 
-/// Hasher for fingerprints, which are keyed hashes already: hashing them again would buy nothing.
+/// Hasher for fingerprints. They are keyed hashes already, so hashing them again has no benefit.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Fingerprints;
 
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_forgets_nothing() {
+    fn a_clock_that_goes_back_removes_no_ids() {
         let limits = DedupLimits { age_ms: 100, ids: 3, ids_total: 100 };
         let mut window = DedupWindow::default();
         window.insert(1, 5_000);

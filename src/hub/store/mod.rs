@@ -1,4 +1,4 @@
-//! Store: what the hub's one lock protects. The rings of all topics, and the order over them.
+//! Store: the rings of all topics and the order over them, protected by the hub's one lock.
 
 pub(crate) mod dedup;
 pub(crate) mod read;

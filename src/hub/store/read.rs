@@ -20,13 +20,13 @@ use crate::{
 /// Position in the order over all topics.
 #[derive(Debug, Clone, Copy)]
 pub struct Cursor {
-    /// Id up to which everything was read, or sent as missing.
+    /// Id up to which everything was read, or was reported as missing.
     pub after: EventId,
-    /// Count of losses up to which the reader was told.
+    /// Count of losses up to which all losses were reported to the reader.
     pub losses_seen: u64,
 }
 
-/// Cursor, with the version of the hub up to which it is complete.
+/// Cursor, with the version of the hub at which it is complete.
 #[derive(Debug, Clone, Copy)]
 pub struct Position {
     pub(crate) cursor: Cursor,
@@ -46,34 +46,35 @@ impl Position {
         self.complete_at.is_some_and(|complete_at| version <= complete_at)
     }
 
-    /// Returns the id up to which everything was read, or sent as missing.
+    /// Returns the id up to which everything was read, or was reported as missing.
     pub fn after(&self) -> EventId {
         self.cursor.after
     }
 }
 
-/// Result of a read beside the events.
+/// Result of a read, without its events.
 #[derive(Debug)]
 pub struct Found {
-    /// Gap, to be sent before any of the events.
+    /// Gap, which must be sent before the events.
     pub gap: Option<Gap>,
     /// True if there is more to read at once.
     pub more: bool,
 }
 
-/// Bytes of whole events that one read hands out at most, counted in frames of `text/event-stream`.
-/// It is the size of an HTTP/2 frame, and the most that a reader that stops reading holds.
+/// Largest size of the whole events that one read returns, counted in frames of
+/// `text/event-stream`. It is the size of an HTTP/2 frame, and the most memory that a reader holds
+/// after it stops reading.
 pub const BATCH_MAX_BYTES: usize = 16 * 1024;
-/// Entries of the timeline that one read looks at, so that a reader of a quiet topic among busy
-/// ones does not hold the lock for long.
+/// Largest number of timeline entries that one read checks, so that a reader of a quiet topic among
+/// busy ones does not hold the lock for long.
 const LOOKS_MAX: usize = 4_096;
 
 impl Rings {
-    /// Reads what comes after the cursor, and moves the cursor: to the last event read, or to the
-    /// head when there is no more, but not beyond `upto`, which is after the cursor.
+    /// Reads the events after the cursor, and moves the cursor: to the last event read, or to the
+    /// head when there are no more, but not beyond `upto`, which must be after the cursor.
     ///
-    /// One lock covers the whole read, so the head cannot move between the look into one ring and
-    /// the look into the next, and ids never decrease from one read to the next.
+    /// The lock is held for the whole read, so the head cannot move between the reads of two rings,
+    /// and ids never decrease from one read to the next.
     pub fn read(
         &self,
         topics: &TopicSet,
@@ -94,13 +95,13 @@ impl Rings {
                 None => self.read_timeline(topics, cursor.after, &mut batch),
             },
         };
-        // A cursor can be ahead of a copy that has not read as far yet.
+        // A cursor can be newer than the head of a copy that has not read that far yet.
         cursor.after = stopped_at.unwrap_or(self.head.max(cursor.after));
         Found { gap, more: stopped_at.is_some() }
     }
 
     /// Returns the existing topics that match, unless they are too many to be merged. A reader that
-    /// may see a few of very many topics must not walk past the events of all the others.
+    /// may see a few of very many topics must not have to skip the events of all the others.
     fn few_matching(&self, topics: &TopicSet) -> Option<Vec<Topic>> {
         let named = topics.names().iter().filter(|name| self.by_topic.contains_key(*name)).cloned();
         let with = |prefix: &Arc<str>| {
@@ -111,13 +112,14 @@ impl Rings {
         let all = named.chain(topics.prefixes().iter().flat_map(with));
         let mut few: Vec<_> = all.take(MERGED_MAX + 1).collect();
         let fit = few.len() <= MERGED_MAX;
-        // A name may have one of the prefixes too, and a prefix may begin with another.
+        // A name can have one of the prefixes too, and a prefix can begin with another one.
         few.sort();
         few.dedup();
         fit.then_some(few)
     }
 
-    /// Merges the rings of a few topics. Returns the id where it stopped before the head.
+    /// Merges the rings of a few topics. Returns the id at which it stopped, if that is before the
+    /// head.
     fn read_merged(
         &self,
         names: &[Topic],
@@ -146,7 +148,7 @@ impl Rings {
         }
     }
 
-    /// Follows the timeline. Returns the id where it stopped before the head.
+    /// Reads the timeline. Returns the id at which it stopped, if that is before the head.
     fn read_timeline(
         &self,
         topics: &TopicSet,
@@ -177,7 +179,7 @@ impl Rings {
         None
     }
 
-    /// Returns what is missing after the cursor and was not told yet.
+    /// Returns the losses after the cursor that were not reported yet, as a gap.
     fn gap(&self, topics: &TopicSet, cursor: &Cursor) -> Option<Gap> {
         if self.floor_max <= cursor.after || self.losses == cursor.losses_seen {
             return None;
@@ -187,7 +189,7 @@ impl Rings {
             let channel = self.by_topic.get(name).and_then(|at| self.channels.get(*at));
             channel.map_or(self.forgotten, Channel::floor)
         };
-        // Only topics with a loss since the last read: no scan of all topics.
+        // Checks only topics with a loss since the last read, instead of all topics.
         let fresh = || {
             let since = cursor.losses_seen.saturating_add(1);
             let channels = self.lost.range(since..).filter_map(|(_, at)| self.channels.get(*at));
@@ -208,7 +210,7 @@ impl Rings {
         };
         let mut upto = gone.iter().map(|name| floor_of(name).id).max();
         if any_forgotten && matches!(topics.plan, ReadPlan::All | ReadPlan::Matching(_)) {
-            // The names of forgotten topics are not known: it can be any topic.
+            // The names of removed topics are not known: the gap can be in any topic.
             upto = upto.max(Some(self.forgotten.id));
             gone.clear();
         }
@@ -233,7 +235,8 @@ struct BatchBuilder<'a> {
 }
 
 impl BatchBuilder<'_> {
-    /// Returns true for the first event always, or a large one would never be read.
+    /// Returns true if the event fits into the batch. The first event always does: otherwise a
+    /// large one would never be read.
     fn has_room(&self, event: &Event) -> bool {
         self.last.is_none() || self.bytes + event.frame().len() <= BATCH_MAX_BYTES
     }

@@ -25,7 +25,7 @@ pub struct RingLimits {
 }
 
 impl Ring {
-    /// Creates an empty ring that knows nothing up to and including `floor`.
+    /// Creates an empty ring that holds no event up to and including `floor`.
     pub fn new(floor: EventId) -> Self {
         Self { events: VecDeque::new(), bytes: 0, floor }
     }
@@ -48,14 +48,15 @@ impl Ring {
         let oldest = self.events.pop_front()?;
         self.bytes -= oldest.size();
         self.floor = oldest.id;
-        // A topic that was busy once should not keep a large empty buffer for good.
+        // A topic that was busy in the past must not keep a large empty buffer.
         if self.events.len() * 4 < self.events.capacity() && 64 < self.events.capacity() {
             self.events.shrink_to(self.events.len() * 2);
         }
         Some(oldest)
     }
 
-    /// Returns the newest id that the ring no longer holds. A cursor below it has missed something.
+    /// Returns the newest id that the ring no longer holds. A reader whose cursor is below it has
+    /// missed events.
     pub fn floor(&self) -> EventId {
         self.floor
     }
@@ -67,7 +68,7 @@ impl Ring {
 
     /// Returns the events after `cursor`, oldest first.
     pub fn after(&self, cursor: EventId) -> impl Iterator<Item = &Arc<Event>> {
-        // Most readers have everything but the newest event, and need no search.
+        // Most readers lack only the newest event, and need no search.
         let all_but_last = self.events.len().saturating_sub(1);
         let near_end = match self.events.get(all_but_last.saturating_sub(1)) {
             Some(last_but_one) => last_but_one.id <= cursor && 1 < self.events.len(),
@@ -98,9 +99,9 @@ mod tests {
     }
 
     proptest! {
-        /// Compares the ring with a plain list of everything ever pushed.
+        /// Compares the ring with a plain list of all pushed events.
         #[test]
-        fn it_is_the_tail_of_all_that_was_pushed(
+        fn ring_holds_the_newest_pushed_events(
             sizes in prop::collection::vec(0_usize..3_000, 1..200),
             max_events in 1_usize..40,
             max_bytes in 1_usize..20_000,

@@ -1,4 +1,4 @@
-//! Rings of all topics in one order: what the hub's one lock protects. Pure: no clock, no I/O.
+//! Rings of all topics in one order, protected by the hub's one lock. Pure: no clock, no I/O.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -29,7 +29,7 @@ pub struct Limits {
     pub ring: RingLimits,
     /// Largest age of an event, in milliseconds.
     pub ring_age_ms: u64,
-    /// Largest number of bytes over all topics. Over this, the oldest events go.
+    /// Largest number of bytes over all topics. Above it, the oldest events are removed.
     pub ring_bytes_total: usize,
     /// Largest number of topics with a ring.
     pub topics: usize,
@@ -42,18 +42,18 @@ pub struct Limits {
     pub followed_bytes: usize,
 }
 
-/// Rings of all topics, the order over them, and the floors that say what is missing.
+/// Rings of all topics, the order over them, and the floors up to which events are missing.
 #[derive(Debug)]
 pub struct Rings {
     limits: Limits,
-    /// Id before the first: this history begins after it.
+    /// Id before the first one of this history.
     pub(crate) origin: EventId,
-    /// Cause of the gap of a reader from before the origin.
+    /// Cause of the gap of a reader whose cursor is before the origin.
     pub(crate) origin_reason: GapReason,
     pub(crate) head: EventId,
     pub(crate) channels: Slab<Channel>,
     pub(crate) by_topic: HashMap<Topic, usize>,
-    /// The same topics in order, to find those with a prefix.
+    /// Topics in order, to find those with a prefix.
     pub(crate) in_order: BTreeSet<Topic>,
     pub(crate) timeline: Timeline,
     bytes: usize,
@@ -61,17 +61,17 @@ pub struct Rings {
     /// Time at which each channel's oldest message id was stored, and the channel.
     dedup_oldest: BTreeSet<(u64, usize)>,
     fingerprinter: Fingerprinter,
-    /// Count of losses that readers must be told of: events that left their ring, topics that were
-    /// forgotten.
+    /// Count of losses that must be reported to readers: events that left their ring, and topics
+    /// that were removed.
     pub(crate) losses: u64,
     evictions: u64,
-    /// Channels by the count of losses at their latest loss. Each channel is there once.
+    /// Channels by the count of losses at their latest loss. Each channel occurs once.
     pub(crate) lost: BTreeMap<u64, usize>,
-    /// Highest of all floors. A cursor at or above it has missed nothing anywhere.
+    /// Highest of all floors. A reader whose cursor is at or above it has missed nothing.
     pub(crate) floor_max: EventId,
-    /// Floor of all topics without a channel, forgotten or never known.
+    /// Floor of all topics without a channel, whether they were removed or never known.
     pub(crate) forgotten: Floor,
-    /// Floor of the newest event that was skipped, of whatever topic.
+    /// Floor of the newest event that was skipped, of any topic.
     pub(crate) skipped: Floor,
     /// Channel at which the next search for idle topics continues.
     reap_next: usize,
@@ -81,7 +81,7 @@ pub struct Rings {
 /// Result of publishing a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Published {
-    /// The message is in its topic's ring, with this id.
+    /// The message is stored in its topic's ring, with this id.
     Stored(EventId),
     /// A message with the same id was stored before, within the window.
     Duplicate,
@@ -89,14 +89,14 @@ pub enum Published {
     Closed,
 }
 
-/// Numbers for the metrics.
+/// Values of the metrics.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Stats {
     /// Number of topics with a ring.
     pub topics: usize,
     /// Number of events.
     pub events: usize,
-    /// Bytes that the events are charged for.
+    /// Bytes that the limits count for the events.
     pub bytes: usize,
     /// Number of events that left their ring since the start.
     pub evictions: u64,
@@ -134,7 +134,7 @@ impl Rings {
         }
     }
 
-    /// Gives a message its id and its place, unless its message id is in its topic's window.
+    /// Stores a message with a new id, unless its message id is in its topic's window.
     pub fn publish(&mut self, draft: Draft, now_ms: u64) -> Published {
         if self.closed {
             return Published::Closed;
@@ -161,7 +161,7 @@ impl Rings {
         true
     }
 
-    /// Skips an event that cannot be decoded. What is held stays.
+    /// Skips an event that cannot be decoded. The stored events are kept.
     pub fn skip(&mut self, id: EventId) {
         self.losses += 1;
         self.skipped = Floor { id, lost_at: self.losses };
@@ -169,8 +169,9 @@ impl Rings {
         self.head = self.head.max(id);
     }
 
-    /// Starts a new history after `origin`: nothing up to there is held, and every reader that has
-    /// not read as far gets a gap. Returns the old rings, to be dropped when no lock is held.
+    /// Starts a new history after `origin`: no event up to `origin` is held, and every reader whose
+    /// cursor is before it gets a gap. Returns the old rings, which must be dropped when no lock is
+    /// held.
     #[must_use]
     pub fn begin(&mut self, origin: EventId, reason: GapReason) -> Self {
         let mut anew = Self::new(self.limits, origin);
@@ -182,17 +183,17 @@ impl Rings {
         std::mem::replace(self, anew)
     }
 
-    /// Returns true if a message id is in its topic's window, and adds it if not.
+    /// Returns true if a message id is in its topic's window, and adds it otherwise.
     fn was_stored(&mut self, at: usize, message_id: &str, now_ms: u64) -> bool {
         let fingerprint = self.fingerprinter.of(message_id);
-        // Trimmed first: an id that is older than the window belongs to a new message.
+        // Trims first: an id that is older than the window belongs to a new message.
         let is_new = self.dedup(at, |dedup, limits| {
             dedup.trim(now_ms, limits);
             let is_new = dedup.insert(fingerprint, now_ms);
             dedup.trim(now_ms, limits);
             is_new
         });
-        // Over all topics the oldest ids go first.
+        // Over all topics, the oldest ids are removed first.
         while self.limits.dedup.ids_total < self.dedup_ids
             && let Some((_, oldest)) = self.dedup_oldest.first().copied()
         {
@@ -250,9 +251,8 @@ impl Rings {
         at
     }
 
-    /// Makes room for a topic. An idle topic goes, if there is one; else the topic whose newest
-    /// event is the oldest, since the oldest events go first. Only a push beyond `topics` pays for
-    /// the search.
+    /// Makes room for a topic. Removes an idle topic if there is one, and otherwise the topic whose
+    /// newest event is the oldest. The search runs only for a push that exceeds `topics`.
     fn forget_one(&mut self) {
         let idle_first = |channel: &Channel| (!channel.is_idle(), channel.ring.newest());
         let victim = self.channels.iter().min_by_key(|(_, channel)| idle_first(channel));
@@ -261,7 +261,8 @@ impl Rings {
         }
     }
 
-    /// Removes a topic. Every topic without a channel may have lost what this one has lost.
+    /// Removes a topic. Every topic without a channel may then have lost the events that this one
+    /// has lost.
     fn forget(&mut self, at: usize) {
         while self.evict(at) {}
         self.dedup(at, |dedup, _| *dedup = DedupWindow::default());
@@ -296,8 +297,8 @@ impl Rings {
         }
     }
 
-    /// Removes what is too old, and idle topics, in a bounded step. Returns true if there is more
-    /// to do at once.
+    /// Removes old events and idle topics, in a bounded step. Returns true if there is more to do
+    /// at once.
     pub fn sweep(&mut self, now_ms: u64) -> bool {
         let oldest_kept = EventId::start_of(0, now_ms.saturating_sub(self.limits.ring_age_ms));
         for _ in 0..SWEEP_STEP {
@@ -322,7 +323,7 @@ impl Rings {
         more
     }
 
-    /// Refuses further messages, so that what is there is all that readers will get.
+    /// Refuses further messages, so that readers receive only the stored ones.
     pub fn close(&mut self) {
         self.closed = true;
     }
@@ -332,12 +333,12 @@ impl Rings {
         self.head
     }
 
-    /// Returns the id before the first.
+    /// Returns the id before the first one of this history.
     pub fn origin(&self) -> EventId {
         self.origin
     }
 
-    /// Returns numbers for the metrics.
+    /// Returns the values of the metrics.
     pub fn stats(&self) -> Stats {
         Stats {
             topics: self.channels.len(),

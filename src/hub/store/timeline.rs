@@ -4,15 +4,15 @@ use std::{collections::VecDeque, sync::Arc};
 
 use crate::model::{event::Event, event_id::EventId};
 
-/// Events of all topics in order. Readers of very many topics follow it, so that an event costs
-/// them one look and not one per topic. It also tells which event is the oldest of all.
+/// Events of all topics in order. Readers of very many topics read it, so that an event costs them
+/// one check instead of one for each topic. Its first event is the oldest of all topics.
 #[derive(Debug, Default)]
 pub struct Timeline {
     slots: VecDeque<Entry>,
     live: usize,
 }
 
-/// Entry of one event. Its event is `None` after the ring has let go of it.
+/// Entry of one event. The event is `None` after it has left its ring.
 #[derive(Debug)]
 struct Entry {
     id: EventId,
@@ -30,9 +30,10 @@ impl Timeline {
         self.live += 1;
     }
 
-    /// Empties the entry of an event that left its ring.
+    /// Clears the entry of an event that left its ring.
     pub fn forget(&mut self, id: EventId) {
-        // Most often it is the oldest of all, and the search would read cold memory.
+        // The event usually is the oldest of all, and a search would read memory that is not
+        // cached.
         let is_oldest = self.slots.front().is_some_and(|slot| slot.id == id);
         let at = if is_oldest { 0 } else { self.slots.partition_point(|slot| slot.id < id) };
         if let Some(slot) = self.slots.get_mut(at)
@@ -44,12 +45,12 @@ impl Timeline {
         while self.slots.front().is_some_and(|slot| slot.event.is_none()) {
             self.slots.pop_front();
         }
-        // Memory of a burst of small events is given back.
+        // Frees the memory of many small events that were removed.
         if self.slots.len() * 4 < self.slots.capacity() && EMPTY_SLACK * 4 < self.slots.capacity() {
             self.slots.shrink_to(self.slots.len() * 2);
         }
-        // The cost is shared by the removals that made the entries empty: there are never more
-        // empty entries than live ones.
+        // The removals that made the entries empty share the cost: there are never more empty
+        // entries than live ones.
         if self.live * 2 + EMPTY_SLACK < self.slots.len() {
             self.slots.retain(|slot| slot.event.is_some());
         }
@@ -85,9 +86,10 @@ impl Timeline {
 mod tests {
     use super::*;
 
-    /// One event of a quiet topic stays while very many events of a busy one come and go.
+    /// Keeps one event of a quiet topic while very many events of a busy one are stored and
+    /// removed.
     #[test]
-    fn what_was_forgotten_takes_no_room() {
+    fn removed_events_use_no_memory() {
         let event = |time_ms| {
             let id = EventId { time_ms, sequence: 0 };
             Event::for_tests(id, 0)

@@ -15,8 +15,8 @@ pub struct Channel {
     pub lost_at: u64,
 }
 
-/// Id up to which something is missing, and the count of losses at which it was lost. A reader that
-/// was told of all losses up to a count is told again only of losses with a higher count.
+/// Id up to which events are missing, and the count of losses at which they were lost. A reader to
+/// which all losses up to a count were reported gets a gap only for losses with a higher count.
 #[derive(Debug, Clone, Copy)]
 pub struct Floor {
     /// Newest id that is no longer held.
@@ -26,8 +26,7 @@ pub struct Floor {
 }
 
 impl Channel {
-    /// Creates the channel of a topic. `floor` is what the hub knows of topics that it has
-    /// forgotten.
+    /// Creates the channel of a topic. `floor` is the floor of the topics that the hub has removed.
     pub fn new(topic: Topic, floor: Floor) -> Self {
         Self {
             topic,
@@ -42,7 +41,7 @@ impl Channel {
         Floor { id: self.ring.floor(), lost_at: self.lost_at }
     }
 
-    /// Returns true if removing the channel would lose nothing but its floor.
+    /// Returns true if removing the channel would lose only its floor.
     pub fn is_idle(&self) -> bool {
         self.ring.is_empty() && self.dedup.is_empty()
     }

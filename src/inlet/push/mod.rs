@@ -138,7 +138,7 @@ impl PushEndpoint {
             self.metrics.push_tokens_remembered.inc();
             return Ok(());
         }
-        // Before the signature is verified, which is the costly part of a flood of tokens.
+        // Counted before the signature is verified, which is the costly part of a flood of tokens.
         let address = client_address(head, self.trusted_proxies);
         self.failures.try_acquire(address).map_err(Refusal::TooOften)?;
         // Boxed: it is seldom needed and would make the future of each push larger. The allocator

@@ -34,7 +34,7 @@ enum State {
     Head,
     /// The next bytes belong to a body. They are given to actix at once.
     Body,
-    /// No more bytes are given to actix, which refuses the last head or body.
+    /// The last head or body is refused. actix gets no more bytes, and answers it.
     End,
 }
 

@@ -15,16 +15,16 @@ use crate::model::{
 /// Handle to the format.
 pub const SSE: Format = Format(&Sse);
 
-/// Format of server-sent events. Events carry their frame already: see [`Event::frame`].
+/// Format of server-sent events. Events hold their frame already: see [`Event::frame`].
 #[derive(Debug)]
 struct Sse;
 
-/// Topics that a gap names at most, so that its message stays small.
+/// Largest number of topics that a gap names, so that its message stays small.
 const GAP_TOPICS_MAX: usize = 100;
 /// Comment, which every parser ignores.
 const KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
 /// Comment before the first message. No empty line may follow it: that would end a message without
-/// an id, and by the standard set the reader's last event id to nothing.
+/// an id, which by the standard resets the reader's last event id.
 const WAITING: Bytes = Bytes::from_static(b":\n");
 
 /// Data of `stream-open`.
@@ -49,7 +49,7 @@ struct GapData<'a> {
 /// Data of `stream-auth`.
 #[derive(Serialize)]
 struct AuthData {
-    /// Seconds.
+    /// Seconds until the token expires.
     expires_in: u64,
 }
 
@@ -113,7 +113,7 @@ fn end(end: End) -> Bytes {
     format!("retry: {retry_ms}\n{id}event: stream-end\ndata: {data}\n\n").into()
 }
 
-/// Serialises data whose maps have text keys only: nothing in it can fail.
+/// Encodes data as JSON. Maps in the data have text keys only, so encoding cannot fail.
 fn json(data: &impl Serialize) -> String {
     serde_json::to_string(data).unwrap_or_default()
 }
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_control_messages() {
+    fn control_messages_are_encoded_whole() {
         let topics: Vec<Topic> = vec!["orders".parse().unwrap()];
         let open = Open {
             id: ID,

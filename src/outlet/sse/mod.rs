@@ -57,8 +57,8 @@ pub struct Worker {
     turns: Turns,
 }
 
-/// Longest query, and largest number of topics, that need no turn: they take a worker some
-/// microseconds.
+/// Longest query, and largest number of topics, of a request that needs no turn: such a request
+/// takes a worker some microseconds.
 const SHORT_QUERY_BYTES: usize = 512;
 const FEW_TOPICS: usize = 64;
 
@@ -127,7 +127,7 @@ pub async fn events(
     open(&context, &request, &asked, topics, grant.as_ref(), &worker)
 }
 
-/// Verifies the reader's token or ticket. Most often that needs no waiting; if it does, the turn
+/// Verifies the reader's token or ticket. Usually that does not have to wait; if it does, the turn
 /// ends.
 async fn admit(
     request: &HttpRequest,
@@ -175,7 +175,7 @@ fn open(
             return too_many(context, Some(asked), met.as_str(), met.text(), refusal_wait());
         }
     };
-    // Spread, so that streams that were opened together do not end together.
+    // The maximum age is random, so that streams that were opened together do not end together.
     let age = context.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
     let now = Instant::now();
     let end_at = now + age;
@@ -209,18 +209,18 @@ fn open(
     let body = BoxBody::new(StreamBody::new(session, worker.reaper.watch(&connection)));
     let mut response = response().body(body);
     if !in_chunks && head.version < Version::HTTP_2 {
-        // HTTP/1.0 knows no chunks, and actix writes none in answer to an upgrade request, though
-        // the head says so. The end of the connection is the end of the stream.
+        // HTTP/1.0 has no chunks, and actix writes none in answer to an upgrade request, although
+        // the head announces them. The end of the connection is the end of the stream.
         response.head_mut().no_chunking(true);
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
     response
 }
 
-/// Opens a stream at once, or has it wait for the log.
+/// Opens a stream at once, or lets it wait for the log.
 ///
 /// # Errors
-/// With the limit that the stream would exceed.
+/// Returns the limit that the stream would exceed.
 fn begin(
     context: &StreamContext,
     pending: PendingStream,
@@ -238,8 +238,8 @@ fn refusal(id: Option<EventId>, reason: EndReason) -> Bytes {
     SSE.control(&Control::End(End::refusal(reason, id)))
 }
 
-/// Refuses a stream for now. `EventSource` gives up for good on any status but 200, so it gets a
-/// stream that ends at once and says when to come back.
+/// Refuses a stream that the reader is to open later. `EventSource` never reconnects after a status
+/// other than 200, so it gets a stream that ends at once and has a retry time.
 fn refuse(
     context: &StreamContext,
     asked: &StreamRequest,
@@ -268,8 +268,8 @@ fn too_many(
     come_back_later(StatusCode::TOO_MANY_REQUESTS, text, wait)
 }
 
-/// Head of every stream. `no-transform` keeps proxies from compressing it, which would hold events
-/// back; `X-Accel-Buffering` keeps nginx from buffering it.
+/// Creates the head of every stream. `no-transform` keeps proxies from compressing the stream,
+/// which would delay events; `X-Accel-Buffering` keeps nginx from buffering it.
 fn response() -> actix_web::HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
     response

@@ -14,8 +14,8 @@ use crate::{
     stream::session::{Next, Session},
 };
 
-/// Stream as the body of a response. The server asks for more only while its socket takes more, and
-/// the session then reads on from its cursor: there is no other flow control.
+/// Stream as the body of a response. The server polls it only while its socket takes more bytes,
+/// and the session then reads on from its cursor: there is no other flow control.
 #[derive(Debug)]
 pub struct StreamBody {
     session: Session,
@@ -44,8 +44,8 @@ impl StreamBody {
                 }
                 Next::WaitUntil(deadline) => {
                     self.session.wait(cx.waker());
-                    // The timer is not moved for every event: only when it would fire too late, or
-                    // has fired.
+                    // The timer is moved only when it would fire too late, or has fired, and not
+                    // for every event.
                     if deadline < self.timer.deadline() || self.timer.is_elapsed() {
                         self.timer.as_mut().reset(deadline);
                     }

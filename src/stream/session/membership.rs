@@ -1,4 +1,5 @@
-//! Membership in a broadcast: what lets one read serve many sessions of a group.
+//! Membership in a broadcast: the part of a session that lets one read serve many sessions of a
+//! group.
 
 use actix_web::web;
 use tokio::time::Instant;
@@ -7,7 +8,7 @@ use super::{MemberPosition, Phase, Session};
 use crate::{hub::Subscriber, model::event_id::EventId, stream::StreamContext};
 
 impl Session {
-    /// Returns the subscriber if a notification can be answered with reads alone.
+    /// Returns the subscriber if the session only has to read after a notification.
     pub(crate) fn reading(&mut self) -> Option<&mut Subscriber> {
         let is_draining = self.context.hub.draining().is_some();
         match &mut self.phase {
@@ -31,8 +32,8 @@ impl Session {
         matches!(&self.phase, Phase::Open(open) if open.checkpoint_due)
     }
 
-    /// Returns the id up to which the reader was told everything. A broadcast that has not passed a
-    /// gap that this reader was told of would tell it once more.
+    /// Returns the id up to which the reader was sent everything. A broadcast whose cursor is
+    /// before a gap that this reader has received would send the gap again.
     pub(crate) fn told_upto(&self) -> EventId {
         match &self.phase {
             Phase::Open(open) if open.gap_sent => open.subscriber.cursor(),
@@ -41,7 +42,7 @@ impl Session {
         }
     }
 
-    /// Records that the stream is a member of a broadcast now.
+    /// Records that the stream is now a member of a broadcast.
     pub(crate) fn join(&mut self) {
         if let Phase::Open(open) = &mut self.phase {
             open.gap_sent = false;
@@ -49,7 +50,7 @@ impl Session {
         }
     }
 
-    /// Continues where the broadcast was that the stream leaves.
+    /// Continues at the position that the stream had in the broadcast.
     pub(crate) fn leave(&mut self, at: MemberPosition) {
         let Phase::Open(open) = &mut self.phase else { return };
         open.subscriber.move_to(at.position);
@@ -59,7 +60,7 @@ impl Session {
         }
     }
 
-    /// Returns the next deadline of a member of a broadcast that is at `at`.
+    /// Returns the next deadline of a stream that is a member of a broadcast at `at`.
     pub(crate) fn member_deadline(&self, at: MemberPosition) -> Instant {
         let is_ahead =
             matches!(&self.phase, Phase::Open(open) if open.last_sent_id < at.last_sent_id);

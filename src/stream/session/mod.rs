@@ -1,5 +1,5 @@
-//! Session: one reader's stream, without I/O and without a format. A driver asks it what comes
-//! next and writes that.
+//! Session: one reader's stream, without I/O and without a format. A driver asks the session for
+//! the next step and carries it out.
 
 mod membership;
 mod state;
@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// What a driver does next for a session.
+/// Next step of a driver for a session.
 #[derive(Debug)]
 pub enum Next {
     /// Writes encoded events, or a part of a large one.
@@ -40,16 +40,16 @@ pub enum Next {
     Say(Control),
     /// Waits until events are published, or until this time at the latest: see [`Session::wait`].
     WaitUntil(Instant),
-    /// Asks again after other tasks of the thread had a turn: there is more to read.
+    /// Asks again after other tasks of the thread have run: there is more to read.
     Yield,
-    /// Ends the response: everything was said.
+    /// Ends the response: the last message was sent.
     Finished,
-    /// Cuts the connection: a large event left its ring in the middle of being written. The reader
-    /// comes back with the id before it, and is told of the gap.
+    /// Cuts the connection: a large event left its ring while it was being written. The reader
+    /// reconnects with the id before it, and receives the gap.
     FellBehind,
 }
 
-/// One reader's stream.
+/// Stream of one reader.
 #[derive(Debug)]
 pub struct Session {
     context: web::Data<StreamContext>,
@@ -60,7 +60,7 @@ pub struct Session {
     end_at: Instant,
     end_reason: EndReason,
     stalled: bool,
-    /// Held until the stream ends.
+    /// Permit of the stream, held until the stream ends.
     permit: Option<Box<StreamPermit>>,
 }
 
@@ -68,14 +68,14 @@ impl Session {
     /// Opens a stream that can be opened at once.
     ///
     /// # Errors
-    /// With the limit that the stream would exceed: its reader is to come back later.
+    /// Returns the limit that the stream would exceed: its reader is to retry later.
     pub fn open(pending: PendingStream, now: Instant) -> Result<Self, SubscribeError> {
         let mut session = Self::new(&pending, Phase::Finished, now);
         session.start(pending, now)?;
         Ok(session)
     }
 
-    /// Begins a stream that has to wait for the log. `answer` tells when and where it starts.
+    /// Creates a stream that has to wait for the log. `answer` says when and where it starts.
     pub fn wait_for_log(pending: PendingStream, answer: Rc<LogAnswer>, now: Instant) -> Self {
         let mut session = Self::new(&pending, Phase::Finished, now);
         session.phase = Phase::WaitingForLog(Box::new(pending), answer);
@@ -117,7 +117,7 @@ impl Session {
         self.format
     }
 
-    /// Returns what comes next. Until it returns [`Next::WaitUntil`] there is more to do at once.
+    /// Returns the next step. Until that is [`Next::WaitUntil`], there is more to do at once.
     pub fn next(&mut self, now: Instant) -> Next {
         if let Phase::WaitingForLog(_, answer) = &self.phase {
             return match answer.take() {
@@ -137,8 +137,9 @@ impl Session {
         if let Some(next) = self.next_of_lease(now) {
             return next;
         }
-        // At its maximum age a stream ends where it is, and its reader resumes. When the gateway
-        // leaves, what only this process holds goes with it: then the stream gives all of it first.
+        // At its maximum age a stream ends at its cursor, and its reader resumes there. In a drain,
+        // the events that only this process holds are lost with it, so the stream first sends all
+        // of them.
         let is_held_elsewhere =
             self.end_reason != EndReason::Draining || self.context.hub.is_copy();
         let is_over = self.end_at <= now;
@@ -155,8 +156,8 @@ impl Session {
         }
     }
 
-    /// Has `waker` woken when there is more to do. To be called after [`Next::WaitUntil`], on the
-    /// same thread and before anything else runs there.
+    /// Registers `waker`, which is woken when there is more to do. Must be called after
+    /// [`Next::WaitUntil`], on the same thread and before other code runs there.
     pub fn wait(&self, waker: &Waker) {
         match &self.phase {
             Phase::WaitingForLog(_, answer) => answer.register(waker),
@@ -170,8 +171,8 @@ impl Session {
         }
     }
 
-    /// Returns true if [`Session::wait`] needs a waker that works: beside publishing, a renewal or
-    /// an answer of the log continues the stream.
+    /// Returns true if [`Session::wait`] needs a working waker: in addition to new events, a
+    /// renewal or an answer of the log continues the stream.
     pub fn needs_waker(&self) -> bool {
         match &self.phase {
             Phase::WaitingForLog(..) => true,
@@ -180,8 +181,8 @@ impl Session {
         }
     }
 
-    /// Records that the reader's socket took nothing for too long. A stream that is dropped then
-    /// counts as stalled.
+    /// Records that the reader's socket took nothing for too long. If the stream is then dropped,
+    /// it is counted as stalled.
     pub fn mark_stalled(&mut self) {
         self.stalled = true;
     }
@@ -212,7 +213,7 @@ impl Session {
         }
     }
 
-    /// Says what is missing first, then gives what is there.
+    /// Sends the gap first, then the events.
     pub(crate) fn take_read(&mut self, read: Read, now: Instant) -> Next {
         self.written_at = now;
         let Phase::Open(open) = &mut self.phase else { return Next::Finished };
@@ -257,7 +258,7 @@ impl Session {
         Next::Give(slice.bytes)
     }
 
-    /// Records that events were given out whole.
+    /// Records that events were sent whole.
     fn record_delivered(&mut self, events: u64, newest: EventId, publish_time_ms: Option<u64>) {
         let Phase::Open(open) = &mut self.phase else { return };
         open.last_sent_id = newest;
@@ -273,10 +274,12 @@ impl Session {
         Next::Say(Control::Checkpoint(open.last_sent_id))
     }
 
-    /// Ends the stream, with a checkpoint first if it has read further than its reader knows.
+    /// Ends the stream, with a checkpoint first if its cursor is beyond the last id that the reader
+    /// was sent.
     fn next_end(&mut self) -> Next {
         let Phase::Open(open) = &mut self.phase else { return Next::Finished };
-        // Not past a gap that was not sent: then the cursor is the id that the reader brought.
+        // No checkpoint may follow a gap that was not sent: the cursor then is the id that the
+        // reader sent.
         if open.last_sent_id != open.subscriber.cursor() && !open.checkpoint_due {
             open.is_ending = true;
             return self.checkpoint(self.written_at);
@@ -286,22 +289,22 @@ impl Session {
         Next::Say(Control::End(End::of_stream(self.end_reason)))
     }
 
-    /// Gives each stream a random time within the drain, so that not all readers come to the other
-    /// replicas at once.
+    /// Sets a random end within the drain for each stream, so that not all readers connect to the
+    /// other replicas at once.
     fn check_drain(&mut self) {
         if self.end_reason == EndReason::Draining {
             return;
         }
         let Some(drain) = self.context.hub.draining() else { return };
-        // The last tenth of the drain is for the last bytes to reach their sockets.
+        // In the last tenth of the drain, the last bytes reach their sockets.
         let share = rand::rng().random_range(0.0..0.9);
         let end_at = Instant::from_std(drain.from + drain.over.mul_f64(share));
         self.end_reason = EndReason::Draining;
         self.end_at = self.end_at.min(end_at);
     }
 
-    /// Tells the reader about its token, and ends the stream when the token has expired, even if
-    /// there is more to give.
+    /// Notifies the reader about its token, and ends the stream when the token has expired, even if
+    /// there are more events.
     fn next_of_lease(&mut self, now: Instant) -> Option<Next> {
         let Phase::Open(open) = &mut self.phase else { return None };
         let lease = open.lease.as_mut()?;
@@ -316,7 +319,7 @@ impl Session {
         None
     }
 
-    /// Says something after a time of silence.
+    /// Sends a checkpoint or a comment after a time without messages.
     fn next_in_silence(&mut self, now: Instant) -> Next {
         if now < self.written_at + self.context.keep_alive {
             return Next::WaitUntil(self.next_deadline());
@@ -331,7 +334,7 @@ impl Session {
         }
     }
 
-    /// Returns the time at which there is something to do even if nothing is published.
+    /// Returns the time of the next step if nothing is published before it.
     pub(crate) fn next_deadline(&self) -> Instant {
         self.deadline_after(self.written_at)
     }
@@ -339,8 +342,8 @@ impl Session {
     fn deadline_after(&self, written_at: Instant) -> Instant {
         let keep_alive = written_at + self.context.keep_alive;
         match &self.phase {
-            // The task that asks the log ends the wait at the maximum age. Until it does, a driver
-            // that gets a time in the past would spin.
+            // The task that asks the log ends the wait at the maximum age. A driver that got that
+            // time after it has passed would repeat without a pause.
             Phase::WaitingForLog(..) => keep_alive,
             Phase::Open(Open { lease: Some(lease), .. }) => {
                 keep_alive.min(self.end_at).min(lease.next_deadline())

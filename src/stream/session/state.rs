@@ -17,7 +17,7 @@ use crate::{
 /// Phase of a session.
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// This replica does not know yet what to give: it has to read on in the log, or to ask it.
+    /// The stream waits for the log, since this replica has to read more of it, or has to ask it.
     WaitingForLog(Box<PendingStream>, Rc<LogAnswer>),
     Open(Open),
     Finished,
@@ -27,13 +27,13 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) subscriber: Subscriber,
-    /// What goes out before anything else is read.
+    /// Part that is sent before anything else is read.
     pub(super) first: Option<Box<First>>,
-    /// Id of the newest event or checkpoint that the reader was sent.
+    /// Id of the newest event or checkpoint that was sent to the reader.
     pub(super) last_sent_id: EventId,
     /// Head of the hub when the stream was opened: later events are live.
     pub(super) opened_at_head: EventId,
-    /// True after a gap until an id beyond it was sent.
+    /// True after a gap, until an id beyond it was sent.
     pub(super) checkpoint_due: bool,
     /// True if a gap was sent since the stream was last a member of a broadcast.
     pub(super) gap_sent: bool,
@@ -41,16 +41,16 @@ pub(super) struct Open {
     pub(super) lease: Option<Box<LeaseTimer>>,
 }
 
-/// What goes out before anything else is read.
+/// Part that is sent before anything else is read.
 #[derive(Debug)]
 pub(super) enum First {
     Say(Control),
-    /// Events that were read together with a gap, and follow it.
+    /// Events that were read together with a gap, and are sent after it.
     Events(ReadEvents),
     Large(LargeEvent),
 }
 
-/// Position that a stream takes over from a broadcast that it was a member of.
+/// Position of a stream that leaves a broadcast.
 #[derive(Debug, Clone, Copy)]
 pub struct MemberPosition {
     pub(crate) position: Position,

@@ -1,4 +1,4 @@
-//! Transitions of a session, without a socket and without a timer.
+//! Tests of a session's steps, without a socket and without a timer.
 
 mod fixture;
 mod reads;
@@ -32,7 +32,7 @@ fn gap(reason: GapReason, after: Option<EventId>, upto: EventId) -> Gap {
 }
 
 #[test]
-fn a_live_stream_opens_at_the_head_and_gives_what_is_published_then() {
+fn a_live_stream_opens_at_the_head_and_sends_later_events() {
     let gateway = Gateway::new(hub(9));
     let head = gateway.publish("orders", "a");
     let mut stream = gateway.open(Start::Live);
@@ -49,7 +49,7 @@ fn a_live_stream_opens_at_the_head_and_gives_what_is_published_then() {
 }
 
 #[test]
-fn a_resumed_stream_gives_the_events_after_its_id() {
+fn a_resumed_stream_sends_the_events_after_its_id() {
     let gateway = Gateway::new(hub(9));
     let [a, b, c] = ["a", "b", "c"].map(|data| gateway.publish("orders", data));
     let mut stream = gateway.open(Start::After(a));
@@ -66,7 +66,7 @@ fn a_resumed_stream_gives_the_events_after_its_id() {
 }
 
 #[test]
-fn after_an_unknown_id_come_a_gap_and_a_checkpoint_at_the_head() {
+fn an_unknown_id_gets_a_gap_and_a_checkpoint_at_the_head() {
     let gateway = Gateway::new(hub(9));
     let head = gateway.publish("orders", "a");
     let ahead = EventId { time_ms: head.time_ms + 1, ..head };
@@ -84,7 +84,7 @@ fn after_an_unknown_id_come_a_gap_and_a_checkpoint_at_the_head() {
 }
 
 #[test]
-fn after_an_id_of_another_history_come_a_gap_and_all_events() {
+fn an_id_of_another_history_gets_a_gap_and_all_events() {
     let gateway = Gateway::new(hub(9));
     let (origin, id) = (gateway.hub().head(), EventId::start_of(6, 500));
     let a = gateway.publish("orders", "a");
@@ -129,7 +129,7 @@ fn a_reader_that_is_cut_before_the_checkpoint_gets_the_gap_again() {
 }
 
 #[test]
-fn in_silence_a_stream_says_a_checkpoint_if_it_has_read_on_and_a_keep_alive_if_not() {
+fn a_silent_stream_sends_a_checkpoint_if_its_cursor_moved_and_else_a_keep_alive() {
     let gateway = Gateway::new(hub(9));
     let mut stream = gateway.open(Start::Live);
     stream.say_open();
@@ -150,7 +150,7 @@ fn in_silence_a_stream_says_a_checkpoint_if_it_has_read_on_and_a_keep_alive_if_n
 }
 
 #[test]
-fn a_stream_that_waits_for_the_log_opens_where_the_log_says() {
+fn a_stream_that_waits_for_the_log_opens_at_the_position_in_the_answer() {
     let gateway = Gateway::new(hub(9));
     let [a, b] = ["a", "b"].map(|data| gateway.publish("orders", data));
     let (mut stream, answer) = gateway.wait_for_log(gateway.pending(Start::Unknown));
@@ -249,7 +249,7 @@ fn a_renewal_wakes_its_stream_and_moves_the_warning() {
     let woken = Woken::register(&stream);
     gateway.context.leases.find(&open.stream).unwrap().extend(clock::now_ms() + 900_000);
     assert!(woken.was_woken());
-    let Control::Auth(left) = stream.say() else { panic!("the reader is told of the renewal") };
+    let Control::Auth(left) = stream.say() else { panic!("the reader is notified of the renewal") };
     assert_about(left, 900);
     assert_eq!(stream.wait() + 60 * SECOND, left);
     stream.advance(warning + 60 * SECOND);
@@ -259,7 +259,7 @@ fn a_renewal_wakes_its_stream_and_moves_the_warning() {
 }
 
 #[test]
-fn at_its_maximum_age_a_stream_ends_where_it_is() {
+fn a_stream_ends_at_its_cursor_at_its_maximum_age() {
     let gateway = Gateway::new(hub(9));
     let mut pending = gateway.pending(Start::Live);
     pending.end_at = gateway.begun + SECOND;
@@ -284,7 +284,7 @@ fn drain(gateway: &Gateway, stream: &mut Stream) {
 }
 
 #[test]
-fn a_drain_of_events_in_memory_gives_all_of_them_first() {
+fn a_drain_of_events_in_memory_sends_all_of_them_first() {
     let gateway = Gateway::new(hub(9));
     let mut stream = gateway.open(Start::Live);
     stream.say_open();
@@ -302,7 +302,7 @@ fn a_drain_of_events_in_memory_gives_all_of_them_first() {
 }
 
 #[test]
-fn in_a_drain_with_a_copy_of_a_log_a_stream_ends_at_its_own_time() {
+fn a_stream_from_a_copy_of_a_log_ends_at_its_own_time_in_a_drain() {
     let gateway = Gateway::with(Hub::copy(limits(9)), |context| context.keep_alive = HOUR);
     let store = |topic, time_ms| {
         let id = EventId { time_ms, sequence: 0 };
@@ -325,7 +325,7 @@ fn in_a_drain_with_a_copy_of_a_log_a_stream_ends_at_its_own_time() {
 }
 
 #[test]
-fn a_stream_that_is_dropped_counts_as_left_by_its_client_or_stalled() {
+fn a_dropped_stream_is_counted_as_closed_by_its_client_or_as_stalled() {
     let gateway = Gateway::new(hub(9));
     let (client, mut stalled) = (gateway.open(Start::Live), gateway.open(Start::Live));
     stalled.session.mark_stalled();

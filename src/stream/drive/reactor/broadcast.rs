@@ -1,9 +1,9 @@
 //! Broadcast to sockets: streams of a group at the same cursor are written in one pass, with one
 //! read and one `send` for each socket.
 //!
-//! What the kernel touches to send to a socket fills the processor's caches, and what this program
-//! touches of a stream pushes that out. So of a member it touches the number of its socket, and
-//! nothing else. A stream with other work of its own leaves the broadcast first.
+//! The kernel's work to send to a socket fills the processor's caches and evicts the memory of
+//! streams from them. A pass therefore uses only the number of each member's socket, and no other
+//! memory of the stream. A stream that has other work leaves the broadcast first.
 
 use std::{
     cell::RefCell,
@@ -35,7 +35,7 @@ pub struct SocketBroadcast {
 
 struct State {
     members: Slab<Member>,
-    /// Position of the members that have everything that is under way.
+    /// Position of the members after the current pass.
     at: MemberPosition,
     pass: Option<Pass>,
 }
@@ -48,9 +48,9 @@ struct Member {
 
 /// Pass over all members.
 struct Pass {
-    /// Events of the pass. `None` if all members have to leave.
+    /// Events of the pass. `None` if all members must leave.
     block: Option<Batch>,
-    /// The same, framed as a chunk of HTTP/1.1.
+    /// Events of the pass, framed as a chunk of HTTP/1.1.
     chunk: Bytes,
     /// Slot of the first member that was not written to yet.
     next: usize,
@@ -58,14 +58,14 @@ struct Pass {
     before: MemberPosition,
 }
 
-/// Part of a pass that was written.
+/// Result of a part of a pass.
 struct Delivered {
     to: usize,
     events: u64,
     publish_time_ms: Option<u64>,
 }
 
-/// Stream that has left, and the part of the chunk that its socket did not take.
+/// Stream that has left the broadcast, and the part of the chunk that its socket did not take.
 type Departed = (u32, io::Result<Bytes>);
 
 /// Smallest group with a broadcast.
@@ -125,11 +125,11 @@ impl SocketBroadcast {
         self.state.borrow().at.position.after()
     }
 
-    /// Adds the stream `key`, whose reader was told everything up to `last_sent_id`, if what comes
-    /// next is the same for it. Returns its slot.
+    /// Adds the stream `key` if its next events are those of the members. Its reader was sent
+    /// everything up to `last_sent_id`. Returns its slot.
     ///
     /// # Errors
-    /// With the socket, if it is not.
+    /// Returns the socket if the stream is not at the position of the members.
     pub(super) fn join(
         &self,
         io: TcpStream,
@@ -139,7 +139,7 @@ impl SocketBroadcast {
     ) -> Result<u32, TcpStream> {
         let mut state = self.state.borrow_mut();
         let slot = u32::try_from(state.members.vacant_key());
-        debug_assert!(state.pass.is_none(), "nobody joins while something is given");
+        debug_assert!(state.pass.is_none(), "no stream joins during a pass");
         let fits = subscriber.is_with(&state.at.position, last_sent_id) && state.pass.is_none();
         match slot {
             Ok(slot) if fits => {
@@ -191,8 +191,8 @@ impl Drop for SocketBroadcast {
 }
 
 impl State {
-    /// Writes to at most `most` members. A pass gives all members what is read at its beginning,
-    /// and nothing more until the group is notified again.
+    /// Writes to at most `most` members. A pass sends all members the events that were read at its
+    /// beginning, and no others until the group is notified again.
     fn write_pass(
         &mut self,
         reader: &Reader,
@@ -228,13 +228,14 @@ impl State {
             Some(Some(Read { gap: None, events: Some(ReadEvents::Batch(block)), .. })) => {
                 Some(block)
             }
-            // Each member handles a gap, a large event and the end itself, from its position.
+            // Each member leaves, and handles the gap, the large event or the drain by itself, from
+            // its position.
             Some(Some(_)) | None => {
                 return Some(Pass { block: None, chunk: Bytes::new(), next: 0, before: self.at });
             }
         };
         if !position.is_complete_as_of(version) {
-            // The read stopped before the head; or it was another subscriber's, from before the
+            // The read stopped before the head, or it was another subscriber's read from before the
             // last notification.
             reader.reschedule();
         }
@@ -247,7 +248,7 @@ impl State {
 }
 
 impl Pass {
-    /// Writes to some more members. Returns `None` if all were written to.
+    /// Writes to more members. Returns `None` if all were written to.
     fn write_next(
         &mut self,
         members: &Slab<Member>,
@@ -270,7 +271,8 @@ impl Pass {
         Some(given)
     }
 
-    /// Writes to one member. Returns what its socket did not take, if the stream has to leave.
+    /// Writes to one member. Returns the bytes that its socket did not take, if the stream must
+    /// leave.
     fn rest(&self, io: &TcpStream) -> Option<io::Result<Bytes>> {
         if self.block.is_none() {
             return Some(Ok(Bytes::new()));

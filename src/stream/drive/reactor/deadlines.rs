@@ -12,7 +12,7 @@ pub(super) struct Deadlines {
     buckets: BTreeMap<u64, Vec<u32>>,
 }
 
-/// Width of a bucket. A keep-alive may be late by this.
+/// Width of a bucket. A keep-alive may be late by this time.
 const TICK: Duration = Duration::from_millis(50);
 
 impl Deadlines {
@@ -37,7 +37,7 @@ impl Deadlines {
         Some(self.begun + Duration::from_millis(u64::try_from(since).ok()?))
     }
 
-    /// Takes the buckets that are due, in order.
+    /// Removes and returns the buckets that are due, in order.
     pub(super) fn take_due(&mut self, now: Instant) -> impl Iterator<Item = (u64, Vec<u32>)> {
         std::iter::from_fn(move || {
             self.next().filter(|next| *next <= now)?;
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_due_is_taken_once_and_not_before() {
+    fn due_buckets_are_taken_once_and_not_early() {
         let start = Instant::now();
         let mut deadlines = Deadlines::new(start);
         for (key, ms) in [(1, 0), (2, 1), (3, 50), (4, 51), (5, 10_000)] {

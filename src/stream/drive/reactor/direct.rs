@@ -23,9 +23,10 @@ use crate::{
 pub(super) struct DirectStream {
     session: Session,
     socket: DirectSocket,
-    /// Wakes the stream when its token is renewed, or the log has answered.
+    /// Waker of the stream, for a renewal of its token and an answer of the log.
     waker: Waker,
-    /// True once the subscriber notifies this stream. A stream that waits for the log has none yet.
+    /// True once the subscriber notifies this stream. A stream that waits for the log has no
+    /// subscriber yet.
     is_listening: bool,
 }
 
@@ -34,9 +35,9 @@ pub(super) struct DirectStream {
 pub(super) enum DriveResult {
     /// There is nothing to do until this time, unless something is published.
     WaitUntil(Instant),
-    /// There is more to do, after other streams had a turn.
+    /// There is more to do, after other streams were driven.
     Yield,
-    /// The socket takes nothing more now.
+    /// The socket takes no more bytes now.
     Blocked,
     /// The response has ended, and the socket took all of it.
     Finished,
@@ -44,7 +45,7 @@ pub(super) enum DriveResult {
     Broken,
 }
 
-/// Writes after which a stream that has much to give lets other streams write.
+/// Number of writes after which a stream that has more to send lets other streams write.
 const WRITES_PER_TURN: usize = 16;
 
 impl DirectStream {
@@ -53,7 +54,7 @@ impl DirectStream {
         Rc::new(RefCell::new(Self { session, socket, waker, is_listening: false }))
     }
 
-    /// Returns the socket. The stream leaves its broadcast, so it must be driven to go on.
+    /// Returns the socket. The stream leaves its broadcast, so it must be driven to continue.
     pub(super) fn socket(&mut self) -> &mut DirectSocket {
         if let Some(at) = self.socket.leave_broadcast() {
             self.session.leave(at);
@@ -66,8 +67,7 @@ impl DirectStream {
         self.socket.mark_stalled();
     }
 
-    /// Writes what there is for as long as the socket takes it, but at most [`WRITES_PER_TURN`]
-    /// times.
+    /// Writes available bytes until the socket is full, but at most [`WRITES_PER_TURN`] times.
     pub(super) fn drive(this: &Rc<RefCell<Self>>) -> DriveResult {
         let stream = &mut *this.borrow_mut();
         let result = stream.drive_turn();
@@ -88,7 +88,7 @@ impl DirectStream {
                 Ok(true) if self.socket.is_finished() => return DriveResult::Finished,
                 Ok(true) => {}
                 Ok(false) => {
-                    // After a keep-alive that was not taken, the subscriber may wait for events.
+                    // The subscriber may wait for events if the socket did not take a keep-alive.
                     if let Some(subscriber) = self.session.subscriber() {
                         subscriber.stop_waiting();
                     }
@@ -110,7 +110,7 @@ impl DirectStream {
                 }
                 Next::FellBehind => return DriveResult::Broken,
             };
-            // The next flush writes what was not taken, and finds errors.
+            // The next flush writes the bytes that were not taken, and finds errors.
             let _is_whole = self.socket.write_chunk(&chunk);
         }
         if let Some(subscriber) = self.session.subscriber() {
@@ -124,7 +124,7 @@ impl DirectStream {
         Some(self.session.member_deadline(self.socket.member_position()?))
     }
 
-    /// Has the reactor drive the stream, instead of its waker being called.
+    /// Makes the reactor drive the stream, instead of its waker being called.
     fn schedule(&self) -> bool {
         if let Some(subscriber) = self.session.subscriber() {
             subscriber.stop_waiting();
@@ -133,7 +133,8 @@ impl DirectStream {
         true
     }
 
-    /// Joins the broadcast of its group, if there is one at its position. Returns true if it did.
+    /// Joins the broadcast of its group, if there is one at its position. Returns true if the
+    /// stream joined.
     fn join_broadcast(&mut self) -> bool {
         let told_upto = self.session.told_upto();
         let Some(subscriber) = self.session.subscriber() else { return false };
@@ -145,10 +146,10 @@ impl DirectStream {
         joined
     }
 
-    /// Writes what was published. Returns true if nothing is left to do for the notifier.
+    /// Writes new events. Returns true if nothing is left to do for the notifier.
     fn write_published(&mut self, now: Instant) -> bool {
-        // With a broadcast in the group, only up to its position, so as to join it: it was notified
-        // of what comes after.
+        // If the group has a broadcast, reads only up to its position, so that the stream can join
+        // it: the broadcast was notified of the events after that.
         let upto = self
             .session
             .subscriber()
@@ -188,7 +189,7 @@ impl Drop for DirectStream {
 impl Listener for RefCell<DirectStream> {
     fn is_ready(&self) -> bool {
         let stream = self.borrow();
-        // Reads only to have the memory fetched: the call needs fields in several places.
+        // Reads the fields only to fetch their memory: the call needs fields in several places.
         black_box((stream.session.told_upto(), stream.session.next_deadline()));
         black_box(stream.session.subscriber().is_some_and(Subscriber::has_more));
         true

@@ -1,6 +1,6 @@
 //! Reactor: writes the streams of a worker to their sockets directly. One task per worker watches
-//! all sockets and deadlines with epoll, so a stream has neither a task nor buffers: an idle one is
-//! its cursor and its socket.
+//! all sockets and deadlines with epoll, so a stream has neither a task nor buffers: an idle one
+//! takes the memory of its cursor and its socket.
 
 mod broadcast;
 mod deadlines;
@@ -55,20 +55,19 @@ pub struct Reactor {
     /// Streams that have something to do.
     ready: RefCell<Vec<u32>>,
     ready_notify: Notify,
-    /// Streams whose sockets did not take everything, and the time since which they have taken
-    /// nothing.
+    /// Streams whose sockets did not take all bytes, and the time since which each has taken none.
     blocked: RefCell<HashMap<u32, Instant>>,
     /// Time of the next search for stalled sockets.
     stall_check: Cell<Option<Instant>>,
     renewed: Arc<RenewedStreams>,
     write_timeout: Duration,
-    /// Continues with a connection whose stream has ended.
+    /// Function that continues with a connection whose stream has ended.
     on_finished: Box<dyn Fn(TcpStream, Option<Box<Peer>>)>,
 }
 
 struct Entry {
     stream: Rc<RefCell<DirectStream>>,
-    /// Bucket of the stream's next deadline. Its keys in other buckets are stale.
+    /// Bucket of the stream's next deadline. Keys of the stream in other buckets are ignored.
     bucket: Cell<u64>,
     peer: Option<Box<Peer>>,
 }
@@ -113,7 +112,7 @@ impl Reactor {
     /// `write_timeout`, and gives a connection whose stream has ended to `on_finished`.
     ///
     /// # Errors
-    /// When the kernel provides no epoll instance.
+    /// Fails when the kernel provides no epoll instance.
     pub fn new(
         write_timeout: Duration,
         on_finished: impl Fn(TcpStream, Option<Box<Peer>>) + 'static,
@@ -139,11 +138,11 @@ impl Reactor {
         }))
     }
 
-    /// Adds a stream, and writes the head of its response and what the stream has. `peer` is kept
+    /// Adds a stream, and writes the head of its response and the available events. `peer` is kept
     /// and continues with the connection.
     ///
     /// # Errors
-    /// When the socket cannot be watched.
+    /// Fails when the socket cannot be watched.
     pub fn register(
         self: &Rc<Self>,
         TakenSocket { io, head, peer }: TakenSocket,
@@ -152,7 +151,7 @@ impl Reactor {
         let at = self.streams.borrow().vacant_key();
         let Ok(key) = u32::try_from(at) else { return Err(io::ErrorKind::OutOfMemory.into()) };
         // Edge-triggered: the kernel reports once that there is room again, and that the peer is
-        // gone. What the peer sends meanwhile stays in the kernel, and is its next request.
+        // gone. Bytes that the peer sends meanwhile stay in the kernel, and are its next request.
         let what = EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(self.epoll.get_ref(), &io, EventData::new_u64(u64::from(key)), what)?;
         let waker = if session.needs_waker() {
@@ -172,13 +171,13 @@ impl Reactor {
         self.streams.borrow().len()
     }
 
-    /// Has the task of the reactor drive a stream.
+    /// Makes the task of the reactor drive a stream.
     pub(super) fn schedule(&self, key: u32) {
         self.ready.borrow_mut().push(key);
         self.ready_notify.notify_one();
     }
 
-    /// Lets a stream leave its broadcast, with the part of the last chunk that its socket did not
+    /// Removes a stream from its broadcast, with the part of the last chunk that its socket did not
     /// take.
     pub(super) fn leave_broadcast(&self, key: u32, rest: io::Result<Bytes>) {
         if let Some(entry) = self.streams.borrow().get(key as usize) {
@@ -187,7 +186,7 @@ impl Reactor {
         self.schedule(key);
     }
 
-    /// Drives the streams for as long as it is polled.
+    /// Drives the streams as long as it is polled.
     pub async fn run(self: Rc<Self>) {
         loop {
             tokio::select! {
@@ -196,8 +195,8 @@ impl Reactor {
                 () = self.renewed.notify.notified() => self.take_renewed(),
                 () = sleep_until(self.next_deadline()) => self.check_deadlines(),
             }
-            // Streams with more to do come after the other tasks of the thread, which come after
-            // this many streams.
+            // Streams with more to do are driven after the other tasks of the thread, which run
+            // after each `YIELD_EVERY` streams.
             for some in self.ready.take().chunks(YIELD_EVERY) {
                 for key in some {
                     self.drive(*key);
@@ -212,7 +211,7 @@ impl Reactor {
         if self.stall_check.get().is_none() && !self.blocked.borrow().is_empty() {
             self.stall_check.set(Some(now + STALL_TICK.min(self.write_timeout / 4)));
         }
-        // Far away, when there is no deadline.
+        // Distant time, used when there is no deadline.
         let never = now + Duration::from_secs(3600);
         let due = self.deadlines.borrow().next().unwrap_or(never);
         self.stall_check.get().unwrap_or(never).min(due)
@@ -223,7 +222,7 @@ impl Reactor {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let at_once = Timespec::default();
         let found = epoll::wait(self.epoll.get_ref(), spare_capacity(&mut events), Some(&at_once));
-        // All events were taken: only then does the kernel report new ones.
+        // All events were taken. Only then does the kernel report new ones.
         if found.is_ok_and(|found| found < EVENTS_MAX) {
             readable.clear_ready();
         }
@@ -300,8 +299,8 @@ impl Reactor {
         }
     }
 
-    /// Sets the deadline of a stream. It is not moved for every event: only when the stream would
-    /// be driven too late.
+    /// Sets the deadline of a stream. The deadline is moved only when the stream would be driven
+    /// too late, and not for every event.
     fn set_deadline(&self, key: u32, due: Instant) {
         let mut deadlines = self.deadlines.borrow_mut();
         let bucket = deadlines.bucket_of(due).max(1);
@@ -313,8 +312,7 @@ impl Reactor {
         }
     }
 
-    /// Returns true if the kernel gave up on a connection, because its peer took nothing for too
-    /// long.
+    /// Returns true if the kernel closed a connection because its peer took nothing for too long.
     fn has_timed_out(&self, key: u32) -> bool {
         let streams = self.streams.borrow();
         let Some(entry) = streams.get(key as usize) else { return false };
@@ -329,7 +327,7 @@ impl Reactor {
         drop(self.remove(key));
     }
 
-    /// Removes a stream. Returns its socket, and what was kept.
+    /// Removes a stream. Returns its socket, and its peer if that was kept.
     fn remove(&self, key: u32) -> Option<(TcpStream, Option<Box<Peer>>)> {
         let mut streams = self.streams.borrow_mut();
         let entry = streams.try_remove(key as usize)?;

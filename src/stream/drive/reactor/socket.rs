@@ -23,14 +23,15 @@ use crate::{
 /// Socket that a stream writes to without a task and without buffers.
 #[derive(Debug)]
 pub struct DirectSocket {
-    /// `None` after it was taken, or while the stream is a member of a broadcast.
+    /// Socket of the stream. `None` after it was taken, or while the stream is a member of a
+    /// broadcast.
     io: Option<TcpStream>,
     broadcast: Option<(Rc<SocketBroadcast>, u32)>,
     /// Part of the last chunk that the socket did not take.
     rest: Option<Box<Bytes>>,
     by: Weak<Reactor>,
     key: u32,
-    /// True if the socket took something since this was last read.
+    /// True if the socket took bytes since this field was last read.
     progress: bool,
     state: State,
 }
@@ -60,7 +61,7 @@ impl DirectSocket {
         }
     }
 
-    /// Writes a chunk. To be called after [`DirectSocket::flush`] has returned true. Returns true
+    /// Writes a chunk. Must be called after [`DirectSocket::flush`] has returned true. Returns true
     /// if the socket took all of it.
     pub fn write_chunk(&mut self, chunk: &Bytes) -> bool {
         debug_assert!(self.rest.is_none(), "chunks do not overtake each other");
@@ -95,8 +96,8 @@ impl DirectSocket {
         self.by.upgrade()?.broadcast(subscriber.reader().group()).map(|broadcast| broadcast.after())
     }
 
-    /// Joins the broadcast of the group, if there is one at the same position. Returns true if it
-    /// did.
+    /// Joins the broadcast of the group, if there is one at the same position. Returns true if the
+    /// stream joined.
     pub fn join_broadcast(
         &mut self,
         subscriber: &Subscriber,
@@ -147,7 +148,7 @@ impl DirectSocket {
     /// Writes the rest of the last chunk. Returns true if nothing is left.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// Fails when the connection is broken.
     pub fn flush(&mut self) -> io::Result<bool> {
         if matches!(self.state, State::Broken | State::Stalled) {
             return Err(io::ErrorKind::NotConnected.into());
@@ -177,7 +178,7 @@ impl DirectSocket {
         self.state == State::Last && self.rest.is_none()
     }
 
-    /// Has the task of the reactor drive the stream.
+    /// Makes the task of the reactor drive the stream.
     pub fn schedule(&self) {
         if let Some(by) = self.by.upgrade() {
             by.schedule(self.key);

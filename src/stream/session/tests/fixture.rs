@@ -36,7 +36,7 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(super) const NOW_MS: u64 = 1_000;
 pub(super) const RING_AGE_MS: u64 = 60_000;
 
-/// Returns limits that no test reaches, beside `ring_events` for each topic.
+/// Returns limits that no test reaches, except `ring_events` for each topic.
 pub(super) fn limits(ring_events: usize) -> Limits {
     Limits {
         ring: RingLimits { events: ring_events, bytes: usize::MAX },
@@ -58,7 +58,7 @@ pub(super) fn topic(name: &str) -> Topic {
     name.parse().unwrap()
 }
 
-/// Context of streams, and one worker.
+/// Context of streams, with one worker.
 pub(super) struct Gateway {
     pub(super) context: web::Data<StreamContext>,
     shard: Rc<Shard>,
@@ -142,7 +142,8 @@ impl Gateway {
     }
 }
 
-/// Session and its time. Each method below takes one step, and fails if the step is another one.
+/// Session and its time. Each method below takes one step, and fails if the session returns another
+/// one.
 pub(super) struct Stream {
     pub(super) session: Session,
     pub(super) now: Instant,
@@ -185,7 +186,7 @@ impl Stream {
         end
     }
 
-    /// Returns the time that is left until the driver asks again though nothing was published.
+    /// Returns the time after which the driver asks again if nothing was published.
     pub(super) fn wait(&mut self) -> Duration {
         match self.next() {
             Next::WaitUntil(deadline) => deadline.saturating_duration_since(self.now),

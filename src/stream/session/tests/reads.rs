@@ -1,4 +1,4 @@
-//! Reads of a session: large events, long walks, and two formats.
+//! Reads of a session: large events, long reads, and two formats.
 
 use super::{
     SECOND,
@@ -33,7 +33,7 @@ fn begin_large(kept_max: usize) -> (Gateway, Stream, String, String) {
 }
 
 #[test]
-fn a_large_event_is_given_in_slices_whole_even_at_the_end_of_the_stream() {
+fn a_large_event_is_sent_whole_in_slices_even_at_the_end_of_the_stream() {
     for kept_max in [LARGE_EVENTS_MAX_BYTES, 0] {
         let (gateway, mut stream, whole, slice) = begin_large(kept_max);
         assert_eq!(0 < gateway.context.large_events.bytes(), 0 < kept_max);
@@ -47,7 +47,7 @@ fn a_large_event_is_given_in_slices_whole_even_at_the_end_of_the_stream() {
 }
 
 #[test]
-fn a_large_event_that_leaves_its_ring_is_given_whole_only_if_the_stream_kept_it() {
+fn a_large_event_that_leaves_its_ring_is_sent_whole_only_if_the_stream_kept_it() {
     let (gateway, mut stream, whole, slice) = begin_large(LARGE_EVENTS_MAX_BYTES);
     let next = gateway.publish("orders", "y");
     assert_eq!(slice + &stream.give() + &stream.give(), whole);
@@ -62,9 +62,9 @@ fn a_large_event_that_leaves_its_ring_is_given_whole_only_if_the_stream_kept_it(
 }
 
 #[test]
-fn a_long_walk_past_events_of_other_topics_is_interrupted_by_yields() {
+fn a_long_read_past_events_of_other_topics_is_interrupted_by_yields() {
     let gateway = Gateway::new(hub(10_000));
-    // More topics than are merged: the stream walks past every event.
+    // Enough topics that they are not merged: the stream skips every event of the others.
     let names = (0..20).map(|n| topic(&format!("topic-{n}"))).collect();
     let start = Start::After(gateway.publish("topic-0", "a"));
     for _ in 0..5_000 {
@@ -79,7 +79,7 @@ fn a_long_walk_past_events_of_other_topics_is_interrupted_by_yields() {
     assert_eq!(stream.say(), Control::Checkpoint(gateway.hub().head()));
 }
 
-/// All that a stream gave and said until it waited.
+/// Events and messages that a stream sent until it waited.
 #[derive(Debug, Default, PartialEq)]
 struct Reading {
     /// Ids and data of the events.
@@ -122,7 +122,7 @@ fn line_events(text: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn two_formats_give_the_same_events_with_the_same_ids_by_the_same_reads() {
+fn two_formats_encode_the_same_reads_with_the_same_ids() {
     let gateway = Gateway::new(hub(4));
     let (half, large) = ("x".repeat(BATCH_MAX_BYTES / 2), "y".repeat(2 * BATCH_MAX_BYTES));
     let all = ["a", "b", "c", &half, &large, "d"];
