@@ -67,9 +67,7 @@ where
             }
             Ok(response)
         };
-        let refusal = connection.as_ref().and_then(|connection| connection.refusal());
-        if let Some(fault) = refusal.filter(|_| request.method().as_str() == REFUSED_METHOD) {
-            let refused = problem(fault.status(), fault.detail());
+        if let Some(refused) = refused_head(&request, connection.as_deref()) {
             return Box::pin(async move { end(refused.into()) });
         }
         if let Some(refusal) = cors::refusal(self.mode, request.head()) {
@@ -91,4 +89,48 @@ where
             end(response)
         })
     }
+}
+
+/// Service of the requests of the ops listener: it refuses bad heads, and sends all else to the
+/// routes.
+#[derive(Debug)]
+pub(super) struct OpsDispatch<A>(pub(super) A);
+
+impl<A, B> Service<Request> for OpsDispatch<A>
+where
+    A: Service<Request, Response = ServiceResponse<B>, Error = Error>,
+    A::Future: 'static,
+    B: MessageBody + 'static,
+{
+    type Response = Response<BoxBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+
+    fn poll_ready(&self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&self, request: Request) -> Self::Future {
+        let connection = Connection::of(request.conn_data(), &request.extensions());
+        let answering = connection.as_ref().map(Connection::begin_request);
+        if let Some(refused) = refused_head(&request, connection.as_deref()) {
+            return Box::pin(async move { Ok(refused.into()) });
+        }
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            let response = answer.await.map_or_else(
+                |err| HttpResponse::from_error(err).into(),
+                |response| response.map_into_boxed_body().into(),
+            );
+            drop(answering);
+            Ok(response)
+        })
+    }
+}
+
+/// Returns the answer to a request that stands for a head that no decoder may see.
+fn refused_head(request: &Request, connection: Option<&Connection>) -> Option<HttpResponse> {
+    let fault = connection?.refusal()?;
+    let is_refused = request.method().as_str() == REFUSED_METHOD;
+    is_refused.then(|| problem(fault.status(), fault.detail()))
 }

@@ -1,24 +1,24 @@
 //! Runs the gateway: starts the listeners and workers, and shuts them down in order.
 
+mod actix;
 mod components;
 pub mod dispatch;
 pub mod health;
 pub mod heartbeat;
 mod listeners;
+mod ops;
 mod routes;
 mod worker;
 
 use std::{
     io,
-    net::TcpListener,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use crate::server::components::Components;
 pub use crate::server::listeners::{ListenError, Listeners};
-use crate::server::routes::ops_routes;
-use actix_web::{App, HttpServer, dev::Server, web};
+use actix_web::{dev::Server, web};
 use rustls::ServerConfig;
 
 use crate::{clock, config::Config, hub::Hub, inlet::push::PushEndpoint, stream::StreamContext};
@@ -45,7 +45,8 @@ pub async fn run(
 ) -> io::Result<()> {
     let mut components = Components::new(&config).map_err(io::Error::other)?;
     let public = worker::server(&config, tls, listeners.public, &components)?;
-    let ops = listeners.ops.map(|listener| ops_server(listener, &components)).transpose()?;
+    let ops =
+        listeners.ops.map(|listener| ops::server(&config, listener, &components)).transpose()?;
     let handles: Vec<_> = ops.iter().chain([&public]).map(Server::handle).collect();
     let servers: Vec<_> = ops.into_iter().chain([public]).map(tokio::spawn).collect();
     components.tasks.spawn(sweep(
@@ -113,20 +114,4 @@ async fn sweep(hub: Hub, inlet: web::Data<PushEndpoint>, streams: web::Data<Stre
         streams.tickets.sweep();
         streams.backplane.sweep(Instant::now());
     }
-}
-
-/// Starts the server of the ops listener. It has a worker of its own, so that it answers probes and
-/// metrics while the other workers are busy.
-fn ops_server(listener: TcpListener, components: &Components) -> io::Result<Server> {
-    let (gauges, readiness) = (components.gauges.clone(), components.readiness.clone());
-    let health = components.health.clone();
-    let app = move || {
-        App::new()
-            .app_data(gauges.clone())
-            .app_data(readiness.clone())
-            .app_data(health.clone())
-            .configure(ops_routes)
-    };
-    let server = HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run();
-    Ok(server)
 }

@@ -8,12 +8,10 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener},
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use actix_http::{
-    Extensions, HttpService, Request, Response, ServiceConfigBuilder, error::DispatchError,
-};
+use actix_http::{Request, Response, ServiceConfigBuilder};
 use actix_server::Server;
 use actix_service::{Service, ServiceFactory as _, boxed, fn_factory, fn_service, map_config};
 use actix_web::{
@@ -29,6 +27,7 @@ use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use rustls::ServerConfig;
 
 use crate::server::{
+    actix::{actix, log_failure},
     components::Components,
     routes::{may_take_over, public_routes},
 };
@@ -40,9 +39,7 @@ use crate::{
     limits::concurrency::ConcurrencyLimit,
     net::{
         accept::{Accepted, Acceptor},
-        connection::{
-            Connection, ConnectionLimiter, HEADS_MAX_BYTES, HeadBudget, Socket, Transport,
-        },
+        connection::{ConnectionLimiter, HEADS_MAX_BYTES, HeadBudget, Socket, Transport},
         http1::{HandedOver, Http1, Peer},
         http2::Http2,
         proxy_protocol::ProxyProtocol,
@@ -154,7 +151,7 @@ async fn connections(
     spawn(Rc::clone(&worker.shard).run(config.coalesce_max));
     spawn(Rc::clone(&worker.reaper).run(config.write_timeout));
     let dispatch = Rc::new(dispatch(Arc::clone(&public), worker).await?);
-    let actix = actix(&public, &dispatch).await?;
+    let actix = actix(public.address, &dispatch).await?;
     let http2 = Rc::new(http2(&public, Rc::clone(&limiter)));
     let http1 = own_http1(&public, &dispatch, limiter, reactor, {
         let (actix, reaper) = (Rc::clone(&actix), Rc::clone(&reaper));
@@ -227,41 +224,6 @@ fn http2(public: &Public, limiter: Rc<ConnectionLimiter>) -> Http2 {
         write_timeout: public.config.write_timeout,
         hub: public.hub.clone(),
         limiter,
-    }
-}
-
-/// Makes actix' HTTP/1.1 service.
-async fn actix<S>(
-    public: &Public,
-    dispatch: &Rc<S>,
-) -> Result<
-    Rc<impl Service<(Socket, Option<SocketAddr>), Response = (), Error = DispatchError> + use<S>>,
-    (),
->
-where
-    S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
-{
-    let http1 = HttpService::build()
-        // actix sets no timers for requests: `Reaper` closes idle and slow connections.
-        .keep_alive(KeepAlive::Os)
-        .client_request_timeout(Duration::ZERO)
-        // A reader's FIN ends its stream at once: a closed browser tab sends it.
-        .h1_allow_half_closed(false)
-        .local_addr(public.address)
-        .on_connect_ext(move |socket: &Socket, data: &mut Extensions| {
-            data.insert::<Rc<Connection>>(Rc::clone(socket.connection()));
-        })
-        .h1(fn_factory({
-            let dispatch = Rc::clone(dispatch);
-            move || std::future::ready(Ok::<_, ()>(Rc::clone(&dispatch)))
-        }));
-    Ok(Rc::new(http1.new_service(()).await?))
-}
-
-/// Logs a connection's error. Clients cause most of them, so the level is debug.
-fn log_failure<E: std::fmt::Display>(ended: Result<(), E>) {
-    if let Err(err) = ended {
-        tracing::debug!(error = %err, "a connection failed");
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 pub struct Victim {
     process: Process,
     pub address: SocketAddr,
-    ops: SocketAddr,
+    pub ops: SocketAddr,
     /// What a publisher sends with each push.
     pub authorization: Option<String>,
     /// What a reader sends.

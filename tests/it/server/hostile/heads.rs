@@ -1,9 +1,9 @@
 //! Attacks with heads over a limit and heads that never end: over `net/http1`, over the HTTP/1 of actix
-//! (`--direct-streams off`), and over TLS.
+//! (`--direct-streams off`), over TLS, and at the ops listener.
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     sync::Arc,
     time::Duration,
 };
@@ -20,6 +20,8 @@ use crate::support::{
 /// Gateway with one of its HTTP/1 transports.
 struct Setup {
     name: &'static str,
+    /// Address of the listener to attack.
+    address: SocketAddr,
     victim: Victim,
     tls: Option<(Certificate, Arc<ClientConfig>)>,
 }
@@ -38,15 +40,25 @@ impl Setup {
         let on_tls = with(&["--tls-cert", cert, "--tls-key", key]);
         let client = certificate.client(&["http/1.1"]);
         vec![
-            Self { name: "plain", victim: with(&["--direct-streams", "on"]), tls: None },
-            Self { name: "actix", victim: with(&["--direct-streams", "off"]), tls: None },
-            Self { name: "TLS", victim: on_tls, tls: Some((certificate, client)) },
+            Self::of("plain", with(&["--direct-streams", "on"])),
+            Self::of("actix", with(&["--direct-streams", "off"])),
+            Self { tls: Some((certificate, client)), ..Self::of("TLS", on_tls) },
         ]
+    }
+
+    fn of(name: &'static str, victim: Victim) -> Self {
+        Self { name, address: victim.address, victim, tls: None }
+    }
+
+    /// Starts a gateway whose ops listener is to be attacked.
+    fn ops() -> Self {
+        let setup = Self::of("ops", Victim::serve(&[]));
+        Self { address: setup.victim.ops, ..setup }
     }
 
     /// Connects to the gateway.
     fn connect(&self) -> Box<dyn Socket> {
-        let socket = http1::connect(self.victim.address);
+        let socket = http1::connect(self.address);
         self.wrap(socket)
     }
 
@@ -60,7 +72,7 @@ impl Setup {
 
     /// Sends bytes, and reads until the gateway closes the connection or sends nothing for 1 s.
     fn exchange(&self, bytes: &[u8]) -> String {
-        let socket = http1::connect(self.victim.address);
+        let socket = http1::connect(self.address);
         socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
         let mut socket = self.wrap(socket);
         socket.write_all(bytes).ok();
@@ -106,7 +118,7 @@ fn head_over_a_limit_is_refused_with_an_answer() {
     ];
     let body = "POST /push/orders HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
                 1b\r\n{\"message\":{\"data\":\"eA==\"}}\r\n0\r\n\r\n";
-    for setup in Setup::all(&[]) {
+    for setup in Setup::all(&[]).into_iter().chain([Setup::ops()]) {
         for (status, head) in &heads {
             for (before, answers) in [("", 1), (HEALTHZ, 2), (body, 2)] {
                 let text = setup.exchange(format!("{before}{head}{HEALTHZ}").as_bytes());
@@ -127,7 +139,7 @@ fn head_over_a_limit_is_refused_with_an_answer() {
 /// Puts each byte at several places of a head.
 #[test]
 fn no_byte_in_a_head_causes_a_panic() {
-    for setup in Setup::all(&[]) {
+    for setup in Setup::all(&[]).into_iter().chain([Setup::ops()]) {
         for byte in 0..=u8::MAX {
             for place in [
                 &b"G@T /events HTTP/1.0\r\n\r\n"[..],
@@ -196,7 +208,7 @@ fn heads_behind_a_request_return_their_memory() {
             let mut sockets = Vec::new();
             for (count, size) in FILL {
                 for _ in 0..count {
-                    let socket = http1::connect(setup.victim.address);
+                    let socket = http1::connect(setup.address);
                     socket.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
                     let mut socket = setup.wrap(socket);
                     // The gateway may close a refused connection before it has read all bytes.
