@@ -92,10 +92,16 @@ fn log_start(config: &Config, listeners: &Listeners) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Returns the number of files that may be open: one for each connection. Idle connections are
+/// limited for each worker.
+fn files_wanted(config: &Config) -> usize {
+    config.subscribers_max + config.idle_connections_max * config.workers
+}
+
 /// Raises the limit of open files as far as the system allows. Each connection is an open file. The
 /// limit is 1,024 on many systems, and a gateway at the limit cannot even answer probes.
 fn raise_file_limit(config: &Config) {
-    let wanted = config.subscribers_max + config.idle_connections_max;
+    let wanted = files_wanted(config);
     let limit = getrlimit(Resource::Nofile);
     let all = Rlimit { current: limit.maximum, ..limit };
     if let Err(err) = setrlimit(Resource::Nofile, all) {
@@ -106,7 +112,8 @@ fn raise_file_limit(config: &Config) {
         tracing::warn!(
             allowed,
             wanted,
-            "the limit of open files is too low for --subscribers-max: raise ulimit -n or lower the flag"
+            "the limit of open files is too low for --subscribers-max and --idle-connections-max: raise \
+             ulimit -n, or lower the flags"
         );
     }
 }
@@ -127,4 +134,21 @@ fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
             std::process::exit(130);
         });
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Texts;
+
+    #[test]
+    fn each_worker_has_idle_connections_of_its_own() {
+        let texts: Texts = [("workers", "4"), ("subscribers-max", "100")]
+            .into_iter()
+            .chain([("idle-connections-max", "16"), ("listen", "127.0.0.1:0")])
+            .map(|(flag, text)| (flag, vec![text.to_owned()]))
+            .collect();
+        let config = Config::from_texts(Mode::Dev, &texts, None).unwrap();
+        assert_eq!(files_wanted(&config), 100 + 4 * 16);
+    }
 }
