@@ -71,7 +71,8 @@ impl Outcome {
             Self::NotAnEnvelope(_) => "not-an-envelope",
             Self::NoTopic(_) => "no-topic",
             Self::NotServed(_) => "not-served",
-            Self::Unconfirmed(_) => "unconfirmed",
+            Self::Unconfirmed(PublishError::Draining) => "shutting-down",
+            Self::Unconfirmed(PublishError::Unconfirmed) => "unconfirmed",
         }
     }
 }

@@ -298,7 +298,7 @@ async fn the_policy_needs_no_transport() {
     hub.close();
     let closed = Outcome::Unconfirmed(PublishError::Draining);
     assert_eq!(inlet.accept(message("orders")).await, closed);
-    for outcome in ["stored", "duplicate", "not-served", "poison", "no-topic", "unconfirmed"] {
+    for outcome in ["stored", "duplicate", "not-served", "poison", "no-topic", "shutting-down"] {
         assert_eq!(metrics.pushes.with_label_values(&[outcome]).get(), 1, "{outcome}");
     }
     assert_eq!(metrics.poison.with_label_values(&["bad-type"]).get(), 1);
