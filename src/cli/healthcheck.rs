@@ -32,12 +32,10 @@ pub fn command() -> Command {
              off. It reads their addresses from the arguments of the gateway's process, if that is \
              process 1 (as in a container), and from the environment.",
         )
-        .arg(
-            Arg::new("url")
-                .long("url")
-                .value_name("URL")
-                .help("Ask this URL, as in http://127.0.0.1:8080/readyz for dev"),
-        )
+        .arg(Arg::new("url").long("url").value_name("URL").help(
+            "Ask this URL, as in http://127.0.0.1:8080/readyz for dev. Without a path: \
+                     /readyz",
+        ))
         .arg(
             Arg::new("pid")
                 .long("pid")
@@ -62,7 +60,7 @@ pub fn url(
     environment: &Environment,
 ) -> Result<String, ConfigError> {
     if let Some(url) = given.get_one::<String>("url") {
-        return Ok(url.clone());
+        return Ok(with_path(url));
     }
     let named = given.get_one::<u32>("pid").copied();
     let pid = named.unwrap_or(1);
@@ -73,6 +71,15 @@ pub fn url(
         return Err(ConfigError(vec![format!("--pid: process {pid} {what}")]));
     }
     url_of(gateway.as_deref().unwrap_or_default(), environment)
+}
+
+/// Returns the URL to ask: `/readyz` if the URL has no path.
+fn with_path(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    match rest.trim_end_matches('/') {
+        host if host.contains('/') => format!("{scheme}://{rest}"),
+        host => format!("{scheme}://{host}/readyz"),
+    }
 }
 
 /// Returns the arguments of the gateway that is process `pid`, beginning with the gateway's name.
@@ -178,6 +185,17 @@ mod tests {
     fn url_of(arguments: &[&str], pairs: &[(&str, &str)]) -> String {
         let pairs = pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
         super::url_of(arguments, &pairs.collect()).unwrap_or_else(|bad| bad.to_string())
+    }
+
+    #[test]
+    fn a_url_without_a_path_is_readyz() {
+        for (url, asked) in [
+            ("127.0.0.1:8080", "http://127.0.0.1:8080/readyz"),
+            ("https://gateway/", "https://gateway/readyz"),
+            ("http://[::1]:8080/healthz", "http://[::1]:8080/healthz"),
+        ] {
+            assert_eq!(super::with_path(url), asked);
+        }
     }
 
     #[test]

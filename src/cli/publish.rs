@@ -62,6 +62,11 @@ pub fn command() -> Command {
         ))
 }
 
+/// Returns the URL, with `http://` if it has no scheme: the gateway's log names addresses alone.
+fn with_scheme(url: &str) -> String {
+    if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
+}
+
 impl Publish {
     /// Reads the arguments.
     pub(super) fn read(given: &ArgMatches) -> Result<Self, clap::Error> {
@@ -77,7 +82,7 @@ impl Publish {
             attributes.push((key.to_owned(), value.to_owned()));
         }
         Ok(Self {
-            url: text("url").unwrap_or_default(),
+            url: with_scheme(&text("url").unwrap_or_default()),
             topic,
             data: text("data"),
             attributes,
