@@ -1,26 +1,27 @@
 //! Look-up of one event by its id.
 
+use std::sync::Arc;
+
 use crate::{
     hub::{Hub, lock, store::rings::Rings},
-    model::{event_id::EventId, topic::Topic},
+    model::{event::Event, event_id::EventId},
 };
 
 impl Hub {
-    /// Returns the topic of an event. `None` if the hub does not hold the event.
-    pub fn topic_of(&self, id: EventId) -> Option<Topic> {
-        lock(&self.inner.rings).topic_of(id)
+    /// Returns an event. `None` if the hub does not hold it.
+    pub fn find(&self, id: EventId) -> Option<Arc<Event>> {
+        lock(&self.inner.rings).find(id)
     }
 }
 
 impl Rings {
-    fn topic_of(&self, id: EventId) -> Option<Topic> {
+    fn find(&self, id: EventId) -> Option<Arc<Event>> {
         let before = match id.sequence.checked_sub(1) {
             Some(sequence) => EventId { sequence, ..id },
             None => EventId { time_ms: id.time_ms.checked_sub(1)?, sequence: u64::MAX },
         };
-        let (found, channel, event) = self.timeline.after(before).next()?;
-        let is_held = found == id && event.is_some();
-        is_held.then(|| self.channels.get(channel).map(|channel| channel.topic.clone()))?
+        let (found, _, event) = self.timeline.after(before).next()?;
+        event.filter(|_| found == id).cloned()
     }
 }
 
@@ -56,7 +57,7 @@ mod tests {
             let Published::Stored(id) = hub.publish(message, 1_000) else { panic!("not stored") };
             id
         };
-        let topic_of = |id| hub.topic_of(id).map(|topic| topic.to_string());
+        let topic_of = |id| hub.find(id).map(|event| event.topic.to_string());
         let names = ["orders", "parcels", "orders", "parcels"];
         let ids = names.map(publish);
         assert_eq!(ids.map(topic_of), names.map(|name| Some(name.to_owned())));

@@ -49,7 +49,7 @@ pub(super) fn public_routes(
                 .route("/", read().to(demo::html))
                 .route("/page.js", read().to(demo::script))
                 .route("/page.css", read().to(demo::style))
-                .route("/page/topics", read().to(demo::topics));
+                .route("/page/origins", read().to(demo::origins));
         }
     }
 }

@@ -7,9 +7,13 @@ use actix_web::{
     http::{StatusCode, header},
     web,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use crate::{http::problem::problem, model::event_id::EventId, stream::StreamContext};
+use crate::{
+    http::problem::problem,
+    model::{event::Event, event_id::EventId},
+    stream::StreamContext,
+};
 
 /// Content Security Policy of the page, because event data is untrusted. A browser loads only
 /// scripts and styles of the gateway, and lets no page put this page into a frame.
@@ -34,17 +38,32 @@ pub async fn style() -> HttpResponse {
 /// Largest number of ids in one request of the page. Each id takes the hub's lock once.
 const IDS_MAX: usize = 100;
 
-/// Query of [`topics`].
+/// Query of [`origins`].
 #[derive(Debug, Deserialize)]
 pub struct Ids {
     /// Event ids, with commas between them.
     ids: String,
 }
 
-/// Answers `GET /page/topics?ids=…` with the topic of each event, by id: events on a stream do
-/// not name their topic, and the page shows events of all topics. Ids of events that are not held
-/// are left out. Answers 400 if an id cannot be read, or if there are more than 100 ids.
-pub async fn topics(
+/// What a frame of a stream does not say of its event.
+#[derive(Debug, Serialize)]
+struct Origin {
+    topic: String,
+    attributes: BTreeMap<String, String>,
+}
+
+impl Origin {
+    fn of(event: &Event) -> Self {
+        let attributes = event.attributes().map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Self { topic: event.topic.to_string(), attributes: attributes.collect() }
+    }
+}
+
+/// Answers `GET /page/origins?ids=…` with the topic and the attributes of each event, by id: events
+/// on a stream do not name them, and the page shows events of all topics. Ids of events that the
+/// hub does not hold are left out. Answers 400 if an id cannot be read, or if there are more than
+/// 100 ids.
+pub async fn origins(
     query: Option<web::Query<Ids>>,
     context: web::Data<StreamContext>,
 ) -> HttpResponse {
@@ -54,9 +73,10 @@ pub async fn topics(
         let form = format!("expected ids=ID,ID with at most {IDS_MAX} event ids");
         return problem(StatusCode::BAD_REQUEST, form);
     };
-    let named = |id: EventId| Some((id.to_string(), context.hub.topic_of(id)?.to_string()));
-    let topics: BTreeMap<_, _> = ids.into_iter().filter_map(named).collect();
-    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(topics)
+    let found = ids.into_iter().filter_map(|id| context.hub.find(id));
+    let origins: BTreeMap<_, _> =
+        found.map(|event| (event.id.to_string(), Origin::of(&event))).collect();
+    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(origins)
 }
 
 /// Returns a file of the page, with headers against misuse.

@@ -11,8 +11,8 @@ const DATA_MAX = 100_000;
 // A text with more characters or lines is folded to one line.
 const FOLD_CHARS = 200;
 const FOLD_LINES = 3;
-// Ids in one request for topics, which is the gateway's limit; and the time in milliseconds over which
-// ids are collected for a request.
+// Ids in one request for topics and attributes, which is the gateway's limit; and the time in
+// milliseconds over which ids are collected for a request.
 const ASK_MAX = 100;
 const ASK_DELAY = 50;
 const state = document.getElementById("state");
@@ -30,8 +30,9 @@ function show({ id, type, data }) {
   row.insertCell().textContent = type;
   const sentence = isControl ? explain(type, data) : undefined;
   fill(row.insertCell(), data, sentence);
+  const attributes = row.insertCell();
   row.insertCell().textContent = id;
-  if (!isControl && id) askTopic(id, topic);
+  if (!isControl && id) askOrigin(id, { topic, attributes });
   rows.prepend(row);
   while (rows.rows.length > ROWS_MAX) rows.deleteRow(-1);
   empty.hidden = true;
@@ -78,8 +79,8 @@ const ENDS = {
   draining: "The gateway is shutting down.",
   "max-age": "The stream has reached its largest age.",
   expired: "The token has expired.",
-  busy: "The gateway has as many streams as it allows.",
-  unready: "The gateway cannot check tokens yet.",
+  busy: "The gateway has reached a limit of its streams.",
+  unready: "The gateway cannot check tokens or ask its log right now.",
 };
 
 // Returns a sentence that explains a control message of the gateway.
@@ -95,29 +96,35 @@ function explain(type, data) {
   return `The gateway says ${type}.`;
 }
 
-// Cells that wait for their topic, by event id. Events do not name their topic: the page asks the gateway
-// for the topics of many events at once.
+// Cells that wait for their event's topic and attributes, by event id. Events on a stream do not name
+// them: the page asks the gateway for those of many events at once.
 const asking = new Map();
 let askSoon;
 
-function askTopic(id, cell) {
-  asking.set(id, cell);
+function askOrigin(id, cells) {
+  asking.set(id, cells);
   // The row of the oldest id is no longer in the table.
   if (asking.size > ROWS_MAX) asking.delete(asking.keys().next().value);
-  askSoon ??= setTimeout(askTopics, ASK_DELAY);
+  askSoon ??= setTimeout(askOrigins, ASK_DELAY);
 }
 
-async function askTopics() {
-  const cells = [...asking].slice(-ASK_MAX);
-  for (const [id] of cells) asking.delete(id);
+async function askOrigins() {
+  const asked = [...asking].slice(-ASK_MAX);
+  for (const [id] of asked) asking.delete(id);
+  let origins = {};
   try {
-    const response = await fetch(`/page/topics?ids=${cells.map(([id]) => id).join(",")}`);
-    const topics = response.ok ? await response.json() : {};
-    for (const [id, cell] of cells) cell.textContent = topics[id] ?? "(unknown)";
+    const response = await fetch(`/page/origins?ids=${asked.map(([id]) => id).join(",")}`);
+    if (response.ok) origins = await response.json();
   } catch {
-    for (const [, cell] of cells) cell.textContent = "(unknown)";
+    // The topics stay unknown. The stream's own request says that the gateway cannot be reached.
   }
-  askSoon = asking.size > 0 ? setTimeout(askTopics, ASK_DELAY) : undefined;
+  for (const [id, cells] of asked) {
+    const { topic = "(unknown)", attributes = {} } = origins[id] ?? {};
+    cells.topic.textContent = topic;
+    const pairs = Object.entries(attributes).map(([key, value]) => `${key}=${value}`);
+    fill(cells.attributes, pairs.join("\n"));
+  }
+  askSoon = asking.size > 0 ? setTimeout(askOrigins, ASK_DELAY) : undefined;
 }
 
 function say(text, kind) {
@@ -194,6 +201,7 @@ filter.addEventListener("submit", (event) => {
   event.preventDefault();
   follow();
 });
+document.getElementById("url").textContent = location.origin;
 document.getElementById("clear").addEventListener("click", () => {
   rows.replaceChildren();
   empty.hidden = false;

@@ -30,21 +30,32 @@ struct Browser {
     profile: tempfile::TempDir,
 }
 
+/// Starts chromedriver. Returns `None` if it ends before it says which port it has.
+fn start_driver() -> Option<(Child, SocketAddr)> {
+    let mut driver = Command::new("chromedriver");
+    let driver = driver.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut driver = driver.spawn().unwrap();
+    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+    let port = lines.by_ref().map_while(Result::ok).find_map(|line| {
+        let port = line.split("successfully on port ").nth(1)?;
+        port.trim_end_matches('.').parse::<u16>().ok()
+    });
+    let Some(port) = port else {
+        driver.wait().unwrap();
+        return None;
+    };
+    // A driver whose output nobody reads stops.
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+    Some((driver, SocketAddr::from(([127, 0, 0, 1], port))))
+}
+
 impl Browser {
     /// Chromium without a window, and without a look at the network beyond this machine.
     fn start() -> Self {
         assert!(installed("chromedriver"), "chromium-driver is not installed: run scripts/test");
-        let mut driver = Command::new("chromedriver");
-        let mut driver =
-            driver.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let port = line.split("successfully on port ").nth(1)?;
-            port.trim_end_matches('.').parse::<u16>().ok()
-        });
-        // Its further output must be read, or it would stand still some day.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        let address = SocketAddr::from(([127, 0, 0, 1], port.expect("chromedriver's port")));
+        // chromedriver ends if another process takes the port that it has found free.
+        let (driver, address) =
+            (0..5).find_map(|_| start_driver()).expect("chromedriver says its port");
         let profile = tempfile::tempdir().unwrap();
         let mut browser = Self { driver, address, session: String::new(), profile };
         let folder = format!("--user-data-dir={}", browser.profile.path().display());
@@ -124,6 +135,13 @@ fn the_demo_page_shows_what_arrives() {
          return rows.length === 3 && rows.map(row => row.cells[3].textContent);",
     );
     assert_eq!(rows, json!(["two\n lines", "typed", attack]));
+    browser.until(
+        "the attributes are there",
+        "const rows = [...document.querySelectorAll('#events tr:not(.control)')];
+         return rows[0].cells[4].textContent === 'event=order-updated' && !rows[2].cells[4].textContent;",
+    );
+    let command = browser.run("return document.querySelector('main code').textContent");
+    assert!(command.to_string().contains(&gateway.address.to_string()), "{command}");
     assert_eq!(browser.run("return document.title"), "Stream Events", "nothing of the data ran");
     let policy = browser.run(
         "const e = document.createElement('script'); e.textContent = 'window.ran = true';
@@ -210,21 +228,24 @@ fn the_demo_page_says_that_no_gateway_is_there() {
     assert_eq!(end[0], "The gateway is shutting down.", "{end}");
 }
 
-/// What the page asks for topics with.
+/// What the page asks for topics and attributes with.
 #[test]
-fn the_topics_of_events_are_told_to_the_page_alone() {
+fn the_origins_of_events_are_told_to_the_page_alone() {
     let gateway = Gateway::dev(&[]);
     let mut events = gateway.events("");
-    gateway.publish("orders", "x");
+    let mut message = message("x", "1");
+    message["attributes"] = json!({ "region": "eu" });
+    gateway.push("orders", &message);
     let id = events.next().id;
-    let answer = gateway.get(&format!("/page/topics?ids={id},1-1"), &[]);
-    assert_eq!((answer.status, answer.json()), (200, json!({ id: "orders" })));
+    let origin = json!({ "topic": "orders", "attributes": { "region": "eu" } });
+    let answer = gateway.get(&format!("/page/origins?ids={id},1-1"), &[]);
+    assert_eq!((answer.status, answer.json()), (200, json!({ id: origin })));
     let many = vec!["1-1"; 101].join(",");
     for query in ["", "?ids=", "?ids=x", &format!("?ids={many}")] {
-        assert_eq!(gateway.get(&format!("/page/topics{query}"), &[]).status, 400, "{query}");
+        assert_eq!(gateway.get(&format!("/page/origins{query}"), &[]).status, 400, "{query}");
     }
     let serve = Gateway::serve(&[("push-auth", "none"), ("read-auth", "anonymous")]);
-    assert_eq!(serve.get("/page/topics?ids=1-1", &[]).status, 404, "dev has the page");
+    assert_eq!(serve.get("/page/origins?ids=1-1", &[]).status, 404, "dev has the page");
 }
 
 /// The browser's own `EventSource`, through streams that end every second and a gateway that turns it
