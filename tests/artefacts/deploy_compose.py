@@ -33,7 +33,8 @@ def gateways(services):
 
 
 def images(services):
-    """Each image is built by one service, which those that run it wait for, or is pinned."""
+    """Each image is pinned, or built by one service. The others that run it wait for that service,
+    and never pull the image."""
     wrong, builders = [], {}
     for name, service in services.items():
         if "build" in service:
@@ -43,8 +44,12 @@ def images(services):
     for name, service in services.items():
         image = service["image"]
         if image in builders:
-            if name not in builders[image] and builders[image][0] not in service["depends_on"]:
+            if name in builders[image]:
+                continue
+            if builders[image][0] not in service["depends_on"]:
                 wrong.append(f"{name} does not wait for {image}")
+            if service.get("pull_policy") != "never":
+                wrong.append(f"{name} may pull {image}, which is in no registry")
         elif not re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image):
             wrong.append(f"{image}: no tag and digest")
     return wrong

@@ -30,6 +30,7 @@ class Compose(unittest.TestCase):
             "refuses this Redis": lambda s: s["redis"].update(command="valkey-server"),
             "on a fresh machine": lambda s: s["gateway-b"].update(build=s["gateway-a"]["build"]),
             "does not wait": lambda s: s["gateway-b"]["depends_on"].pop("gateway-a"),
+            "in no registry": lambda s: s["gateway-b"].pop("pull_policy"),
             "no tag and digest": lambda s: s["nginx"].update(image="nginx:1.28-alpine"),
             "in k8s/": lambda s: s["redis"].update(image=re.sub(":8.1", ":9", s["redis"]["image"])),
         }
