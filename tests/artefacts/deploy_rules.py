@@ -122,6 +122,7 @@ def cloud_run(service):
     held = size(setting("ring-bytes-total")) + size(setting("push-bytes-in-flight")) * 7 / 4
     if held + 128 * 2**20 > size(container["resources"]["limits"]["memory"]):
         wrong.append("more may be held than there is memory")
+    wrong += limits_per_address(setting)
     iam = service["metadata"]["annotations"].get("run.googleapis.com/invoker-iam-disabled")
     open_to_all = setting("push-auth") == "none" or setting("read-auth") == "anonymous"
     if iam == "true" and open_to_all:
@@ -129,6 +130,37 @@ def cloud_run(service):
     if iam != "true" and setting("push-auth") == "oidc":
         wrong.append("a token whose signature Cloud Run has taken away cannot be checked")
     return wrong
+
+
+def limits_per_address(setting):
+    """One address cannot take all streams of an instance, or open them as fast as it likes."""
+    readers, wrong = int(setting("subscribers-max")), []
+    # The service for pushes has one stream, and IAM lets no reader in.
+    if readers == 1:
+        return wrong
+    if not 0 < int(setting("streams-per-address")) <= readers / 10:
+        wrong.append("one address can take more than a tenth of all streams")
+    if int(setting("requests-per-address")) != l7_numbers()[1]:
+        wrong.append("requests per address are not limited as in l7.conf")
+    if int(setting("trusted-proxies")) == 0:
+        wrong.append("all readers have the proxy's address")
+    return wrong
+
+
+def l7_numbers():
+    """Streams, and requests a second, that deploy/nginx/l7.conf allows one address."""
+    text = (PROJECT / "deploy/nginx/l7.conf").read_text()
+    return (int(re.search(r"^\s*limit_conn by_address (\d+);", text, re.M)[1]),
+            int(re.search(r"limit_req_zone .* rate=(\d+)r/s;", text)[1]))
+
+
+def names_limits_per_address(text):
+    """The file of a proxy without such limits says which of the gateway's to set."""
+    streams, requests = l7_numbers()
+    wanted = (f"--trusted-proxies 1 --streams-per-address {streams}",
+              f"--requests-per-address {requests}")
+    words = " ".join(text.replace("#", " ").split())
+    return [f"does not name {flag}" for flag in wanted if flag not in words]
 
 
 # Kong's own entities: https://github.com/Kong/kong/tree/master/kong/db/schema/entities
@@ -197,7 +229,7 @@ def envoy(config):
         wrong.append("fewer connections than there may be streams")
     options = list(cluster["typed_extension_protocol_options"].values())[0]
     idle = seconds(options["common_http_protocol_options"]["idle_timeout"])
-    if idle >= constant("net/connection/mod.rs", "IDLE_MAX"):
+    if idle >= constant("net/limiter.rs", "IDLE_MAX"):
         wrong.append("the gateway closes connections that Envoy is about to use")
     if "http_protocol_options" not in options["explicit_http_config"]:
         wrong.append("streams share a connection")

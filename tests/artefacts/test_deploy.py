@@ -88,6 +88,10 @@ class Rules(unittest.TestCase):
             cpu=lambda s: template(s)["metadata"]["annotations"].update(
                 {"run.googleapis.com/cpu-throttling": "true"}
             ),
+            streams=lambda s: env(s, "STREAMS_PER_ADDRESS", "0"),
+            most=lambda s: env(s, "STREAMS_PER_ADDRESS", "91"),
+            requests=lambda s: env(s, "REQUESTS_PER_ADDRESS", "0"),
+            proxy=lambda s: env(s, "TRUSTED_PROXIES", "0"),
             hung=lambda s: template(s)["spec"]["containers"][0].pop("livenessProbe"),
             cold=lambda s: template(s)["metadata"]["annotations"].update(
                 {"autoscaling.knative.dev/minScale": "0"}
@@ -116,6 +120,16 @@ class Rules(unittest.TestCase):
             notes = broken["spec"]["template"]["metadata"]["annotations"]
             notes["run.googleapis.com/cpu-throtling"] = "false"
             self.assertIn("cpu-throtling", unknown_to_cloud_run(sdk, broken))
+
+    def test_proxies_without_limits_per_address_name_the_gateways(self):
+        for path in ("README.md", "envoy/envoy.yaml", "kong/kong.yaml"):
+            self.holds(
+                rules.names_limits_per_address,
+                (DEPLOY / path).read_text(),
+                streams=lambda text: text.replace("--streams-per-address 1000", ""),
+                requests=lambda text: text.replace("--requests-per-address 100", ""),
+                proxies=lambda text: text.replace("--trusted-proxies 1", "--trusted-proxies 0"),
+            )
 
     def test_kong(self):
         self.holds(

@@ -126,6 +126,9 @@ class Steps(unittest.TestCase):
         longer = [line.replace("AGE_MAX=5 min", "AGE_MAX=55 min") for line in lines]
         made = self.works(longer)
         self.assertIn("hear nothing", "".join(rules.cloud_run(made["service"]["events"])))
+        greedy = [line.replace("STREAMS_PER_ADDRESS=90", "STREAMS_PER_ADDRESS=0") for line in lines]
+        made = self.works(greedy)
+        self.assertIn("a tenth", "".join(rules.cloud_run(made["service"]["events"])))
         for auth in ("READ_AUTH", "PUSH_AUTH"):
             bad = [re.sub(f"STREAM_EVENTS_{auth}=\\w+,", "", line) for line in lines]
             self.assertNotEqual(bad, lines)
