@@ -75,7 +75,8 @@ resource "google_pubsub_subscription" "push" {
   ]
 }
 
-# The account of Pub/Sub may make tokens of this one account, and of no other.
+# Pub/Sub's service agent may make tokens of this one account, and of no other. Needed only where Pub/Sub
+# was switched on by April 8, 2021: later projects have given the agent roles/pubsub.serviceAgent.
 resource "google_service_account_iam_member" "signs_tokens" {
   service_account_id = google_service_account.push.name
   role               = "roles/iam.serviceAccountTokenCreator"
