@@ -63,11 +63,14 @@ USER 65532:65532
 EXPOSE 8080 9090
 # Begins the drain: 8 s by default, and docker stop waits 10 s by default.
 STOPSIGNAL SIGTERM
-# For Docker; Kubernetes has probes of its own. The command asks the ops listener of the container's
-# first process, also when --ops-listen was given to that process as an argument. It gives up after
-# 3 s, so Docker waits 5 s. In the first 30 s failures do not count, since the gateway fetches the
-# push tokens' keys, and Docker asks every second: what waits for a healthy container waits no
-# longer than it must. (Docker before 25 ignores --start-interval and asks every 10 s.)
+# For Docker. The command asks /readyz of the container's first process, on its ops listener, also
+# when --ops-listen was given to that process as an argument. So it says whether the gateway is
+# ready; a worker that hangs shows only at /healthz (of the ops listener, whose thread is no
+# worker). Kubernetes ignores HEALTHCHECK: its readinessProbe asks /readyz, and its livenessProbe
+# /healthz (k8s/base). It gives up after 3 s, so Docker waits 5 s. In the first 30 s failures do not
+# count, since the gateway fetches the push tokens' keys, and Docker asks every second: what waits
+# for a healthy container waits no longer than it must. (Docker before 25 ignores --start-interval
+# and asks every 10 s.)
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --start-interval=1s --retries=3 \
     CMD ["/stream-events", "healthcheck"]
 ENTRYPOINT ["/stream-events"]
