@@ -1,4 +1,4 @@
-//! The memory of the topics that streams follow: it has a limit, and is given back.
+//! The memory of the topics that streams follow: it has a limit, and is reused.
 
 use std::{
     net::SocketAddr,
