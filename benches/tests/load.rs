@@ -1,9 +1,8 @@
 //! The load generator against the floor: every mode ends well, and one lost message does not pass.
 
 use std::{
-    net::TcpListener,
-    process::{Child, Command, Output},
-    time::{Duration, Instant},
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Output, Stdio},
 };
 
 use stream_events_bench::gateway;
@@ -15,17 +14,12 @@ struct Floor {
 
 impl Floor {
     fn start(arguments: &[&str]) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap().to_string();
-        drop(free);
         let mut command = Command::new(env!("CARGO_BIN_EXE_floor"));
-        let child = command.args(["--listen", &address]).args(arguments).spawn().unwrap();
-        let end = Instant::now() + Duration::from_secs(10);
-        while std::net::TcpStream::connect(&address).is_err() {
-            assert!(Instant::now() < end, "the floor does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Self { child, address }
+        let command = command.args(["--listen", "127.0.0.1:0"]).args(arguments);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut address = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        Self { child, address: address.trim_end().to_owned() }
     }
 
     fn load(&self, arguments: &str) -> Output {

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, process::ExitCode};
 
 use clap::Parser;
-use stream_events_bench::floor::Floor;
+use stream_events_bench::{Result, floor::Floor};
 
 #[derive(Parser)]
 #[command(about = "The least that a server of event streams can do")]
@@ -18,11 +18,18 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let Arguments { listen, drop_every } = Arguments::parse();
-    match Floor::bind(listen, drop_every).and_then(|mut floor| floor.run()) {
+    match run(listen, drop_every) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             eprintln!("floor: {err}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints the address, which the system chooses if the port is 0, and serves.
+fn run(listen: SocketAddr, drop_every: Option<u64>) -> Result<()> {
+    let mut floor = Floor::bind(listen, drop_every)?;
+    println!("{}", floor.address()?);
+    floor.run()
 }

@@ -89,6 +89,11 @@ impl Floor {
         })
     }
 
+    /// Returns the address that it listens on.
+    pub fn address(&self) -> Result<SocketAddr> {
+        Ok(rustix::net::getsockname(&self.listener)?.try_into()?)
+    }
+
     /// Serves for ever.
     pub fn run(&mut self) -> Result<()> {
         let mut ready = Ready::default();
