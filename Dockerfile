@@ -34,7 +34,8 @@ RUN mkdir src \
 # cargo goes by them: without the touch the empty program would be the image.
 COPY src src
 RUN touch src/lib.rs src/main.rs \
-    && cargo build --profile dist --locked --bin stream-events
+    && cargo build --profile dist --locked --bin stream-events \
+    && strip target/dist/stream-events
 
 # glibc, libgcc and the CA certificates (to fetch the push tokens' keys over https): all that the
 # binary needs, and nothing an intruder could use; there is not even a shell.
