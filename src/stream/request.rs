@@ -71,16 +71,20 @@ impl StreamRequest {
         if let Some(format) = parameters.format.filter(|format| format != "data") {
             return bad("format", &format, "is not data, the only format so far");
         }
-        let (start, id) = match (header_id(request), parameters.last_event_id.as_deref()) {
-            (Some(Ok(id)), _) => (Start::After(id), Some(id)),
+        let id_of_query = match parameters.last_event_id.as_deref() {
+            Some(text) if !text.is_empty() => match text.parse() {
+                Ok(id) => Some(id),
+                Err(err) => return bad("last_event_id", text, &format!("is {err}")),
+            },
+            _ => None,
+        };
+        let since = start_since(parameters.since.as_deref(), now_ms)?;
+        let (start, id) = match (header_id(request), id_of_query) {
+            (Some(Ok(id)), _) | (None, Some(id)) => (Start::After(id), Some(id)),
             // An invalid id in the header is not an error: a browser would never reconnect, and its
             // page cannot change the header.
             (Some(Err(())), _) => (Start::Unknown, None),
-            (None, Some(text)) if !text.is_empty() => match text.parse() {
-                Ok(id) => (Start::After(id), Some(id)),
-                Err(err) => return bad("last_event_id", text, &format!("is {err}")),
-            },
-            (None, _) => (start_since(parameters.since.as_deref(), now_ms)?, None),
+            (None, None) => (since, None),
         };
         let (topics, ticket) = (topics(&parameters.topic, topics_max)?, parameters.ticket);
         Ok(Self { topics, start, id, is_event_source, ticket })
