@@ -31,7 +31,7 @@ pub fn come_back_later(status: StatusCode, detail: &str, after: Duration) -> Htt
 /// Builds an error answer with one more header.
 pub fn problem_with(
     status: StatusCode,
-    header: (header::HeaderName, &'static str),
+    header: (header::HeaderName, &str),
     detail: &str,
 ) -> HttpResponse {
     let mut response = HttpResponse::build(status);

@@ -1,10 +1,6 @@
 //! Tickets and renewals: `POST /ticket` and `POST /renew`.
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::{StatusCode, header},
-    web,
-};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use actix_web_lab::extract::Query;
 use rand::RngExt as _;
 use serde::Deserialize;
@@ -14,7 +10,7 @@ use crate::{
     auth::{AuthError, access::Access, grant::Grant},
     backplane::{KeepTicketError, Renewal, TICKET_MAX, TICKETS_PER_HOLDER_MAX, UnavailableError},
     clock,
-    http::problem::{come_back_later, problem, problem_with},
+    http::problem::{come_back_later, problem},
     outlet::refusal::{deny, unready},
     stream::{StreamContext, TOO_OFTEN},
 };
@@ -116,12 +112,6 @@ pub async fn renew(request: HttpRequest, context: web::Data<StreamContext>) -> H
              cannot be notified: try again later",
         ),
     }
-}
-
-/// Answers any other method.
-pub async fn only_post() -> HttpResponse {
-    let allow = (header::ALLOW, "POST, OPTIONS");
-    problem_with(StatusCode::METHOD_NOT_ALLOWED, allow, "this is asked for with POST")
 }
 
 fn accepted() -> HttpResponse {

@@ -26,8 +26,10 @@ use crate::{
     limits::{budget::Budget, rate::RateLimit},
     model::event_id::HISTORY_MAX,
     server::{
+        api::Documents,
         health::{Gauges, Health, Readiness},
         heartbeat::{HUNG_AFTER, Heartbeats},
+        routes::documents,
     },
     stream::{
         StreamContext, large::LARGE_EVENTS_MAX_BYTES, lease::LeaseRegistry, limits::StreamLimits,
@@ -49,6 +51,8 @@ pub(super) struct Components {
     pub(super) health: web::Data<Health>,
     /// Answer to `/metrics`.
     pub(super) gauges: web::Data<Gauges>,
+    /// Answers to `/openapi.json` and `/asyncapi.json`.
+    pub(super) documents: web::Data<Documents>,
     /// Bodies of pushes being received.
     pub(super) in_flight: Arc<InFlight>,
     /// Background tasks. Dropping the set ends them.
@@ -115,6 +119,7 @@ impl Components {
             readiness: web::Data::new(Readiness::new(verifier, streams)),
             health: web::Data::new(Health::new(heartbeats)),
             gauges: web::Data::new(gauges),
+            documents: web::Data::new(documents(config.mode)?),
             in_flight,
             tasks,
         })

@@ -84,10 +84,19 @@ where
         Box::pin(async move {
             let response = answer.await.map_or_else(
                 |err| HttpResponse::from_error(err).into(),
-                |response| response.map_into_boxed_body().into(),
+                |response| as_problem(response).into(),
             );
             end(response)
         })
+    }
+}
+
+/// Returns a response, and an error of the router's layers, such as an `Origin` that the rules of
+/// CORS refuse, as a problem document.
+fn as_problem<B: MessageBody + 'static>(response: ServiceResponse<B>) -> HttpResponse {
+    match response.response().error() {
+        Some(err) => problem(response.status(), err.to_string()),
+        None => response.into_parts().1.map_into_boxed_body(),
     }
 }
 

@@ -1,12 +1,14 @@
 //! Routes of the public listener and of the ops listener. Pushes do not come here:
 //! [`Dispatch`](crate::server::dispatch::Dispatch) answers them before the router.
 
+use std::future::ready;
+
 use actix_http::RequestHead;
 use actix_web::{
-    HttpResponse,
-    guard::{Any, Get, Head},
+    HttpResponse, Resource, Route,
+    guard::{GuardContext, fn_guard},
     http::{Method, StatusCode, header},
-    web,
+    web::{self, method, to},
 };
 
 use crate::{
@@ -15,10 +17,82 @@ use crate::{
         cors::cors,
         problem::{problem, problem_with},
     },
-    inlet::push,
     outlet::{demo, sse, tickets},
-    server::health,
+    server::{
+        api::{self, Documents},
+        health,
+    },
 };
+
+/// One path, its methods and its handler.
+struct RouteEntry {
+    path: &'static str,
+    /// Methods. A path with OPTIONS is for web pages too, and has the rules of CORS.
+    methods: &'static [Method],
+    /// Where the path is.
+    place: Place,
+    /// Makes the route to the handler.
+    handler: fn() -> Route,
+}
+
+/// Where a path is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Public listener.
+    Public,
+    /// Public listener of `dev`.
+    Dev,
+    /// Ops listener.
+    Ops,
+    /// Both listeners.
+    Both,
+}
+
+const READ: &[Method] = &[Method::GET, Method::HEAD];
+const PAGES_READ: &[Method] = &[Method::GET, Method::HEAD, Method::OPTIONS];
+const POST: &[Method] = &[Method::POST];
+const PAGES_POST: &[Method] = &[Method::POST, Method::OPTIONS];
+
+/// All paths of both listeners. `src/server/api/openapi.json` describes each. Each probe has a
+/// second path, because Cloud Run reserves some paths that end in z.
+const ROUTES: &[RouteEntry] = &[
+    route("/events", PAGES_READ, Place::Public, || to(sse::events)),
+    route("/ticket", PAGES_POST, Place::Public, || to(tickets::ticket)),
+    route("/renew", PAGES_POST, Place::Public, || to(tickets::renew)),
+    // `Dispatch` has answered the pushes.
+    route("/push", POST, Place::Public, || to(not_found)),
+    route("/push/{topic}", POST, Place::Public, || to(not_found)),
+    route("/healthz", READ, Place::Both, || to(health::health)),
+    route("/health", READ, Place::Both, || to(health::health)),
+    route("/readyz", READ, Place::Both, || to(health::ready)),
+    route("/ready", READ, Place::Both, || to(health::ready)),
+    route("/metrics", READ, Place::Ops, || to(health::metrics)),
+    route("/openapi.json", PAGES_READ, Place::Public, || to(api::openapi)),
+    route("/asyncapi.json", PAGES_READ, Place::Public, || to(api::asyncapi)),
+    route("/", READ, Place::Dev, || to(demo::html)),
+    route("/page.js", READ, Place::Dev, || to(demo::script)),
+    route("/page.css", READ, Place::Dev, || to(demo::style)),
+    route("/page/origins", READ, Place::Dev, || to(demo::origins)),
+];
+
+const fn route(
+    path: &'static str,
+    methods: &'static [Method],
+    place: Place,
+    handler: fn() -> Route,
+) -> RouteEntry {
+    RouteEntry { path, methods, place, handler }
+}
+
+/// Makes the documents that describe the paths.
+///
+/// # Errors
+/// Returns an error if a document in the source tree is not JSON.
+pub(super) fn documents(mode: Mode) -> serde_json::Result<Documents> {
+    let served = ROUTES.iter().filter(|entry| entry.place != Place::Dev || mode == Mode::Dev);
+    let routes: Vec<_> = served.map(|entry| (entry.path, entry.methods)).collect();
+    Documents::new(mode, &routes)
+}
 
 /// Routes of the public listener.
 pub(super) fn public_routes(
@@ -26,31 +100,25 @@ pub(super) fn public_routes(
     origins: &[Origin],
 ) -> impl FnOnce(&mut web::ServiceConfig) {
     move |routes| {
-        let events = web::resource("/events")
-            .wrap(cors(mode, origins, &[Method::GET, Method::HEAD]))
-            .route(read().to(sse::events))
-            .default_service(web::to(sse::only_get));
-        let by_post = |path| {
-            web::resource(path)
-                .wrap(cors(mode, origins, &[Method::POST]))
-                .default_service(web::to(tickets::only_post))
+        let is_public = |entry: &&RouteEntry| match entry.place {
+            Place::Public | Place::Both => true,
+            Place::Dev => mode == Mode::Dev,
+            Place::Ops => false,
         };
-        let not_by_post = |path| web::resource(path).default_service(web::to(push::only_post));
-        routes
-            .service(events)
-            .service(by_post("/ticket").route(web::post().to(tickets::ticket)))
-            .service(by_post("/renew").route(web::post().to(tickets::renew)))
-            .service(not_by_post("/push"))
-            .service(not_by_post("/push/{topic}"))
-            .configure(health_routes)
-            .default_service(web::to(not_found));
-        if mode == Mode::Dev {
-            routes
-                .route("/", read().to(demo::html))
-                .route("/page.js", read().to(demo::script))
-                .route("/page.css", read().to(demo::style))
-                .route("/page/origins", read().to(demo::origins));
+        for entry in ROUTES.iter().filter(is_public) {
+            let methods: Vec<_> = entry
+                .methods
+                .iter()
+                .filter(|method| **method != Method::OPTIONS)
+                .cloned()
+                .collect();
+            if entry.methods.contains(&Method::OPTIONS) {
+                routes.service(resource(entry).wrap(cors(mode, origins, &methods)));
+            } else {
+                routes.service(resource(entry));
+            }
         }
+        routes.default_service(to(not_found));
     }
 }
 
@@ -63,38 +131,30 @@ pub(super) fn may_take_over(request: &RequestHead) -> bool {
 
 /// Routes of the ops listener.
 pub(super) fn ops_routes(routes: &mut web::ServiceConfig) {
-    routes
-        .route("/metrics", read().to(health::metrics))
-        .configure(health_routes)
-        .default_service(web::to(not_found));
-}
-
-/// Routes of the probes. Each probe has a second path, because Cloud Run reserves some paths that
-/// end in z.
-fn health_routes(routes: &mut web::ServiceConfig) {
-    for path in ["/healthz", "/health"] {
-        routes.service(
-            web::resource(path).route(read().to(health::health)).default_service(only_read()),
-        );
+    for entry in ROUTES.iter().filter(|entry| [Place::Ops, Place::Both].contains(&entry.place)) {
+        routes.service(resource(entry));
     }
-    for path in ["/readyz", "/ready"] {
-        routes.service(
-            web::resource(path).route(read().to(health::ready)).default_service(only_read()),
-        );
+    routes.default_service(to(not_found));
+}
+
+/// Makes the routes of a path: its handler, the answer to OPTIONS that is no preflight of CORS
+/// (204), and the answer to methods that the path does not have (405).
+fn resource(entry: &RouteEntry) -> Resource {
+    let methods = entry.methods;
+    let allow = move || methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let options =
+        move || ready(HttpResponse::NoContent().insert_header((header::ALLOW, allow())).finish());
+    let others = move || {
+        let allow = allow();
+        let text = format!("this path accepts {allow} only");
+        ready(problem_with(StatusCode::METHOD_NOT_ALLOWED, (header::ALLOW, &allow), &text))
+    };
+    let is_of_handler = move |request: &GuardContext<'_>| methods.contains(&request.head().method);
+    let mut resource = web::resource(entry.path);
+    if methods.contains(&Method::OPTIONS) {
+        resource = resource.route(method(Method::OPTIONS).to(options));
     }
-}
-
-/// Route for GET, and for HEAD, whose answer has no body.
-fn read() -> actix_web::Route {
-    web::route().guard(Any(Get()).or(Head()))
-}
-
-/// Route that answers other methods with 405.
-fn only_read() -> actix_web::Route {
-    web::to(async || {
-        let allow = (header::ALLOW, "GET, HEAD");
-        problem_with(StatusCode::METHOD_NOT_ALLOWED, allow, "this path accepts GET and HEAD only")
-    })
+    resource.route((entry.handler)().guard(fn_guard(is_of_handler))).default_service(to(others))
 }
 
 /// Answers 404.

@@ -47,6 +47,7 @@ use crate::{
     },
     outlet::sse::Worker,
     server::{
+        api::Documents,
         dispatch::Dispatch,
         health::{Health, Readiness},
     },
@@ -71,6 +72,8 @@ struct Public {
     readiness: web::Data<Readiness>,
     /// Answer to `/healthz`, and the workers' heartbeats.
     health: web::Data<Health>,
+    /// Answers to `/openapi.json` and `/asyncapi.json`.
+    documents: web::Data<Documents>,
     /// Metrics of the gateway.
     metrics: Metrics,
     /// Limit of connections by address (`--connections-per-address`).
@@ -107,6 +110,7 @@ pub(super) fn server(
         streams: components.streams.clone(),
         readiness: components.readiness.clone(),
         health: components.health.clone(),
+        documents: components.documents.clone(),
         metrics,
         by_address: ConcurrencyLimit::new(config.connections_per_address),
     });
@@ -298,6 +302,7 @@ async fn dispatch(
         .app_data(public.streams.clone())
         .app_data(public.readiness.clone())
         .app_data(public.health.clone())
+        .app_data(public.documents.clone())
         .app_data(web::Data::new(worker))
         .wrap(CatchPanic::default())
         .configure(public_routes(config.mode, &config.cors_origins));

@@ -14,7 +14,7 @@ use actix_http::{Payload, Request, RequestHead};
 use actix_web::{
     HttpResponse,
     http::{
-        Method, StatusCode,
+        Method,
         header::{self, HeaderValue},
     },
 };
@@ -25,7 +25,7 @@ use crate::{
     auth::{AuthError, push::Verifier},
     clock,
     config::PUSH_BODY_MAX_BYTES,
-    http::{client_address::client_address, problem::problem_with},
+    http::client_address::client_address,
     inlet::{
         DecodeError, Inlet, Outcome, Poison, PoisonReason,
         body::{self, Body, BodyLimits, InFlight, PolledBy, ReceiveError},
@@ -87,12 +87,6 @@ pub(crate) async fn push(mut request: Request, endpoint: &PushEndpoint) -> HttpR
             refusal.response()
         }
     }
-}
-
-/// Answers any other method on the push paths.
-pub(crate) async fn only_post() -> HttpResponse {
-    let allow = (header::ALLOW, "POST");
-    problem_with(StatusCode::METHOD_NOT_ALLOWED, allow, "messages are pushed with POST")
 }
 
 impl PushEndpoint {

@@ -27,7 +27,7 @@ use crate::{
     clock,
     http::{
         client_address::client_address,
-        problem::{come_back_later, problem, problem_with},
+        problem::{come_back_later, problem},
     },
     hub::{Shard, SubscribeError, TopicSet},
     net::{
@@ -148,12 +148,6 @@ async fn admit(
             admitted.await
         }
     }
-}
-
-/// Answers any other method.
-pub async fn only_get() -> HttpResponse {
-    let allow = (header::ALLOW, "GET, HEAD, OPTIONS");
-    problem_with(StatusCode::METHOD_NOT_ALLOWED, allow, "/events is read with GET")
 }
 
 fn open(

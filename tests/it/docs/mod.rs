@@ -1,5 +1,6 @@
 //! Tests of the documentation: README, manifests and examples match the program.
 
+mod api;
 mod examples;
 mod readme;
 mod toolchain;

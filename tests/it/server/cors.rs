@@ -47,6 +47,8 @@ fn listed_pages_may_read_with_credentials_and_no_others() {
         assert!(status != 200 || header("vary").is_some_and(|vary| vary.contains("Origin")));
         // A page that may not read the answer opens no stream with its visitor's cookies.
         assert_eq!(status, if allowed { 200 } else { 400 }, "{origin}");
+        let kind = if allowed { "text/event-stream" } else { "application/problem+json" };
+        assert_eq!(header("content-type"), Some(kind), "{origin}");
     }
 }
 
