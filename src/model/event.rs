@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::model::{
     event_id::EventId,
-    frame::{DataForm, FrameDraft, data_of},
+    frame::{DataForm, FrameDraft, data_of, head_of},
     message::Message,
     topic::Topic,
 };
@@ -47,6 +47,11 @@ impl Event {
     /// Returns the frame in `text/event-stream`.
     pub fn frame(&self) -> &Bytes {
         &self.frame
+    }
+
+    /// Returns the lines of the frame before the data: the id, and the type if there is one.
+    pub fn frame_head(&self) -> &[u8] {
+        head_of(&self.frame)
     }
 
     /// Returns the data as it was published. Data of one line is borrowed from the frame, so that

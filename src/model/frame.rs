@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use memchr::{memchr, memchr2_iter};
+use memchr::{memchr, memchr2_iter, memmem};
 
 use crate::model::event_id::{EventId, ID_LEN_MAX};
 
@@ -92,6 +92,12 @@ impl FrameDraft {
         frame.advance(start);
         frame
     }
+}
+
+/// Returns the lines of a frame before its first `data:` line. The line of the id is the first one.
+pub(crate) fn head_of(frame: &[u8]) -> &[u8] {
+    let data = memmem::find(frame, b"\ndata: ").map_or(0, |line_end| line_end + 1);
+    frame.get(..data).unwrap_or_default()
 }
 
 /// Reads data back from the `data:` lines of a frame. With [`DataForm::MixedLineEnds`] CR and CRLF

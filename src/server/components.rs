@@ -23,7 +23,7 @@ use crate::{
     http::cors::Pages,
     hub::{DedupLimits, Hub, Limits, RingLimits},
     inlet::{Inlet, body::InFlight, push::PushEndpoint},
-    limits::{budget::Budget, rate::RateLimit},
+    limits::rate::RateLimit,
     model::event_id::HISTORY_MAX,
     server::{
         api::Documents,
@@ -32,7 +32,10 @@ use crate::{
         routes::documents,
     },
     stream::{
-        StreamContext, large::LARGE_EVENTS_MAX_BYTES, lease::LeaseRegistry, limits::StreamLimits,
+        StreamContext,
+        large::{LARGE_EVENTS_MAX_BYTES, LargeEvents},
+        lease::LeaseRegistry,
+        limits::StreamLimits,
     },
     telemetry::{metrics::Metrics, throttle::LogThrottle},
 };
@@ -99,7 +102,7 @@ impl Components {
             trusted_proxies: config.trusted_proxies,
             leases,
             waiting: AtomicUsize::new(0),
-            large_events: Budget::new(LARGE_EVENTS_MAX_BYTES),
+            large_events: LargeEvents::new(LARGE_EVENTS_MAX_BYTES),
             keep_alive: config.keep_alive,
             stream_age_max: config.stream_age_max,
         };

@@ -1,6 +1,9 @@
 //! Large events: events over [`BATCH_MAX_BYTES`], which are sent in slices.
 
-use std::sync::{Arc, Weak};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 
 use bytes::Bytes;
 
@@ -15,6 +18,22 @@ use crate::{
 /// than its ring holds it still receives it whole.
 pub const LARGE_EVENTS_MAX_BYTES: usize = 64 * 1024 * 1024;
 
+/// Large events that streams are sending. Each is encoded once for all of its readers in one
+/// format.
+#[derive(Debug)]
+pub struct LargeEvents {
+    budget: Arc<Budget>,
+    /// Encoded events, as long as a stream sends them. They fit into the budget.
+    kept: Mutex<HashMap<(EventId, Format), Weak<Kept>>>,
+}
+
+/// Encoded event, within the budget.
+#[derive(Debug)]
+struct Kept {
+    bytes: Bytes,
+    _claim: Claim,
+}
+
 /// Large event that a stream is sending.
 #[derive(Debug)]
 pub struct LargeEvent {
@@ -27,8 +46,8 @@ pub struct LargeEvent {
 
 #[derive(Debug)]
 enum Source {
-    /// Encoded bytes, which the stream keeps within the budget.
-    Kept(Bytes, #[expect(dead_code, reason = "gives its bytes back when dropped")] Claim),
+    /// Encoded bytes, which the streams that send them keep within the budget.
+    Kept(Arc<Kept>),
     /// Reference to the event in its ring, used when the budget is used up: the bytes are encoded
     /// again for each slice, while the ring holds the event.
     InRing(Weak<Event>, Format),
@@ -42,24 +61,58 @@ pub struct Slice {
     pub(crate) is_last: bool,
 }
 
-impl LargeEvent {
-    /// Creates the state before the first byte of `event`.
-    pub fn new(event: &Arc<Event>, format: Format, budget: &Arc<Budget>) -> Self {
-        let mut claim = budget.claim();
-        let source = if claim.grow(event.size()) {
-            Source::Kept(format.event(event), claim)
-        } else {
-            Source::InRing(Arc::downgrade(event), format)
-        };
-        Self { id: event.id, publish_time_ms: event.publish_time_ms, source, sent: 0 }
+impl LargeEvents {
+    /// Creates the state without large events. `max` is the limit of their bytes.
+    pub fn new(max: usize) -> Self {
+        Self { budget: Budget::new(max), kept: Mutex::default() }
     }
 
+    /// Returns the number of bytes that are kept.
+    pub fn bytes(&self) -> usize {
+        self.budget.bytes()
+    }
+
+    /// Begins to send `event`: returns the state before its first byte.
+    pub fn begin(&self, event: &Arc<Event>, format: Format) -> LargeEvent {
+        let source = match self.kept(event, format) {
+            Some(kept) => Source::Kept(kept),
+            None => Source::InRing(Arc::downgrade(event), format),
+        };
+        LargeEvent { id: event.id, publish_time_ms: event.publish_time_ms, source, sent: 0 }
+    }
+
+    /// Returns the encoded event, and encodes it if no stream is sending it. `None` when the budget
+    /// does not suffice.
+    fn kept(&self, event: &Arc<Event>, format: Format) -> Option<Arc<Kept>> {
+        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (event.id, format);
+        if let Some(kept) = lock().get(&key).and_then(Weak::upgrade) {
+            return Some(kept);
+        }
+        let mut claim = self.budget.claim();
+        if !claim.grow(event.size()) {
+            return None;
+        }
+        // Other streams are not kept waiting while this one encodes.
+        let bytes = format.event(event);
+        if !claim.grow(bytes.len().saturating_sub(event.size())) {
+            return None;
+        }
+        let kept = Arc::new(Kept { bytes, _claim: claim });
+        let mut all = lock();
+        all.retain(|_, kept| 0 < kept.strong_count());
+        all.insert(key, Arc::downgrade(&kept));
+        Some(kept)
+    }
+}
+
+impl LargeEvent {
     /// Returns the next part. `None` when the event has left its ring: the connection must then be
     /// cut, so that the reader drops the incomplete event, reconnects, and receives a gap.
     pub fn next_slice(&mut self) -> Option<Slice> {
         let encoded;
         let bytes = match &self.source {
-            Source::Kept(bytes, _) => bytes,
+            Source::Kept(kept) => &kept.bytes,
             Source::InRing(event, format) => {
                 encoded = format.event(&*event.upgrade()?);
                 &encoded

@@ -26,12 +26,9 @@ use crate::{
     clock,
     http::client_address::client_address,
     hub::{Hub, Start, SubscribeError, TopicSet},
-    limits::{
-        budget::{Budget, Claim},
-        rate::RateLimit,
-    },
+    limits::{budget::Claim, rate::RateLimit},
     model::{event_id::EventId, topic::Topic},
-    stream::{lease::LeaseRegistry, limits::StreamLimits},
+    stream::{large::LargeEvents, lease::LeaseRegistry, limits::StreamLimits},
     telemetry::metrics::Metrics,
 };
 
@@ -56,7 +53,7 @@ pub struct StreamContext {
     /// Number of streams that wait for the log.
     pub waiting: AtomicUsize,
     /// Memory for large events that slow readers are receiving.
-    pub large_events: Arc<Budget>,
+    pub large_events: LargeEvents,
     pub keep_alive: Duration,
     pub stream_age_max: Duration,
 }
@@ -146,7 +143,7 @@ impl StreamContext {
             trusted_proxies: 0,
             leases: Arc::default(),
             waiting: AtomicUsize::new(0),
-            large_events: Budget::new(large::LARGE_EVENTS_MAX_BYTES),
+            large_events: LargeEvents::new(large::LARGE_EVENTS_MAX_BYTES),
             keep_alive: Duration::from_secs(15),
             stream_age_max: Duration::from_secs(3_600),
         }

@@ -19,6 +19,7 @@ pub struct StreamRequest {
     /// Topics as the reader named them. Empty means all.
     pub topics: Vec<Topic>,
     pub start: Start,
+    pub format: EventFormat,
     /// Id that the reader sent, if it is an event id.
     pub id: Option<EventId>,
     /// True if `Accept` names `text/event-stream`, as `EventSource` does: such a reader never
@@ -26,6 +27,17 @@ pub struct StreamRequest {
     pub is_event_source: bool,
     /// Ticket in place of a token.
     pub ticket: Option<String>,
+}
+
+/// Format of events (`format=`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventFormat {
+    /// Data as it was published.
+    Data,
+    /// JSON object with the fields of the message.
+    Message,
+    /// CloudEvent in JSON.
+    CloudEvents,
 }
 
 /// Error of a request for a stream.
@@ -68,9 +80,12 @@ impl StreamRequest {
         let is_event_source = accepts_event_stream(request)?;
         let Query(parameters) = Query::<Parameters>::from_query(request.query_string())
             .map_err(|err| unread(&format!("{}: {}", err.path(), err.source())))?;
-        if let Some(format) = parameters.format.filter(|format| format != "data") {
-            return bad("format", &format, "is not data, the only format so far");
-        }
+        let format = match parameters.format.as_deref() {
+            None | Some("data") => EventFormat::Data,
+            Some("message") => EventFormat::Message,
+            Some("cloudevents") => EventFormat::CloudEvents,
+            Some(other) => return bad("format", other, "is not data, message or cloudevents"),
+        };
         let id_of_query = match parameters.last_event_id.as_deref() {
             Some(text) if !text.is_empty() => match text.parse() {
                 Ok(id) => Some(id),
@@ -87,7 +102,7 @@ impl StreamRequest {
             (None, None) => (since, None),
         };
         let (topics, ticket) = (topics(&parameters.topic, topics_max)?, parameters.ticket);
-        Ok(Self { topics, start, id, is_event_source, ticket })
+        Ok(Self { topics, start, format, id, is_event_source, ticket })
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
 pub enum ReadEvents {
     /// Batch of whole events, encoded for the socket.
     Batch(Batch),
-    /// Single event that is larger than [`BATCH_MAX_BYTES`].
+    /// Single event that is larger than [`BATCH_MAX_BYTES`], in its frame or encoded.
     Large(Arc<Event>),
 }
 
@@ -33,30 +33,58 @@ pub struct Batch {
 }
 
 impl ReadEvents {
-    /// Encodes events in the format of a group. Returns `None` if there are no events.
+    /// Encodes events in the format of a group, from the first one on: as many as fit into
+    /// [`BATCH_MAX_BYTES`] once they are encoded. The caller reads the others again. Returns `None`
+    /// if there are no events.
     pub fn encode(events: &[Arc<Event>], format: Format) -> Option<Self> {
-        let newest = events.last()?;
-        let bytes = match events {
-            [only] if BATCH_MAX_BYTES < only.frame().len() => {
-                return Some(Self::Large(Arc::clone(only)));
-            }
-            [only] => format.event(only),
-            several => {
-                let bytes = several.iter().map(|event| event.frame().len()).sum();
-                let mut joined = BytesMut::with_capacity(bytes);
-                for event in several {
-                    format.append(event, &mut joined);
-                }
-                joined.freeze()
-            }
+        let first = events.first()?;
+        if BATCH_MAX_BYTES < first.frame().len() {
+            return Some(Self::Large(Arc::clone(first)));
+        }
+        let (bytes, newest, count) = match events {
+            [only] => (format.event(only), only, 1),
+            several => encode_several(first, several, format),
         };
+        if count == 0 || BATCH_MAX_BYTES < bytes.len() {
+            return Some(Self::Large(Arc::clone(first)));
+        }
         Some(Self::Batch(Batch {
             bytes,
-            events: events.len() as u64,
+            events: count,
             newest: newest.id,
             publish_time_ms: newest.publish_time_ms,
         }))
     }
+
+    /// Returns the id of the newest event.
+    pub fn newest(&self) -> EventId {
+        match self {
+            Self::Batch(batch) => batch.newest,
+            Self::Large(event) => event.id,
+        }
+    }
+}
+
+/// Encodes the events from `first` on that fit into [`BATCH_MAX_BYTES`]. Returns their bytes, the
+/// newest of them, and their number, which is 0 if the first event does not fit.
+fn encode_several<'a>(
+    first: &'a Arc<Event>,
+    events: &'a [Arc<Event>],
+    format: Format,
+) -> (Bytes, &'a Arc<Event>, u64) {
+    let bytes = events.iter().map(|event| event.frame().len()).sum();
+    let mut joined = BytesMut::with_capacity(bytes);
+    let (mut newest, mut count) = (first, 0);
+    for event in events {
+        let before = joined.len();
+        format.append(event, &mut joined);
+        if BATCH_MAX_BYTES < joined.len() {
+            joined.truncate(before);
+            break;
+        }
+        (newest, count) = (event, count + 1);
+    }
+    (joined.freeze(), newest, count)
 }
 
 /// Result of a read, for all subscribers at the same cursor.

@@ -165,8 +165,14 @@ impl Shard {
         let mut out = self.events.borrow_mut();
         let from = *cursor;
         let (found, version) = hub.read(group.topics(), cursor, upto, &mut out);
-        let complete_at = (!found.more).then_some(version);
+        let mut complete_at = (!found.more).then_some(version);
         let events = ReadEvents::encode(&out, group.format());
+        if let Some(events) = &events
+            && out.last().is_some_and(|last| events.newest() < last.id)
+        {
+            // The other events did not fit. The next read returns them.
+            (cursor.after, complete_at) = (events.newest(), None);
+        }
         out.clear();
         if let (None, Some(ReadEvents::Batch(batch))) = (&found.gap, &events)
             && 1 < group.subscribers()

@@ -2,80 +2,72 @@
 //! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 
 use bytes::{Bytes, BytesMut};
-use serde::Serialize;
 
-use crate::model::{
-    control::{Control, End, Open},
-    encode::{Encode, Format},
-    event::Event,
-    gap::Gap,
-    topic::Topic,
+use crate::{
+    model::{
+        control::{Control, End, Open},
+        encode::{Encode, Format},
+        event::Event,
+    },
+    outlet::format::{
+        JsonFormat,
+        control::{AuthData, EndData, GapData, OpenData, json},
+    },
 };
 
-/// Handle to the format.
-pub const SSE: Format = Format(&Sse);
+/// Server-sent events with the data as it was published.
+pub const SSE: Format = Format(&Sse { name: "sse", json: None });
+/// Server-sent events with messages as JSON.
+pub(crate) const SSE_MESSAGES: Format =
+    Format(&Sse { name: "sse-message", json: Some(JsonFormat::Message) });
+/// Server-sent events with CloudEvents.
+pub(crate) const SSE_CLOUD_EVENTS: Format =
+    Format(&Sse { name: "sse-cloudevents", json: Some(JsonFormat::CloudEvent) });
 
-/// Format of server-sent events. Events hold their frame already: see [`Event::frame`].
+/// Format of server-sent events.
 #[derive(Debug)]
-struct Sse;
+struct Sse {
+    name: &'static str,
+    /// Format of the data. `None` is the data as it was published: see [`Event::frame`].
+    json: Option<JsonFormat>,
+}
 
-/// Largest number of topics that a gap names, so that its message stays small.
-const GAP_TOPICS_MAX: usize = 100;
 /// Comment, which every parser ignores.
 const KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
 /// Comment before the first message. No empty line may follow it: that would end a message without
 /// an id, which by the standard resets the reader's last event id.
 const WAITING: Bytes = Bytes::from_static(b":\n");
 
-/// Data of `stream-open`.
-#[derive(Serialize)]
-struct OpenData<'a> {
-    stream: &'a str,
-    topics: Vec<&'a str>,
-    resumed: bool,
-}
-
-/// Data of `stream-gap`.
-#[derive(Serialize)]
-struct GapData<'a> {
-    reason: &'static str,
-    topics: Vec<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    topics_more: Option<usize>,
-    after: Option<String>,
-    upto: String,
-}
-
-/// Data of `stream-auth`.
-#[derive(Serialize)]
-struct AuthData {
-    /// Seconds until the token expires.
-    expires_in: u64,
-}
-
-/// Data of `stream-end`.
-#[derive(Serialize)]
-struct EndData {
-    reason: &'static str,
-}
-
 impl Encode for Sse {
     fn name(&self) -> &'static str {
-        "sse"
+        self.name
     }
 
     fn event(&self, event: &Event) -> Bytes {
-        event.frame().clone()
+        let Some(format) = self.json else { return event.frame().clone() };
+        let mut out = Vec::with_capacity(event.size());
+        out.extend_from_slice(event.frame_head());
+        out.extend_from_slice(b"data: ");
+        format.write(event, &mut out);
+        out.extend_from_slice(b"\n\n");
+        out.shrink_to_fit();
+        out.into()
     }
 
     fn append(&self, event: &Event, batch: &mut BytesMut) {
-        batch.extend_from_slice(event.frame());
+        match self.json {
+            None => batch.extend_from_slice(event.frame()),
+            Some(_) => batch.extend_from_slice(&self.event(event)),
+        }
     }
 
     fn control(&self, control: &Control) -> Bytes {
         match control {
             Control::Open(opened) => open(opened),
-            Control::Gap(missing) => gap(missing),
+            Control::Gap(gap) => {
+                let data = json(&GapData::of(gap));
+                format!("event: stream-gap\ndata: {data}\n\n").into()
+            }
             Control::Auth(left) => {
                 let data = json(&AuthData { expires_in: left.as_secs() });
                 format!("event: stream-auth\ndata: {data}\n\n").into()
@@ -83,39 +75,21 @@ impl Encode for Sse {
             Control::Checkpoint(id) => format!("id: {id}\n\n").into(),
             Control::KeepAlive => KEEP_ALIVE,
             Control::Waiting => WAITING,
-            Control::End(ended) => end(*ended),
+            Control::End(ended) => end(ended),
         }
     }
 }
 
 fn open(open: &Open) -> Bytes {
-    let Open { id, stream, topics, resumed, retry_ms } = open;
-    let topics = topics.iter().map(Topic::as_str).collect();
-    let data = json(&OpenData { stream, topics, resumed: *resumed });
+    let Open { id, retry_ms, .. } = open;
+    let data = json(&OpenData::of(open));
     format!("retry: {retry_ms}\nid: {id}\nevent: stream-open\ndata: {data}\n\n").into()
 }
 
-fn gap(gap: &Gap) -> Bytes {
-    let data = json(&GapData {
-        reason: gap.reason.as_str(),
-        topics: gap.topics.iter().take(GAP_TOPICS_MAX).map(Topic::as_str).collect(),
-        topics_more: gap.topics.len().checked_sub(GAP_TOPICS_MAX).filter(|more| 0 < *more),
-        after: gap.after.map(|id| id.to_string()),
-        upto: gap.upto.to_string(),
-    });
-    format!("event: stream-gap\ndata: {data}\n\n").into()
-}
-
-fn end(end: End) -> Bytes {
-    let End { reason, id, retry_ms } = end;
-    let id = id.map_or_else(String::new, |id| format!("id: {id}\n"));
-    let data = json(&EndData { reason: reason.as_str() });
+fn end(end: &End) -> Bytes {
+    let id = end.id.map_or_else(String::new, |id| format!("id: {id}\n"));
+    let (retry_ms, data) = (end.retry_ms, json(&EndData::of(end)));
     format!("retry: {retry_ms}\n{id}event: stream-end\ndata: {data}\n\n").into()
-}
-
-/// Encodes data as JSON. Maps in the data have text keys only, so encoding cannot fail.
-fn json(data: &impl Serialize) -> String {
-    serde_json::to_string(data).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -123,7 +97,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{control::EndReason, event_id::EventId, gap::GapReason};
+    use crate::model::{
+        control::EndReason,
+        event::Draft,
+        event_id::EventId,
+        gap::{Gap, GapReason},
+        message::Message,
+        topic::Topic,
+    };
 
     const ID: EventId = EventId { time_ms: 17, sequence: 4 };
 
@@ -185,5 +166,21 @@ mod tests {
         let message = encoded(&Control::Gap(Box::new(missing)));
         assert!(message.len() < 4_096);
         assert!(message.contains("\"topics_more\":9900"));
+    }
+
+    #[test]
+    fn events_keep_their_id_and_type_in_every_format() {
+        let mut message = Message::for_tests("orders", "{\n\"a\": 1}");
+        message.attributes.insert("event".to_owned(), "made".to_owned());
+        let event = Draft::new(message).seal(ID);
+        let encoded = |format: Format| String::from_utf8(format.event(&event).to_vec()).unwrap();
+        assert_eq!(encoded(SSE), "id: 17-4\nevent: made\ndata: {\ndata: \"a\": 1}\n\n");
+        assert_eq!(
+            encoded(SSE_MESSAGES),
+            "id: 17-4\nevent: made\ndata: {\"id\":\"17-4\",\"topic\":\"orders\",\
+             \"attributes\":{\"event\":\"made\"},\"data\":{\"a\": 1}}\n\n"
+        );
+        let start = "id: 17-4\nevent: made\ndata: {\"datacontenttype\":\"application/json\",";
+        assert!(encoded(SSE_CLOUD_EVENTS).starts_with(start));
     }
 }

@@ -15,6 +15,7 @@ mod encode;
 
 use crate::model::{
     control::{Control, End, EndReason, refusal_wait},
+    encode::Format,
     event_id::EventId,
 };
 use crate::outlet::{refusal::deny, tickets::redeem};
@@ -40,13 +41,14 @@ use crate::{
         drive::{body::StreamBody, reactor::Reactor},
         lease::Terms,
         pending::PendingStream,
-        request::{StreamRequest, StreamRequestError},
+        request::{EventFormat, StreamRequest, StreamRequestError},
         session::Session,
         turns::{Turn, Turns},
     },
 };
 use bytes::Bytes;
 pub use encode::SSE;
+pub(crate) use encode::{SSE_CLOUD_EVENTS, SSE_MESSAGES};
 
 /// State of the worker that the route runs on.
 #[derive(Debug)]
@@ -178,7 +180,7 @@ fn open(
     let pending = PendingStream {
         context: context.clone(),
         shard: Rc::clone(&worker.shard),
-        format: SSE,
+        format: format_of(asked.format),
         terms: grant.map(Terms::of),
         topics,
         names: asked.topics.clone(),
@@ -209,6 +211,15 @@ fn open(
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
     response
+}
+
+/// Returns the format of a stream.
+fn format_of(format: EventFormat) -> Format {
+    match format {
+        EventFormat::Data => SSE,
+        EventFormat::Message => SSE_MESSAGES,
+        EventFormat::CloudEvents => SSE_CLOUD_EVENTS,
+    }
 }
 
 /// Opens a stream at once, or lets it wait for the log.

@@ -238,7 +238,7 @@ impl Session {
                 Next::Give(batch.bytes)
             }
             ReadEvents::Large(event) => {
-                let large = LargeEvent::new(&event, self.format, &self.context.large_events);
+                let large = self.context.large_events.begin(&event, self.format);
                 self.next_slice(large)
             }
         }

@@ -1,6 +1,7 @@
-//! Tests of `src/outlet`: `GET /events`, tickets and browsers.
+//! Tests of `src/outlet`: `GET /events`, formats, tickets and browsers.
 
 mod browser;
+mod formats;
 mod round_trip;
 mod sse;
 pub mod tickets;

@@ -217,7 +217,7 @@ fn what_is_wrong_with_a_request_is_named() {
         ("since=yesterday", "since"),
         ("since=-5m", "since"),
         ("since=1mo", "since"),
-        ("format=message", "format"),
+        ("format=xml", "data, message or cloudevents"),
         ("filter=x", "filter"),
     ] {
         let answer = gateway.get(&format!("/events?{query}"), &[]);

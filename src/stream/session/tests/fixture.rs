@@ -84,10 +84,16 @@ impl Gateway {
         &self.context.hub
     }
 
-    /// Publishes a message and returns the id of its event.
+    /// Publishes data and returns the id of its event.
     pub(super) fn publish(&self, topic: &str, data: &str) -> EventId {
-        let message =
-            Message { publish_time_ms: Some(NOW_MS), ..Message::for_tests(topic, data.to_owned()) };
+        self.publish_message(Message {
+            publish_time_ms: Some(NOW_MS),
+            ..Message::for_tests(topic, data.to_owned())
+        })
+    }
+
+    /// Publishes a message and returns the id of its event.
+    pub(super) fn publish_message(&self, message: Message) -> EventId {
         match self.hub().publish(message, NOW_MS) {
             Published::Stored(id) => id,
             other => panic!("not stored: {other:?}"),

@@ -6,21 +6,26 @@ use super::{
 };
 use crate::{
     hub::{BATCH_MAX_BYTES, Start, TopicSet},
-    limits::budget::Budget,
     model::{
         control::{Control, EndReason},
         encode::{Format, LINES},
         event_id::EventId,
         gap::Gap,
+        message::Message,
     },
-    outlet::sse::SSE,
-    stream::{large::LARGE_EVENTS_MAX_BYTES, pending::PendingStream, session::Next},
+    outlet::sse::{SSE, SSE_MESSAGES},
+    stream::{
+        large::{LARGE_EVENTS_MAX_BYTES, LargeEvents},
+        pending::PendingStream,
+        session::Next,
+    },
 };
 
 /// Opens a stream that ends after a second, and takes the first slice of an event of three slices.
 /// Returns the whole text of the event, and the slice. `kept_max` is the budget for large events.
 fn begin_large(kept_max: usize) -> (Gateway, Stream, String, String) {
-    let gateway = Gateway::with(hub(1), |context| context.large_events = Budget::new(kept_max));
+    let gateway =
+        Gateway::with(hub(1), |context| context.large_events = LargeEvents::new(kept_max));
     let mut pending = gateway.pending(Start::Live);
     pending.end_at = gateway.begun + SECOND;
     let mut stream = gateway.open_pending(pending);
@@ -132,4 +137,55 @@ fn two_formats_encode_the_same_reads_with_the_same_ids() {
     let expected = ids.iter().zip(all).skip(2).map(|(id, data)| (id.to_string(), data.to_owned()));
     assert_eq!(in_sse.events, expected.collect::<Vec<_>>());
     assert_eq!(read_all(&gateway, LINES, Start::After(ids[0])), in_sse);
+}
+
+/// Returns a message whose frame is small and whose attribute is not.
+fn with_attribute(len: usize) -> Message {
+    let mut message = Message::for_tests("orders", "x");
+    message.attributes.insert("a".to_owned(), "y".repeat(len));
+    message
+}
+
+#[test]
+fn batches_are_small_also_in_a_format_that_is_longer_than_the_frame() {
+    let gateway = Gateway::new(hub(100));
+    let start = gateway.hub().head();
+    // The third is larger than a batch.
+    let lens = [BATCH_MAX_BYTES / 2, 100, 3 * BATCH_MAX_BYTES, 6_000, 6_000, 6_000, 10];
+    let ids = lens.map(|len| gateway.publish_message(with_attribute(len)));
+    let pending = PendingStream { format: SSE_MESSAGES, ..gateway.pending(Start::After(start)) };
+    let mut stream = gateway.open_pending(pending);
+    stream.say_open();
+    let (mut text, mut gives) = (String::new(), 0);
+    while let Next::Give(bytes) = stream.next() {
+        assert!(bytes.len() <= BATCH_MAX_BYTES, "{}", bytes.len());
+        text.push_str(str::from_utf8(&bytes).unwrap());
+        gives += 1;
+    }
+    let found: Vec<_> = sse_events(&text).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(found, ids.map(|id| id.to_string()));
+    assert_eq!(gives, 1 + 4 + 2, "a batch, four slices, two batches");
+    assert_eq!(gateway.context.metrics.delivered.get(), ids.len() as u64);
+}
+
+#[test]
+fn streams_of_one_format_share_a_large_event() {
+    let gateway = Gateway::new(hub(100));
+    let open = |format| {
+        let mut stream =
+            gateway.open_pending(PendingStream { format, ..gateway.pending(Start::Live) });
+        stream.say_open();
+        stream
+    };
+    let mut streams = [SSE_MESSAGES, SSE_MESSAGES, LINES].map(open);
+    gateway.publish("orders", &"x".repeat(2 * BATCH_MAX_BYTES));
+    let kept = [1, 1, 2];
+    let one = 2 * BATCH_MAX_BYTES;
+    for (stream, events) in streams.iter_mut().zip(kept) {
+        stream.give();
+        let bytes = gateway.context.large_events.bytes();
+        assert!((events * one..events * (one + 1_000)).contains(&bytes), "{bytes}");
+    }
+    drop(streams);
+    assert_eq!(gateway.context.large_events.bytes(), 0);
 }
