@@ -17,7 +17,7 @@ use crate::{
         cors::cors,
         problem::{problem, problem_with},
     },
-    outlet::{demo, sse, tickets},
+    outlet::{demo, events, tickets},
     server::{
         api::{self, Documents},
         health,
@@ -56,7 +56,7 @@ const PAGES_POST: &[Method] = &[Method::POST, Method::OPTIONS];
 /// All paths of both listeners. `src/server/api/openapi.json` describes each. Each probe has a
 /// second path, because Cloud Run reserves some paths that end in z.
 const ROUTES: &[RouteEntry] = &[
-    route("/events", PAGES_READ, Place::Public, || to(sse::events)),
+    route("/events", PAGES_READ, Place::Public, || to(events::events)),
     route("/ticket", PAGES_POST, Place::Public, || to(tickets::ticket)),
     route("/renew", PAGES_POST, Place::Public, || to(tickets::renew)),
     // `Dispatch` has answered the pushes.

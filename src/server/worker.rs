@@ -45,7 +45,7 @@ use crate::{
         proxy_protocol::ProxyProtocol,
         reaper::{ConnectionLimits, Reaper},
     },
-    outlet::sse::Worker,
+    outlet::events::Worker,
     server::{
         api::Documents,
         dispatch::Dispatch,

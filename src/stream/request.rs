@@ -19,14 +19,24 @@ pub struct StreamRequest {
     /// Topics as the reader named them. Empty means all.
     pub topics: Vec<Topic>,
     pub start: Start,
+    pub delivery: Delivery,
     pub format: EventFormat,
     /// Id that the reader sent, if it is an event id.
     pub id: Option<EventId>,
-    /// True if `Accept` names `text/event-stream`, as `EventSource` does: such a reader never
+    /// True if `Accept` names `text/event-stream`, as that of `EventSource` does: such a reader never
     /// reconnects after a status other than 200.
     pub is_event_source: bool,
     /// Ticket in place of a token.
     pub ticket: Option<String>,
+}
+
+/// Way in which a reader receives events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Server-sent events.
+    EventStream,
+    /// Newline-delimited JSON.
+    JsonLines,
 }
 
 /// Format of events (`format=`).
@@ -40,12 +50,27 @@ pub enum EventFormat {
     CloudEvents,
 }
 
+impl Delivery {
+    /// Returns the media type of the answer.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::EventStream => "text/event-stream",
+            Self::JsonLines => "application/x-ndjson",
+        }
+    }
+
+    /// Returns the delivery of a media type.
+    fn of(media_type: &str) -> Option<Self> {
+        [Self::EventStream, Self::JsonLines].into_iter().find(|it| it.media_type() == media_type)
+    }
+}
+
 /// Error of a request for a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum StreamRequestError {
     /// A parameter is invalid: 400. The text names the parameter and its error.
     Parameter(String),
-    /// The reader does not accept event streams: 406.
+    /// The reader accepts no media type of [`Delivery`]: 406.
     NotAcceptable,
     /// The request names more topics than this limit: 400.
     TooManyTopics(usize),
@@ -77,15 +102,12 @@ impl StreamRequest {
         now_ms: u64,
         topics_max: usize,
     ) -> Result<Self, StreamRequestError> {
-        let is_event_source = accepts_event_stream(request)?;
+        let accepted = accepted(request)?;
+        let is_event_source = accepted == Some(Delivery::EventStream);
+        let delivery = accepted.unwrap_or(Delivery::EventStream);
         let Query(parameters) = Query::<Parameters>::from_query(request.query_string())
             .map_err(|err| unread(&format!("{}: {}", err.path(), err.source())))?;
-        let format = match parameters.format.as_deref() {
-            None | Some("data") => EventFormat::Data,
-            Some("message") => EventFormat::Message,
-            Some("cloudevents") => EventFormat::CloudEvents,
-            Some(other) => return bad("format", other, "is not data, message or cloudevents"),
-        };
+        let format = format(parameters.format.as_deref(), delivery)?;
         let id_of_query = match parameters.last_event_id.as_deref() {
             Some(text) if !text.is_empty() => match text.parse() {
                 Ok(id) => Some(id),
@@ -102,7 +124,7 @@ impl StreamRequest {
             (None, None) => (since, None),
         };
         let (topics, ticket) = (topics(&parameters.topic, topics_max)?, parameters.ticket);
-        Ok(Self { topics, start, format, id, is_event_source, ticket })
+        Ok(Self { topics, start, delivery, format, id, is_event_source, ticket })
     }
 }
 
@@ -143,6 +165,20 @@ fn topics(lists: &[String], max: usize) -> Result<Vec<Topic>, StreamRequestError
     Ok(names)
 }
 
+/// Parses the name of a format. Data as it was published can contain line ends, so it cannot be a
+/// line.
+fn format(name: Option<&str>, delivery: Delivery) -> Result<EventFormat, StreamRequestError> {
+    match (name, delivery) {
+        (None | Some("data"), Delivery::EventStream) => Ok(EventFormat::Data),
+        (None | Some("message"), _) => Ok(EventFormat::Message),
+        (Some("cloudevents"), _) => Ok(EventFormat::CloudEvents),
+        (Some(other), Delivery::EventStream) => {
+            bad("format", other, "is not data, message or cloudevents")
+        }
+        (Some(other), _) => bad("format", other, "is not message or cloudevents"),
+    }
+}
+
 /// Parses a time span before now, or an RFC 3339 time.
 fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, StreamRequestError> {
     let Some(text) = since.filter(|text| !text.is_empty()) else { return Ok(Start::Live) };
@@ -163,24 +199,30 @@ fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, StreamRequestE
     bad("since", text, "is neither a time span, as in 10m, nor an RFC 3339 time")
 }
 
-/// Returns true if `Accept` names event streams.
+/// Returns the delivery that `Accept` names with the highest quality, the first of several. `None`
+/// if it names none and excludes not all of them.
 ///
 /// # Errors
-/// Fails if `Accept` excludes event streams.
-fn accepts_event_stream(request: &HttpRequest) -> Result<bool, StreamRequestError> {
+/// Fails if `Accept` excludes every delivery.
+fn accepted(request: &HttpRequest) -> Result<Option<Delivery>, StreamRequestError> {
     if !request.headers().contains_key(header::ACCEPT) {
-        return Ok(false);
+        return Ok(None);
     }
     // A header that cannot be parsed excludes nothing.
-    let Ok(accept) = header::Accept::parse(request) else { return Ok(false) };
+    let Ok(accept) = header::Accept::parse(request) else { return Ok(None) };
     let wanted = || accept.iter().filter(|item| item.quality > header::Quality::ZERO);
-    if wanted().any(|item| item.item.essence_str() == "text/event-stream") {
-        return Ok(true);
+    let named = wanted().filter_map(|item| {
+        let delivery = Delivery::of(item.item.essence_str())?;
+        Some((delivery, item.quality))
+    });
+    // Of several with the same quality, `max_by_key` returns the last one.
+    if let Some((delivery, _)) = named.rev().max_by_key(|(_, quality)| *quality) {
+        return Ok(Some(delivery));
     }
     if accept.is_empty()
         || wanted().any(|item| ["*/*", "text/*"].contains(&item.item.essence_str()))
     {
-        return Ok(false);
+        return Ok(None);
     }
     Err(StreamRequestError::NotAcceptable)
 }

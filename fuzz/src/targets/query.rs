@@ -121,7 +121,11 @@ fn what_is_wrong(parameters: &[(String, String)]) -> Option<bool> {
     }
     let unknown = parameters.iter().any(|(name, _)| !KNOWN.contains(&name.as_str()));
     let twice = KNOWN[1..].iter().any(|name| 1 < values(parameters, name).len());
+    // `Accept` decides whether the format can be `data`.
     let format = values(parameters, "format");
+    if format.contains(&"data") && request.headers().contains_key("accept") {
+        return None;
+    }
     let format = format.iter().any(|name| !["data", "message", "cloudevents"].contains(name));
     let topic = names(parameters).any(|name| name.parse::<Topic>().is_err());
     let many = TOPICS_MAX < names(parameters).count();

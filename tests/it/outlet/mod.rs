@@ -2,6 +2,7 @@
 
 mod browser;
 mod formats;
+mod ndjson;
 mod round_trip;
 mod sse;
 pub mod tickets;

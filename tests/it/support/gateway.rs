@@ -2,10 +2,13 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::Arc,
     thread::JoinHandle,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rustls::ClientConfig;
 use serde_json::json;
 use stream_events::{
     config::{Config, Mode, Texts},
@@ -17,11 +20,15 @@ use tokio::sync::oneshot;
 use super::{
     eventually,
     http1::{self, Answer, EventSource},
+    reader::tls_stream,
+    tls::Certificate,
 };
 
 pub struct Gateway {
     pub address: SocketAddr,
     pub ops: SocketAddr,
+    /// How a client speaks TLS with it, if it does. Such a client offers HTTP/1.1 alone.
+    pub tls: Option<Arc<ClientConfig>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -35,6 +42,17 @@ impl Gateway {
     /// As `serve`, with these flags.
     pub fn serve(flags: &[(&'static str, &str)]) -> Self {
         Self::start(Mode::Serve, flags)
+    }
+
+    /// As `dev`, with these flags, over TLS.
+    pub fn dev_over_tls(flags: &[(&'static str, &str)]) -> Self {
+        let certificate = Certificate::new();
+        let path = |path: &Path| path.to_str().unwrap().to_owned();
+        let (cert, key) = (path(&certificate.cert), path(&certificate.key));
+        let tls = [("tls-cert", cert.as_str()), ("tls-key", key.as_str())];
+        let mut gateway = Self::start(Mode::Dev, &[&tls, flags].concat());
+        gateway.tls = Some(certificate.client(&["http/1.1"]));
+        gateway
     }
 
     fn start(mode: Mode, flags: &[(&'static str, &str)]) -> Self {
@@ -58,14 +76,14 @@ impl Gateway {
         let ops_address = ops.local_addr().unwrap();
         let listeners = Listeners { public, ops: Some(ops) };
         let (stop, stopped) = oneshot::channel();
+        let tls = config.tls.as_ref().map(|files| load_tls(files).unwrap());
         let thread = std::thread::spawn(move || {
-            let tls = config.tls.as_ref().map(|files| load_tls(files).unwrap());
             let shutdown = async { drop(stopped.await) };
             actix_web::rt::System::new()
                 .block_on(server::run(config, tls, listeners, shutdown))
                 .unwrap();
         });
-        Self { address, ops: ops_address, stop: Some(stop), thread: Some(thread) }
+        Self { address, ops: ops_address, tls: None, stop: Some(stop), thread: Some(thread) }
     }
 
     /// A stream, once its first block is there.
@@ -95,7 +113,11 @@ impl Gateway {
     }
 
     pub fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        http1::request(self.address, "POST", path, headers, body)
+        let socket = http1::connect(self.address);
+        match &self.tls {
+            Some(tls) => http1::request_on(tls_stream(socket, tls), "POST", path, headers, body),
+            None => http1::request_on(socket, "POST", path, headers, body),
+        }
     }
 
     /// Pushes data, wrapped, with a message id of its own, and expects it to be acked.

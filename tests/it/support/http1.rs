@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, BufRead as _, BufReader, Read, Write as _},
+    io::{self, BufRead as _, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     time::Instant,
 };
@@ -53,7 +53,17 @@ pub fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Answer {
-    let mut socket = connect(address);
+    request_on(connect(address), method, path, headers, body)
+}
+
+/// One request on a connection that is closed after it, to the end of the answer.
+pub fn request_on(
+    mut socket: impl Read + Write,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
     let length = body.len().to_string();
     let mut all = vec![("Connection", "close")];
     if !body.is_empty() || method == "POST" {
@@ -93,7 +103,7 @@ pub fn read_on(mut socket: TcpStream, silence: std::time::Duration) -> String {
 /// Ends what [`exchange`] returns when the server has closed the connection.
 pub const CLOSED: &str = "(closed)";
 
-pub fn write_head(socket: &mut TcpStream, method: &str, path: &str, headers: &[(&str, &str)]) {
+pub fn write_head(socket: &mut impl Write, method: &str, path: &str, headers: &[(&str, &str)]) {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
     for (name, value) in headers {
         write!(head, "{name}: {value}\r\n").unwrap();
@@ -102,7 +112,7 @@ pub fn write_head(socket: &mut TcpStream, method: &str, path: &str, headers: &[(
     socket.write_all(head.as_bytes()).unwrap();
 }
 
-pub fn read_answer(socket: TcpStream, method: &str) -> Answer {
+pub fn read_answer(socket: impl Read, method: &str) -> Answer {
     let mut reader = BufReader::new(socket);
     let (status, headers) = read_head(&mut reader).unwrap();
     let mut body = Vec::new();
@@ -136,16 +146,16 @@ pub fn read_head(reader: &mut impl io::BufRead) -> io::Result<Head> {
 }
 
 /// A body without its framing.
-pub struct Body {
-    reader: BufReader<TcpStream>,
+pub struct Body<S = TcpStream> {
+    reader: BufReader<S>,
     /// What is left of the chunk or of the body.
     left: Option<usize>,
     chunked: bool,
     ended: bool,
 }
 
-impl Body {
-    pub fn new(reader: BufReader<TcpStream>, headers: &[(String, String)]) -> Self {
+impl<S: Read> Body<S> {
+    pub fn new(reader: BufReader<S>, headers: &[(String, String)]) -> Self {
         let chunked = header(headers, "transfer-encoding") == Some("chunked");
         let length = header(headers, "content-length").map(|length| length.parse().unwrap());
         let left = if chunked { Some(0) } else { length };
@@ -167,7 +177,7 @@ impl Body {
     }
 }
 
-impl Read for Body {
+impl<S: Read> Read for Body<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.chunked && self.left == Some(0) && !self.ended {
             self.next_chunk()?;

@@ -1,6 +1,6 @@
-//! Server-sent events: `GET /events`.
+//! `GET /events`: admits a reader, and opens its stream.
 
-use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
+use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll};
 
 use actix_web::{
     HttpMessage as _, HttpRequest, HttpResponse,
@@ -11,14 +11,8 @@ use actix_web::{
 use rand::RngExt as _;
 use tokio::time::Instant;
 
-mod encode;
+mod answer;
 
-use crate::model::{
-    control::{Control, End, EndReason, refusal_wait},
-    encode::Format,
-    event_id::EventId,
-};
-use crate::outlet::{refusal::deny, tickets::redeem};
 use crate::{
     auth::{
         AuthError,
@@ -31,24 +25,32 @@ use crate::{
         problem::{come_back_later, problem},
     },
     hub::{Shard, SubscribeError, TopicSet},
+    model::{
+        control::{EndReason, refusal_wait},
+        encode::Format,
+    },
     net::{
         connection::Connection,
         http1::takeover::{TakenOver, Takeover},
         reaper::Reaper,
+    },
+    outlet::{
+        ndjson::{NDJSON_CLOUD_EVENTS, NDJSON_MESSAGES},
+        refusal::deny,
+        sse::{SSE, SSE_CLOUD_EVENTS, SSE_MESSAGES},
+        tickets::redeem,
     },
     stream::{
         StreamContext, TOO_OFTEN,
         drive::{body::StreamBody, reactor::Reactor},
         lease::Terms,
         pending::PendingStream,
-        request::{EventFormat, StreamRequest, StreamRequestError},
+        request::{Delivery, EventFormat, StreamRequest, StreamRequestError},
         session::Session,
         turns::{Turn, Turns},
     },
 };
-use bytes::Bytes;
-pub use encode::SSE;
-pub(crate) use encode::{SSE_CLOUD_EVENTS, SSE_MESSAGES};
+use answer::{refuse, stream_head, too_many};
 
 /// State of the worker that the route runs on.
 #[derive(Debug)]
@@ -93,7 +95,7 @@ pub async fn events(
         }
         Err(StreamRequestError::Parameter(text)) => return problem(StatusCode::BAD_REQUEST, text),
         Err(StreamRequestError::NotAcceptable) => {
-            let text = "this is text/event-stream, which Accept rules out";
+            let text = "Accept rules out text/event-stream and application/x-ndjson";
             return problem(StatusCode::NOT_ACCEPTABLE, text);
         }
     };
@@ -121,7 +123,7 @@ pub async fn events(
         }
     };
     if request.method() == Method::HEAD {
-        return response().message_body(actix_web::body::None::new()).map_or_else(
+        return stream_head(asked.delivery).message_body(actix_web::body::None::new()).map_or_else(
             |_| HttpResponse::InternalServerError().finish(),
             HttpResponse::map_into_boxed_body,
         );
@@ -180,7 +182,7 @@ fn open(
     let pending = PendingStream {
         context: context.clone(),
         shard: Rc::clone(&worker.shard),
-        format: format_of(asked.format),
+        format: format_of(asked),
         terms: grant.map(Terms::of),
         topics,
         names: asked.topics.clone(),
@@ -196,14 +198,14 @@ fn open(
     if let Some(takeover) = request.extensions().get::<Rc<Takeover>>() {
         let reactor = Rc::clone(&worker.reactor);
         takeover.accept(move |socket| reactor.register(socket, session));
-        return response().body(TakenOver);
+        return stream_head(asked.delivery).body(TakenOver);
     }
     let Some(connection) = Connection::of(request.conn_data(), &request.extensions()) else {
         let text = "this connection did not come through the gateway's listener";
         return problem(StatusCode::INTERNAL_SERVER_ERROR, text);
     };
     let body = BoxBody::new(StreamBody::new(session, worker.reaper.watch(&connection)));
-    let mut response = response().body(body);
+    let mut response = stream_head(asked.delivery).body(body);
     if !in_chunks && head.version < Version::HTTP_2 {
         // HTTP/1.0 has no chunks, and actix writes none in answer to an upgrade request, although
         // the head announces them. The end of the connection is the end of the stream.
@@ -214,11 +216,13 @@ fn open(
 }
 
 /// Returns the format of a stream.
-fn format_of(format: EventFormat) -> Format {
-    match format {
-        EventFormat::Data => SSE,
-        EventFormat::Message => SSE_MESSAGES,
-        EventFormat::CloudEvents => SSE_CLOUD_EVENTS,
+fn format_of(asked: &StreamRequest) -> Format {
+    match (asked.delivery, asked.format) {
+        (Delivery::EventStream, EventFormat::Data) => SSE,
+        (Delivery::EventStream, EventFormat::Message) => SSE_MESSAGES,
+        (Delivery::EventStream, EventFormat::CloudEvents) => SSE_CLOUD_EVENTS,
+        (Delivery::JsonLines, EventFormat::Data | EventFormat::Message) => NDJSON_MESSAGES,
+        (Delivery::JsonLines, EventFormat::CloudEvents) => NDJSON_CLOUD_EVENTS,
     }
 }
 
@@ -237,49 +241,4 @@ fn begin(
     let claim = context.reserve(&pending.topics)?;
     let answer = pending.ask_log(claim);
     Ok(Session::wait_for_log(pending, answer, now))
-}
-
-fn refusal(id: Option<EventId>, reason: EndReason) -> Bytes {
-    SSE.control(&Control::End(End::refusal(reason, id)))
-}
-
-/// Refuses a stream that the reader is to open later. `EventSource` never reconnects after a status
-/// other than 200, so it gets a stream that ends at once and has a retry time.
-fn refuse(
-    context: &StreamContext,
-    asked: &StreamRequest,
-    reason: EndReason,
-    text: &str,
-) -> HttpResponse {
-    context.metrics.streams_refused.with_label_values(&[reason.as_str()]).inc();
-    if asked.is_event_source {
-        return response().force_close().body(refusal(asked.id, reason));
-    }
-    come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, refusal_wait())
-}
-
-/// Refuses a reader that has too many streams, or sends too many requests.
-fn too_many(
-    context: &StreamContext,
-    asked: Option<&StreamRequest>,
-    reason: &str,
-    text: &str,
-    wait: Duration,
-) -> HttpResponse {
-    context.metrics.streams_refused.with_label_values(&[reason]).inc();
-    if let Some(asked) = asked.filter(|asked| asked.is_event_source) {
-        return response().force_close().body(refusal(asked.id, EndReason::Busy));
-    }
-    come_back_later(StatusCode::TOO_MANY_REQUESTS, text, wait)
-}
-
-/// Creates the head of every stream. `no-transform` keeps proxies from compressing the stream,
-/// which would delay events; `X-Accel-Buffering` keeps nginx from buffering it.
-fn response() -> actix_web::HttpResponseBuilder {
-    let mut response = HttpResponse::Ok();
-    response
-        .insert_header((header::CONTENT_TYPE, "text/event-stream"))
-        .insert_header((header::CACHE_CONTROL, "no-store, no-transform"))
-        .insert_header(("X-Accel-Buffering", "no"));
-    response
 }

@@ -1,0 +1,65 @@
+//! Heads of streams, and refusals of streams.
+
+use std::time::Duration;
+
+use actix_web::{
+    HttpResponse, HttpResponseBuilder,
+    http::{StatusCode, header},
+};
+
+use crate::{
+    http::problem::come_back_later,
+    model::control::{Control, End, EndReason, refusal_wait},
+    outlet::sse::SSE,
+    stream::{
+        StreamContext,
+        request::{Delivery, StreamRequest},
+    },
+};
+
+/// Creates the head of every stream. `no-transform` keeps proxies from compressing the stream,
+/// which would delay events; `X-Accel-Buffering` keeps nginx from buffering it.
+pub(super) fn stream_head(delivery: Delivery) -> HttpResponseBuilder {
+    let mut response = HttpResponse::Ok();
+    response
+        .insert_header((header::CONTENT_TYPE, delivery.media_type()))
+        .insert_header((header::CACHE_CONTROL, "no-store, no-transform"))
+        .insert_header(("X-Accel-Buffering", "no"));
+    response
+}
+
+/// Refuses a stream that the reader is to open later. `EventSource` never reconnects after a status
+/// other than 200, so it gets a stream that ends at once and has a retry time.
+pub(super) fn refuse(
+    context: &StreamContext,
+    asked: &StreamRequest,
+    reason: EndReason,
+    text: &str,
+) -> HttpResponse {
+    context.metrics.streams_refused.with_label_values(&[reason.as_str()]).inc();
+    if asked.is_event_source {
+        return ended(asked, reason);
+    }
+    come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, refusal_wait())
+}
+
+/// Refuses a reader that has too many streams, or sends too many requests.
+pub(super) fn too_many(
+    context: &StreamContext,
+    asked: Option<&StreamRequest>,
+    reason: &str,
+    text: &str,
+    wait: Duration,
+) -> HttpResponse {
+    context.metrics.streams_refused.with_label_values(&[reason]).inc();
+    match asked.filter(|asked| asked.is_event_source) {
+        Some(asked) => ended(asked, EndReason::Busy),
+        None => come_back_later(StatusCode::TOO_MANY_REQUESTS, text, wait),
+    }
+}
+
+/// Creates a stream of server-sent events that ends at once.
+fn ended(asked: &StreamRequest, reason: EndReason) -> HttpResponse {
+    let end = SSE.control(&Control::End(End::refusal(reason, asked.id)));
+    stream_head(Delivery::EventStream).force_close().body(end)
+}

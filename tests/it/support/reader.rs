@@ -1,0 +1,314 @@
+//! A reader of a format over a transport, so that a test runs over all of them.
+
+use std::{
+    collections::VecDeque,
+    io::{self, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
+    time::Instant,
+};
+
+use bytes::{Buf as _, Bytes};
+use h2::RecvStream;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use socket2::{Domain, Socket, Type};
+use tokio::runtime::{Builder, Runtime};
+
+use super::{
+    PATIENCE,
+    gateway::Gateway,
+    http1::{self, Body},
+    ndjson::NdjsonParser,
+    parser::{Dispatched, Parser},
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Sse,
+    Ndjson,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// HTTP/1.1 in clear text, which the reactor writes.
+    Plain,
+    /// HTTP/1.1 over TLS.
+    Tls,
+    /// HTTP/2 in clear text.
+    Http2,
+}
+
+/// A format over a transport.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    pub format: Format,
+    pub transport: Transport,
+}
+
+const fn case(format: Format, transport: Transport) -> Case {
+    Case { format, transport }
+}
+
+/// Each format over each transport.
+pub const CASES: [Case; 6] = [
+    case(Format::Sse, Transport::Plain),
+    case(Format::Ndjson, Transport::Plain),
+    case(Format::Sse, Transport::Tls),
+    case(Format::Ndjson, Transport::Tls),
+    case(Format::Sse, Transport::Http2),
+    case(Format::Ndjson, Transport::Http2),
+];
+
+/// The cases for tests that take long: each format and each transport, and both drivers with the
+/// format that is new to them.
+pub const FEW_CASES: [Case; 4] = [CASES[0], CASES[1], CASES[3], CASES[4]];
+
+impl Case {
+    /// A gateway as `dev` that serves the transport.
+    pub fn gateway(self, flags: &[(&'static str, &str)]) -> Gateway {
+        eprintln!("{self:?}");
+        match self.transport {
+            Transport::Tls => Gateway::dev_over_tls(flags),
+            Transport::Plain | Transport::Http2 => Gateway::dev(flags),
+        }
+    }
+
+    /// Opens a stream and reads its first message.
+    pub fn open(self, gateway: &Gateway, query: &str) -> Reader {
+        self.connect(gateway, query, &[]).opened()
+    }
+
+    /// Opens a stream that resumes after an id, and reads its first message.
+    pub fn resume(self, gateway: &Gateway, query: &str, id: &str) -> Reader {
+        self.connect(gateway, query, &[("last-event-id", id)]).opened()
+    }
+
+    /// Opens a stream whose receiver takes a few kilobytes and no more, and reads no message.
+    pub fn open_narrow(self, gateway: &Gateway, query: &str) -> Reader {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        self.on(socket, gateway, query, &[])
+    }
+
+    /// Opens a stream and reads the head of the answer.
+    pub fn connect(self, gateway: &Gateway, query: &str, headers: &[(&str, &str)]) -> Reader {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        self.on(socket, gateway, query, headers)
+    }
+
+    fn on(
+        self,
+        socket: Socket,
+        gateway: &Gateway,
+        query: &str,
+        headers: &[(&str, &str)],
+    ) -> Reader {
+        socket.connect(&gateway.address.into()).unwrap();
+        let socket: TcpStream = socket.into();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        let accept = match self.format {
+            Format::Sse => "text/event-stream",
+            Format::Ndjson => "application/x-ndjson",
+        };
+        let headers = [&[("accept", accept)], headers].concat();
+        let path = format!("/events{query}");
+        let (status, head, body) = match (self.transport, &gateway.tls) {
+            (Transport::Http2, _) => over_http2(socket, gateway.address, &path, &headers),
+            (_, Some(tls)) => over_http1(tls_stream(socket, tls), &path, &headers),
+            (_, None) => over_http1(socket, &path, &headers),
+        };
+        let parser = match self.format {
+            Format::Sse => AnyParser::Sse(Parser::default(), Vec::new()),
+            Format::Ndjson => AnyParser::Ndjson(NdjsonParser::default()),
+        };
+        Reader { status, headers: head, body, parser, came: VecDeque::new(), opened: None }
+    }
+}
+
+/// What a reader is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal {
+    /// An event, or a control message: its name begins with `stream-`.
+    Event(Dispatched),
+    /// An id alone.
+    Checkpoint(String),
+    KeepAlive,
+}
+
+type AnyBody = Box<dyn Read + Send>;
+
+enum AnyParser {
+    /// The parser, and the text of a block that has not ended.
+    Sse(Parser, Vec<u8>),
+    Ndjson(NdjsonParser),
+}
+
+/// An open stream.
+pub struct Reader {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    body: AnyBody,
+    parser: AnyParser,
+    came: VecDeque<Signal>,
+    /// What the stream began with.
+    pub opened: Option<Dispatched>,
+}
+
+impl Reader {
+    /// Reads the first message, which must be `stream-open`.
+    fn opened(mut self) -> Self {
+        assert_eq!(self.status, 200);
+        let opened = self.next_raw().expect("a first message");
+        assert_eq!(opened.event, "stream-open");
+        self.opened = Some(opened);
+        self
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// What comes next. None at the end of the stream, however it ends.
+    pub fn next_signal(&mut self) -> Option<Signal> {
+        let mut part = vec![0; 65_536];
+        loop {
+            if let Some(signal) = self.came.pop_front() {
+                return Some(signal);
+            }
+            let read = self.body.read(&mut part).ok().filter(|read| 0 < *read)?;
+            self.came.extend(self.parser.feed(&part[..read]));
+        }
+    }
+
+    /// The next event, the gateway's own included.
+    pub fn next_raw(&mut self) -> Option<Dispatched> {
+        let start = Instant::now();
+        loop {
+            // Keep-alives come for ever.
+            assert!(start.elapsed() < PATIENCE, "no event came");
+            if let Signal::Event(event) = self.next_signal()? {
+                return Some(event);
+            }
+        }
+    }
+
+    /// The next event of an application.
+    pub fn next(&mut self) -> Dispatched {
+        loop {
+            let event = self.next_raw().expect("the stream has ended");
+            if !event.event.starts_with("stream-") {
+                return event;
+            }
+        }
+    }
+
+    /// The data of the next `n` events.
+    pub fn take(&mut self, n: usize) -> Vec<String> {
+        (0..n).map(|_| self.next().data).collect()
+    }
+
+    /// The id to resume after.
+    pub fn last_event_id(&self) -> &str {
+        match &self.parser {
+            AnyParser::Sse(parser, _) => &parser.last_event_id,
+            AnyParser::Ndjson(parser) => &parser.last_event_id,
+        }
+    }
+}
+
+impl AnyParser {
+    fn feed(&mut self, bytes: &[u8]) -> Vec<Signal> {
+        let (parser, text) = match self {
+            Self::Ndjson(parser) => return parser.feed(bytes),
+            Self::Sse(parser, text) => (parser, text),
+        };
+        let mut signals = Vec::new();
+        for byte in bytes {
+            text.push(*byte);
+            if text.ends_with(b"\n\n") {
+                let events = parser.feed(text).into_iter().map(Signal::Event);
+                let before = signals.len();
+                signals.extend(events);
+                if signals.len() == before {
+                    let is_id = text.starts_with(b"id:");
+                    let id = || Signal::Checkpoint(parser.last_event_id.clone());
+                    signals.push(if is_id { id() } else { Signal::KeepAlive });
+                }
+                text.clear();
+            }
+        }
+        signals
+    }
+}
+
+/// A TLS connection that speaks HTTP/1.1.
+pub fn tls_stream(
+    socket: TcpStream,
+    tls: &Arc<ClientConfig>,
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = "localhost".try_into().unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::clone(tls), name).unwrap(), socket)
+}
+
+fn over_http1(
+    mut socket: impl Read + Write + Send + 'static,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (u16, Vec<(String, String)>, AnyBody) {
+    http1::write_head(&mut socket, "GET", path, headers);
+    let mut reader = BufReader::new(socket);
+    let (status, headers) = http1::read_head(&mut reader).unwrap();
+    let body = Body::new(reader, &headers);
+    (status, headers, Box::new(body))
+}
+
+/// The body of an answer over HTTP/2. Nothing of its connection runs while nothing is read.
+struct Http2Body {
+    runtime: Runtime,
+    body: RecvStream,
+    left: Bytes,
+}
+
+fn over_http2(
+    socket: TcpStream,
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (u16, Vec<(String, String)>, AnyBody) {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let answer = runtime.block_on(async {
+        socket.set_nonblocking(true).unwrap();
+        let socket = tokio::net::TcpStream::from_std(socket).unwrap();
+        let (send, connection) = h2::client::handshake(socket).await.unwrap();
+        // It ends when the body is dropped.
+        tokio::spawn(async move { drop(connection.await) });
+        let mut request = http::Request::get(format!("http://{address}{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, value.as_bytes());
+        }
+        let request = request.body(()).unwrap();
+        let sent = send.ready().await.unwrap().send_request(request, true);
+        sent.unwrap().0.await.unwrap()
+    });
+    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let fields = answer.headers().iter().map(|(name, value)| (name.to_string(), text(value)));
+    let (status, fields) = (answer.status().as_u16(), fields.collect());
+    (status, fields, Box::new(Http2Body { runtime, body: answer.into_body(), left: Bytes::new() }))
+}
+
+impl Read for Http2Body {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.left.is_empty() {
+            let next = async { tokio::time::timeout(PATIENCE, self.body.data()).await };
+            let Some(next) = self.runtime.block_on(next)? else { return Ok(0) };
+            self.left = next.map_err(io::Error::other)?;
+            let taken = self.body.flow_control().release_capacity(self.left.len());
+            taken.map_err(io::Error::other)?;
+        }
+        let read = buffer.len().min(self.left.len());
+        self.left.copy_to_slice(&mut buffer[..read]);
+        Ok(read)
+    }
+}
