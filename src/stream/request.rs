@@ -23,7 +23,7 @@ pub struct StreamRequest {
     pub format: EventFormat,
     /// Id that the reader sent, if it is an event id.
     pub id: Option<EventId>,
-    /// True if `Accept` names `text/event-stream`, as that of `EventSource` does: such a reader never
+    /// True if `Accept` names `text/event-stream`, as `EventSource` does: such a reader never
     /// reconnects after a status other than 200.
     pub is_event_source: bool,
     /// Ticket in place of a token.

@@ -1,5 +1,5 @@
-//! Many streams of the same topics: what is given to all of them side by side, and whoever is slow,
-//! new, told something of their own or gone among them.
+//! Many streams of the same topics, in both formats and over all transports: what is given to all of
+//! them side by side, and whoever is slow, new, told something of their own or gone among them.
 
 use std::{
     net::Shutdown,
@@ -11,11 +11,11 @@ use serde_json::Value;
 use crate::{
     auth::reader,
     outlet::tickets::{for_seconds, name_of, renew},
-    stream::slow_readers::narrow,
     support::{
         gateway::Gateway,
-        http1::{self, EventSource},
+        http1::EventSource,
         jwks::KeyServer,
+        reader::{BY_GATEWAY, CASES, Case, Reader, Signal},
     },
 };
 
@@ -27,8 +27,34 @@ fn gateway(flags: &[(&'static str, &str)]) -> Gateway {
     Gateway::dev(&[&[("workers", "1"), ("keep-alive", "10 min")], flags].concat())
 }
 
-fn open(gateway: &Gateway, streams: usize) -> Vec<EventSource> {
-    (0..streams).map(|_| gateway.events("?topic=orders")).collect()
+/// Most streams are those that can be in a broadcast: of each format, over HTTP/1.1 in clear text.
+const MIX: [Case; 8] =
+    [CASES[0], CASES[1], CASES[0], CASES[1], CASES[0], CASES[1], CASES[4], CASES[5]];
+
+fn case_of(gateway: &Gateway, number: usize) -> Case {
+    let cases: &[Case] = if gateway.tls.is_some() { BY_GATEWAY[1] } else { &MIX };
+    cases[number % cases.len()]
+}
+
+fn open(gateway: &Gateway, streams: usize) -> Vec<Reader> {
+    (0..streams).map(|n| case_of(gateway, n).open(gateway, "?topic=orders")).collect()
+}
+
+/// What the tests need of a stream of any kind.
+trait Stream {
+    fn next_id(&mut self) -> String;
+}
+
+impl Stream for Reader {
+    fn next_id(&mut self) -> String {
+        self.next().id
+    }
+}
+
+impl Stream for EventSource {
+    fn next_id(&mut self) -> String {
+        self.next().id
+    }
 }
 
 /// So many publishers at once, each with so many messages in a row.
@@ -50,11 +76,11 @@ fn number(id: &str) -> (u64, u64) {
 }
 
 /// All get the same events, once each and in one order.
-fn all_get(sources: &mut [EventSource], events: usize) {
-    let first: Vec<_> = (0..events).map(|_| sources[0].next().id).collect();
+fn all_get(sources: &mut [impl Stream], events: usize) {
+    let first: Vec<_> = (0..events).map(|_| sources[0].next_id()).collect();
     assert!(first.is_sorted_by(|a, b| number(a) < number(b)), "{first:?}");
     for source in &mut sources[1..] {
-        let ids: Vec<_> = (0..events).map(|_| source.next().id).collect();
+        let ids: Vec<_> = (0..events).map(|_| source.next_id()).collect();
         assert_eq!(ids, first);
     }
 }
@@ -62,35 +88,35 @@ fn all_get(sources: &mut [EventSource], events: usize) {
 /// What is published while all of them are being written to comes after it, and waits for nothing.
 #[test]
 fn bursts_reach_everyone() {
-    let gateway = gateway(&[]);
-    let mut sources = open(&gateway, 150);
-    // More than is read at once, too.
-    for size in [10, 10, 10, 5_000, 10, 10, 5_000, 5_000, 10, 10] {
-        publish_all(&gateway, 8, 4, &"x".repeat(size));
-        all_get(&mut sources, 32);
+    const STREAMS: [(bool, usize); 2] = [(false, 120), (true, 30)];
+    for (is_tls, streams) in STREAMS {
+        let flags = [("workers", "1"), ("keep-alive", "10 min")];
+        let gateway = if is_tls { Gateway::dev_over_tls(&flags) } else { Gateway::dev(&flags) };
+        let mut sources = open(&gateway, streams);
+        // More than is read at once, too.
+        for size in [10, 10, 10, 5_000, 10, 10, 5_000, 5_000, 10, 10] {
+            publish_all(&gateway, 8, 4, &"x".repeat(size));
+            all_get(&mut sources, 32);
+        }
+        gateway.until_metric(DELIVERED, f64::from(u32::try_from(streams * 320).unwrap()));
     }
-    gateway.until_metric(DELIVERED, 150.0 * 320.0);
 }
 
 /// What does not fit into a socket waits for its reader, in order, and for nobody else.
 #[test]
 fn whoever_is_slow_keeps_nobody_waiting() {
     let gateway = gateway(&[]);
-    let mut sources = open(&gateway, 30);
-    let mut slow = Vec::new();
-    for _ in 0..5 {
-        let mut socket = narrow(&gateway);
-        http1::write_head(&mut socket, "GET", "/events?topic=orders", &[]);
-        slow.push(EventSource::from_socket(socket));
-    }
-    let data = |n: usize| format!("{n} {}", "x".repeat(n % 7 * 2_000));
+    let mut sources = open(&gateway, 48);
+    let narrow = |n| case_of(&gateway, n).open_narrow(&gateway, "?topic=orders");
+    let mut slow: Vec<_> = (0..8).map(narrow).collect();
+    let data = |n: usize| format!("event {n} {}", "x".repeat(n % 7 * 2_000));
     for n in 0..300 {
         gateway.publish("orders", data(n));
         for source in &mut sources {
             assert!(source.next().data == data(n), "{n}");
         }
     }
-    assert!(gateway.metric(DELIVERED) < 300.0 * 35.0, "they are not slow enough for this test");
+    assert!(gateway.metric(DELIVERED) < 300.0 * 56.0, "they are not slow enough for this test");
     for source in &mut slow {
         for n in 0..300 {
             assert!(source.next().data == data(n), "{n}");
@@ -146,7 +172,8 @@ fn what_is_far_away_is_found() {
     let gateway = gateway(&[("ring-events", "10000")]);
     let topics: Vec<_> = (0..17).map(|n| format!("topic{n}")).collect();
     let query = format!("?topic={}", topics.join(","));
-    let mut sources: Vec<_> = (0..20).map(|_| gateway.events(&query)).collect();
+    let open = |n| case_of(&gateway, n).open(&gateway, &query);
+    let mut sources: Vec<_> = (0..48).map(open).collect();
     for round in 0..3 {
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -165,7 +192,7 @@ fn what_is_far_away_is_found() {
 #[test]
 fn newcomers_get_each_event_once() {
     let gateway = gateway(&[]);
-    let mut sources = open(&gateway, 24);
+    let mut sources = open(&gateway, 48);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -175,7 +202,7 @@ fn newcomers_get_each_event_once() {
         });
         let _over = Over(&over);
         for round in 0..100 {
-            sources.push(gateway.events("?topic=orders"));
+            sources.push(case_of(&gateway, round).open(&gateway, "?topic=orders"));
             if round % 3 == 0 {
                 drop(sources.swap_remove(round % sources.len()));
             }
@@ -193,17 +220,17 @@ fn newcomers_get_each_event_once() {
 #[test]
 fn silence_and_large_events_in_between() {
     let gateway = gateway(&[("keep-alive", "1 s")]);
-    let mut sources = open(&gateway, 20);
+    let mut sources = open(&gateway, 48);
     for round in 0..3 {
         publish(&gateway, 2, 2);
         all_get(&mut sources, 4);
         for source in &mut sources {
-            assert_eq!(source.next_block().unwrap(), ":\n\n", "{round}");
+            assert_eq!(source.next_signal(), Some(Signal::KeepAlive), "{round}");
         }
         gateway.publish("others", "of which they are told the id alone");
         for source in &mut sources {
-            let block = source.next_block().unwrap();
-            assert!(block.starts_with("id: ") && !block.contains("data"), "{round}: {block}");
+            let signal = source.next_signal();
+            assert!(matches!(signal, Some(Signal::Checkpoint(_))), "{round}: {signal:?}");
         }
         let large = "y".repeat(100_000);
         gateway.publish("orders", &large);
@@ -218,7 +245,7 @@ fn silence_and_large_events_in_between() {
 #[test]
 fn all_are_told_what_is_missing() {
     let gateway = gateway(&[("ring-events", "3")]);
-    let mut sources = open(&gateway, 200);
+    let mut sources = open(&gateway, 160);
     let mut gaps = 0;
     for round in 0..20 {
         publish(&gateway, 16, 2);
@@ -261,7 +288,7 @@ fn some_of_many_end() {
             // What it was sent and did not read: its end is a reset.
             drop(source);
         } else {
-            source.socket().shutdown(Shutdown::Write).unwrap();
+            source.wire.shutdown(Shutdown::Write).unwrap();
         }
     }
     gateway.until_metric(STREAMS, 40.0);
@@ -271,7 +298,6 @@ fn some_of_many_end() {
     gateway.until_metric(ended, 20.0);
     gateway.begin_stop();
     for source in &mut sources {
-        assert_eq!(source.next_raw().unwrap().event, "stream-end");
-        assert!(source.next_block().is_none());
+        assert_eq!(source.end().0, "draining");
     }
 }

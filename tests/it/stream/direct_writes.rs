@@ -1,26 +1,15 @@
 //! Events that a stream writes to its socket itself, past its task and actix's buffers.
 
-use std::{io::Read as _, net::TcpStream};
+use std::io::Read as _;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    PATIENCE,
     gateway::Gateway,
     http1::{self, EventSource},
+    reader::{BY_GATEWAY, CASES, Case, FEW_CASES},
     seed,
 };
-
-/// A connection whose receiver takes a few kilobytes and no more.
-fn narrow(gateway: &Gateway) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(4_096).unwrap();
-    socket.connect(&gateway.address.into()).unwrap();
-    let socket: TcpStream = socket.into();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
-}
 
 /// A socket whose receiver takes a few kilobytes at a time takes writes in part, at any byte, also
 /// in the middle of a chunk's framing. What is left has to go before all that comes later, whoever
@@ -28,13 +17,17 @@ fn narrow(gateway: &Gateway) -> TcpStream {
 #[test]
 fn what_a_socket_takes_in_part_stays_in_order() {
     let seed = seed("what_a_socket_takes_in_part_stays_in_order");
+    for (case, events) in FEW_CASES.into_iter().zip([2_000, 2_000, 500, 500]) {
+        write_in_parts(case, events, seed);
+    }
+}
+
+fn write_in_parts(case: Case, events: usize, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
-    let gateway = Gateway::dev(&[("ring-events", "100000"), ("ring-bytes", "256 MiB")]);
-    let mut slow = narrow(&gateway);
-    http1::write_head(&mut slow, "GET", "/events", &[]);
-    let mut slow = EventSource::from_socket(slow);
-    let mut quick = gateway.events("");
-    let sizes: Vec<usize> = (0..3_000)
+    let gateway = case.gateway(&[("ring-events", "100000"), ("ring-bytes", "256 MiB")]);
+    let mut slow = case.open_narrow(&gateway, "");
+    let mut quick = case.open(&gateway, "");
+    let sizes: Vec<usize> = (0..events)
         .map(|_| match random.random_range(0..20) {
             // Larger than what is written at a time, about as large, and small.
             0 => random.random_range(16_000..40_000),
@@ -61,18 +54,18 @@ fn what_a_socket_takes_in_part_stays_in_order() {
 /// after it. Which event is taken in part depends on the kernel, so any number of them is tried.
 #[test]
 fn the_rest_of_the_last_event_needs_no_next_one() {
-    let gateway = Gateway::dev(&[("keep-alive", "10 min"), ("write-timeout", "10 min")]);
-    let data = "x".repeat(14_000);
-    for count in 1..20 {
-        let mut slow = narrow(&gateway);
-        http1::write_head(&mut slow, "GET", "/events", &[]);
-        gateway.until_metric("stream_events_streams", 1.0);
-        (0..count).for_each(|_| gateway.publish("orders", &data));
-        let mut slow = EventSource::from_socket(slow);
-        assert_eq!(slow.next_raw().unwrap().event, "stream-open");
-        (0..count).for_each(|_| assert!(slow.next().data == data));
-        drop(slow);
-        gateway.until_metric("stream_events_streams", 0.0);
+    for case in CASES {
+        let gateway = case.gateway(&[("keep-alive", "10 min"), ("write-timeout", "10 min")]);
+        let data = "x".repeat(14_000);
+        for count in 1..20 {
+            let mut slow = case.open_narrow(&gateway, "");
+            gateway.until_metric("stream_events_streams", 1.0);
+            (0..count).for_each(|_| gateway.publish("orders", &data));
+            assert_eq!(slow.next_raw().unwrap().event, "stream-open");
+            (0..count).for_each(|_| assert!(slow.next().data == data));
+            drop(slow);
+            gateway.until_metric("stream_events_streams", 0.0);
+        }
     }
 }
 
@@ -81,14 +74,20 @@ fn the_rest_of_the_last_event_needs_no_next_one() {
 fn a_long_walk_past_other_topics_is_taken_to_its_end() {
     let gateway = Gateway::dev(&[("keep-alive", "10 min")]);
     let names: Vec<_> = (0..20).map(|n| format!("quiet-{n}")).collect();
-    let mut source = gateway.events(&format!("?topic={}", names.join(",")));
+    let query = format!("?topic={}", names.join(","));
+    let mut sources: Vec<_> =
+        BY_GATEWAY[0].iter().map(|case| case.open(&gateway, &query)).collect();
     gateway.publish("quiet-0", "first");
-    assert_eq!(source.next().data, "first");
+    for source in &mut sources {
+        assert_eq!(source.next().data, "first");
+    }
     for at in 0..5_000 {
         gateway.publish(&format!("busy-{}", at % 5), "x");
     }
     gateway.publish("quiet-1", "second");
-    assert_eq!(source.next().data, "second");
+    for source in &mut sources {
+        assert_eq!(source.next().data, "second");
+    }
 }
 
 /// Requests that wait for their turn behind a stream leave it as it is, and end with it.

@@ -15,6 +15,7 @@ use crate::support::{
     gateway::{Gateway, message},
     http1::{self, EventSource},
     process::serve,
+    reader::{BY_GATEWAY, FEW_CASES},
 };
 
 const STREAMS: &str = "stream_events_streams";
@@ -41,22 +42,23 @@ fn a_fin_ends_its_stream_at_once() {
 /// A reader that takes nothing is ended after `--write_timeout`, and the others get everything meanwhile.
 #[test]
 fn a_stalled_socket_is_ended_and_slows_nobody() {
-    let gateway = Gateway::dev(&[("write-timeout", "1 s"), ("keep-alive", "10 min")]);
-    let mut stalled = http1::connect(gateway.address);
-    http1::write_head(&mut stalled, "GET", "/events", &[]);
-    let mut healthy = gateway.events("");
-    gateway.until_metric(STREAMS, 2.0);
-    let large = "x".repeat(1 << 20);
-    let start = Instant::now();
-    for n in 0..30 {
-        gateway.push("orders", &message(&large, &n.to_string()));
-        assert_eq!(healthy.next().data.len(), large.len());
+    for case in FEW_CASES {
+        let gateway = case.gateway(&[("write-timeout", "1 s"), ("keep-alive", "10 min")]);
+        let stalled = case.open_narrow(&gateway, "");
+        let mut healthy = case.open(&gateway, "");
+        gateway.until_metric(STREAMS, 2.0);
+        let large = "x".repeat(256 << 10);
+        let start = Instant::now();
+        for n in 0..30 {
+            gateway.push("orders", &message(&large, &n.to_string()));
+            assert_eq!(healthy.next().data.len(), large.len());
+        }
+        gateway.until_metric(STREAMS, 1.0);
+        assert!(Duration::from_millis(900) < start.elapsed(), "it had its time");
+        gateway.publish("orders", "still there");
+        assert_eq!(healthy.next().data, "still there");
+        drop(stalled);
     }
-    gateway.until_metric(STREAMS, 1.0);
-    assert!(Duration::from_millis(900) < start.elapsed(), "it had its time");
-    gateway.publish("orders", "still there");
-    assert_eq!(healthy.next().data, "still there");
-    drop(stalled);
 }
 
 /// What little a stalled reader did not take can all be in the kernel. Then nothing in the gateway
@@ -102,14 +104,15 @@ fn exited_well(status: ExitStatus) {
 fn sigterm_drains() {
     let (mut process, address) = serve(&["--drain-delay", "3 s", "--drain-timeout", "3 s"]);
     let get = |path: &str| http1::request(address, "GET", path, &[], b"");
-    let mut streams: Vec<_> = (0..40).map(|_| EventSource::open(address, "/events", &[])).collect();
+    let open = |n: usize| BY_GATEWAY[0][n % 4].open_at(address, "");
+    let mut streams: Vec<_> = (0..40).map(open).collect();
     assert_eq!(get("/readyz").status, 200);
     process.signal(Signal::TERM);
     let start = Instant::now();
     eventually("unready", || (get("/readyz").status == 503).then_some(()));
     assert!(start.elapsed() < Duration::from_secs(2), "before the delay is over");
     // During the delay readers are served, and pushes stay with Pub/Sub.
-    streams.push(EventSource::open(address, "/events", &[]));
+    streams.push(open(40));
     let body = br#"{"message":{"data":"eA=="}}"#;
     let refused = http1::request(address, "POST", "/push/orders", &[], body);
     assert_eq!(refused.status, 503);
@@ -124,7 +127,13 @@ fn sigterm_drains() {
 
     let readers: Vec<_> = streams
         .into_iter()
-        .map(|stream| std::thread::spawn(move || end_of(stream, start)))
+        .map(|mut stream| {
+            std::thread::spawn(move || {
+                let (reason, retry) = stream.end();
+                assert_eq!(reason, "draining");
+                (start.elapsed(), retry)
+            })
+        })
         .collect();
     let ends: Vec<_> = readers.into_iter().map(|thread| thread.join().unwrap()).collect();
     let (status, _) = process.wait();

@@ -2,65 +2,69 @@
 
 use std::{
     collections::HashSet,
-    io::{Read as _, Write as _},
-    net::TcpStream,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use rustls::ClientConfig;
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
 
 use crate::support::{
     eventually,
     gateway::{Gateway, message},
-    http1::{self, EventSource},
+    http1,
+    reader::{CASES, Case, FEW_CASES, Reader, tls_stream},
 };
 
 const STREAMS: &str = "stream_events_streams";
 
-/// A connection whose receiver takes a few kilobytes and no more.
-pub fn narrow(gateway: &Gateway) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(4_096).unwrap();
-    socket.connect(&gateway.address.into()).unwrap();
-    let socket: TcpStream = socket.into();
-    socket.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
-    socket
+/// A budget that all slow readers share keeps an event that a reader is in the middle of, though its
+/// ring does not hold it any more.
+#[test]
+fn a_slow_reader_receives_the_large_event_that_it_has_begun() {
+    for case in CASES {
+        let gateway = case.gateway(&[("ring-events", "1"), ("keep-alive", "10 min")]);
+        let large = "x".repeat(4 << 20);
+        let mut slow = in_the_middle_of(&large, case, &gateway);
+        gateway.publish("orders", "next");
+        assert!(slow.next().data == large);
+        assert_eq!(slow.next().data, "next");
+    }
 }
 
-/// Rings own events, readers do not, but for a budget that all slow readers share: as long as it lasts,
-/// a reader gets the event that it is in the middle of, though its ring has let go of it. This reader's
-/// event of 70 MB (each line end takes a field) is more than all of that: its connection is cut, and it
-/// is told when it comes back.
+/// An event of 70 MB (each line end takes a field) is more than that budget: the connection is cut,
+/// and the reader gets a gap when it comes back.
 #[test]
 fn a_slow_reader_of_a_large_event_pins_a_bounded_amount() {
-    let gateway = Gateway::dev(&[("ring-events", "1"), ("keep-alive", "10 min")]);
-    let begin = gateway.events("").last_event_id().to_owned();
-    for (large, is_held) in [("x".repeat(8 << 20), true), ("\n".repeat(10_000_000), false)] {
-        let mut slow = narrow(&gateway);
-        http1::write_head(&mut slow, "GET", "/events", &[]);
-        gateway.until_metric(STREAMS, 1.0);
-        gateway.publish("orders", &large);
-        eventually("the reader is in the middle of it", || {
-            (1_500 < slow.peek(&mut [0; 2_000]).unwrap()).then_some(())
-        });
-        gateway.publish("orders", "next");
-        let mut source = EventSource::from_socket(slow);
-        assert_eq!(source.next_raw().unwrap().event, "stream-open");
-        // A cut comes in the middle of a chunked body: whoever knows HTTP knows it for one.
-        let event = source.next_raw();
-        assert_eq!(event.is_some(), is_held);
-        if let Some(event) = event {
-            assert!(event.data == large);
-            assert_eq!(source.next().data, "next");
-        }
-        drop(source);
+    for case in [CASES[0], CASES[2], CASES[4]] {
+        let gateway = case.gateway(&[("ring-events", "1"), ("keep-alive", "10 min")]);
+        let begin = case.open(&gateway, "").last_event_id().to_owned();
         gateway.until_metric(STREAMS, 0.0);
+        let mut slow = in_the_middle_of(&"\n".repeat(10_000_000), case, &gateway);
+        gateway.publish("orders", "next");
+        assert_eq!(slow.next_raw().unwrap().event, "stream-open");
+        // The cut comes in the middle of the body, which clients of HTTP notice.
+        assert_eq!(slow.next_raw(), None);
+        drop(slow);
+        gateway.until_metric(STREAMS, 0.0);
+        gateway.until_metric("stream_events_streams_ended_total{reason=\"fell-behind\"}", 1.0);
+        let mut resumed = case.resume(&gateway, "", &begin);
+        assert_eq!(resumed.next_raw().unwrap().event, "stream-gap");
+        assert_eq!(resumed.next().data, "next");
     }
-    gateway.until_metric("stream_events_streams_ended_total{reason=\"fell-behind\"}", 1.0);
-    let mut resumed = gateway.resume("", &begin);
-    assert_eq!(resumed.next_raw().unwrap().event, "stream-gap");
-    assert_eq!(resumed.next().data, "next");
+}
+
+/// Opens a stream, publishes an event, and waits until the reader was sent a part of it.
+fn in_the_middle_of(large: &str, case: Case, gateway: &Gateway) -> Reader {
+    let slow = case.open_narrow(gateway, "");
+    gateway.until_metric(STREAMS, 1.0);
+    gateway.publish("orders", large);
+    eventually("the reader is in the middle of it", || {
+        (1_500 < slow.wire.peek(&mut [0; 2_000]).unwrap_or(0)).then_some(())
+    });
+    slow
 }
 
 /// A refusal may come before the body was read, and what still comes is no next head.
@@ -79,16 +83,17 @@ fn a_refused_body_ends_its_connection() {
 /// told of all the rest.
 #[test]
 fn a_slow_reader_is_told_of_what_left_the_ring_before_its_turn() {
-    let gateway = Gateway::dev(&[("ring-events", "100"), ("keep-alive", "10 min")]);
-    let mut slow = narrow(&gateway);
-    http1::write_head(&mut slow, "GET", "/events", &[("Accept", "text/event-stream")]);
-    gateway.until_metric(STREAMS, 1.0);
-    let mut live = gateway.events("");
-    let mut source = EventSource::from_socket(slow);
+    FEW_CASES.into_iter().for_each(read_slowly);
+}
+
+fn read_slowly(case: Case) {
+    let gateway = case.gateway(&[("ring-events", "100"), ("keep-alive", "10 min")]);
+    let mut source = case.open_narrow(&gateway, "");
+    let mut live = case.open(&gateway, "");
     assert_eq!(source.next_raw().unwrap().event, "stream-open");
     let mut published = Vec::new();
     let (mut seen, mut gaps) = (Vec::new(), Vec::new());
-    let mut read = |source: &mut EventSource| {
+    let mut read = |source: &mut Reader| {
         let event = source.next_raw().unwrap();
         if event.event == "stream-gap" {
             gaps.push(serde_json::from_str::<Value>(&event.data).unwrap());
@@ -98,7 +103,7 @@ fn a_slow_reader_is_told_of_what_left_the_ring_before_its_turn() {
         seen.last().cloned()
     };
     // It reads a third of what comes, so that it is always in the middle of something.
-    for round in 0..40 {
+    for round in 0..30 {
         for n in 0..30 {
             gateway.publish("orders", format!("{round} {n} {}", "x".repeat(1_000)));
             published.push(live.next().id);
@@ -125,18 +130,19 @@ fn a_slow_reader_is_told_of_what_left_the_ring_before_its_turn() {
 /// All that was acked before the gateway left is given to the readers that are there to take it.
 #[test]
 fn leaving_loses_nothing_that_was_acked() {
-    for _ in 0..5 {
-        let mut gateway = Gateway::dev(&[("ring-events", "1000000")]);
-        let mut source = gateway.events("");
-        let address = gateway.address;
+    for case in CASES {
+        let mut gateway = case.gateway(&[("ring-events", "1000000")]);
+        let mut source = case.open(&gateway, "");
+        let (address, tls) = (gateway.address, gateway.tls.clone());
         let writers: Vec<_> = (0..3)
             .map(|writer| {
+                let tls = tls.clone();
                 std::thread::spawn(move || {
                     let mut acked = Vec::new();
                     loop {
                         let data = format!("{writer}-{}", acked.len());
                         let body = serde_json::json!({ "message": message(&data, &data) });
-                        if !push_until_closed(address, body.to_string().as_bytes()) {
+                        if !push_until_closed(address, tls.as_ref(), body.to_string().as_bytes()) {
                             return acked;
                         }
                         acked.push(data);
@@ -163,17 +169,22 @@ fn leaving_loses_nothing_that_was_acked() {
 }
 
 /// Whether a push was acked; not, also when nobody answers any more.
-fn push_until_closed(address: std::net::SocketAddr, body: &[u8]) -> bool {
-    let Ok(mut socket) = TcpStream::connect(address) else { return false };
+fn push_until_closed(address: SocketAddr, tls: Option<&Arc<ClientConfig>>, body: &[u8]) -> bool {
+    let Ok(socket) = TcpStream::connect(address) else { return false };
     let head = format!(
         "POST /push/orders HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
+    let request = [head.as_bytes(), body].concat();
+    match tls {
+        Some(tls) => is_acked(tls_stream(socket, tls), &request),
+        None => is_acked(socket, &request),
+    }
+}
+
+fn is_acked(mut socket: impl Read + Write, request: &[u8]) -> bool {
     let mut answer = Vec::new();
-    let answered = socket
-        .write_all(head.as_bytes())
-        .and_then(|()| socket.write_all(body))
-        .and_then(|()| socket.read_to_end(&mut answer));
+    let answered = socket.write_all(request).and_then(|()| socket.read_to_end(&mut answer));
     answered.is_ok() && answer.starts_with(b"HTTP/1.1 204")
 }
 

@@ -9,7 +9,7 @@ pub struct NdjsonParser {
     /// Bytes of a line that has not ended.
     line: Vec<u8>,
     /// Id to resume after.
-    pub last_event_id: String,
+    last_event_id: String,
 }
 
 impl NdjsonParser {

@@ -59,8 +59,11 @@ pub const CASES: [Case; 6] = [
     case(Format::Ndjson, Transport::Http2),
 ];
 
-/// The cases for tests that take long: each format and each transport, and both drivers with the
-/// format that is new to them.
+/// The cases of a gateway in clear text, and of one over TLS: for tests with many readers at once.
+pub const BY_GATEWAY: [&[Case]; 2] =
+    [&[CASES[0], CASES[1], CASES[4], CASES[5]], &[CASES[2], CASES[3]]];
+
+/// Each transport, and each format over HTTP/1.1 in clear text: for tests that take long.
 pub const FEW_CASES: [Case; 4] = [CASES[0], CASES[1], CASES[3], CASES[4]];
 
 impl Case {
@@ -87,24 +90,31 @@ impl Case {
     pub fn open_narrow(self, gateway: &Gateway, query: &str) -> Reader {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(4_096).unwrap();
-        self.on(socket, gateway, query, &[])
+        self.on(socket, (gateway.address, gateway.tls.as_ref()), query, &[])
+    }
+
+    /// Opens a stream in clear text of a gateway in another process, and reads its first message.
+    pub fn open_at(self, address: SocketAddr, query: &str) -> Reader {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        self.on(socket, (address, None), query, &[]).opened()
     }
 
     /// Opens a stream and reads the head of the answer.
     pub fn connect(self, gateway: &Gateway, query: &str, headers: &[(&str, &str)]) -> Reader {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        self.on(socket, gateway, query, headers)
+        self.on(socket, (gateway.address, gateway.tls.as_ref()), query, headers)
     }
 
     fn on(
         self,
         socket: Socket,
-        gateway: &Gateway,
+        (address, tls): (SocketAddr, Option<&Arc<ClientConfig>>),
         query: &str,
         headers: &[(&str, &str)],
     ) -> Reader {
-        socket.connect(&gateway.address.into()).unwrap();
+        socket.connect(&address.into()).unwrap();
         let socket: TcpStream = socket.into();
+        let wire = socket.try_clone().unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_nodelay(true).unwrap();
         let accept = match self.format {
@@ -113,8 +123,8 @@ impl Case {
         };
         let headers = [&[("accept", accept)], headers].concat();
         let path = format!("/events{query}");
-        let (status, head, body) = match (self.transport, &gateway.tls) {
-            (Transport::Http2, _) => over_http2(socket, gateway.address, &path, &headers),
+        let (status, head, body) = match (self.transport, tls) {
+            (Transport::Http2, _) => over_http2(socket, address, &path, &headers),
             (_, Some(tls)) => over_http1(tls_stream(socket, tls), &path, &headers),
             (_, None) => over_http1(socket, &path, &headers),
         };
@@ -122,7 +132,16 @@ impl Case {
             Format::Sse => AnyParser::Sse(Parser::default(), Vec::new()),
             Format::Ndjson => AnyParser::Ndjson(NdjsonParser::default()),
         };
-        Reader { status, headers: head, body, parser, came: VecDeque::new(), opened: None }
+        Reader {
+            status,
+            headers: head,
+            wire,
+            body,
+            parser,
+            came: VecDeque::new(),
+            last_event_id: String::new(),
+            opened: None,
+        }
     }
 }
 
@@ -148,9 +167,12 @@ enum AnyParser {
 pub struct Reader {
     pub status: u16,
     pub headers: Vec<(String, String)>,
+    /// The socket below the transport.
+    pub wire: TcpStream,
     body: AnyBody,
     parser: AnyParser,
     came: VecDeque<Signal>,
+    last_event_id: String,
     /// What the stream began with.
     pub opened: Option<Dispatched>,
 }
@@ -175,6 +197,9 @@ impl Reader {
         let mut part = vec![0; 65_536];
         loop {
             if let Some(signal) = self.came.pop_front() {
+                if let Signal::Event(Dispatched { id, .. }) | Signal::Checkpoint(id) = &signal {
+                    id.clone_into(&mut self.last_event_id);
+                }
                 return Some(signal);
             }
             let read = self.body.read(&mut part).ok().filter(|read| 0 < *read)?;
@@ -209,12 +234,26 @@ impl Reader {
         (0..n).map(|_| self.next().data).collect()
     }
 
+    /// Reads to the end of the stream, which must be announced. Returns its reason, and the
+    /// milliseconds after which to reconnect.
+    pub fn end(&mut self) -> (String, u64) {
+        let mut last = None;
+        while let Some(event) = self.next_raw() {
+            last = Some(event);
+        }
+        let last = last.expect("an end");
+        assert_eq!(last.event, "stream-end");
+        let end: serde_json::Value = serde_json::from_str(&last.data).unwrap();
+        let retry = match &self.parser {
+            AnyParser::Sse(parser, _) => parser.retry.unwrap(),
+            AnyParser::Ndjson(_) => end["retry"].as_u64().unwrap(),
+        };
+        (end["reason"].as_str().unwrap().to_owned(), retry)
+    }
+
     /// The id to resume after.
     pub fn last_event_id(&self) -> &str {
-        match &self.parser {
-            AnyParser::Sse(parser, _) => &parser.last_event_id,
-            AnyParser::Ndjson(parser) => &parser.last_event_id,
-        }
+        &self.last_event_id
     }
 }
 
