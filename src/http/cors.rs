@@ -48,7 +48,8 @@ pub fn cors(mode: Mode, origins: &[Origin], methods: &[Method]) -> Cors {
     cors.allowed_methods(methods.to_vec())
         .allowed_headers([header::ACCEPT, header::AUTHORIZATION, header::CACHE_CONTROL])
         .allowed_header("last-event-id")
-        .expose_headers([header::RETRY_AFTER])
+        .allowed_header(header::IF_NONE_MATCH)
+        .expose_headers([header::RETRY_AFTER, header::ETAG])
         .max_age(24 * 3600)
 }
 

@@ -4,6 +4,7 @@ pub mod demo;
 pub mod events;
 mod format;
 pub mod ndjson;
+mod poll;
 mod refusal;
 pub mod sse;
 pub mod tickets;

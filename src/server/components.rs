@@ -23,7 +23,7 @@ use crate::{
     http::cors::Pages,
     hub::{DedupLimits, Hub, Limits, RingLimits},
     inlet::{Inlet, body::InFlight, push::PushEndpoint},
-    limits::rate::RateLimit,
+    limits::{budget::Budget, rate::RateLimit},
     model::event_id::HISTORY_MAX,
     server::{
         api::Documents,
@@ -32,7 +32,7 @@ use crate::{
         routes::documents,
     },
     stream::{
-        StreamContext,
+        POLL_ANSWERS_MAX_BYTES, StreamContext,
         large::{LARGE_EVENTS_MAX_BYTES, LargeEvents},
         lease::LeaseRegistry,
         limits::StreamLimits,
@@ -103,6 +103,7 @@ impl Components {
             leases,
             waiting: AtomicUsize::new(0),
             large_events: LargeEvents::new(LARGE_EVENTS_MAX_BYTES),
+            poll_answers: Budget::new(POLL_ANSWERS_MAX_BYTES),
             keep_alive: config.keep_alive,
             stream_age_max: config.stream_age_max,
         };

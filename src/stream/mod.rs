@@ -26,7 +26,10 @@ use crate::{
     clock,
     http::client_address::client_address,
     hub::{Hub, Start, SubscribeError, TopicSet},
-    limits::{budget::Claim, rate::RateLimit},
+    limits::{
+        budget::{Budget, Claim},
+        rate::RateLimit,
+    },
     model::{event_id::EventId, topic::Topic},
     stream::{large::LargeEvents, lease::LeaseRegistry, limits::StreamLimits},
     telemetry::metrics::Metrics,
@@ -54,9 +57,14 @@ pub struct StreamContext {
     pub waiting: AtomicUsize,
     /// Memory for large events that slow readers are receiving.
     pub large_events: LargeEvents,
+    /// Memory for answers to polls.
+    pub poll_answers: Arc<Budget>,
     pub keep_alive: Duration,
     pub stream_age_max: Duration,
 }
+
+/// Limit of the bytes of all answers to polls that are not written yet.
+pub const POLL_ANSWERS_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// Text for a reader whose address sends too many requests.
 pub const TOO_OFTEN: &str = "this address sends too many requests (--requests-per-address)";
@@ -144,6 +152,7 @@ impl StreamContext {
             leases: Arc::default(),
             waiting: AtomicUsize::new(0),
             large_events: LargeEvents::new(large::LARGE_EVENTS_MAX_BYTES),
+            poll_answers: Budget::new(POLL_ANSWERS_MAX_BYTES),
             keep_alive: Duration::from_secs(15),
             stream_age_max: Duration::from_secs(3_600),
         }

@@ -1,5 +1,7 @@
 //! Stream request: the query and the headers of `GET /events`, parsed once.
 
+use std::time::Duration;
+
 use actix_web::{
     HttpRequest,
     http::header::{self, Header as _},
@@ -21,6 +23,8 @@ pub struct StreamRequest {
     pub start: Start,
     pub delivery: Delivery,
     pub format: EventFormat,
+    /// Options of [`Delivery::Poll`].
+    pub poll: PollOptions,
     /// Id that the reader sent, if it is an event id.
     pub id: Option<EventId>,
     /// True if `Accept` names `text/event-stream`, as `EventSource` does: such a reader never
@@ -37,7 +41,25 @@ pub enum Delivery {
     EventStream,
     /// Newline-delimited JSON.
     JsonLines,
+    /// One JSON answer with a page of events.
+    Poll,
 }
+
+/// Options of a poll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PollOptions {
+    /// Largest number of events of the answer (`limit=`). 0 asks for the newest position only.
+    pub limit: usize,
+    /// Time to wait for an event if there is none (`wait=`).
+    pub wait: Duration,
+}
+
+/// Events of an answer to a poll, unless `limit=` says another number.
+const POLL_LIMIT: usize = 100;
+/// Largest `limit=`.
+const POLL_LIMIT_MAX: usize = 1_000;
+/// Largest `wait=`. Many proxies cut requests that take longer.
+const POLL_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Format of events (`format=`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,12 +78,14 @@ impl Delivery {
         match self {
             Self::EventStream => "text/event-stream",
             Self::JsonLines => "application/x-ndjson",
+            Self::Poll => "application/json",
         }
     }
 
     /// Returns the delivery of a media type.
     fn of(media_type: &str) -> Option<Self> {
-        [Self::EventStream, Self::JsonLines].into_iter().find(|it| it.media_type() == media_type)
+        let all = [Self::EventStream, Self::JsonLines, Self::Poll];
+        all.into_iter().find(|delivery| delivery.media_type() == media_type)
     }
 }
 
@@ -86,6 +110,9 @@ struct Parameters {
     last_event_id: Option<String>,
     since: Option<String>,
     format: Option<String>,
+    mode: Option<String>,
+    limit: Option<String>,
+    wait: Option<String>,
     ticket: Option<String>,
 }
 
@@ -102,12 +129,17 @@ impl StreamRequest {
         now_ms: u64,
         topics_max: usize,
     ) -> Result<Self, StreamRequestError> {
-        let accepted = accepted(request)?;
-        let is_event_source = accepted == Some(Delivery::EventStream);
-        let delivery = accepted.unwrap_or(Delivery::EventStream);
         let Query(parameters) = Query::<Parameters>::from_query(request.query_string())
             .map_err(|err| unread(&format!("{}: {}", err.path(), err.source())))?;
+        let accepted = match parameters.mode.as_deref() {
+            None => accepted(request)?,
+            Some("poll") => Some(Delivery::Poll),
+            Some(other) => return bad("mode", other, "is not poll"),
+        };
+        let is_event_source = accepted == Some(Delivery::EventStream);
+        let delivery = accepted.unwrap_or(Delivery::EventStream);
         let format = format(parameters.format.as_deref(), delivery)?;
+        let poll = poll_options(&parameters, delivery)?;
         let id_of_query = match parameters.last_event_id.as_deref() {
             Some(text) if !text.is_empty() => match text.parse() {
                 Ok(id) => Some(id),
@@ -123,8 +155,11 @@ impl StreamRequest {
             (Some(Err(())), _) => (Start::Unknown, None),
             (None, None) => (since, None),
         };
+        // The newest position is the same wherever reading begins.
+        let is_position = delivery == Delivery::Poll && poll.limit == 0;
+        let start = if is_position { Start::Live } else { start };
         let (topics, ticket) = (topics(&parameters.topic, topics_max)?, parameters.ticket);
-        Ok(Self { topics, start, delivery, format, id, is_event_source, ticket })
+        Ok(Self { topics, start, delivery, format, poll, id, is_event_source, ticket })
     }
 }
 
@@ -179,12 +214,44 @@ fn format(name: Option<&str>, delivery: Delivery) -> Result<EventFormat, StreamR
     }
 }
 
+fn poll_options(
+    parameters: &Parameters,
+    delivery: Delivery,
+) -> Result<PollOptions, StreamRequestError> {
+    let given = [("limit", &parameters.limit), ("wait", &parameters.wait)];
+    let given = given.into_iter().find_map(|(name, text)| Some((name, text.as_deref()?)));
+    if let (Some((name, text)), true) = (given, delivery != Delivery::Poll) {
+        return bad(name, text, "is for polls: add mode=poll");
+    }
+    let limit = match parameters.limit.as_deref().map(|text| (text, text.parse())) {
+        None => POLL_LIMIT,
+        Some((_, Ok(limit))) if limit <= POLL_LIMIT_MAX => limit,
+        Some((text, _)) => {
+            return bad("limit", text, &format!("is no number from 0 to {POLL_LIMIT_MAX}"));
+        }
+    };
+    let wait = match parameters.wait.as_deref().map(|text| (text, span(text))) {
+        None => Duration::ZERO,
+        Some((_, Some(wait))) if wait <= POLL_WAIT_MAX => wait,
+        Some((text, _)) => {
+            let max = POLL_WAIT_MAX.as_secs();
+            return bad("wait", text, &format!("is no time span up to {max} s, as in 20s"));
+        }
+    };
+    Ok(PollOptions { limit, wait })
+}
+
+/// Parses a time span that is not negative. Days have 24 hours.
+fn span(text: &str) -> Option<Duration> {
+    let span: Span = text.parse().ok()?;
+    let span = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+    Duration::try_from(span).ok()
+}
+
 /// Parses a time span before now, or an RFC 3339 time.
 fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, StreamRequestError> {
     let Some(text) = since.filter(|text| !text.is_empty()) else { return Ok(Start::Live) };
-    let span =
-        text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
-    if let Ok(span) = span
+    if let Some(span) = span(text)
         && let Ok(span_ms) = u64::try_from(span.as_millis())
     {
         return Ok(Start::Since(now_ms.saturating_sub(span_ms)));

@@ -38,7 +38,8 @@ pub struct Metrics {
     /// name of the limit's flag.
     pub limits_met: IntCounterVec,
     /// `stream_events_streams_ended_total{reason}`: ended streams: `max-age`, `draining`, `expired`
-    /// (the reader's token), `client` (the reader disconnected), `stalled`, `fell-behind`.
+    /// (the reader's token), `client` (the reader disconnected), `stalled`, `fell-behind`,
+    /// `poll` (the poll was answered).
     pub streams_ended: IntCounterVec,
     /// `stream_events_gaps_total{reason}`: gaps that were sent to readers.
     pub gaps: IntCounterVec,

@@ -19,7 +19,7 @@ use stream_events::{
     http::client_address::client_address,
     hub::Start,
     model::{event_id::EventId, topic::Topic},
-    stream::request::{StreamRequest, StreamRequestError},
+    stream::request::{Delivery, StreamRequest, StreamRequestError},
 };
 
 /// The nearest proxy.
@@ -119,6 +119,9 @@ fn what_is_wrong(parameters: &[(String, String)]) -> Option<bool> {
     if values(parameters, "since").iter().any(|since| !since.is_empty()) {
         return None;
     }
+    if parameters.iter().any(|(name, _)| ["mode", "limit", "wait"].contains(&name.as_str())) {
+        return None;
+    }
     let unknown = parameters.iter().any(|(name, _)| !KNOWN.contains(&name.as_str()));
     let twice = KNOWN[1..].iter().any(|name| 1 < values(parameters, name).len());
     // `Accept` decides whether the format can be `data`.
@@ -151,6 +154,10 @@ fn is_as_asked(
     assert!(topics.into_iter().eq(asked.topics.iter().map(Topic::as_str)));
     let one = |name: &str| values(parameters, name).first().copied();
     assert_eq!(asked.ticket.as_deref(), one("ticket"));
+    if asked.delivery == Delivery::Poll && asked.poll.limit == 0 {
+        assert_eq!(asked.start, Start::Live);
+        return "position";
+    }
     let of_query = one("last_event_id").filter(|id| !id.is_empty());
     match (header_id(request), of_query, one("since").filter(|since| !since.is_empty())) {
         (Some(Ok(id)), ..) => {

@@ -36,6 +36,7 @@ use crate::{
     },
     outlet::{
         ndjson::{NDJSON_CLOUD_EVENTS, NDJSON_MESSAGES},
+        poll::{self, POLL_CLOUD_EVENTS, POLL_MESSAGES},
         refusal::deny,
         sse::{SSE, SSE_CLOUD_EVENTS, SSE_MESSAGES},
         tickets::redeem,
@@ -95,7 +96,8 @@ pub async fn events(
         }
         Err(StreamRequestError::Parameter(text)) => return problem(StatusCode::BAD_REQUEST, text),
         Err(StreamRequestError::NotAcceptable) => {
-            let text = "Accept rules out text/event-stream and application/x-ndjson";
+            let text =
+                "Accept rules out text/event-stream, application/x-ndjson and application/json";
             return problem(StatusCode::NOT_ACCEPTABLE, text);
         }
     };
@@ -108,7 +110,7 @@ pub async fn events(
         Err(denied) => return deny(&denied),
     };
     let patterns = grant.as_ref().map_or(0, |grant| grant.topics.len());
-    let _turn = match turn {
+    let turn = match turn {
         None => worker.turns.take(FEW_TOPICS < asked.topics.len().max(patterns)).await,
         held => held,
     };
@@ -122,13 +124,28 @@ pub async fn events(
             return problem(StatusCode::FORBIDDEN, text);
         }
     };
+    let is_poll = asked.delivery == Delivery::Poll;
     if request.method() == Method::HEAD {
-        return stream_head(asked.delivery).message_body(actix_web::body::None::new()).map_or_else(
+        let mut head =
+            if is_poll { poll::head(grant.is_none()) } else { stream_head(asked.delivery) };
+        return head.message_body(actix_web::body::None::new()).map_or_else(
             |_| HttpResponse::InternalServerError().finish(),
             HttpResponse::map_into_boxed_body,
         );
     }
-    open(&context, &request, &asked, topics, grant.as_ref(), &worker)
+    let session = match open(&context, &request, &asked, topics, grant.as_ref(), &worker) {
+        Ok(session) => session,
+        Err(refusal) => return *refusal,
+    };
+    if is_poll {
+        // Other requests are not kept waiting while the poll waits.
+        drop(turn);
+        return match poll::read(session, &asked.poll, &context.poll_answers).await {
+            Ok(page) => page.answer(&request, grant.is_none()),
+            Err(reason) => refuse(&context, &asked, reason, poll::refusal_text(reason)),
+        };
+    }
+    stream(&request, &asked, session, &worker)
 }
 
 /// Verifies the reader's token or ticket. Usually that does not have to wait; if it does, the turn
@@ -154,6 +171,10 @@ async fn admit(
     }
 }
 
+/// Counts a stream and opens it.
+///
+/// # Errors
+/// Returns the refusal when the gateway is shutting down, or the stream would exceed a limit.
 fn open(
     context: &web::Data<StreamContext>,
     request: &HttpRequest,
@@ -161,24 +182,23 @@ fn open(
     topics: TopicSet,
     grant: Option<&Grant>,
     worker: &Worker,
-) -> HttpResponse {
+) -> Result<Session, Box<HttpResponse>> {
     if context.hub.draining().is_some() {
-        return refuse(context, asked, EndReason::Draining, "this gateway is shutting down");
+        let text = "this gateway is shutting down";
+        return Err(refuse(context, asked, EndReason::Draining, text).into());
     }
     let holder = grant.map(|grant| &grant.holder);
     let address = client_address(request.head(), context.trusted_proxies);
     let counted = match context.limits.try_acquire(address, holder) {
         Ok(counted) => counted,
         Err(met) => {
-            return too_many(context, Some(asked), met.as_str(), met.text(), refusal_wait());
+            let wait = refusal_wait();
+            return Err(too_many(context, Some(asked), met.as_str(), met.text(), wait).into());
         }
     };
     // The maximum age is random, so that streams that were opened together do not end together.
     let age = context.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
     let now = Instant::now();
-    let end_at = now + age;
-    let head = request.head();
-    let in_chunks = head.version == Version::HTTP_11 && !head.upgrade();
     let pending = PendingStream {
         context: context.clone(),
         shard: Rc::clone(&worker.shard),
@@ -189,12 +209,21 @@ fn open(
         start: asked.start,
         id: asked.id,
         permit: counted,
-        end_at,
+        end_at: now + age,
     };
-    let session = match begin(context, pending, now) {
-        Ok(session) => session,
-        Err(reached) => return refuse(context, asked, EndReason::Busy, &reached.to_string()),
-    };
+    begin(context, pending, now)
+        .map_err(|reached| refuse(context, asked, EndReason::Busy, &reached.to_string()).into())
+}
+
+/// Answers with a stream.
+fn stream(
+    request: &HttpRequest,
+    asked: &StreamRequest,
+    session: Session,
+    worker: &Worker,
+) -> HttpResponse {
+    let head = request.head();
+    let in_chunks = head.version == Version::HTTP_11 && !head.upgrade();
     if let Some(takeover) = request.extensions().get::<Rc<Takeover>>() {
         let reactor = Rc::clone(&worker.reactor);
         takeover.accept(move |socket| reactor.register(socket, session));
@@ -223,6 +252,8 @@ fn format_of(asked: &StreamRequest) -> Format {
         (Delivery::EventStream, EventFormat::CloudEvents) => SSE_CLOUD_EVENTS,
         (Delivery::JsonLines, EventFormat::Data | EventFormat::Message) => NDJSON_MESSAGES,
         (Delivery::JsonLines, EventFormat::CloudEvents) => NDJSON_CLOUD_EVENTS,
+        (Delivery::Poll, EventFormat::Data | EventFormat::Message) => POLL_MESSAGES,
+        (Delivery::Poll, EventFormat::CloudEvents) => POLL_CLOUD_EVENTS,
     }
 }
 

@@ -187,6 +187,15 @@ impl Session {
         self.stalled = true;
     }
 
+    /// Ends the stream without a last message: its reader has what it asked for. `reason` is the
+    /// label of the metric.
+    pub fn finish(&mut self, reason: &'static str) {
+        if matches!(self.phase, Phase::Open(_)) {
+            self.context.metrics.streams_ended.with_label_values(&[reason]).inc();
+        }
+        self.phase = Phase::Finished;
+    }
+
     fn end_wait(&mut self, answer: Result<crate::hub::Start, EndReason>, now: Instant) -> Next {
         let phase = std::mem::replace(&mut self.phase, Phase::Finished);
         let Phase::WaitingForLog(mut pending, _) = phase else { return Next::Finished };

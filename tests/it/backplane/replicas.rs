@@ -1,6 +1,6 @@
 //! Several replicas with one log in Redis: each has the same events, ids and replay.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{
     eventually,
@@ -240,4 +240,37 @@ fn replica_that_shuts_down_accepts_pushes_and_ends_its_streams() {
         data.push(rest.next().data);
     }
     assert_eq!(data, ["taken", "after"]);
+}
+
+/// A poll keeps the position of its reader, as a stream does.
+#[test]
+fn poll_ahead_of_a_replica_waits_and_receives_no_gap() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(redis.address());
+    let (ahead, behind) = (replica(&redis.url()), replica(&proxy.url()));
+    let mut source = ahead.events("");
+    proxy.swallow_tails(true);
+    ahead.publish("orders", "one has it");
+    let id = source.next().id;
+    let poll = |wait| behind.get(&format!("/events?mode=poll&wait={wait}&last_event_id={id}"), &[]);
+    let page = poll("1s").json();
+    assert_eq!(page, json!({ "events": [], "next": id, "gap": null, "more": false }));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| poll("30s"));
+        proxy.swallow_tails(false);
+        proxy.cut();
+        ahead.publish("orders", "later");
+        let page = waiting.join().unwrap().json();
+        assert_eq!((&page["gap"], &page["events"][0]["data"]), (&Value::Null, &"later".into()));
+        assert_eq!(page["events"].as_array().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn poll_without_a_log_is_refused_for_now() {
+    let redis = RedisServer::stopped();
+    let gateway = Gateway::dev(&[("backplane", &redis.url())]);
+    let refused = gateway.get("/events?mode=poll&limit=0", &[]);
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert!(refused.header("retry-after").is_some());
 }

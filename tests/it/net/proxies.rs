@@ -213,7 +213,7 @@ fn proxy_passes_on_the_paths_and_sizes_of_clients() {
         // Permanent errors of a request are answered by the gateway.
         for (path, accept, status) in [
             ("/events?since=never", "text/event-stream", 400),
-            ("/events", "application/json", 406),
+            ("/events", "application/xml", 406),
             ("/events", "text/event-stream, */*", 200),
         ] {
             let accept = [("accept", accept)];

@@ -1,8 +1,10 @@
-//! Tests of `src/outlet`: `GET /events`, formats, tickets and browsers.
+//! Tests of `src/outlet`: `GET /events`, formats, polls, tickets and browsers.
 
 mod browser;
 mod formats;
 mod ndjson;
+mod poll;
+mod position;
 mod round_trip;
 mod sse;
 pub mod tickets;

@@ -102,7 +102,7 @@ impl Gateway {
     }
 
     pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
-        http1::request(self.address, "GET", path, headers, b"")
+        self.request("GET", path, headers, b"")
     }
 
     /// The status and the headers of what may be a stream.
@@ -113,10 +113,14 @@ impl Gateway {
     }
 
     pub fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.request("POST", path, headers, body)
+    }
+
+    fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let socket = http1::connect(self.address);
         match &self.tls {
-            Some(tls) => http1::request_on(tls_stream(socket, tls), "POST", path, headers, body),
-            None => http1::request_on(socket, "POST", path, headers, body),
+            Some(tls) => http1::request_on(tls_stream(socket, tls), method, path, headers, body),
+            None => http1::request_on(socket, method, path, headers, body),
         }
     }
 

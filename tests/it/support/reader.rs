@@ -192,6 +192,13 @@ impl Reader {
         found.map(|(_, value)| value.as_str())
     }
 
+    /// The rest of the answer, which is no stream.
+    pub fn body(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        self.body.read_to_end(&mut body).unwrap();
+        body
+    }
+
     /// What comes next. None at the end of the stream, however it ends.
     pub fn next_signal(&mut self) -> Option<Signal> {
         let mut part = vec![0; 65_536];
@@ -328,8 +335,8 @@ fn over_http2(
             request = request.header(*name, value.as_bytes());
         }
         let request = request.body(()).unwrap();
-        let sent = send.ready().await.unwrap().send_request(request, true);
-        sent.unwrap().0.await.unwrap()
+        let answer = send.ready().await.unwrap().send_request(request, true).unwrap().0;
+        answer.await.unwrap()
     });
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let fields = answer.headers().iter().map(|(name, value)| (name.to_string(), text(value)));
