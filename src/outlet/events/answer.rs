@@ -18,12 +18,15 @@ use crate::{
 };
 
 /// Creates the head of every stream. `no-transform` keeps proxies from compressing the stream,
-/// which would delay events; `X-Accel-Buffering` keeps nginx from buffering it.
+/// which would delay events. `Incremental`
+/// (<https://datatracker.ietf.org/doc/draft-ietf-httpbis-incremental/>) asks proxies to forward each
+/// part at once; `X-Accel-Buffering` is what nginx understands.
 pub(super) fn stream_head(delivery: Delivery) -> HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
     response
         .insert_header((header::CONTENT_TYPE, delivery.media_type()))
         .insert_header((header::CACHE_CONTROL, "no-store, no-transform"))
+        .insert_header(("Incremental", "?1"))
         .insert_header(("X-Accel-Buffering", "no"));
     response
 }

@@ -27,6 +27,7 @@ fn the_head_and_the_first_lines() {
         ("content-type", "application/x-ndjson"),
         ("cache-control", "no-store, no-transform"),
         ("x-accel-buffering", "no"),
+        ("incremental", "?1"),
     ] {
         assert_eq!(reader.header(name), Some(value));
     }

@@ -20,6 +20,7 @@ fn the_head_and_the_first_block() {
     assert_eq!(source.header("content-type"), Some("text/event-stream"));
     assert_eq!(source.header("cache-control"), Some("no-store, no-transform"));
     assert_eq!(source.header("x-accel-buffering"), Some("no"));
+    assert_eq!(source.header("incremental"), Some("?1"));
     assert_eq!(source.header("content-encoding"), None);
     let block = source.next_block().unwrap();
     let lines: Vec<_> = block.lines().collect();
