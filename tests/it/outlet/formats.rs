@@ -95,3 +95,26 @@ fn large_attributes_are_received_whole() {
         assert_eq!(json_of(&reader.next().data)["data"], "next");
     }
 }
+
+/// Eventarc pushes the messages of a Pub/Sub trigger in Pub/Sub's envelope, with the attributes of a
+/// CloudEvent in headers. The message in the envelope is what readers receive.
+#[test]
+fn messages_that_eventarc_pushes_are_received() {
+    let gateway = Gateway::dev(&[]);
+    let mut reader = gateway.events("?format=cloudevents");
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("ce-id", "2070443601311540"),
+        ("ce-specversion", "1.0"),
+        ("ce-type", "google.cloud.pubsub.topic.v1.messagePublished"),
+        ("ce-source", "//pubsub.googleapis.com/projects/p/topics/t"),
+    ];
+    let body = json!({
+        "message": message("{\"a\":1}", "2070443601311540"),
+        "subscription": "projects/p/subscriptions/eventarc-europe-west1-trigger-sub-1",
+    });
+    let answer = gateway.post("/push/orders", &headers, body.to_string().as_bytes());
+    assert_eq!(answer.status, 204, "{}", answer.text());
+    let event = json_of(&reader.next().data);
+    assert_eq!((&event["id"], &event["data"]), (&json!("2070443601311540"), &json!({ "a": 1 })));
+}
