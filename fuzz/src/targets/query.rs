@@ -47,7 +47,7 @@ pub fn run(input: &[u8]) -> &'static str {
             "too-many-topics"
         }
         Err(StreamRequestError::Parameter(text)) => {
-            let wrong = what_is_wrong(&parameters);
+            let wrong = what_is_wrong(&parameters, &request);
             assert!(wrong.is_none_or(|wrong| wrong), "nothing is wrong, and yet: {text}");
             assert!(text.len() < 1_000, "the answer is as long as the query");
             "bad-parameter"
@@ -114,7 +114,7 @@ fn names(parameters: &[(String, String)]) -> impl Iterator<Item = &str> {
 }
 
 /// `None` when that is up to the parser of times.
-fn what_is_wrong(parameters: &[(String, String)]) -> Option<bool> {
+fn what_is_wrong(parameters: &[(String, String)], request: &HttpRequest) -> Option<bool> {
     const KNOWN: [&str; 5] = ["topic", "last_event_id", "since", "format", "ticket"];
     if values(parameters, "since").iter().any(|since| !since.is_empty()) {
         return None;
@@ -149,7 +149,7 @@ fn is_as_asked(
     parameters: &[(String, String)],
     request: &HttpRequest,
 ) -> &'static str {
-    assert_ne!(what_is_wrong(parameters), Some(true), "{parameters:?}");
+    assert_ne!(what_is_wrong(parameters, request), Some(true), "{parameters:?}");
     let topics: BTreeSet<_> = names(parameters).collect();
     assert!(topics.into_iter().eq(asked.topics.iter().map(Topic::as_str)));
     let one = |name: &str| values(parameters, name).first().copied();

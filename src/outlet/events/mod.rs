@@ -5,7 +5,7 @@ use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll};
 use actix_web::{
     HttpMessage as _, HttpRequest, HttpResponse,
     body::BoxBody,
-    http::{ConnectionType, Method, StatusCode, Version, header},
+    http::{ConnectionType, Method, StatusCode, Version},
     web,
 };
 use rand::RngExt as _;
@@ -20,10 +20,7 @@ use crate::{
         grant::Grant,
     },
     clock,
-    http::{
-        client_address::client_address,
-        problem::{come_back_later, problem},
-    },
+    http::{client_address::client_address, problem::problem},
     hub::{Shard, SubscribeError, TopicSet},
     model::{
         control::{EndReason, refusal_wait},
