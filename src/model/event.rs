@@ -79,6 +79,13 @@ impl Event {
         attributes.iter().map(|(key, value)| (&**key, &**value))
     }
 
+    /// Returns the value of an attribute, if the message has it.
+    pub fn attribute(&self, key: &str) -> Option<&str> {
+        let attributes = &self.metadata.as_ref()?.attributes;
+        let at = attributes.binary_search_by(|(known, _)| (**known).cmp(key)).ok()?;
+        attributes.get(at).map(|(_, value)| &**value)
+    }
+
     /// Returns the bytes that limits count for this event.
     pub fn size(&self) -> usize {
         let metadata = self.metadata.as_ref().map_or(0, |metadata| {
@@ -188,6 +195,10 @@ mod tests {
             assert_eq!(&*event.data(), data);
             let attributes: Vec<_> = event.attributes().collect();
             assert_eq!(attributes, [("a", "b"), ("event", "created")]);
+            assert_eq!(
+                ["a", "event", "b"].map(|key| event.attribute(key)),
+                [Some("b"), Some("created"), None]
+            );
             assert_eq!((event.message_id(), event.ordering_key()), (Some("7"), None));
         }
     }

@@ -1,10 +1,12 @@
-//! Data model: messages, topics, events, control messages, and the formats in which they are sent.
+//! Data model: messages, topics, events, filters, control messages, and the formats in which events
+//! are sent.
 //! Plain data: no clock, no lock, no I/O.
 
 pub mod control;
 pub mod encode;
 pub mod event;
 pub mod event_id;
+pub mod filter;
 mod frame;
 pub mod gap;
 pub mod message;

@@ -43,6 +43,11 @@ fn envelope() {
 }
 
 #[test]
+fn filter() {
+    run_seeds("filter", targets::filter::run);
+}
+
+#[test]
 fn frame() {
     run_seeds("frame", targets::frame::run);
 }

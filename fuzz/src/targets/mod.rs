@@ -12,6 +12,7 @@
 use super::{jwks, parser};
 
 pub mod envelope;
+pub mod filter;
 pub mod frame;
 pub mod names;
 pub mod push_token;
