@@ -70,6 +70,7 @@ impl Place {
             dedup: DedupLimits { age_ms: 30 * 60_000, ids: 100_000, ids_total: 2_000_000 },
             subscribers: 20_000,
             followed_bytes: 64 << 20,
+            filters: 1_000,
         };
         let hub = Hub::new(limits, 7, NOW_MS);
         let shard = hub.add_shard();
@@ -90,7 +91,7 @@ impl Place {
         let topics = TopicSet::new(vec![topic()]);
         let start = Start::Since(NOW_MS - 1);
         self.hub
-            .subscribe(&self.shard, GroupKey { topics, format: SSE }, start)
+            .subscribe(&self.shard, GroupKey { topics, filter: None, format: SSE }, start)
             .expect("there is room")
     }
 }

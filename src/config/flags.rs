@@ -234,6 +234,8 @@ pub const FLAGS: &[Flag] = &[
          are asked to come back later",
     )
     .range("64 KiB", "1 TiB"),
+    flag("filters-max", "N", Some("1000"), "Different filters of streams, on each worker")
+        .range("0", "100000"),
     flag(
         "streams-per-subject",
         "N",

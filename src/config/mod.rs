@@ -76,6 +76,8 @@ pub struct Config {
     pub subscribers_max: usize,
     /// Memory for the topics that all streams follow, in bytes.
     pub followed_bytes_max: usize,
+    /// Different filters of streams, on each worker.
+    pub filters_max: usize,
     /// Open streams for each subject of readers' tokens. 0 for no limit.
     pub streams_per_subject: usize,
     /// Open streams for each client address. 0 for no limit.
@@ -206,6 +208,7 @@ impl Config {
             backplane: values.backplane(),
             subscribers_max: values.count("subscribers-max"),
             followed_bytes_max: values.bytes("followed-bytes-max"),
+            filters_max: values.count("filters-max"),
             streams_per_subject: values.count("streams-per-subject"),
             streams_per_address: values.count("streams-per-address"),
             requests_per_address: values.small_count("requests-per-address"),

@@ -43,6 +43,7 @@ mod tests {
             dedup: DedupLimits { age_ms: 60_000, ids: 10, ids_total: 10 },
             subscribers: 1,
             followed_bytes: 1 << 20,
+            filters: 1_000,
         };
         let hub = Hub::new(limits, 7, 1_000);
         let publish = |topic: &str| {

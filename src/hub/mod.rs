@@ -31,7 +31,7 @@ use crate::model::gap::GapReason;
 use crate::model::topic::Topic;
 use crate::{
     hub::{
-        fanout::notifier::Notifier,
+        fanout::{groups::Groups, notifier::Notifier},
         store::{
             read::{Cursor, Found},
             rings::Rings,
@@ -41,6 +41,7 @@ use crate::{
     model::{
         event::{Draft, Event},
         event_id::EventId,
+        filter::Filter,
         message::Message,
     },
 };
@@ -67,10 +68,18 @@ struct Inner {
     subscribers_max: usize,
     /// Memory for the topics that all subscribers follow.
     followed: Arc<Budget>,
+    /// Largest number of groups with a filter on each worker.
+    filters_max: usize,
+    /// Number of evaluations of filters.
+    evaluations: AtomicU64,
     is_copy: bool,
     drain: OnceLock<Drain>,
     drain_begins: Notify,
 }
+
+/// Number of events after which a read that finds none for its filter lets other tasks of the
+/// worker run.
+const CHECKED_MAX: usize = 1_024;
 
 /// Thresholds, in microseconds, of the counters of publishers that waited for the lock.
 pub const WAITS_US: [u64; 3] = [10, 100, 1_000];
@@ -96,6 +105,12 @@ pub enum SubscribeError {
          (--followed-bytes-max): try again later, or follow fewer topics"
     )]
     FollowedBytes,
+    /// The limit of different filters on the worker is reached: [`Limits::filters`].
+    #[error(
+        "the streams of a worker have as many different filters as this gateway allows \
+         (--filters-max): try again later, or send the filter and the topics of another stream"
+    )]
+    Filters,
 }
 
 impl Hub {
@@ -120,6 +135,8 @@ impl Hub {
             subscribers: AtomicUsize::new(0),
             subscribers_max: limits.subscribers,
             followed: Budget::new(limits.followed_bytes),
+            filters_max: limits.filters,
+            evaluations: AtomicU64::new(0),
             is_copy,
             drain: OnceLock::new(),
             drain_begins: Notify::new(),
@@ -195,21 +212,18 @@ impl Hub {
         let counted =
             self.inner.subscribers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, try_acquire);
         counted.map_err(|_| SubscribeError::Subscribers)?;
-        let Some(slot) = shard.enter(key, &self.inner.followed) else {
-            self.release();
-            return Err(SubscribeError::FollowedBytes);
-        };
+        let slot = shard.enter(key).inspect_err(|_| self.release())?;
         Ok(Subscriber::new(self.clone(), Rc::clone(shard), slot, start))
     }
 
-    /// Reserves the memory of topics that will be subscribed to later. The claim must be dropped
+    /// Reserves the memory of a group that will be subscribed to later. The claim must be dropped
     /// before the subscription.
     ///
     /// # Errors
     /// Fails when the budget does not suffice.
-    pub fn reserve(&self, topics: &TopicSet) -> Result<Claim, SubscribeError> {
+    pub fn reserve(&self, key: &GroupKey) -> Result<Claim, SubscribeError> {
         let mut claim = self.inner.followed.claim();
-        let has_room = claim.grow(topics.bytes());
+        let has_room = claim.grow(key.bytes());
         has_room.then_some(claim).ok_or(SubscribeError::FollowedBytes)
     }
 
@@ -223,7 +237,8 @@ impl Hub {
         let notifier = Arc::<Notifier>::default();
         let mut notifiers = self.inner.notifiers.write().unwrap_or_else(PoisonError::into_inner);
         notifiers.push(Arc::clone(&notifier));
-        Shard::new(notifier)
+        let groups = Groups::new(Arc::clone(&self.inner.followed), self.inner.filters_max);
+        Shard::new(self.clone(), notifier, groups)
     }
 
     /// Removes events that are too old, and idle topics. Must be called about once a second.
@@ -297,6 +312,36 @@ impl Hub {
     ) -> (Found, u64) {
         let rings = lock(&self.inner.rings);
         (rings.read(topics, cursor, upto, out), self.version())
+    }
+
+    /// Reads like [`Hub::read`], and keeps only the events that a filter shows. Reads on until it
+    /// has found one, but checks at most about [`CHECKED_MAX`] events. The lock is released between
+    /// the reads and is not held while the filter is evaluated.
+    fn read_matching(
+        &self,
+        filter: &Filter,
+        topics: &TopicSet,
+        cursor: &mut Cursor,
+        upto: EventId,
+        out: &mut Vec<Arc<Event>>,
+    ) -> (Found, u64) {
+        let mut checked = 0;
+        loop {
+            let (found, version) = self.read(topics, cursor, upto, out);
+            // A read without events is complete, or has skipped many events of other topics.
+            let is_last = out.is_empty() || !found.more || found.gap.is_some();
+            checked += out.len();
+            out.retain(|event| filter.matches(|key| event.attribute(key)));
+            if is_last || !out.is_empty() || CHECKED_MAX <= checked {
+                self.inner.evaluations.fetch_add(checked as u64, Ordering::Relaxed);
+                return (found, version);
+            }
+        }
+    }
+
+    /// Returns the number of times that a filter was evaluated for an event.
+    pub fn evaluations(&self) -> u64 {
+        self.inner.evaluations.load(Ordering::Relaxed)
     }
 
     /// Takes the lock. If it has to wait, measures the time.

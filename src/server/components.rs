@@ -223,5 +223,6 @@ fn limits(config: &Config) -> Limits {
         },
         subscribers: config.subscribers_max,
         followed_bytes: config.followed_bytes_max,
+        filters: config.filters_max,
     }
 }

@@ -121,6 +121,7 @@ pub struct Gauges {
     events: IntGauge,
     bytes: IntGauge,
     evictions: IntCounter,
+    evaluations: IntCounter,
     dedup_ids: IntGauge,
     push_bytes: IntGauge,
     followed_bytes: IntGauge,
@@ -152,12 +153,16 @@ impl Gauges {
         let help = "Events that left their ring since the start.";
         let evictions = IntCounter::new("stream_events_ring_evictions_total", help)?;
         registry.register(Box::new(evictions.clone()))?;
+        let help = "Evaluations of readers' filters for events.";
+        let evaluations = IntCounter::new("stream_events_filter_evaluations_total", help)?;
+        registry.register(Box::new(evaluations.clone()))?;
         let help = "Time for which the log may have had events that were not read.";
         let log_lag = Gauge::new("stream_events_log_lag_seconds", help)?;
         registry.register(Box::new(log_lag.clone()))?;
         Ok(Self {
             waits,
             evictions,
+            evaluations,
             log_lag,
             workers: gauge("workers", "Threads that serve connections.")?,
             streams: gauge("streams", "Streams that are open.")?,
@@ -194,6 +199,7 @@ impl Gauges {
         }
         self.log_lag.set(self.backplane.lag().as_secs_f64());
         raise(&self.evictions, stats.evictions);
+        raise(&self.evaluations, self.hub.evaluations());
         let mut text = String::new();
         if let Err(err) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
             tracing::error!(error = %err, "cannot encode the metrics");

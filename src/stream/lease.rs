@@ -14,7 +14,7 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
-use crate::{auth::grant::Grant, backplane::Renewal, clock, hub::TopicSet};
+use crate::{auth::grant::Grant, backplane::Renewal, clock, hub::GroupKey};
 
 /// Terms of a token for the stream that it opens.
 #[derive(Debug, Clone)]
@@ -28,8 +28,8 @@ pub struct Terms {
 #[derive(Debug)]
 pub struct Lease {
     subject: Option<Arc<str>>,
-    /// Topics that the stream follows.
-    topics: TopicSet,
+    /// Topics and filter of the stream.
+    key: GroupKey,
     expires_ms: AtomicU64,
     waker: AtomicWaker,
 }
@@ -71,12 +71,12 @@ impl Terms {
 }
 
 impl Lease {
-    /// Creates the lease of a stream that follows `topics`. The topics must share the memory of the
-    /// group's, since a copy for each stream would take more memory than the stream.
-    pub fn new(terms: Terms, topics: TopicSet) -> Arc<Self> {
+    /// Creates the lease of a stream of the group `key`, which must share the memory of the group's
+    /// key: a copy for each stream would take more memory than the stream.
+    pub fn new(terms: Terms, key: GroupKey) -> Arc<Self> {
         Arc::new(Self {
             subject: terms.subject,
-            topics,
+            key,
             expires_ms: AtomicU64::new(terms.expires_ms),
             waker: AtomicWaker::new(),
         })
@@ -94,7 +94,7 @@ impl Lease {
         if grant.expires_ms < self.expires_ms.load(Ordering::SeqCst) {
             return Err("the token ends before the one that the stream has");
         }
-        if !self.topics.is_within(&grant.topics) {
+        if !self.key.topics.is_within(&grant.topics) {
             return Err("the token does not grant all that the stream follows");
         }
         Ok(())

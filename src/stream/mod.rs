@@ -25,7 +25,7 @@ use crate::{
     backplane::Backplane,
     clock,
     http::client_address::client_address,
-    hub::{Hub, Start, SubscribeError, TopicSet},
+    hub::{GroupKey, Hub, Start, SubscribeError},
     limits::{
         budget::{Budget, Claim},
         rate::RateLimit,
@@ -78,21 +78,23 @@ impl StreamContext {
         self.requests.try_acquire(client_address(request.head(), self.trusted_proxies))
     }
 
-    /// Reserves memory for a stream of `topics` that is opened later.
+    /// Reserves memory for the group of a stream that is opened later.
     ///
     /// # Errors
     /// Returns the limit that the stream would exceed.
-    pub fn reserve(&self, topics: &TopicSet) -> Result<Claim, SubscribeError> {
+    pub fn reserve(&self, key: &GroupKey) -> Result<Claim, SubscribeError> {
         if !self.hub.has_room(self.waiting.load(Ordering::SeqCst)) {
             return Err(SubscribeError::Subscribers);
         }
-        self.hub.reserve(topics).inspect_err(|reached| self.count(*reached))
+        self.hub.reserve(key).inspect_err(|reached| self.count(*reached))
     }
 
     /// Counts a stream that was refused because of a limit of the hub.
     pub fn count(&self, reached: SubscribeError) {
-        if reached == SubscribeError::FollowedBytes {
-            self.metrics.limit("followed-bytes-max").inc();
+        match reached {
+            SubscribeError::FollowedBytes => self.metrics.limit("followed-bytes-max").inc(),
+            SubscribeError::Filters => self.metrics.limit("filters-max").inc(),
+            SubscribeError::Subscribers => {}
         }
     }
 

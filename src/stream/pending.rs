@@ -17,11 +17,10 @@ use tokio::{
 
 use crate::{
     backplane::UnavailableError,
-    hub::{GroupKey, Shard, Start, SubscribeError, Subscriber, TopicSet},
+    hub::{GroupKey, Shard, Start, SubscribeError, Subscriber},
     limits::budget::Claim,
     model::{
         control::{self, Control, EndReason, retry_after_cut_ms},
-        encode::Format,
         event_id::EventId,
         topic::Topic,
     },
@@ -37,9 +36,8 @@ use crate::{
 pub struct PendingStream {
     pub context: web::Data<StreamContext>,
     pub shard: Rc<Shard>,
-    pub format: Format,
-    /// Topics that the stream follows.
-    pub topics: TopicSet,
+    /// Topics, filter and format of the stream.
+    pub key: GroupKey,
     /// Topics as the reader named them.
     pub names: Vec<Topic>,
     /// Terms of the reader's token. `None` if the stream does not end with a token.
@@ -88,14 +86,13 @@ impl PendingStream {
     /// # Errors
     /// Returns the limit that the stream would exceed: its reader is to retry later.
     pub(crate) fn subscribe(self, now: Instant) -> Result<Started, SubscribeError> {
-        let key = GroupKey { topics: self.topics, format: self.format };
-        let subscriber = self.context.hub.subscribe(&self.shard, key, self.start);
+        let subscriber = self.context.hub.subscribe(&self.shard, self.key, self.start);
         let subscriber = subscriber.inspect_err(|reached| self.context.count(*reached))?;
         let name = format!("{:032x}", rand::rng().random::<u128>());
         let brought_id = matches!(self.start, Start::After(_) | Start::Ahead(_));
         tracing::debug!(stream = name, start = ?self.start, "stream opened");
         let lease = self.terms.map(|terms| {
-            let lease = Lease::new(terms, subscriber.reader().group().topics().clone());
+            let lease = Lease::new(terms, subscriber.reader().group().key().clone());
             let entry = self.context.leases.add(&name, &lease);
             LeaseTimer::new(lease, entry, now)
         });

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::{
     hub::Start,
-    model::{event_id::EventId, topic::Topic},
+    model::{event_id::EventId, filter::Filter, topic::Topic},
 };
 
 /// Parsed request for a stream.
@@ -20,6 +20,8 @@ use crate::{
 pub struct StreamRequest {
     /// Topics as the reader named them. Empty means all.
     pub topics: Vec<Topic>,
+    /// Filter of the events. `None` if the reader asks for all.
+    pub filter: Option<Filter>,
     pub start: Start,
     pub delivery: Delivery,
     pub format: EventFormat,
@@ -109,6 +111,7 @@ struct Parameters {
     topic: Vec<String>,
     last_event_id: Option<String>,
     since: Option<String>,
+    filter: Option<String>,
     format: Option<String>,
     mode: Option<String>,
     limit: Option<String>,
@@ -158,8 +161,9 @@ impl StreamRequest {
         // The newest position is the same wherever reading begins.
         let is_position = delivery == Delivery::Poll && poll.limit == 0;
         let start = if is_position { Start::Live } else { start };
+        let filter = filter(parameters.filter.as_deref())?;
         let (topics, ticket) = (topics(&parameters.topic, topics_max)?, parameters.ticket);
-        Ok(Self { topics, start, delivery, format, poll, id, is_event_source, ticket })
+        Ok(Self { topics, filter, start, delivery, format, poll, id, is_event_source, ticket })
     }
 }
 
@@ -246,6 +250,12 @@ fn span(text: &str) -> Option<Duration> {
     let span: Span = text.parse().ok()?;
     let span = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
     Duration::try_from(span).ok()
+}
+
+/// Parses a filter. An empty one selects all events, as in Pub/Sub.
+fn filter(text: Option<&str>) -> Result<Option<Filter>, StreamRequestError> {
+    let parsed = text.filter(|text| !text.is_empty()).map(Filter::parse).transpose();
+    parsed.map_err(|err| StreamRequestError::Parameter(format!("filter: {err}")))
 }
 
 /// Parses a time span before now, or an RFC 3339 time.

@@ -64,7 +64,7 @@ const LATENCY_BUCKETS: [f64; 15] =
 
 /// Flags of the limits in `stream_events_limits_met_total`: limits of connections and requests.
 /// `stream_events_streams_refused_total` counts those of streams.
-const LIMITS: [&str; 13] = [
+const LIMITS: [&str; 14] = [
     "requests-per-address",
     "push-failures-per-address",
     "tickets-per-subject",
@@ -72,6 +72,7 @@ const LIMITS: [&str; 13] = [
     "idle-connections-max",
     "topics-per-stream",
     "followed-bytes-max",
+    "filters-max",
     "head-bytes-max",
     "query-bytes-max",
     "http2-streams-max",

@@ -18,7 +18,7 @@ use actix_web::{
 use stream_events::{
     http::client_address::client_address,
     hub::Start,
-    model::{event_id::EventId, topic::Topic},
+    model::{event_id::EventId, filter::Filter, topic::Topic},
     stream::request::{Delivery, StreamRequest, StreamRequestError},
 };
 
@@ -115,7 +115,7 @@ fn names(parameters: &[(String, String)]) -> impl Iterator<Item = &str> {
 
 /// `None` when that is up to the parser of times.
 fn what_is_wrong(parameters: &[(String, String)], request: &HttpRequest) -> Option<bool> {
-    const KNOWN: [&str; 5] = ["topic", "last_event_id", "since", "format", "ticket"];
+    const KNOWN: [&str; 6] = ["topic", "last_event_id", "since", "filter", "format", "ticket"];
     if values(parameters, "since").iter().any(|since| !since.is_empty()) {
         return None;
     }
@@ -130,12 +130,15 @@ fn what_is_wrong(parameters: &[(String, String)], request: &HttpRequest) -> Opti
         return None;
     }
     let format = format.iter().any(|name| !["data", "message", "cloudevents"].contains(name));
+    let filter = values(parameters, "filter")
+        .iter()
+        .any(|filter| !filter.is_empty() && Filter::parse(filter).is_err());
     let topic = names(parameters).any(|name| name.parse::<Topic>().is_err());
     let many = TOPICS_MAX < names(parameters).count();
     let id = values(parameters, "last_event_id")
         .iter()
         .any(|id| !id.is_empty() && id.parse::<EventId>().is_err());
-    Some(unknown || twice || format || topic || many || id)
+    Some(unknown || twice || filter || format || topic || many || id)
 }
 
 fn header_id(request: &HttpRequest) -> Option<Result<EventId, ()>> {
@@ -154,6 +157,8 @@ fn is_as_asked(
     assert!(topics.into_iter().eq(asked.topics.iter().map(Topic::as_str)));
     let one = |name: &str| values(parameters, name).first().copied();
     assert_eq!(asked.ticket.as_deref(), one("ticket"));
+    let filter = one("filter").filter(|text| !text.is_empty());
+    assert_eq!(asked.filter, filter.and_then(|text| Filter::parse(text).ok()));
     if asked.delivery == Delivery::Poll && asked.poll.limit == 0 {
         assert_eq!(asked.start, Start::Live);
         return "position";

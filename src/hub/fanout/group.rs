@@ -1,4 +1,4 @@
-//! Groups: subscribers that follow the same topics in the same format.
+//! Groups: subscribers that follow the same topics, with the same filter, in the same format.
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,23 +11,29 @@ use std::{
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::model::encode::Format;
-use crate::{hub::topic_set::TopicSet, limits::budget::Claim};
+use crate::model::{encode::Format, event_id::EventId, filter::Filter};
+use crate::{
+    hub::{fanout::hidden::GroupFilter, topic_set::TopicSet},
+    limits::budget::Claim,
+};
 
-/// Topics and format that the subscribers of a group share.
+/// Topics, filter and format that the subscribers of a group share.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GroupKey {
     /// Topics that the subscribers follow.
     pub topics: TopicSet,
+    /// Filter that selects the events that the subscribers receive. `None` selects all.
+    pub filter: Option<Filter>,
     /// Format in which the subscribers receive events.
     pub format: Format,
 }
 
-/// Subscribers of the same topics in the same format. They are notified together, and those at the
-/// same cursor receive the same bytes.
+/// Subscribers of the same topics, with the same filter, in the same format. They are notified
+/// together, and those at the same cursor receive the same bytes.
 pub struct Group {
     number: u64,
     key: GroupKey,
+    filter: Option<Box<GroupFilter>>,
     slots: RefCell<Slab<Slot>>,
     /// Number of subscribers that wait.
     waiting: Cell<usize>,
@@ -75,11 +81,20 @@ impl fmt::Debug for Group {
     }
 }
 
+impl GroupKey {
+    /// Returns the estimated memory of a group with this key, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.topics.bytes() + self.filter.as_ref().map_or(0, Filter::bytes)
+    }
+}
+
 impl Group {
-    pub(crate) fn new(number: u64, key: GroupKey, claim: Claim) -> Self {
+    pub(crate) fn new(number: u64, key: GroupKey, claim: Claim, head: EventId) -> Self {
+        let filter = key.filter.clone();
         Self {
             number,
             key,
+            filter: filter.map(|filter| Box::new(GroupFilter::new(filter, head))),
             slots: RefCell::default(),
             waiting: Cell::default(),
             broadcast: RefCell::default(),
@@ -97,7 +112,7 @@ impl Group {
         &self.key.topics
     }
 
-    /// Returns the topics and the format that the subscribers share.
+    /// Returns the topics, the filter and the format that the subscribers share.
     pub fn key(&self) -> &GroupKey {
         &self.key
     }
@@ -105,6 +120,11 @@ impl Group {
     /// Returns the format of the subscribers.
     pub fn format(&self) -> Format {
         self.key.format
+    }
+
+    /// Returns the filter of the subscribers, and how far the group was checked.
+    pub(crate) fn filter(&self) -> Option<&GroupFilter> {
+        self.filter.as_deref()
     }
 
     /// Returns the number of subscribers.

@@ -11,18 +11,27 @@ use std::{
 use foldhash::fast::RandomState;
 
 use crate::{
-    hub::fanout::{
-        group::{Group, GroupKey},
-        notifier::PendingTopics,
+    hub::{
+        SubscribeError,
+        fanout::{
+            group::{Group, GroupKey},
+            notifier::PendingTopics,
+        },
     },
     limits::budget::Budget,
-    model::topic::Topic,
+    model::{event_id::EventId, topic::Topic},
 };
 
 /// Groups of one worker. [`TopicSet::bytes`](crate::hub::TopicSet::bytes) estimates the memory of
 /// one group.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Groups {
+    /// Memory for the groups of all workers.
+    budget: Arc<Budget>,
+    /// Largest number of groups with a filter: each is checked against each event of its topics.
+    filters_max: usize,
+    /// Number of groups with a filter.
+    filters: usize,
     all: HashMap<GroupKey, Rc<Group>>,
     /// Groups that follow all topics, by their numbers.
     of_all_topics: HashMap<u64, Rc<Group>>,
@@ -61,19 +70,44 @@ const ROOM_KEPT: usize = 64;
 const PARTS: usize = 64;
 
 impl Groups {
-    /// Returns the group of `key`, and creates it if there is none. The memory of a new group is
-    /// claimed from `budget` until the group is dropped. Returns `None` when the budget does not
-    /// suffice.
-    pub(crate) fn of(&mut self, key: GroupKey, budget: &Arc<Budget>) -> Option<Rc<Group>> {
-        if let Some(group) = self.all.get(&key) {
-            return Some(Rc::clone(group));
+    /// Creates the index of a worker without groups.
+    pub(crate) fn new(budget: Arc<Budget>, filters_max: usize) -> Self {
+        Self {
+            budget,
+            filters_max,
+            filters: 0,
+            all: HashMap::new(),
+            of_all_topics: HashMap::new(),
+            by_topic: Index::default(),
+            by_prefix: Index::default(),
+            opened: 0,
         }
-        let mut claim = budget.claim();
-        if !claim.grow(key.topics.bytes()) {
-            return None;
+    }
+
+    /// Returns the group of `key`, and creates it if there is none: `head` returns the newest id.
+    /// The memory of a new group is claimed from the budget until the group is dropped.
+    ///
+    /// # Errors
+    /// Returns the limit that a new group would exceed.
+    pub(crate) fn of(
+        &mut self,
+        key: GroupKey,
+        head: impl FnOnce() -> EventId,
+    ) -> Result<Rc<Group>, SubscribeError> {
+        if let Some(group) = self.all.get(&key) {
+            return Ok(Rc::clone(group));
+        }
+        let filters = usize::from(key.filter.is_some());
+        if self.filters_max < self.filters + filters {
+            return Err(SubscribeError::Filters);
+        }
+        let mut claim = self.budget.claim();
+        if !claim.grow(key.bytes()) {
+            return Err(SubscribeError::FollowedBytes);
         }
         self.opened += 1;
-        let group = Rc::new(Group::new(self.opened, key, claim));
+        self.filters += filters;
+        let group = Rc::new(Group::new(self.opened, key, claim, head()));
         for name in group.topics().names().iter() {
             self.by_topic.add(name, &group);
         }
@@ -84,12 +118,14 @@ impl Groups {
             self.of_all_topics.insert(group.number(), Rc::clone(&group));
         }
         self.all.insert(group.key().clone(), Rc::clone(&group));
-        Some(group)
+        Ok(group)
     }
 
     /// Removes a group that has no subscriber.
     pub(crate) fn remove(&mut self, group: &Group) {
-        self.all.remove(group.key());
+        if self.all.remove(group.key()).is_some() && group.filter().is_some() {
+            self.filters -= 1;
+        }
         self.of_all_topics.remove(&group.number());
         for name in group.topics().names().iter() {
             self.by_topic.remove(name.as_str(), group);
@@ -209,11 +245,18 @@ fn shrink<K: Hash + Eq, V>(map: &mut HashMap<K, V>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{hub::TopicSet, model::encode::LINES};
+    use crate::{
+        hub::TopicSet,
+        model::{encode::LINES, filter::Filter},
+    };
 
     fn key(names: &[&str]) -> GroupKey {
         let topics = TopicSet::new(names.iter().map(|name| name.parse().unwrap()).collect());
-        GroupKey { topics, format: LINES }
+        GroupKey { topics, filter: None, format: LINES }
+    }
+
+    fn of(groups: &mut Groups, names: &[&str]) -> Result<Rc<Group>, SubscribeError> {
+        groups.of(key(names), || EventId::ZERO)
     }
 
     fn notified(groups: &Groups, name: &str) -> Vec<u64> {
@@ -227,10 +270,10 @@ mod tests {
 
     #[test]
     fn each_topic_finds_its_groups_while_groups_are_added_and_removed() {
-        let (budget, mut groups) = (Budget::new(usize::MAX), Groups::default());
+        let mut groups = Groups::new(Budget::new(usize::MAX), 0);
         let group = |groups: &mut Groups, names: &[&str]| {
-            let group = groups.of(key(names), &budget).unwrap();
-            assert_eq!(groups.of(key(names), &budget).unwrap().number(), group.number());
+            let group = of(groups, names).unwrap();
+            assert_eq!(of(groups, names).unwrap().number(), group.number());
             group
         };
         let one = group(&mut groups, &["aaa", "bbb"]);
@@ -256,13 +299,14 @@ mod tests {
     #[test]
     fn topics_without_a_group_use_no_memory_and_no_budget() {
         let cost = key(&["topic-000"]).topics.bytes();
-        let (budget, mut groups) = (Budget::new(1_000 * cost), Groups::default());
+        let budget = Budget::new(1_000 * cost);
+        let mut groups = Groups::new(Arc::clone(&budget), 0);
         let name = |n: usize| format!("topic-{n:03}");
-        let all: Vec<_> = (0..1_000).filter_map(|n| groups.of(key(&[&name(n)]), &budget)).collect();
+        let all: Vec<_> = (0..1_000).flat_map(|n| of(&mut groups, &[&name(n)])).collect();
         assert_eq!((all.len(), budget.bytes()), (1_000, 1_000 * cost));
-        assert!(groups.of(key(&["one-more"]), &budget).is_none());
+        assert_eq!(of(&mut groups, &["one-more"]).unwrap_err(), SubscribeError::FollowedBytes);
         assert!(groups.by_topic.len == 1_000, "who is refused leaves nothing behind");
-        assert!(groups.of(key(&["topic-000"]), &budget).is_some(), "shared, and paid for");
+        assert!(of(&mut groups, &["topic-000"]).is_ok(), "shared, and paid for");
         for group in &all {
             groups.remove(group);
         }
@@ -270,5 +314,24 @@ mod tests {
         assert_eq!(budget.bytes(), 0);
         let largest = groups.by_topic.parts.iter().map(HashMap::capacity).max();
         assert!(groups.all.capacity() <= ROOM_KEPT && largest <= Some(ROOM_KEPT));
+    }
+
+    #[test]
+    fn filters_are_limited_and_shared_whatever_their_form() {
+        let mut groups = Groups::new(Budget::new(usize::MAX), 2);
+        let mut of = |names: &[&str], filter: &str| {
+            let filter = Some(Filter::parse(filter).unwrap());
+            groups.of(GroupKey { filter, ..key(names) }, || EventId::ZERO)
+        };
+        let one = of(&["aaa"], "attributes:a AND attributes:b").unwrap();
+        let same = of(&["aaa"], "(attributes:b) AND (attributes:a)").unwrap();
+        assert_eq!(same.number(), one.number());
+        of(&["aaa"], "attributes:a").unwrap();
+        let refused = of(&["bbb"], "attributes:a").unwrap_err();
+        assert_eq!(refused, SubscribeError::Filters);
+        groups.of(key(&["bbb"]), || EventId::ZERO).unwrap();
+        groups.remove(&one);
+        groups.remove(&one);
+        assert_eq!(groups.filters, 1);
     }
 }

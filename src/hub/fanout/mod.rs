@@ -3,6 +3,7 @@
 pub(crate) mod batch;
 pub(crate) mod group;
 pub(crate) mod groups;
+pub(crate) mod hidden;
 pub(crate) mod notifier;
 pub(crate) mod shard;
 pub(crate) mod subscriber;

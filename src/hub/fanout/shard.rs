@@ -9,22 +9,23 @@ use tokio::{
 
 use crate::{
     hub::{
-        Hub,
+        Hub, SubscribeError,
         fanout::{
             batch::{ReadEvents, RecentReads, SharedRead},
             group::{Group, GroupKey},
             groups::Groups,
+            hidden::GroupFilter,
             notifier::{Notifier, PendingTopics},
         },
         store::read::Cursor,
     },
-    limits::budget::Budget,
     model::{event::Event, event_id::EventId, gap::Gap},
 };
 
 /// Subscribers of one worker.
 #[derive(Debug)]
 pub struct Shard {
+    hub: Hub,
     notifier: Arc<Notifier>,
     groups: RefCell<Groups>,
     recent: RefCell<RecentReads>,
@@ -50,10 +51,11 @@ const YIELD_EVERY: usize = 64;
 const JOIN_FROM: Duration = Duration::from_millis(1);
 
 impl Shard {
-    pub(crate) fn new(notifier: Arc<Notifier>) -> Rc<Self> {
+    pub(crate) fn new(hub: Hub, notifier: Arc<Notifier>, groups: Groups) -> Rc<Self> {
         Rc::new(Self {
+            hub,
             notifier,
-            groups: RefCell::default(),
+            groups: RefCell::new(groups),
             recent: RefCell::default(),
             rescheduled: RefCell::default(),
             events: RefCell::default(),
@@ -84,6 +86,9 @@ impl Shard {
             groups.dedup_by_key(|group| group.number());
             let (mut yields, mut since_yield) = (0, 0);
             for group in groups.drain(..) {
+                if !self.check(&group) && !pending.all_topics {
+                    continue;
+                }
                 // The broadcast is served first, since single subscribers join it at its position.
                 let broadcast = group.broadcast();
                 while let Some(given) =
@@ -128,13 +133,30 @@ impl Shard {
         self.notifier.wake();
     }
 
-    /// Adds a subscriber to the group of `key`. Returns `None` when the group is new and `budget`
-    /// does not suffice for it.
-    pub(crate) fn enter(&self, key: GroupKey, budget: &Arc<Budget>) -> Option<(Rc<Group>, usize)> {
-        let group = self.groups.borrow_mut().of(key, budget)?;
+    /// Adds a subscriber to the group of `key`.
+    ///
+    /// # Errors
+    /// Returns the limit that a new group would exceed.
+    pub(crate) fn enter(&self, key: GroupKey) -> Result<(Rc<Group>, usize), SubscribeError> {
+        let group = self.groups.borrow_mut().of(key, || self.hub.head())?;
         self.notifier.add_listener();
         let slot = group.add_slot();
-        Some((group, slot))
+        Ok((group, slot))
+    }
+
+    /// Checks the new events of a notified group against its filter, once for all subscribers.
+    /// Returns false if the filter hides all of them: then no subscriber has anything to do.
+    fn check(&self, group: &Rc<Group>) -> bool {
+        let Some(filter) = group.filter() else { return true };
+        let mut at = filter.checked();
+        let read = self.read(&self.hub, group, &mut at.cursor, EventId::MAX);
+        at.complete_at = read.complete_at;
+        let has_news = read.gap.is_some() || read.events.is_some();
+        filter.record(at, has_news);
+        if at.has_more() {
+            self.reschedule(group);
+        }
+        filter.take_due() || has_news
     }
 
     /// Removes a subscriber from its group.
@@ -154,6 +176,12 @@ impl Shard {
         cursor: &mut Cursor,
         upto: EventId,
     ) -> Read {
+        if let Some(end) = group.filter().and_then(|filter| filter.end_of_span(cursor)) {
+            *cursor = end.cursor;
+            if upto <= end.after() || end.complete_at == Some(hub.version()) {
+                return Read { gap: None, events: None, complete_at: end.complete_at };
+            }
+        }
         let recent = self.recent.borrow();
         let found = recent.find(group.number(), cursor);
         if let Some(read) = found.filter(|read| read.batch.newest <= upto) {
@@ -164,7 +192,12 @@ impl Shard {
         drop(recent);
         let mut out = self.events.borrow_mut();
         let from = *cursor;
-        let (found, version) = hub.read(group.topics(), cursor, upto, &mut out);
+        let (found, version) = match group.filter() {
+            None => hub.read(group.topics(), cursor, upto, &mut out),
+            Some(GroupFilter { filter, .. }) => {
+                hub.read_matching(filter, group.topics(), cursor, upto, &mut out)
+            }
+        };
         let mut complete_at = (!found.more).then_some(version);
         let events = ReadEvents::encode(&out, group.format());
         if let Some(events) = &events
@@ -175,7 +208,7 @@ impl Shard {
         }
         out.clear();
         if let (None, Some(ReadEvents::Batch(batch))) = (&found.gap, &events)
-            && 1 < group.subscribers()
+            && (1 < group.subscribers() || group.filter().is_some())
         {
             let (group, to, batch) = (group.number(), *cursor, batch.clone());
             self.recent.borrow_mut().remember(SharedRead { group, from, to, batch, complete_at });

@@ -69,6 +69,9 @@ impl Reader {
 
     /// Notifies the group again, since it has more to read.
     pub fn reschedule(&self) {
+        if let Some(filter) = self.group.filter() {
+            filter.set_due();
+        }
         self.shard.reschedule(&self.group);
     }
 
@@ -141,8 +144,9 @@ impl Subscriber {
         self.pending_gap.as_ref().is_some_and(|gap| gap.reason == GapReason::UnknownId)
     }
 
-    /// Returns the cursor. Everything up to it was read, or is of topics that the reader does not
-    /// follow. While a gap is pending, it is the id that the reader sent.
+    /// Returns the cursor. Everything up to it was read, is of topics that the reader does not
+    /// follow, or is hidden by its filter. While a gap is pending, it is the id that the reader
+    /// sent.
     pub fn cursor(&self) -> EventId {
         if self.pending_gap.is_some() { self.opened_at } else { self.at.cursor.after }
     }

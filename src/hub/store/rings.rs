@@ -40,6 +40,8 @@ pub struct Limits {
     /// Largest memory for the topics that all subscribers follow, in bytes, as estimated by
     /// [`TopicSet::bytes`](crate::hub::TopicSet::bytes).
     pub followed_bytes: usize,
+    /// Largest number of different filters, for each set of topics and format, on each worker.
+    pub filters: usize,
 }
 
 /// Rings of all topics, the order over them, and the floors up to which events are missing.

@@ -21,7 +21,7 @@ use crate::{
     },
     clock,
     http::{client_address::client_address, problem::problem},
-    hub::{Shard, SubscribeError, TopicSet},
+    hub::{GroupKey, Shard, SubscribeError},
     model::{
         control::{EndReason, refusal_wait},
         encode::Format,
@@ -130,7 +130,9 @@ pub async fn events(
             HttpResponse::map_into_boxed_body,
         );
     }
-    let session = match open(&context, &request, &asked, topics, grant.as_ref(), &worker) {
+    let (filter, format) = (asked.filter.clone(), format_of(&asked));
+    let key = GroupKey { topics, filter, format };
+    let session = match open(&context, &request, &asked, key, grant.as_ref(), &worker) {
         Ok(session) => session,
         Err(refusal) => return *refusal,
     };
@@ -176,7 +178,7 @@ fn open(
     context: &web::Data<StreamContext>,
     request: &HttpRequest,
     asked: &StreamRequest,
-    topics: TopicSet,
+    key: GroupKey,
     grant: Option<&Grant>,
     worker: &Worker,
 ) -> Result<Session, Box<HttpResponse>> {
@@ -199,9 +201,8 @@ fn open(
     let pending = PendingStream {
         context: context.clone(),
         shard: Rc::clone(&worker.shard),
-        format: format_of(asked),
+        key,
         terms: grant.map(Terms::of),
-        topics,
         names: asked.topics.clone(),
         start: asked.start,
         id: asked.id,
@@ -266,7 +267,7 @@ fn begin(
     if pending.is_settled() {
         return Session::open(pending, now);
     }
-    let claim = context.reserve(&pending.topics)?;
+    let claim = context.reserve(&pending.key)?;
     let answer = pending.ask_log(claim);
     Ok(Session::wait_for_log(pending, answer, now))
 }

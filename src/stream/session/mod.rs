@@ -86,7 +86,7 @@ impl Session {
         Self {
             context: pending.context.clone(),
             phase,
-            format: pending.format,
+            format: pending.key.format,
             written_at: now,
             end_at: pending.end_at,
             end_reason: EndReason::MaxAge,

@@ -4,4 +4,4 @@ mod chaos;
 mod log_changes;
 mod log_faults;
 mod log_settings;
-mod replicas;
+pub mod replicas;

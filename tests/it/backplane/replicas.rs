@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 /// Starts a gateway with the log at `url` and waits until it is ready.
-fn replica(url: &str) -> Gateway {
+pub fn replica(url: &str) -> Gateway {
     let gateway = Gateway::dev(&[("backplane", url)]);
     until_ready(&gateway);
     gateway

@@ -29,6 +29,7 @@ pub fn limits() -> Limits {
         dedup: DedupLimits { age_ms: 30 * MINUTE_MS, ids: 1_000, ids_total: 10_000 },
         subscribers: 1_000,
         followed_bytes: 64 << 20,
+        filters: 1_000,
     }
 }
 
@@ -86,7 +87,7 @@ pub fn found(read: Read) -> Found {
 
 /// Key of the group of `topics` in the format of server-sent events.
 pub fn in_sse(topics: TopicSet) -> GroupKey {
-    GroupKey { topics, format: SSE }
+    GroupKey { topics, filter: None, format: SSE }
 }
 
 /// Reads, and waits if there is nothing to read.

@@ -3,6 +3,7 @@
 mod broadcast;
 mod direct_writes;
 mod drain;
+pub mod filter;
 mod followed_topics;
 mod reactor;
 mod resume;

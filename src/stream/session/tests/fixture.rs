@@ -14,7 +14,7 @@ use actix_web::web;
 use tokio::time::Instant;
 
 use crate::{
-    hub::{DedupLimits, Hub, Limits, Published, RingLimits, Shard, Start, TopicSet},
+    hub::{DedupLimits, GroupKey, Hub, Limits, Published, RingLimits, Shard, Start, TopicSet},
     model::{
         control::{Control, End, Open},
         encode::LINES,
@@ -46,6 +46,7 @@ pub(super) fn limits(ring_events: usize) -> Limits {
         dedup: DedupLimits { age_ms: 0, ids: 0, ids_total: 0 },
         subscribers: 10,
         followed_bytes: usize::MAX,
+        filters: 1_000,
     }
 }
 
@@ -106,8 +107,7 @@ impl Gateway {
         PendingStream {
             context: self.context.clone(),
             shard: Rc::clone(&self.shard),
-            format: LINES,
-            topics: TopicSet::new(names.clone()),
+            key: GroupKey { topics: TopicSet::new(names.clone()), filter: None, format: LINES },
             names,
             terms: None,
             start,
@@ -131,7 +131,7 @@ impl Gateway {
 
     /// Returns a stream whose memory is reserved and that waits for the answer of the log.
     pub(super) fn wait_for_log(&self, pending: PendingStream) -> (Stream, Rc<LogAnswer>) {
-        let claim = self.context.reserve(&pending.topics).unwrap();
+        let claim = self.context.reserve(&pending.key).unwrap();
         let answer = LogAnswer::for_tests(claim);
         let session = Session::wait_for_log(pending, Rc::clone(&answer), self.begun);
         (Stream { session, now: self.begun }, answer)

@@ -16,7 +16,6 @@ use crate::{
     outlet::sse::{SSE, SSE_MESSAGES},
     stream::{
         large::{LARGE_EVENTS_MAX_BYTES, LargeEvents},
-        pending::PendingStream,
         session::Next,
     },
 };
@@ -75,7 +74,8 @@ fn a_long_read_past_events_of_other_topics_is_interrupted_by_yields() {
     for _ in 0..5_000 {
         gateway.publish("another", "b");
     }
-    let pending = PendingStream { topics: TopicSet::new(names), ..gateway.pending(start) };
+    let mut pending = gateway.pending(start);
+    pending.key.topics = TopicSet::new(names);
     let mut stream = gateway.open_pending(pending);
     stream.say_open();
     assert!(matches!(stream.next(), Next::Yield));
@@ -96,7 +96,8 @@ struct Reading {
 }
 
 fn read_all(gateway: &Gateway, format: Format, start: Start) -> Reading {
-    let pending = PendingStream { format, ..gateway.pending(start) };
+    let mut pending = gateway.pending(start);
+    pending.key.format = format;
     let mut stream = gateway.open_pending(pending);
     let (mut reading, mut text) = (Reading::default(), String::new());
     loop {
@@ -153,7 +154,8 @@ fn batches_are_small_also_in_a_format_that_is_longer_than_the_frame() {
     // The third is larger than a batch.
     let lens = [BATCH_MAX_BYTES / 2, 100, 3 * BATCH_MAX_BYTES, 6_000, 6_000, 6_000, 10];
     let ids = lens.map(|len| gateway.publish_message(with_attribute(len)));
-    let pending = PendingStream { format: SSE_MESSAGES, ..gateway.pending(Start::After(start)) };
+    let mut pending = gateway.pending(Start::After(start));
+    pending.key.format = SSE_MESSAGES;
     let mut stream = gateway.open_pending(pending);
     stream.say_open();
     let (mut text, mut gives) = (String::new(), 0);
@@ -172,8 +174,9 @@ fn batches_are_small_also_in_a_format_that_is_longer_than_the_frame() {
 fn streams_of_one_format_share_a_large_event() {
     let gateway = Gateway::new(hub(100));
     let open = |format| {
-        let mut stream =
-            gateway.open_pending(PendingStream { format, ..gateway.pending(Start::Live) });
+        let mut pending = gateway.pending(Start::Live);
+        pending.key.format = format;
+        let mut stream = gateway.open_pending(pending);
         stream.say_open();
         stream
     };
