@@ -7,7 +7,10 @@ use actix_web::{
     http::{StatusCode, header},
 };
 
-use crate::http::problem::{come_back_later, problem, problem_with};
+use crate::{
+    http::problem::{come_back_later, problem, problem_with},
+    model::filter::FilterError,
+};
 
 /// Reason why a request's token or ticket is refused.
 ///
@@ -23,6 +26,9 @@ pub enum AuthError {
     /// The token is valid and does not grant what the request asks for: 403. The text says why.
     #[error("the token is valid, but {0}")]
     Forbidden(&'static str),
+    /// The token is valid, and its claim `filter` is no filter: 403.
+    #[error("the token is valid, but its claim filter is no filter: {0}")]
+    Filter(FilterError),
     /// The ticket is unknown, used or expired: 401.
     #[error("the ticket is not valid: a ticket opens one stream, within 30 s after it was issued")]
     InvalidTicket,
@@ -54,7 +60,7 @@ impl AuthError {
         match self {
             Self::MissingToken(_) => "none",
             Self::Invalid(_) => "invalid",
-            Self::Forbidden(_) => "forbidden",
+            Self::Forbidden(_) | Self::Filter(_) => "forbidden",
             Self::InvalidTicket => "invalid-ticket",
             Self::AnotherSite => "another-site",
             Self::KeysUnavailable(_) => "no-keys",
@@ -83,7 +89,9 @@ impl AuthError {
             Self::Invalid(_) | Self::InvalidTicket => {
                 unauthorized("Bearer error=\"invalid_token\"")
             }
-            Self::Forbidden(_) | Self::AnotherSite => problem(StatusCode::FORBIDDEN, &text),
+            Self::Forbidden(_) | Self::Filter(_) | Self::AnotherSite => {
+                problem(StatusCode::FORBIDDEN, &text)
+            }
             Self::KeysUnavailable(_) | Self::TicketsUnavailable => {
                 come_back_later(StatusCode::SERVICE_UNAVAILABLE, &text, retry_after)
             }

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::topic::TopicPattern;
+use crate::model::{filter::Filter, topic::TopicPattern};
 
 /// Topics that a token grants, to whom and until when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Grant {
     pub holder: Holder,
     /// Patterns of the granted topics.
     pub topics: Arc<[TopicPattern]>,
+    /// Filter of the token: the claim `filter`. `None` if its bearer may read all events.
+    pub filter: Option<Filter>,
     /// Expiry of the token in Unix milliseconds.
     pub expires_ms: u64,
 }
@@ -69,6 +71,9 @@ struct GrantJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signed: Option<u64>,
     topics: Vec<String>,
+    /// Canonical form of the filter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filter: Option<String>,
     expires_ms: u64,
 }
 
@@ -85,6 +90,7 @@ impl Grant {
             token,
             signed,
             topics: self.topics.iter().map(ToString::to_string).collect(),
+            filter: self.filter.as_ref().map(|filter| filter.as_str().to_owned()),
             expires_ms: self.expires_ms,
         };
         // The struct holds only strings and numbers, so encoding cannot fail.
@@ -95,6 +101,7 @@ impl Grant {
     pub fn from_json(text: &str) -> Option<Self> {
         let json: GrantJson = serde_json::from_str(text).ok()?;
         let topics: Result<_, _> = json.topics.iter().map(|topic| topic.parse()).collect();
+        let filter = json.filter.map(|text| Filter::parse_canonical(&text)).transpose().ok()?;
         let subject: Option<Arc<str>> = json.subject.filter(|text| !text.is_empty()).map(Arc::from);
         let holder = match (&subject, json.token, json.signed) {
             (Some(subject), ..) => Holder::Subject(Arc::clone(subject)),
@@ -103,6 +110,6 @@ impl Grant {
             // A replica of an earlier version writes no holder.
             (None, None, None) => Holder::Signed(0),
         };
-        Some(Self { subject, holder, topics: topics.ok()?, expires_ms: json.expires_ms })
+        Some(Self { subject, holder, topics: topics.ok()?, filter, expires_ms: json.expires_ms })
     }
 }

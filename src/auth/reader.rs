@@ -13,7 +13,7 @@ use crate::{
         jwt::{self, ClaimReasons, UnverifiedToken},
     },
     clock,
-    model::topic::TopicPattern,
+    model::{filter::Filter, topic::TopicPattern},
 };
 
 /// Verifier of readers' tokens. Accepts the tokens of one issuer.
@@ -126,10 +126,6 @@ impl ReaderVerifier {
         token: &UnverifiedToken<'_>,
         claims: &Map<String, Value>,
     ) -> Result<Grant, AuthError> {
-        // A filter narrows what its reader may see. A gateway that cannot apply it must refuse it.
-        if claims.contains_key("filter") {
-            return Err(AuthError::Forbidden("its claim filter is not supported by this gateway"));
-        }
         let expires = claims.get("exp").and_then(Value::as_f64);
         let expires = expires.filter(|seconds| (0.0..1e12).contains(seconds));
         #[expect(
@@ -151,7 +147,8 @@ impl ReaderVerifier {
             (None, Some(id)) => Holder::Token(id.into()),
             (None, None) => Holder::of_signed(token.text()),
         };
-        Ok(Grant { subject, holder, topics: self.patterns(claims)?, expires_ms })
+        let topics = self.patterns(claims)?;
+        Ok(Grant { subject, holder, topics, filter: filter(claims)?, expires_ms })
     }
 
     /// Reads the topic patterns: a string, or a list of at most [`PATTERNS_MAX`] strings.
@@ -186,4 +183,12 @@ impl ReaderVerifier {
             )
         })
     }
+}
+
+/// Reads the claim `filter`. It narrows what the token grants, so that a claim which is no filter,
+/// such as an empty text, is refused and not ignored.
+fn filter(claims: &Map<String, Value>) -> Result<Option<Filter>, AuthError> {
+    let Some(claim) = claims.get("filter") else { return Ok(None) };
+    let text = claim.as_str().ok_or(AuthError::Forbidden("its claim filter is no string"))?;
+    Filter::parse(text).map(Some).map_err(AuthError::Filter)
 }

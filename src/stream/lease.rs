@@ -82,8 +82,8 @@ impl Lease {
         })
     }
 
-    /// Checks that `grant` may extend this lease: same subject, no earlier expiry, and all topics
-    /// that the stream follows.
+    /// Checks that `grant` may extend this lease: same subject, no earlier expiry, all topics that
+    /// the stream follows, and no filter, or one whose conditions the filter of the stream has.
     ///
     /// # Errors
     /// Returns a text for the sender of the token.
@@ -96,6 +96,13 @@ impl Lease {
         }
         if !self.key.topics.is_within(&grant.topics) {
             return Err("the token does not grant all that the stream follows");
+        }
+        let is_within = |wider| self.key.filter.as_ref().is_some_and(|own| own.is_within(wider));
+        if !grant.filter.as_ref().is_none_or(is_within) {
+            return Err(
+                "the token has a claim filter that is not part of the stream's filter: open a new \
+                 stream with the token",
+            );
         }
         Ok(())
     }

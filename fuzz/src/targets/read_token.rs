@@ -18,7 +18,7 @@ use stream_events::{
     clock,
     config::Mode,
     http::cors::Pages,
-    model::topic::TopicPattern,
+    model::{filter::Filter, topic::TopicPattern},
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -101,8 +101,11 @@ fn expected(token: &str, claims: &Value) -> Option<Grant> {
     let exp = claims["exp"].as_f64().filter(|exp| (now - LEEWAY_SECS) as f64 <= *exp)?;
     let begun = claims.get("nbf").is_none_or(|nbf| nbf.as_f64().is_some_and(|nbf| nbf < latest));
     let meant = names(&claims["aud"], AUDIENCE) && names(&claims["iss"], ISSUER);
-    // A filter narrows what its reader may see. The gateway does not support it and must refuse.
-    let all = claims.get("filter").is_none() && exp < 1e12;
+    // A filter narrows what its reader may see: a claim that is no filter must be refused.
+    let filter = match claims.get("filter") {
+        None => None,
+        Some(text) => Some(Filter::parse(text.as_str()?).ok()?),
+    };
     let topics = match claims.get("grant")?.get("topics")? {
         Value::String(one) => vec![one.as_str()],
         Value::Array(list) => list.iter().map(Value::as_str).collect::<Option<_>>()?,
@@ -116,10 +119,11 @@ fn expected(token: &str, claims: &Value) -> Option<Grant> {
         (None, Some(id)) => Holder::Token(id.into()),
         (None, None) => Holder::of_signed(token),
     };
-    (begun && meant && all).then(|| Grant {
+    (begun && meant && exp < 1e12).then(|| Grant {
         subject: named("sub").map(Into::into),
         holder,
         topics: patterns.into(),
+        filter,
         expires_ms: (exp * 1000.0) as u64,
     })
 }

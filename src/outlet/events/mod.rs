@@ -130,8 +130,12 @@ pub async fn events(
             HttpResponse::map_into_boxed_body,
         );
     }
-    let (filter, format) = (asked.filter.clone(), format_of(&asked));
-    let key = GroupKey { topics, filter, format };
+    let granted = grant.as_ref().and_then(|grant| grant.filter.as_ref());
+    let filter = match (granted, asked.filter.as_ref()) {
+        (Some(granted), Some(asked)) => Some(granted.and(asked)),
+        (granted, asked) => granted.or(asked).cloned(),
+    };
+    let key = GroupKey { topics, filter, format: format_of(&asked) };
     let session = match open(&context, &request, &asked, key, grant.as_ref(), &worker) {
         Ok(session) => session,
         Err(refusal) => return *refusal,

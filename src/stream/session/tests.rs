@@ -211,6 +211,7 @@ fn leased(gateway: &Gateway) -> PendingStream {
         subject: Some("reader".into()),
         holder: Holder::Subject("reader".into()),
         topics: [TopicPattern::All].into(),
+        filter: None,
         expires_ms: clock::now_ms() + 200_000,
     };
     PendingStream { terms: Some(Terms::of(&grant)), ..gateway.pending(Start::Live) }

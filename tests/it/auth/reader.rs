@@ -159,7 +159,9 @@ fn forged_and_spoilt_tokens_are_refused() {
         ("topics that are none", with("topics", json!(["a/b"])), 401),
         ("topics of another type", with("topics", json!({ "a": 1 })), 401),
         ("a number among topics", with("topics", json!(["orders", 1])), 401),
-        ("a filter that nobody applies", with("filter", json!("attributes.a = \"b\"")), 403),
+        ("a filter that is none", with("filter", json!("attributes.a = b")), 403),
+        ("an empty filter", with("filter", json!("")), 403),
+        ("a filter that is no text", with("filter", json!(null)), 403),
         // The head is too large before anyone looks at a token.
         ("very many claims", with("x", many), 431),
         ("many claims", with("x", json!("x".repeat(9_000))), 401),

@@ -24,7 +24,7 @@ pub fn renew(gateway: &Gateway, stream: &str, token: &str) -> u16 {
     gateway.post(&path, &[("Authorization", &bearer)], b"").status
 }
 
-fn ticket(gateway: &Gateway, token: &str) -> String {
+pub fn ticket(gateway: &Gateway, token: &str) -> String {
     let bearer = bearer(token);
     let answer = gateway.post("/ticket", &[("Authorization", &bearer)], b"");
     assert_eq!(answer.status, 200, "{}", answer.text());
