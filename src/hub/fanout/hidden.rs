@@ -1,7 +1,10 @@
 //! Hidden events: the events of a group's topics that its filter hides. Each is checked once for
 //! all subscribers of the group, which then skip it without a check of their own.
 
-use std::cell::Cell;
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+};
 
 use crate::{
     hub::store::read::{Cursor, Position},
@@ -12,7 +15,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct GroupFilter {
     pub(crate) filter: Filter,
-    span: Cell<Span>,
+    /// Newest spans, oldest first. Subscribers that lag skip the older ones.
+    spans: RefCell<VecDeque<Span>>,
     /// Position up to which events were checked, and waiting subscribers notified of those that the
     /// filter shows. A subscriber that waits has nothing to read up to here.
     checked: Cell<Position>,
@@ -20,20 +24,22 @@ pub(crate) struct GroupFilter {
     is_due: Cell<bool>,
 }
 
-/// Newest span of events that the filter hides, in which no event was lost.
+/// Span of events that the filter hides, in which no event was lost.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     from: Cursor,
     to: Position,
 }
 
+/// Number of spans that are kept.
+const SPANS_MAX: usize = 8;
+
 impl GroupFilter {
     /// Creates the state of a group that has no subscriber yet. `head` is the newest id.
     pub(crate) fn new(filter: Filter, head: EventId) -> Self {
-        let from = Cursor { after: head, losses_seen: 0 };
-        let checked = Position { cursor: from, complete_at: None };
-        let span = Span { from, to: checked };
-        Self { filter, span: Cell::new(span), checked: Cell::new(checked), is_due: Cell::default() }
+        let cursor = Cursor { after: head, losses_seen: 0 };
+        let checked = Cell::new(Position { cursor, complete_at: None });
+        Self { filter, spans: RefCell::default(), checked, is_due: Cell::default() }
     }
 
     /// Returns the position up to which events were checked.
@@ -41,28 +47,44 @@ impl GroupFilter {
         self.checked.get()
     }
 
-    /// Records a read from [`Self::checked`] to `to`, which found a gap or events if `has_news`.
-    pub(crate) fn record(&self, to: Position, has_news: bool) {
-        let (mut span, before) = (self.span.get(), self.checked.replace(to));
-        if span.to.after() != before.after() {
-            span = Span { from: before.cursor, to: before };
-        }
-        // Until the next read, the span before the new events is kept: subscribers that skip it
-        // share the read of the new events.
-        span.to = if has_news { before } else { to };
-        self.span.set(span);
+    /// Records that the group has checked everything up to `to`, and notifies its subscribers.
+    pub(crate) fn set_checked(&self, to: Position) {
+        self.checked.set(to);
     }
 
-    /// Returns the end of the hidden span if `cursor` is in it: the subscriber can continue there.
+    /// Records a read from `from` to `to` that found neither a gap nor an event that the filter
+    /// shows. Ignores a read that did not begin where the group was checked last: whichever
+    /// subscriber reads there first checks for all.
+    pub(crate) fn record_hidden(&self, from: &Cursor, to: Position) {
+        let before = self.checked().cursor;
+        if from.after != before.after || before.losses_seen < from.losses_seen {
+            return;
+        }
+        self.checked.set(to);
+        let mut spans = self.spans.borrow_mut();
+        match spans.back_mut().filter(|span| span.to.after() == before.after) {
+            Some(span) => span.to = to,
+            None if to.after() == before.after => {}
+            None => {
+                if spans.len() == SPANS_MAX {
+                    spans.pop_front();
+                }
+                spans.push_back(Span { from: before, to });
+            }
+        }
+    }
+
+    /// Returns the end of a hidden span if `cursor` is in it: the subscriber can continue there.
     ///
     /// The subscriber must have been sent each loss that was reported before the span. The events
     /// in the span were held when they were checked, so none of them is missing, even if it has
     /// left its ring since.
     pub(crate) fn end_of_span(&self, cursor: &Cursor) -> Option<Position> {
-        let Span { from, to } = self.span.get();
-        let is_inside = (from.after..to.after()).contains(&cursor.after)
-            && (from.losses_seen..=to.cursor.losses_seen).contains(&cursor.losses_seen);
-        is_inside.then_some(to)
+        let is_inside = |Span { from, to }: &&Span| {
+            (from.after..to.after()).contains(&cursor.after)
+                && (from.losses_seen..=to.cursor.losses_seen).contains(&cursor.losses_seen)
+        };
+        self.spans.borrow().iter().rev().find(is_inside).map(|span| span.to)
     }
 
     /// Makes the next notification reach the subscribers even if the filter hides all new events.

@@ -17,7 +17,7 @@ use crate::{
             hidden::GroupFilter,
             notifier::{Notifier, PendingTopics},
         },
-        store::read::Cursor,
+        store::read::{Cursor, Position},
     },
     model::{event::Event, event_id::EventId, gap::Gap},
 };
@@ -152,7 +152,9 @@ impl Shard {
         let read = self.read(&self.hub, group, &mut at.cursor, EventId::MAX);
         at.complete_at = read.complete_at;
         let has_news = read.gap.is_some() || read.events.is_some();
-        filter.record(at, has_news);
+        if has_news {
+            filter.set_checked(at);
+        }
         if at.has_more() {
             self.reschedule(group);
         }
@@ -207,6 +209,12 @@ impl Shard {
             (cursor.after, complete_at) = (events.newest(), None);
         }
         out.clear();
+        if let Some(filter) = group.filter()
+            && found.gap.is_none()
+            && events.is_none()
+        {
+            filter.record_hidden(&from, Position { cursor: *cursor, complete_at });
+        }
         if let (None, Some(ReadEvents::Batch(batch))) = (&found.gap, &events)
             && (1 < group.subscribers() || group.filter().is_some())
         {

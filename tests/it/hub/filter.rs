@@ -2,7 +2,8 @@
 //! that the filter shows wake them.
 
 use std::{
-    rc::Rc,
+    cell::Cell,
+    rc::{Rc, Weak},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +14,9 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use stream_events::{
-    hub::{GroupKey, Hub, Limits, Published, RingLimits, Shard, Start, Subscriber, TopicSet},
+    hub::{
+        Broadcast, GroupKey, Hub, Limits, Published, RingLimits, Shard, Start, Subscriber, TopicSet,
+    },
     model::{event_id::EventId, filter::Filter, gap::Gap},
 };
 use tokio::task::{LocalSet, spawn_local, yield_now};
@@ -151,6 +154,50 @@ async fn an_event_is_checked_once_for_all_subscribers_and_wakes_them_only_if_it_
         })
         .await;
     assert!(readers.iter().all(|reader| reader.gaps.is_empty()));
+}
+
+/// Counts its passes, and writes to no stream.
+#[derive(Default)]
+struct Passes(Cell<usize>);
+
+impl Broadcast for Passes {
+    fn write_pass(&self, _: usize) -> Option<usize> {
+        self.0.set(self.0.get() + 1);
+        None
+    }
+}
+
+/// The check of a long stretch of hidden events is made in turns, and goes on without a notification
+/// of another event. A broadcast that has more to read is served even if nothing is new.
+#[tokio::test]
+async fn a_group_is_checked_to_the_end_and_served_when_it_asks_to_be() {
+    let ring = RingLimits { events: 10_000, bytes: 1 << 30 };
+    let (hub, shard) = hub(Limits { ring, ..limits() });
+    let mut reader = Reader::new(&hub, &shard, only_shown(topics(&["orders"])), Start::Live);
+    reader.read();
+    for n in 0..5_000 {
+        publish(&hub, "orders", "x", false, T0 + n);
+    }
+    let shown = publish(&hub, "orders", "x", true, T0 + 5_000);
+    let passes = Rc::<Passes>::default();
+    let broadcast: Weak<Passes> = Rc::downgrade(&passes);
+    reader.subscriber.reader().group().set_broadcast(broadcast);
+    LocalSet::new()
+        .run_until(async {
+            spawn_local(Rc::clone(&shard).run(Duration::ZERO));
+            settle().await;
+            assert!(reader.is_woken());
+            reader.read();
+            assert_eq!((reader.got.as_slice(), hub.evaluations()), (&[shown][..], 5_001));
+            let before = passes.0.get();
+            publish(&hub, "orders", "x", false, T0 + 5_001);
+            settle().await;
+            assert_eq!(passes.0.get(), before, "the filter hides the event");
+            reader.subscriber.reader().reschedule();
+            settle().await;
+            assert_eq!(passes.0.get(), before + 1);
+        })
+        .await;
 }
 
 /// A rare event is found by a read that is interrupted, and a cursor before hidden events resumes
