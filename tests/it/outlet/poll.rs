@@ -82,7 +82,7 @@ fn a_page_has_the_objects_of_its_format() {
     let page = poll(&gateway, "&since=1h&format=cloudevents");
     assert_eq!(page["events"], json!([parsed(&cloud_events.next().data)]));
     let by_accept = gateway.get("/events?since=1h", &[("Accept", "application/json")]);
-    assert_eq!(by_accept.json(), poll(&gateway, "&since=1h"));
+    assert_eq!(by_accept.json()["events"], poll(&gateway, "&since=1h")["events"]);
 }
 
 #[test]
