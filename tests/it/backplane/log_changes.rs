@@ -2,29 +2,51 @@
 //! gap, whenever and in whatever order the replicas notice the change.
 
 use crate::{
-    backplane::log_faults::{LOG, next_gap, publish, replica},
+    backplane::log_faults::{LOG, log_behind_proxy, log_with_reader, next_gap, publish, replica},
     support::{
         eventually,
-        gateway::message,
+        gateway::{Gateway, message},
         http1::EventSource,
+        parser::Dispatched,
         redis::{Proxy, RedisServer},
     },
 };
 
 const STATE: &str = "{stream-events}:state";
 
+/// Starts a master and a replica of it.
+fn master_and_replica() -> (RedisServer, RedisServer) {
+    let master = RedisServer::start();
+    let port = master.port.to_string();
+    let second = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
+    (master, second)
+}
+
+/// Publishes an event, and waits until the reader has received it and the replica has it.
+fn publish_to_both(
+    gateway: &Gateway,
+    source: &mut EventSource,
+    second: &RedisServer,
+) -> Dispatched {
+    publish(gateway, "both have it");
+    let shared = source.next();
+    eventually("replicated", || (second.ask::<i64>(&["XLEN", LOG]) == 2).then_some(()));
+    shared
+}
+
+/// Makes a replica a master.
+fn promote(second: &RedisServer) {
+    second.tell(&["REPLICAOF", "NO", "ONE"]);
+}
+
 /// The new master never had an event that readers received.
 #[test]
 fn fail_over_to_a_replica_that_is_behind() {
-    let mut master = RedisServer::start();
-    let port = master.port.to_string();
-    let second = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
+    let (mut master, second) = master_and_replica();
     let proxy = Proxy::to(master.address());
     let gateway = replica(&proxy.url(), &[]);
     let mut source = gateway.events("");
-    publish(&gateway, "both have it");
-    let shared = source.next();
-    eventually("replicated", || (second.ask::<i64>(&["XLEN", LOG]) == 2).then_some(()));
+    let shared = publish_to_both(&gateway, &mut source, &second);
     // The replica receives no more writes of the master.
     second.tell(&["REPLICAOF", "127.0.0.1", "1"]);
     publish(&gateway, "only the old one has it");
@@ -36,7 +58,7 @@ fn fail_over_to_a_replica_that_is_behind() {
     // Before the replica is promoted, it is used neither for pushes nor for reading.
     let refused = gateway.push("orders", &message("x", "1"));
     assert_eq!(refused.status, 503);
-    second.tell(&["REPLICAOF", "NO", "ONE"]);
+    promote(&second);
     publish(&gateway, "after");
     let gap = next_gap(&mut source);
     assert_eq!((&gap["reason"], &gap["after"]), (&"log-changed".into(), &lost.id.as_str().into()));
@@ -49,19 +71,15 @@ fn fail_over_to_a_replica_that_is_behind() {
 /// newest id is greater than every id that was read: only the run id shows that it is another log.
 #[test]
 fn fail_over_to_a_replica_that_is_ahead_again() {
-    let mut master = RedisServer::start();
-    let port = master.port.to_string();
-    let second = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
+    let (mut master, second) = master_and_replica();
     let gateway = replica(&master.url(), &[]);
     let mut source = gateway.events("");
-    publish(&gateway, "both have it");
-    let shared = source.next();
-    eventually("replicated", || (second.ask::<i64>(&["XLEN", LOG]) == 2).then_some(()));
+    let shared = publish_to_both(&gateway, &mut source, &second);
     second.tell(&["REPLICAOF", "127.0.0.1", "1"]);
     publish(&gateway, "only the old one has it");
     source.next();
     master.kill();
-    second.tell(&["REPLICAOF", "NO", "ONE"]);
+    promote(&second);
     let other = replica(&second.url(), &[]);
     publish(&other, "after");
     assert_eq!(next_gap(&mut other.resume("", &shared.id))["reason"], "log-changed");
@@ -71,16 +89,14 @@ fn fail_over_to_a_replica_that_is_ahead_again() {
 /// id is the same.
 #[test]
 fn log_that_lost_its_newest_entries() {
-    let redis = RedisServer::start();
-    let proxy = Proxy::to(redis.address());
-    let gateway = replica(&proxy.url(), &[]);
+    let (redis, proxy, gateway) = log_behind_proxy();
     let mut source = gateway.events("");
     publish(&gateway, "kept");
     let kept = source.next().id;
     publish(&gateway, "forgotten");
     let forgotten = source.next().id;
     redis.tell(&["XDEL", LOG, &forgotten]);
-    redis.tell(&["HSET", "{stream-events}:state", "newest", &kept]);
+    redis.tell(&["HSET", STATE, "newest", &kept]);
     proxy.cut();
     let gap = next_gap(&mut source);
     assert_eq!((&gap["reason"], &gap["after"]), (&"log-changed".into(), &forgotten.into()));
@@ -109,9 +125,7 @@ fn wipe_that_no_tail_notices() {
 /// be less than those of the old one, and its events would never be read.
 #[test]
 fn wipe_after_which_the_clock_goes_back() {
-    let redis = RedisServer::start();
-    let gateway = replica(&redis.url(), &[]);
-    let mut source = gateway.events("");
+    let (redis, gateway, mut source) = log_with_reader(&[]);
     append_in_the_future(&redis, &mut source);
     redis.tell(&["FLUSHALL"]);
     publish(&gateway, "after");
@@ -132,33 +146,17 @@ fn append_in_the_future(redis: &RedisServer, source: &mut EventSource) {
     assert_eq!(source.next().id, ahead);
 }
 
-/// Starts a master and a replica of it. Returns both, and a function that promotes the replica.
-fn master_and_replica() -> (RedisServer, RedisServer, impl Fn()) {
-    let master = RedisServer::start();
-    let port = master.port.to_string();
-    let second = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
-    let address = second.address();
-    let promote = move || {
-        let mut connection =
-            redis::Client::open(format!("redis://{address}")).unwrap().get_connection().unwrap();
-        redis::cmd("REPLICAOF").arg(&["NO", "ONE"]).exec(&mut connection).unwrap();
-    };
-    (master, second, promote)
-}
-
 /// One gateway connects to the new master at once, another one uses the old master for a while. What
 /// each reads meanwhile is missing in the other's log, and the break comes after both.
 #[test]
 fn fail_over_at_different_times() {
-    let (mut old, new, promote) = master_and_replica();
+    let (mut old, new) = master_and_replica();
     let proxies = [Proxy::to(old.address()), Proxy::to(old.address())];
     let gateways = [replica(&proxies[0].url(), &[]), replica(&proxies[1].url(), &[])];
     let [late, early] = &gateways;
     let mut of_late = late.events("");
-    publish(early, "both have it");
-    let shared = of_late.next();
-    eventually("replicated", || (new.ask::<i64>(&["XLEN", LOG]) == 2).then_some(()));
-    promote();
+    let shared = publish_to_both(early, &mut of_late, &new);
+    promote(&new);
     proxies[1].point_to(new.address());
     proxies[1].cut();
     publish(early, "of the new one, before");
@@ -183,14 +181,12 @@ fn fail_over_at_different_times() {
 /// one.
 #[test]
 fn pushes_use_the_server_that_the_tail_reads() {
-    let (old, new, promote) = master_and_replica();
+    let (old, new) = master_and_replica();
     let proxy = Proxy::to(old.address());
     let gateway = replica(&proxy.url(), &[]);
     let mut source = gateway.events("");
-    publish(&gateway, "both have it");
-    source.next();
-    eventually("replicated", || (new.ask::<i64>(&["XLEN", LOG]) == 2).then_some(()));
-    promote();
+    publish_to_both(&gateway, &mut source, &new);
+    promote(&new);
     proxy.point_to(new.address());
     proxy.cut_tails();
     // The old server would accept a push: only the comparison of the run ids prevents it.
@@ -204,9 +200,7 @@ fn pushes_use_the_server_that_the_tail_reads() {
 /// append. The ids of its events are less than those that other gateways have read.
 #[test]
 fn wipe_after_which_a_new_gateway_appends_first() {
-    let redis = RedisServer::start();
-    let gateway = replica(&redis.url(), &[]);
-    let mut source = gateway.events("");
+    let (redis, _gateway, mut source) = log_with_reader(&[]);
     append_in_the_future(&redis, &mut source);
     redis.tell(&["FLUSHALL"]);
     let new = replica(&redis.url(), &[]);
@@ -219,9 +213,7 @@ fn wipe_after_which_a_new_gateway_appends_first() {
 /// The newest entry is deleted from the log by hand.
 #[test]
 fn new_replica_does_not_wait_for_a_deleted_entry() {
-    let redis = RedisServer::start();
-    let gateway = replica(&redis.url(), &[]);
-    let mut source = gateway.events("");
+    let (redis, gateway, mut source) = log_with_reader(&[]);
     publish(&gateway, "stays");
     publish(&gateway, "goes");
     let stays = source.next().id;
@@ -241,9 +233,7 @@ fn new_replica_does_not_wait_for_a_deleted_entry() {
 /// An entry with invalid UTF-8 in the middle of the log is a gap, and later entries are read.
 #[test]
 fn entry_with_invalid_utf8_is_a_gap() {
-    let redis = RedisServer::start();
-    let gateway = replica(&redis.url(), &[]);
-    let mut source = gateway.events("");
+    let (redis, gateway, mut source) = log_with_reader(&[]);
     publish(&gateway, "before");
     let before = source.next();
     let mut connection = redis.connect().unwrap();

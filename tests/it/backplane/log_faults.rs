@@ -20,6 +20,22 @@ pub fn replica(url: &str, flags: &[(&'static str, &str)]) -> Gateway {
     gateway
 }
 
+/// Starts a log, a gateway that uses it, and a reader.
+pub fn log_with_reader(flags: &[(&'static str, &str)]) -> (RedisServer, Gateway, EventSource) {
+    let redis = RedisServer::start();
+    let gateway = replica(&redis.url(), flags);
+    let source = gateway.events("");
+    (redis, gateway, source)
+}
+
+/// Starts a log, and a gateway that uses it through a proxy.
+pub fn log_behind_proxy() -> (RedisServer, Proxy, Gateway) {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(redis.address());
+    let gateway = replica(&proxy.url(), &[]);
+    (redis, proxy, gateway)
+}
+
 /// Reads up to the next `stream-gap` and returns its data.
 pub fn next_gap(source: &mut EventSource) -> Value {
     loop {
@@ -116,9 +132,7 @@ fn stream_that_waits_for_the_log_ends_at_shutdown() {
 
 #[test]
 fn redis_restarts_empty() {
-    let mut redis = RedisServer::start();
-    let gateway = replica(&redis.url(), &[("keep-alive", "1 s")]);
-    let mut source = gateway.events("");
+    let (mut redis, gateway, mut source) = log_with_reader(&[("keep-alive", "1 s")]);
     publish(&gateway, "before");
     let before = source.next();
     redis.kill();
@@ -174,9 +188,7 @@ fn connection_is_cut_between_append_and_answer() {
 
 #[test]
 fn missing_answer_times_out() {
-    let redis = RedisServer::start();
-    let proxy = Proxy::to(redis.address());
-    let gateway = replica(&proxy.url(), &[]);
+    let (_redis, proxy, gateway) = log_behind_proxy();
     proxy.swallow(true);
     assert_eq!(gateway.push("orders", &message("x", "1")).status, 503);
     // The gateway gave the connection up and opens a new one.
@@ -186,9 +198,7 @@ fn missing_answer_times_out() {
 
 #[test]
 fn connection_is_slow_cut_and_half_closed() {
-    let redis = RedisServer::start();
-    let proxy = Proxy::to(redis.address());
-    let gateway = replica(&proxy.url(), &[]);
+    let (_redis, proxy, gateway) = log_behind_proxy();
     let mut source = gateway.events("");
     proxy.delay(Duration::from_millis(300));
     publish(&gateway, "slow");
@@ -207,9 +217,7 @@ fn connection_is_slow_cut_and_half_closed() {
 
 #[test]
 fn redis_is_full_for_a_while() {
-    let redis = RedisServer::start();
-    let gateway = replica(&redis.url(), &[("log-events", "1000")]);
-    let mut source = gateway.events("");
+    let (redis, gateway, mut source) = log_with_reader(&[("log-events", "1000")]);
     for n in 0..3_000 {
         gateway.publish("orders", n.to_string());
     }
@@ -272,9 +280,7 @@ fn entries_are_trimmed_before_they_are_read() {
 /// During a rolling upgrade a newer program writes entries that this one cannot decode.
 #[test]
 fn entry_of_another_format_is_a_gap() {
-    let redis = RedisServer::start();
-    let gateway = replica(&redis.url(), &[]);
-    let mut source = gateway.events("");
+    let (redis, gateway, mut source) = log_with_reader(&[]);
     publish(&gateway, "before");
     let before = source.next().id;
     let id: String = redis.ask(&["XADD", LOG, "*", "format", "2", "something", "else"]);
