@@ -8,10 +8,15 @@ fn pure(criterion: &mut Criterion) {
         let (message, body) = (message(size), body(size));
         let mut group = criterion.benchmark_group(format!("{size}B"));
         group.throughput(Throughput::Bytes(size as u64));
-        group.bench_function("encode", |bencher| bencher.iter(|| encode(&message)));
+        group.bench_function("encode", |bencher| {
+            bencher.iter_batched(|| message.clone(), encode, BatchSize::SmallInput);
+        });
         group.bench_function("decode", |bencher| bencher.iter(|| decode(&body)));
         let mut place = Place::with(2_000);
-        group.bench_function("publish", |bencher| bencher.iter(|| place.publish(&message)));
+        group.bench_function("publish", |bencher| {
+            let publish = |message| place.publish(message);
+            bencher.iter_batched(|| message.clone(), publish, BatchSize::SmallInput);
+        });
         group.finish();
     }
     let place = Place::with(100);

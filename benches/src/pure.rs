@@ -34,6 +34,13 @@ pub fn message(size: usize) -> Message {
     }
 }
 
+/// A message of so many bytes, and a copy that shares its data and its topic. The box makes the copy
+/// cheap to hand over.
+pub fn message_and_copy(size: usize) -> (Message, Box<Message>) {
+    let message = message(size);
+    (message.clone(), Box::new(message))
+}
+
 /// A push of so many bytes of data.
 pub fn body(size: usize) -> Vec<u8> {
     let mut body = Vec::new();
@@ -42,8 +49,8 @@ pub fn body(size: usize) -> Vec<u8> {
 }
 
 /// A message becomes bytes of a stream.
-pub fn encode(message: &Message) -> Bytes {
-    Draft::new(message.clone()).seal(ID).frame().clone()
+pub fn encode(message: Message) -> Bytes {
+    Draft::new(message).seal(ID).frame().clone()
 }
 
 /// A push becomes a message.
@@ -76,14 +83,14 @@ impl Place {
         let shard = hub.add_shard();
         let mut place = Self { hub, shard, published: 0 };
         let message = message(200);
-        (0..events).for_each(|_| place.publish(&message));
+        (0..events).for_each(|_| place.publish(message.clone()));
         place
     }
 
     /// A message gets its id and its place in a ring.
-    pub fn publish(&mut self, message: &Message) {
+    pub fn publish(&mut self, message: Message) {
         self.published += 1;
-        self.hub.publish(message.clone(), NOW_MS + self.published / 50);
+        self.hub.publish(message, NOW_MS + self.published / 50);
     }
 
     /// A reader that has nothing of what the hub holds.
@@ -115,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_benches_do_what_they_are_called() {
-        assert_eq!(encode(&message(200)), encode(&decode(&body(200))));
+        assert_eq!(encode(message(200)), encode(decode(&body(200))));
         assert_eq!(read_all(&mut Place::with(100).reader()), 100);
     }
 }

@@ -88,16 +88,20 @@ impl Event {
 
     /// Returns the bytes that limits count for this event.
     pub fn size(&self) -> usize {
-        let metadata = self.metadata.as_ref().map_or(0, |metadata| {
-            let attributes = metadata.attributes.iter();
-            let attributes = attributes
-                .map(|(key, value)| key.len() + value.len() + ATTRIBUTE_OVERHEAD_BYTES)
-                .sum::<usize>();
-            let key = metadata.ordering_key.as_ref().map_or(0, |key| key.len());
-            attributes + key + metadata.data.as_ref().map_or(0, |data| data.len())
-        });
+        let metadata = self.metadata.as_deref().map_or(0, Metadata::size);
         let message_id = self.message_id.as_ref().map_or(0, |id| id.len());
         self.frame.len() + message_id + metadata + EVENT_OVERHEAD_BYTES
+    }
+}
+
+impl Metadata {
+    fn size(&self) -> usize {
+        let attributes = self.attributes.iter();
+        let attributes = attributes
+            .map(|(key, value)| key.len() + value.len() + ATTRIBUTE_OVERHEAD_BYTES)
+            .sum::<usize>();
+        let key = self.ordering_key.as_ref().map_or(0, |key| key.len());
+        attributes + key + self.data.as_ref().map_or(0, |data| data.len())
     }
 }
 

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes};
 use memchr::{memchr, memchr2_iter, memmem};
 
 use crate::model::event_id::{EventId, ID_LEN_MAX};
@@ -17,7 +17,7 @@ use crate::model::event_id::{EventId, ID_LEN_MAX};
 #[derive(Debug)]
 pub(crate) struct FrameDraft {
     /// [`HEADROOM`] bytes for the line of the id, then the rest of the frame.
-    buffer: BytesMut,
+    buffer: Vec<u8>,
     data: DataForm,
 }
 
@@ -54,14 +54,14 @@ impl FrameDraft {
         // Reserves the exact size: a buffer that doubles would hold bytes that no limit counts.
         let line_ends = line_ends(text).count();
         let text_len = text.len() + "data: \n".len() * (line_ends + 1) + 1;
-        let mut buffer = BytesMut::with_capacity(HEADROOM + type_len + text_len);
+        let mut buffer = Vec::with_capacity(HEADROOM + type_len + text_len);
         buffer.resize(HEADROOM, 0);
         if let Some(name) = event_type {
             for part in ["event: ", name, "\n"] {
                 buffer.extend_from_slice(part.as_bytes());
             }
         }
-        write_data(&mut buffer, text);
+        write_data(&mut buffer, text, line_ends);
         buffer.extend_from_slice(b"\n");
         let data = match line_ends {
             _ if !is_text => DataForm::Base64,
@@ -88,7 +88,7 @@ impl FrameDraft {
         for part in line {
             headroom.put_slice(part);
         }
-        let mut frame = self.buffer.freeze();
+        let mut frame = Bytes::from(self.buffer);
         frame.advance(start);
         frame
     }
@@ -128,11 +128,12 @@ fn line_ends(text: &str) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// Writes a `data:` line for each line of `text`. A bare CR that is copied as it is would end the
+/// Writes a `data:` line for each line of `text`, which has `ends` line ends: text without one is
+/// not searched again. A bare CR that is copied as it is would end the
 /// line in the reader's parser, and the data could forge fields (CWE-93).
-fn write_data(buffer: &mut BytesMut, text: &str) {
+fn write_data(buffer: &mut Vec<u8>, text: &str, ends: usize) {
     let mut from = 0;
-    for (end, len) in line_ends(text).chain([(text.len(), 0)]) {
+    for (end, len) in line_ends(text).take(ends).chain([(text.len(), 0)]) {
         buffer.extend_from_slice(b"data: ");
         buffer.extend_from_slice(text.get(from..end).unwrap_or_default().as_bytes());
         buffer.extend_from_slice(b"\n");

@@ -127,25 +127,15 @@ impl Rings {
         batch: &mut BatchBuilder<'_>,
     ) -> Option<EventId> {
         let channel = |name| self.channels.get(*self.by_topic.get(name)?);
-        let mut rings: Vec<_> = names
-            .iter()
-            .filter_map(channel)
-            .map(|channel| channel.ring.after(after).peekable())
-            .collect();
-        loop {
-            let oldest = rings
-                .iter_mut()
-                .filter_map(|ring| Some((ring.peek()?.id, ring)))
-                .min_by_key(|(id, _)| *id);
-            let event = oldest.and_then(|(_, ring)| ring.next())?;
-            if batch.upto < event.id {
-                return Some(batch.upto);
-            }
-            if !batch.has_room(event) {
-                return batch.last;
-            }
-            batch.push(event);
-        }
+        let mut rings =
+            names.iter().filter_map(channel).map(|channel| channel.ring.after(after).peekable());
+        let first = rings.next()?;
+        let Some(second) = rings.next() else { return batch.fill(first) };
+        let mut rings: Vec<_> = [first, second].into_iter().chain(rings).collect();
+        batch.fill(std::iter::from_fn(|| {
+            let oldest = rings.iter_mut().filter_map(|ring| Some((ring.peek()?.id, ring)));
+            oldest.min_by_key(|(id, _)| *id).and_then(|(_, ring)| ring.next())
+        }))
     }
 
     /// Reads the timeline. Returns the id at which it stopped, if that is before the head.
@@ -239,6 +229,20 @@ impl BatchBuilder<'_> {
     /// large one would never be read.
     fn has_room(&self, event: &Event) -> bool {
         self.last.is_none() || self.bytes + event.frame().len() <= BATCH_MAX_BYTES
+    }
+
+    /// Adds events until one is beyond `upto` or has no room. Returns the id at which it stopped.
+    fn fill<'e>(&mut self, events: impl Iterator<Item = &'e Arc<Event>>) -> Option<EventId> {
+        for event in events {
+            if self.upto < event.id {
+                return Some(self.upto);
+            }
+            if !self.has_room(event) {
+                return self.last;
+            }
+            self.push(event);
+        }
+        None
     }
 
     fn push(&mut self, event: &Arc<Event>) {
