@@ -115,8 +115,10 @@ impl PendingStream {
         answer.claim.replace(Some(claim));
         let (context, start, end_at) = (self.context.clone(), self.start, self.end_at);
         let weak = Rc::downgrade(&answer);
+        // Counted before the task runs, so that the next stream finds this one counted.
+        let waiting = Waiting::new(&context);
         let task = spawn(async move {
-            let _waiting = Waiting::new(&context);
+            let _waiting = waiting;
             let found = find_start(&context, start, end_at).await;
             if let Some(answer) = weak.upgrade() {
                 answer.set(found);
