@@ -1,8 +1,9 @@
 //! Entries of the log, encoded as the fields of a Redis stream.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use redis::{Cmd, FromRedisValue as _, Value};
+use bytes::Bytes;
+use redis::Cmd;
 
 use crate::model::message::Message;
 
@@ -41,77 +42,78 @@ pub(crate) fn encode(command: &mut Cmd, message: &Message) {
         .arg(&["publishTimeMs", &publish_time]);
 }
 
+/// Names and values of the fields of an entry.
+#[derive(Debug, Default)]
+pub(crate) struct Fields<'a>(pub(crate) Vec<(&'a [u8], &'a [u8])>);
+
+impl<'a> Fields<'a> {
+    /// Returns the value of a field. `None` without such a field.
+    fn bytes(&self, name: &str) -> Option<&'a [u8]> {
+        self.0.iter().find(|field| field.0 == name.as_bytes()).map(|field| field.1)
+    }
+
+    /// Returns the value of a field. `None` without such a field, or if the value is not UTF-8.
+    pub(crate) fn text(&self, name: &str) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes(name)?).ok()
+    }
+}
+
 /// Decodes the fields of an entry.
-pub(crate) fn decode(fields: HashMap<String, Value>) -> Entry {
-    let mut fields = Fields(fields);
+pub(crate) fn decode(fields: &Fields<'_>) -> Entry {
     let format = fields.text("format").unwrap_or_default();
     if format != FORMAT {
         let reason = format!("its format is {format:?}, but this gateway reads only {FORMAT:?}");
         return Entry::Unreadable { reason };
     }
     if let Some(reason) = fields.text("break") {
-        return Entry::Break { reason };
+        return Entry::Break { reason: reason.to_owned() };
     }
-    match fields.message() {
+    match decode_message(fields) {
         Some(message) => Entry::Message(message),
         None => Entry::Unreadable { reason: "a field is missing or malformed".into() },
     }
 }
 
-/// Fields of an entry by name. Each is removed when it is read.
-struct Fields(HashMap<String, Value>);
-
-impl Fields {
-    fn text(&mut self, name: &str) -> Option<String> {
-        String::from_redis_value(self.0.remove(name)?).ok()
-    }
-
-    /// Decodes a message. `None` if a field is missing or malformed.
-    fn message(&mut self) -> Option<Message> {
-        let Some(Value::BulkString(data)) = self.0.remove("data") else { return None };
-        let non_empty = |text: String| Some(text).filter(|text| !text.is_empty());
-        let attributes = match non_empty(self.text("attributes")?) {
-            None => BTreeMap::new(),
-            Some(json) => serde_json::from_str(&json).ok()?,
-        };
-        let publish_time_ms = match non_empty(self.text("publishTimeMs")?) {
-            None => None,
-            Some(time) => Some(time.parse().ok()?),
-        };
-        Some(Message {
-            topic: self.text("topic")?.parse().ok()?,
-            data: data.into(),
-            attributes,
-            ordering_key: non_empty(self.text("orderingKey")?),
-            message_id: non_empty(self.text("messageId")?),
-            publish_time_ms,
-        })
-    }
+/// Decodes a message. `None` if a field is missing or malformed.
+fn decode_message(fields: &Fields<'_>) -> Option<Message> {
+    let non_empty = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let attributes = match fields.text("attributes")? {
+        "" => BTreeMap::new(),
+        json => serde_json::from_str(json).ok()?,
+    };
+    let publish_time_ms = match fields.text("publishTimeMs")? {
+        "" => None,
+        time => Some(time.parse().ok()?),
+    };
+    Some(Message {
+        topic: fields.text("topic")?.parse().ok()?,
+        data: Bytes::copy_from_slice(fields.bytes("data")?),
+        attributes,
+        ordering_key: non_empty(fields.text("orderingKey")?),
+        message_id: non_empty(fields.text("messageId")?),
+        publish_time_ms,
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use redis::Arg;
 
     use super::*;
 
-    /// Encodes a message and returns the fields as Redis returns them.
-    fn stored(message: &Message) -> HashMap<String, Value> {
+    /// Encodes a message and returns the texts that Redis stores.
+    fn stored(message: &Message) -> Vec<Vec<u8>> {
         let mut command = Cmd::new();
         encode(&mut command, message);
-        let texts: Vec<_> = command
-            .args_iter()
-            .map(|arg| match arg {
-                Arg::Simple(bytes) => bytes.to_vec(),
-                _ => panic!("only plain arguments"),
-            })
-            .collect();
-        let pairs = texts.chunks(2).map(|pair| {
-            let name = String::from_utf8(pair[0].clone()).unwrap();
-            (name, Value::BulkString(pair[1].clone()))
-        });
-        pairs.collect()
+        let text = |arg| match arg {
+            Arg::Simple(bytes) => <[u8]>::to_vec(bytes),
+            _ => panic!("only plain arguments"),
+        };
+        command.args_iter().map(text).collect()
+    }
+
+    fn fields(texts: &[Vec<u8>]) -> Fields<'_> {
+        Fields(texts.chunks(2).map(|pair| (&*pair[0], &*pair[1])).collect())
     }
 
     fn message() -> Message {
@@ -137,23 +139,26 @@ mod tests {
             ..message()
         };
         for message in [full, bare] {
-            assert_eq!(decode(stored(&message)), Entry::Message(message));
+            let stored = stored(&message);
+            assert_eq!(decode(&fields(&stored)), Entry::Message(message));
         }
     }
 
     #[test]
     fn invalid_entries_are_reported_as_unreadable() {
         let with = |name: &str, text: &str| {
-            let mut fields = stored(&message());
-            fields.insert(name.into(), Value::BulkString(text.into()));
-            decode(fields)
+            let stored = stored(&message());
+            let mut fields = fields(&stored);
+            fields.0.retain(|field| field.0 != name.as_bytes());
+            fields.0.push((name.as_bytes(), text.as_bytes()));
+            decode(&fields)
         };
         for (name, text) in
             [("format", "2"), ("topic", "a/b"), ("attributes", "["), ("publishTimeMs", "soon")]
         {
             assert!(matches!(with(name, text), Entry::Unreadable { .. }), "{name}");
         }
-        assert!(matches!(decode(HashMap::new()), Entry::Unreadable { .. }));
+        assert!(matches!(decode(&Fields::default()), Entry::Unreadable { .. }));
         assert_eq!(with("break", "server"), Entry::Break { reason: "server".into() });
     }
 }
