@@ -47,7 +47,7 @@ impl Backplane {
                 Published::Closed => Err(PublishError::Draining),
             },
             // Boxed, so that the future of every push does not have the size of this one.
-            Self::Redis(redis) => Box::pin(redis.append(&message)).await,
+            Self::Redis(redis) => Box::pin(redis.append(message)).await,
         }
     }
 

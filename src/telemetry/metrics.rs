@@ -49,7 +49,8 @@ pub struct Metrics {
     /// `stream_events_proxy_headers_refused_total`: connections that began without a valid PROXY
     /// protocol header.
     pub proxy_refused: IntCounter,
-    /// `stream_events_log_append_seconds`: time from an append request to the answer of Redis.
+    /// `stream_events_log_append_seconds`: time from the request of a
+    /// push to the answer of Redis, its time in the queue included.
     pub log_append: Histogram,
     /// `stream_events_log_connects_total{connection}`: attempts to connect to Redis.
     pub log_connects: IntCounterVec,
@@ -133,7 +134,7 @@ impl Metrics {
             log_append: histogram(
                 &registry,
                 "log_append_seconds",
-                "From an append request to the answer of Redis.",
+                "From the request of a push to the answer of Redis.",
             )?,
             log_connects: counters(
                 &registry,

@@ -11,6 +11,9 @@ use crate::model::message::Message;
 /// write another format.
 const FORMAT: &str = "1";
 
+/// Number of arguments that [`encode`] adds: names and values of the fields of a message.
+pub(crate) const ARGS: usize = 14;
+
 /// Decoded entry.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
@@ -140,6 +143,7 @@ mod tests {
         };
         for message in [full, bare] {
             let stored = stored(&message);
+            assert_eq!(stored.len(), ARGS);
             assert_eq!(decode(&fields(&stored)), Entry::Message(message));
         }
     }

@@ -13,7 +13,7 @@ use crate::{
         renewal::Renewal,
     },
     config::RedisConfig,
-    model::{event_id::EventId, message::Message},
+    model::event_id::EventId,
 };
 
 /// Connection to a master that was checked. A clone shares it: the commands of all clones are sent
@@ -64,9 +64,6 @@ pub(crate) struct Reply {
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Largest number of entries in one read.
 const BATCH_MAX: usize = 256;
-/// Length of the longest message id that is remembered, in bytes. Ids of Pub/Sub have some twenty
-/// digits; longer ones would take memory that no limit counts.
-const MESSAGE_ID_MAX: usize = 128;
 /// Renewals that Redis keeps. Tails read them at once; kept ones are for tails that lose their
 /// connection for a moment.
 const RENEWALS_KEPT: &str = "10000";
@@ -89,33 +86,6 @@ impl Link {
     /// Returns the run id of the server: it identifies one start of one server.
     pub(crate) fn server(&self) -> &Arc<str> {
         &self.run_id
-    }
-
-    /// Appends an entry, unless the log has one with the same message id. Returns the id of the
-    /// entry, and true if it was there before. `seen` is the newest id that the rings hold.
-    /// `encode` adds the fields of the entry.
-    ///
-    /// # Errors
-    /// Fails when Redis does not confirm. The entry may have been stored.
-    pub(crate) async fn append(
-        &mut self,
-        seen: EventId,
-        message: &Message,
-        encode: impl FnOnce(&mut Cmd, &Message),
-    ) -> RedisResult<(EventId, bool)> {
-        let context = Arc::clone(&self.context);
-        let message_id = message.message_id.as_deref().filter(|id| id.len() <= MESSAGE_ID_MAX);
-        let dedup = message_id.map(|id| context.keys.dedup(message.topic.as_str(), id));
-        let keys = [&context.keys.log, &context.keys.state].into_iter().chain(&dedup);
-        let keys: Vec<&str> = keys.map(String::as_str).collect();
-        let (outcome, id): (String, String) = self
-            .call(&context.scripts.append, &keys, |command, run_id| {
-                let dedup_ms = context.config.dedup_age.as_millis();
-                command.arg(run_id).arg(seen.to_string()).arg(dedup_ms.to_string());
-                encode(command, message);
-            })
-            .await?;
-        Ok((parse_id(&id)?, outcome == "duplicate"))
     }
 
     /// Prepares to read the entries of the last `max_age` by the server's clock. Must be called
@@ -179,13 +149,14 @@ impl Link {
         let LogContext { keys: Keys { log, state, renewals, .. }, scripts, .. } = &*self.context;
         let (after, renewal) = (after.to_string(), renewal.to_string());
         let mut commands = pipe();
-        commands.cmd("ROLE");
         if let Some(block) = block {
             // Used only to wait: XREAD cannot limit the bytes of its answer, the script can.
             let block = block.as_millis().to_string();
             commands.cmd("XREAD").arg("COUNT").arg(1).arg("BLOCK").arg(block);
             commands.arg(&["STREAMS", log, renewals, &after, &renewal]).ignore();
         }
+        // After the wait, so that its answer arrives together with the others.
+        commands.cmd("ROLE");
         commands.cmd("EVALSHA").arg(scripts.read.get_hash()).arg(3).arg(&[log, state, renewals]);
         commands.arg(&[&after, &renewal]).arg(BATCH_BYTES).arg(BATCH_MAX);
         let (role, read): (Value, Value) = commands.query_async(&mut self.connection).await?;
@@ -237,7 +208,7 @@ impl Link {
 }
 
 /// Parses an id from Redis.
-fn parse_id(text: &str) -> RedisResult<EventId> {
+pub(crate) fn parse_id(text: &str) -> RedisResult<EventId> {
     text.parse().map_err(|err| {
         RedisError::from((ErrorKind::UnexpectedReturnType, "not an id", format!("{text:?}: {err}")))
     })

@@ -1,8 +1,10 @@
 //! Log in Redis for all replicas: a Redis stream whose entry ids are the ids of the events.
 //!
-//! An append is one atomic script (`lua/append.lua`), and its answer confirms the message. Only the
+//! An atomic script (`lua/append.lua`) appends messages, and its answer confirms them. Only the
 //! tail writes to the rings: it copies the entries from the log, in the order of the log.
 
+mod append;
+mod append_queue;
 mod batch;
 mod dialer;
 mod entry;
@@ -15,10 +17,7 @@ mod shared_link;
 mod tail;
 mod tickets;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use redis::RedisResult;
 use tokio::{sync::mpsc, task::JoinSet};
@@ -30,7 +29,12 @@ use crate::{
         follower::Progress,
         outcome::{Confirmed, PublishError, UnavailableError},
         redis::{
-            dialer::Dialer, link::Link, newest::NewestId, shared_link::SharedLink, tail::Tail,
+            append_queue::{AppendQueue, Appender},
+            dialer::Dialer,
+            link::Link,
+            newest::NewestId,
+            shared_link::SharedLink,
+            tail::Tail,
         },
         renewal::Renewal,
         tickets::KeepTicketError,
@@ -52,9 +56,8 @@ const INTERVALS_PER_BYTE_CHECK: u64 = 5;
 /// Log in Redis, and the tasks that follow and trim it.
 #[derive(Debug)]
 pub struct RedisLog {
-    hub: Hub,
-    metrics: Metrics,
-    link: SharedLink,
+    queue: AppendQueue,
+    link: Arc<SharedLink>,
     progress: Arc<Progress>,
     newest: NewestId,
 }
@@ -84,37 +87,27 @@ impl RedisLog {
         let dialer = Dialer::new(config);
         let (tail, renewals) =
             Tail::new(Arc::clone(&dialer), hub.clone(), metrics.clone(), ring_age);
+        let progress = Arc::clone(tail.progress());
         let connects = metrics.log_connects.with_label_values(&["push"]);
-        let log = Arc::new(Self {
-            hub,
-            metrics,
-            link: SharedLink::new(dialer, CONFIRM_MAX, connects),
-            progress: Arc::clone(tail.progress()),
-            newest: NewestId::default(),
-        });
+        let link = SharedLink::new(dialer, Arc::clone(&progress), CONFIRM_MAX, connects);
+        let link = Arc::new(link);
+        let (queue, appender) =
+            Appender::new(Arc::clone(&link), hub, CONFIRM_MAX, metrics.log_append);
         tasks.spawn(tail.run());
+        tasks.spawn(appender.run());
         tasks.spawn({
-            let log = Arc::clone(&log);
-            async move { log.link.keep_connected().await }
+            let link = Arc::clone(&link);
+            async move { link.keep_connected().await }
         });
+        let newest = NewestId::default();
+        let log = Arc::new(Self { queue, link, progress, newest });
         tasks.spawn(Arc::clone(&log).trim());
         (log, renewals)
     }
 
     /// See [`Backplane::publish`](super::Backplane::publish).
-    pub async fn append(&self, message: &Message) -> Result<Confirmed, PublishError> {
-        let mut link = self.link_to_followed_server().ok_or(PublishError::Unconfirmed)?;
-        let start = Instant::now();
-        let appended = link.append(self.hub.head(), message, entry::encode).await;
-        self.metrics.log_append.observe(start.elapsed().as_secs_f64());
-        match appended {
-            Ok((_, true)) => Ok(Confirmed::Duplicate),
-            Ok((id, false)) => Ok(Confirmed::Stored(id)),
-            Err(err) => {
-                self.link.report_error(&link, &err);
-                Err(PublishError::Unconfirmed)
-            }
-        }
+    pub async fn append(&self, message: Message) -> Result<Confirmed, PublishError> {
+        self.queue.append(message).await
     }
 
     /// Returns the newest id that the log has assigned.
@@ -180,19 +173,6 @@ impl RedisLog {
         self.progress.lag()
     }
 
-    /// Returns the link, if the tail reads from the same server. If the tail reads from another
-    /// one, gives up both connections: one of the servers is no longer the master and does not know
-    /// it, and readers would miss what is appended there.
-    fn link_to_followed_server(&self) -> Option<Link> {
-        let link = self.link.get()?;
-        if self.progress.can_read_from(link.server()) {
-            return Some(link);
-        }
-        self.progress.request_reconnect();
-        self.link.give_up(&link);
-        None
-    }
-
     /// Trims the log forever. Trimming is separate from appends, since Redis refuses appends at
     /// `maxmemory`, and trimming makes room.
     async fn trim(self: Arc<Self>) {
@@ -200,7 +180,7 @@ impl RedisLog {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for tick in 0_u64.. {
             ticks.tick().await;
-            let Some(mut link) = self.link_to_followed_server() else { continue };
+            let Some(mut link) = self.link.get_followed() else { continue };
             let check_bytes = tick % INTERVALS_PER_BYTE_CHECK == 0;
             loop {
                 match link.trim(check_bytes).await {

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::{
     backplane::{
-        follower::Backoff,
+        follower::{Backoff, Progress},
         redis::{dialer::Dialer, link::Link},
     },
     telemetry::throttle::LogThrottle,
@@ -21,6 +21,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct SharedLink {
     dialer: Arc<Dialer>,
+    /// Progress of the tail, which knows the server that it reads from.
+    progress: Arc<Progress>,
     /// Longest time for the answer to a command.
     response_max: Duration,
     /// Counter of attempts to connect.
@@ -33,9 +35,15 @@ pub(crate) struct SharedLink {
 
 impl SharedLink {
     /// Creates a link without a connection. [`Self::keep_connected`] connects it.
-    pub(crate) fn new(dialer: Arc<Dialer>, response_max: Duration, connects: IntCounter) -> Self {
+    pub(crate) fn new(
+        dialer: Arc<Dialer>,
+        progress: Arc<Progress>,
+        response_max: Duration,
+        connects: IntCounter,
+    ) -> Self {
         Self {
             dialer,
+            progress,
             response_max,
             connects,
             current: RwLock::default(),
@@ -47,6 +55,19 @@ impl SharedLink {
     /// Returns a clone of the link. `None` while there is no connection.
     pub(crate) fn get(&self) -> Option<Link> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns a clone of the link, if the tail reads from the same server. If the tail reads from
+    /// another one, gives up both connections: one of the servers is no longer the master and does
+    /// not know it, and readers would miss what is appended there.
+    pub(crate) fn get_followed(&self) -> Option<Link> {
+        let link = self.get()?;
+        if self.progress.can_read_from(link.server()) {
+            return Some(link);
+        }
+        self.progress.request_reconnect();
+        self.give_up(&link);
+        None
     }
 
     /// Logs the error of a command on `link`, and gives the link up if the error concerns more than

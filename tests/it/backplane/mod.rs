@@ -5,3 +5,4 @@ mod log_changes;
 mod log_faults;
 mod log_settings;
 pub mod replicas;
+mod shared_calls;
