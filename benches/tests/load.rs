@@ -71,25 +71,23 @@ fn a_lost_message_fails_the_run() {
 
 #[test]
 fn streams_that_are_cut_are_told_what_they_lost() {
-    for direct in ["on", "off"] {
-        // What happens is drawn, and now and then hardly anything is published.
-        let mut runs = (0..5).map(|_| soak_with(direct));
-        assert!(runs.any(|report| has_all(&report)), "--direct-streams {direct}: nothing happened");
-    }
+    // What happens is drawn, and now and then hardly anything is published.
+    let mut runs = (0..5).map(|_| soak());
+    assert!(runs.any(|report| has_all(&report)), "nothing happened");
 }
 
 /// A run in which nothing may be lost untold.
-fn soak_with(direct: &str) -> serde_json::Value {
+fn soak() -> serde_json::Value {
     let mut command = Command::new(env!("CARGO_BIN_EXE_load"));
     // A reader that was away for a second has lost something.
-    let flags = [("direct-streams", direct), ("ring-events", "2"), ("write-timeout", "1s")];
+    let flags = [("ring-events", "2"), ("write-timeout", "1s")];
     let address = gateway::start(&flags).unwrap().to_string();
     let pid = std::process::id().to_string();
     command.args(["--dialect", "gateway", "--address", &address, "--pid", &pid]);
     let soak =
         "soak --streams 50 --minutes 0.1 --topics 2 --stall-s 1 --cut-every 3 --stall-every 3";
     let output = command.args(soak.split_whitespace()).output().unwrap();
-    assert!(output.status.success(), "--direct-streams {direct}: {output:?}");
+    assert!(output.status.success(), "{output:?}");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 

@@ -380,13 +380,6 @@ pub const FLAGS: &[Flag] = &[
          share a write. 0 ms: never",
     )
     .range("0 ms", "1 s"),
-    flag(
-        "direct-streams",
-        "on|off",
-        Some("on"),
-        "on: the gateway writes plain HTTP/1.1 sockets itself, and a stream takes about 0.5 KB. \
-         off: actix serves such streams, as it does over TLS, and a stream takes about 12 KB",
-    ),
     flag("workers", "N", Some("0"), "Threads that serve connections. 0: one for each core")
         .range("0", "1024"),
     flag("log-format", "json|text", Some("json"), "json: for Cloud Logging. text: for people")

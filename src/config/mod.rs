@@ -120,8 +120,6 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Longest wait of an overloaded worker before it writes.
     pub coalesce_max: Duration,
-    /// True if the gateway writes plain HTTP/1.1 streams to their sockets itself.
-    pub direct_streams: bool,
     /// Threads that serve connections: at least 1.
     pub workers: usize,
     /// Format of the log.
@@ -230,7 +228,6 @@ impl Config {
             drain_delay: values.duration("drain-delay"),
             drain_timeout: values.duration("drain-timeout"),
             coalesce_max: values.duration("coalesce-max"),
-            direct_streams: values.choice("direct-streams", &[("off", false), ("on", true)]),
             workers: values.workers(),
             log_format: values
                 .choice("log-format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),

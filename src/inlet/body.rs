@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::Poll,
     time::Duration,
 };
 
@@ -94,17 +94,6 @@ pub(crate) struct BodyLimits {
     pub(crate) time: Duration,
 }
 
-/// Task that polls [`receive`]. It decides how much the first poll has to set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PolledBy {
-    /// Task of an HTTP/1 connection. It polls when the connection's socket has data, and about once
-    /// a second in any case. So the first poll, which comes just before the body arrives, registers
-    /// no waker (the body would cause a second, useless poll) and sets no timer.
-    Connection,
-    /// Task that polls only when it is woken.
-    Waker,
-}
-
 /// Receives a body within its limits.
 ///
 /// # Errors
@@ -113,26 +102,10 @@ pub(crate) async fn receive(
     payload: Payload,
     limits: BodyLimits,
     in_flight: &Arc<InFlight>,
-    polled_by: PolledBy,
 ) -> Result<Body, ReceiveError> {
     let mut received = pin!(collect(payload, limits.bytes, in_flight));
-    if polled_by == PolledBy::Connection {
-        let mut first = Some(Context::from_waker(Waker::noop()));
-        let polled = poll_fn(|cx| match &mut first {
-            None => Poll::Ready(received.as_mut().poll(cx)),
-            Some(without_waker) => {
-                let polled = received.as_mut().poll(without_waker);
-                first = None;
-                if polled.is_ready() { Poll::Ready(polled) } else { Poll::Pending }
-            }
-        });
-        if let Poll::Ready(received) = polled.await {
-            return received;
-        }
-    } else if let Poll::Ready(received) =
-        poll_fn(|cx| Poll::Ready(received.as_mut().poll(cx))).await
-    {
-        // The body had arrived already: no timer is needed.
+    // Most bodies have arrived already, and need no timer.
+    if let Poll::Ready(received) = poll_fn(|cx| Poll::Ready(received.as_mut().poll(cx))).await {
         return received;
     }
     tokio::time::timeout(limits.time, received).await.unwrap_or(Err(ReceiveError::TooSlow))
@@ -183,47 +156,18 @@ async fn collect(
 
 #[cfg(test)]
 mod tests {
-    use std::task::Wake;
-
-    use actix_http::h1;
+    use futures_util::stream;
 
     use super::*;
 
-    /// Waker that counts its calls.
-    struct CountingWaker(AtomicUsize);
-
-    impl Wake for CountingWaker {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    /// The peer sends a head and no body. A first poll by the connection sets no timer, the second
-    /// one does.
+    /// The peer sends a head and no body.
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_arrives_times_out() {
         let limits = BodyLimits { bytes: 1_000, time: Duration::from_secs(60) };
-        for polled_by in [PolledBy::Waker, PolledBy::Connection] {
-            let (_sender, payload) = h1::Payload::create(false);
-            let in_flight = InFlight::new(1_000);
-            let woken = Arc::new(CountingWaker(AtomicUsize::new(0)));
-            let (waker, payload) = (Arc::clone(&woken).into(), Payload::H1 { payload });
-            let mut cx = Context::from_waker(&waker);
-            let mut body = pin!(receive(payload, limits, &in_flight, polled_by));
-            assert!(body.as_mut().poll(&mut cx).is_pending());
-            tokio::time::advance(limits.time * 2).await;
-            tokio::task::yield_now().await;
-            assert_eq!(woken.0.load(Ordering::SeqCst), usize::from(polled_by == PolledBy::Waker));
-            if polled_by == PolledBy::Connection {
-                assert!(body.as_mut().poll(&mut cx).is_pending());
-                tokio::time::advance(limits.time * 2).await;
-                tokio::task::yield_now().await;
-                assert_eq!(woken.0.load(Ordering::SeqCst), 1);
-            }
-            let Poll::Ready(Err(err)) = body.as_mut().poll(&mut cx) else {
-                panic!("the body is still awaited")
-            };
-            assert_eq!(err, ReceiveError::TooSlow);
-        }
+        let payload: Payload = Payload::Stream { payload: Box::pin(stream::pending()) };
+        let begun = tokio::time::Instant::now();
+        let received = receive(payload, limits, &InFlight::new(1_000)).await;
+        assert_eq!(received.err(), Some(ReceiveError::TooSlow));
+        assert!(limits.time <= begun.elapsed());
     }
 }

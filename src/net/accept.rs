@@ -15,7 +15,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{io::AsyncReadExt as _, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::net::{connection::Transport, proxy_protocol::ProxyProtocol};
+use crate::net::{proxy_protocol::ProxyProtocol, socket::Transport};
 
 /// Settings with which accepted sockets are prepared.
 #[expect(missing_debug_implementations, reason = "a TlsAcceptor has none")]

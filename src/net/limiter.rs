@@ -30,8 +30,13 @@ pub const IDLE_LOOK: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct ConnectionPermit {
     limiter: Rc<ConnectionLimiter>,
-    is_streaming: Cell<bool>,
+    /// Number of open streams. An HTTP/2 connection can have many.
+    streams: Cell<u32>,
 }
+
+/// Guard that counts a stream of a connection until it is dropped.
+#[derive(Debug)]
+pub struct StreamGuard<'a>(&'a ConnectionPermit);
 
 impl ConnectionLimiter {
     /// Creates a limiter of `streams_max + beside_streams` connections. The idle timeout is short
@@ -47,16 +52,14 @@ impl ConnectionLimiter {
         })
     }
 
-    /// Returns a permit for one more connection, or `None` at the limit. `reactor_streams` is the
-    /// number of connections that the reactor writes: they hold no permit but count to the limit.
-    pub fn try_acquire(self: &Rc<Self>, reactor_streams: usize) -> Option<ConnectionPermit> {
-        let taken = self.with_stream.get() + self.without_stream.get() + reactor_streams;
-        if self.max <= taken {
+    /// Returns a permit for one more connection, or `None` at the limit.
+    pub fn try_acquire(self: &Rc<Self>) -> Option<ConnectionPermit> {
+        if self.max <= self.with_stream.get() + self.without_stream.get() {
             self.limit_reached.inc();
             return None;
         }
         self.without_stream.set(self.without_stream.get() + 1);
-        Some(ConnectionPermit { limiter: Rc::clone(self), is_streaming: Cell::new(false) })
+        Some(ConnectionPermit { limiter: Rc::clone(self), streams: Cell::new(0) })
     }
 
     /// Returns the time after which an idle connection is closed.
@@ -83,24 +86,43 @@ impl ConnectionPermit {
         &self.limiter
     }
 
-    /// Moves the connection to the count of those with a stream, or of those without one.
-    pub fn set_streaming(&self, is_streaming: bool) {
-        if self.is_streaming.replace(is_streaming) != is_streaming {
-            let (from, to) = (self.count(!is_streaming), self.count(is_streaming));
-            from.set(from.get().saturating_sub(1));
-            to.set(to.get() + 1);
+    /// Counts a new stream. The connection moves to those with a stream.
+    pub fn begin_stream(&self) {
+        self.streams.set(self.streams.get() + 1);
+        if self.streams.get() == 1 {
+            let ConnectionLimiter { with_stream, without_stream, .. } = &*self.limiter;
+            without_stream.set(without_stream.get().saturating_sub(1));
+            with_stream.set(with_stream.get() + 1);
         }
     }
 
-    /// Returns the count of the connections with a stream, or of those without one.
-    fn count(&self, is_streaming: bool) -> &Cell<usize> {
-        if is_streaming { &self.limiter.with_stream } else { &self.limiter.without_stream }
+    /// Counts the end of a stream. After its last one the connection is one without a stream.
+    pub fn end_stream(&self) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+        if self.streams.get() == 0 {
+            let ConnectionLimiter { with_stream, without_stream, .. } = &*self.limiter;
+            with_stream.set(with_stream.get().saturating_sub(1));
+            without_stream.set(without_stream.get() + 1);
+        }
+    }
+
+    /// Counts a new stream until the guard is dropped.
+    pub fn stream(&self) -> StreamGuard<'_> {
+        self.begin_stream();
+        StreamGuard(self)
+    }
+}
+
+impl Drop for StreamGuard<'_> {
+    fn drop(&mut self) {
+        self.0.end_stream();
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let count = self.count(self.is_streaming.get());
+        let ConnectionLimiter { with_stream, without_stream, .. } = &*self.limiter;
+        let count = if self.streams.get() == 0 { without_stream } else { with_stream };
         count.set(count.get().saturating_sub(1));
     }
 }
@@ -113,20 +135,20 @@ mod tests {
     fn each_connection_counts_once_with_or_without_stream() {
         let limit_reached = IntCounter::new("reached", "reached").unwrap();
         let limiter = ConnectionLimiter::new(2, 4, limit_reached.clone());
-        let mut permits: Vec<_> = (0..3).filter_map(|_| limiter.try_acquire(0)).collect();
+        let mut permits: Vec<_> = (0..3).filter_map(|_| limiter.try_acquire()).collect();
         assert!(
             limiter.is_idle_expired(Duration::from_secs(1)),
             "3 of 4 connections have no stream"
         );
         assert!(!limiter.is_idle_expired(Duration::from_millis(999)));
-        permits[0].set_streaming(true);
-        permits[0].set_streaming(true);
+        permits[0].begin_stream();
+        drop(permits[0].stream());
         assert!(!limiter.is_idle_expired(IDLE_MAX / 2), "2 of 4 connections have no stream");
         assert!(limiter.is_idle_expired(IDLE_MAX));
-        permits.extend((0..2).filter_map(|_| limiter.try_acquire(1)));
-        assert_eq!(permits.len(), 5, "the sixth is a stream of the reactor");
-        assert!(limiter.try_acquire(1).is_none());
-        assert_eq!(limit_reached.get(), 1);
+        permits.extend((0..4).filter_map(|_| limiter.try_acquire()));
+        assert_eq!((permits.len(), limit_reached.get()), (6, 1));
+        permits[0].end_stream();
+        assert!(limiter.is_idle_expired(Duration::from_secs(1)), "no connection has a stream");
         permits.clear();
         assert_eq!((limiter.with_stream.get(), limiter.without_stream.get()), (0, 0));
     }

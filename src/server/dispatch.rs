@@ -9,13 +9,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix_http::{HttpMessage as _, Payload, Request, Response};
+use actix_http::{Request, Response};
 use actix_service::Service;
 use actix_web::{
     Error, HttpResponse,
     body::{BoxBody, MessageBody},
     dev::ServiceResponse,
-    http::ConnectionType,
     web,
 };
 
@@ -23,7 +22,6 @@ use crate::{
     config::Mode,
     http::{cors, head_limits::HeadLimits, problem::problem},
     inlet::push::{self, PushEndpoint},
-    net::connection::{Connection, REFUSED_METHOD},
 };
 
 /// Service of all requests of a worker.
@@ -54,54 +52,23 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&self, mut request: Request) -> Self::Future {
-        let connection = Connection::of(request.conn_data(), &request.extensions());
-        let answering = connection.as_ref().map(Connection::begin_request);
-        let has_body = !matches!(request.payload(), Payload::None);
-        let end = move |mut response: Response<BoxBody>| {
-            drop(answering);
-            // The body of a refused request may not have been read to its end. Its remaining bytes
-            // are not the head of a next request, so the connection is closed.
-            if has_body && response.status().as_u16() >= 400 {
-                response.head_mut().set_connection_type(ConnectionType::Close);
-            }
-            Ok(response)
-        };
-        if let Some(refused) = refused_head(&request, connection.as_deref()) {
-            return Box::pin(async move { end(refused.into()) });
-        }
+    fn call(&self, request: Request) -> Self::Future {
         if let Some(refusal) = cors::refusal(self.mode, request.head()) {
-            return Box::pin(async move { end(refusal.into()) });
+            return Box::pin(async move { Ok(refusal.into()) });
         }
         if push::is_push(request.head()) {
             let inlet = self.inlet.clone();
-            return Box::pin(async move { end(push::push(request, &inlet).await.into()) });
+            return Box::pin(async move { Ok(push::push(request, &inlet).await.into()) });
         }
         if let Some(refusal) = self.head_limits.refusal(request.head()) {
-            return Box::pin(async move { end(refusal.into()) });
+            return Box::pin(async move { Ok(refusal.into()) });
         }
         let answer = self.app.call(request);
-        Box::pin(async move {
-            let response = answer.await.map_or_else(
-                |err| HttpResponse::from_error(err).into(),
-                |response| as_problem(response).into(),
-            );
-            end(response)
-        })
+        Box::pin(async move { Ok(response(answer.await)) })
     }
 }
 
-/// Returns a response, and an error of the router's layers, such as an `Origin` that the rules of
-/// CORS refuse, as a problem document.
-fn as_problem<B: MessageBody + 'static>(response: ServiceResponse<B>) -> HttpResponse {
-    match response.response().error() {
-        Some(err) => problem(response.status(), err.to_string()),
-        None => response.into_parts().1.map_into_boxed_body(),
-    }
-}
-
-/// Service of the requests of the ops listener: it refuses bad heads, and sends all else to the
-/// routes.
+/// Service of the requests of the ops listener: it sends all of them to the routes.
 #[derive(Debug)]
 pub(super) struct OpsDispatch<A>(pub(super) A);
 
@@ -120,26 +87,22 @@ where
     }
 
     fn call(&self, request: Request) -> Self::Future {
-        let connection = Connection::of(request.conn_data(), &request.extensions());
-        let answering = connection.as_ref().map(Connection::begin_request);
-        if let Some(refused) = refused_head(&request, connection.as_deref()) {
-            return Box::pin(async move { Ok(refused.into()) });
-        }
         let answer = self.0.call(request);
-        Box::pin(async move {
-            let response = answer.await.map_or_else(
-                |err| HttpResponse::from_error(err).into(),
-                |response| response.map_into_boxed_body().into(),
-            );
-            drop(answering);
-            Ok(response)
-        })
+        Box::pin(async move { Ok(response(answer.await)) })
     }
 }
 
-/// Returns the answer to a request that stands for a head that no decoder may see.
-fn refused_head(request: &Request, connection: Option<&Connection>) -> Option<HttpResponse> {
-    let fault = connection?.refusal()?;
-    let is_refused = request.method().as_str() == REFUSED_METHOD;
-    is_refused.then(|| problem(fault.status(), fault.detail()))
+/// Returns the response of a route. An error of the router's layers, such as an `Origin` that the
+/// rules of CORS refuse, becomes a problem document.
+fn response<B: MessageBody + 'static>(
+    answer: Result<ServiceResponse<B>, Error>,
+) -> Response<BoxBody> {
+    let response = match answer {
+        Ok(response) => response,
+        Err(err) => return HttpResponse::from_error(err).into(),
+    };
+    match response.response().error() {
+        Some(err) => problem(response.status(), err.to_string()).into(),
+        None => response.map_into_boxed_body().into(),
+    }
 }

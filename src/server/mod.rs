@@ -1,6 +1,5 @@
 //! Runs the gateway: starts the listeners and workers, and shuts them down in order.
 
-mod actix;
 mod api;
 mod components;
 pub mod dispatch;

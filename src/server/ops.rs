@@ -1,32 +1,30 @@
 //! Ops listener: `/metrics`, `/healthz` and `/readyz` on a thread of its own, so that probes and
 //! metrics are answered however busy the workers are.
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{io, net::TcpListener, rc::Rc, sync::Arc};
 
+use actix_http::ServiceConfigBuilder;
 use actix_server::Server;
 use actix_service::{Service, ServiceFactory as _, boxed, fn_factory, fn_service, map_config};
 use actix_web::{
     App,
     dev::AppConfig,
+    http::KeepAlive,
     rt::{net::TcpStream, spawn},
     web,
 };
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 
 use crate::{
     config::Config,
     net::{
-        connection::{ConnectionLimiter, HEADS_MAX_BYTES, HeadBudget, Socket, Transport},
-        reaper::{ConnectionLimits, Reaper},
+        heads::{HEADS_MAX_BYTES, HeadBudget},
+        http1::{Http1, Peer},
+        limiter::ConnectionLimiter,
+        socket::{Socket, Transport},
+        stall::StallDetector,
     },
     server::{
-        actix::{actix, log_failure},
         components::Components,
         dispatch::OpsDispatch,
         health::{Gauges, Health, Readiness},
@@ -41,7 +39,6 @@ const CONNECTIONS_MAX: usize = 256;
 /// Parts of the listener, of which its thread makes its service.
 struct Ops {
     config: Config,
-    address: SocketAddr,
     gauges: web::Data<Gauges>,
     readiness: web::Data<Readiness>,
     health: web::Data<Health>,
@@ -56,7 +53,6 @@ pub(super) fn server(
 ) -> io::Result<Server> {
     let ops = Arc::new(Ops {
         config: config.clone(),
-        address: listener.local_addr()?,
         gauges: components.gauges.clone(),
         readiness: components.readiness.clone(),
         health: components.health.clone(),
@@ -73,39 +69,38 @@ pub(super) fn server(
     Ok(server)
 }
 
-/// Returns the service of the listener's connections. Heads are checked before actix' decoder sees
-/// them, which panics at a field name of 64 KiB.
+/// Returns the service of the listener's connections.
 async fn connections(
     ops: Arc<Ops>,
 ) -> Result<impl Service<TcpStream, Response = (), Error = ()>, ()> {
     let limit_reached = ops.metrics.limit("idle-connections-max");
     let limiter = ConnectionLimiter::new(0, CONNECTIONS_MAX, limit_reached);
-    let reaper = Rc::new(Reaper::new(ConnectionLimits {
-        header_timeout: ops.config.header_timeout,
-        slow_heads: ops.metrics.limit("header-timeout"),
-        limiter: Rc::clone(&limiter),
-    }));
-    spawn(Rc::clone(&reaper).run(ops.config.write_timeout));
-    let heads = HeadBudget::new(HEADS_MAX_BYTES, ops.metrics.limit("head-bytes-max"));
+    let stalls = StallDetector::new(ops.config.write_timeout);
+    spawn(Rc::clone(&stalls).run());
     let app = App::new()
         .app_data(ops.gauges.clone())
         .app_data(ops.readiness.clone())
         .app_data(ops.health.clone())
         .configure(ops_routes);
     let app = map_config(app, |()| AppConfig::default()).new_service(()).await?;
-    let http1 = actix(ops.address, &Rc::new(OpsDispatch(app))).await?;
+    let http1 = Rc::new(Http1 {
+        dispatch: Rc::new(OpsDispatch(app)),
+        config: ServiceConfigBuilder::new().keep_alive(KeepAlive::Os).build(),
+        header_timeout: ops.config.header_timeout,
+        slow_heads: ops.metrics.limit("header-timeout"),
+        may_take_over: |_| false,
+        heads: HeadBudget::new(HEADS_MAX_BYTES, ops.metrics.limit("head-bytes-max")),
+    });
     let service = fn_service(move |io: TcpStream| {
-        let peer = io.peer_addr().ok();
-        let socket = limiter
-            .try_acquire(0)
-            .map(|permit| Socket::new(Transport::Plain(io), Bytes::new(), false, &heads, permit));
-        let (http1, reaper) = (Rc::clone(&http1), Rc::clone(&reaper));
-        async move {
-            let Some(socket) = socket else { return Ok(()) };
-            reaper.add(socket.connection());
-            http1.call((socket, peer)).map(log_failure).await;
+        let peer = Box::new(Peer { address: io.peer_addr().ok(), counted: None });
+        let socket = Socket::new(Transport::Plain(io), &stalls);
+        let (http1, permit) = (Rc::clone(&http1), limiter.try_acquire());
+        Box::pin(async move {
+            if let Some(permit) = permit {
+                http1.serve(socket, Bytes::new(), peer, permit).await;
+            }
             Ok(())
-        }
+        })
     });
     service.new_service(()).await
 }

@@ -5,7 +5,7 @@ use std::{
     cell::OnceCell,
     convert::Infallible,
     io,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, TcpListener},
     rc::Rc,
     sync::Arc,
     time::Instant,
@@ -23,11 +23,9 @@ use actix_web::{
     web,
 };
 use actix_web_lab::middleware::CatchPanic;
-use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use rustls::ServerConfig;
 
 use crate::server::{
-    actix::{actix, log_failure},
     components::Components,
     routes::{may_take_over, public_routes},
 };
@@ -39,11 +37,13 @@ use crate::{
     limits::concurrency::ConcurrencyLimit,
     net::{
         accept::{Accepted, Acceptor},
-        connection::{ConnectionLimiter, HEADS_MAX_BYTES, HeadBudget, Socket, Transport},
-        http1::{HandedOver, Http1, Peer},
+        heads::{HEADS_MAX_BYTES, HeadBudget},
+        http1::{Http1, Peer},
         http2::Http2,
+        limiter::{ConnectionLimiter, ConnectionPermit},
         proxy_protocol::ProxyProtocol,
-        reaper::{ConnectionLimits, Reaper},
+        socket::{Socket, Transport},
+        stall::StallDetector,
     },
     outlet::events::Worker,
     server::{
@@ -51,7 +51,10 @@ use crate::{
         dispatch::Dispatch,
         health::{Health, Readiness},
     },
-    stream::{StreamContext, drive::reactor::Reactor},
+    stream::{
+        StreamContext,
+        drive::reactor::{Finished, Reactor},
+    },
     telemetry::metrics::Metrics,
 };
 
@@ -59,8 +62,6 @@ use crate::{
 struct Public {
     /// Configuration of the gateway.
     config: Config,
-    /// Address of the listener.
-    address: SocketAddr,
     /// Acceptor of connections: PROXY header, TLS and first bytes.
     acceptor: Acceptor,
     /// Handle to the hub.
@@ -97,7 +98,6 @@ pub(super) fn server(
     let public = Arc::new(Public {
         heads,
         config: config.clone(),
-        address: listener.local_addr()?,
         acceptor: Acceptor::new(
             tls,
             proxy_protocol,
@@ -143,38 +143,25 @@ async fn connections(
 ) -> Result<impl Service<TcpStream, Response = (), Error = ()>, ()> {
     let config = &public.config;
     let limiter = limiter(&public);
-    let reaper = Rc::new(Reaper::new(ConnectionLimits {
-        header_timeout: config.header_timeout,
-        slow_heads: public.metrics.limit("header-timeout"),
-        limiter: Rc::clone(&limiter),
-    }));
+    let stalls = StallDetector::new(config.write_timeout);
     let serve_again = Rc::<OnceCell<ServeAgain>>::default();
-    let reactor = reactor(config, Rc::clone(&serve_again))?;
-    let worker = Worker::new(public.hub.add_shard(), Rc::clone(&reaper), Rc::clone(&reactor));
+    let reactor = reactor(Rc::clone(&stalls), Rc::clone(&serve_again))?;
+    let worker = Worker::new(public.hub.add_shard(), reactor);
     spawn(public.health.heartbeats().add(Instant::now()).run());
     spawn(Rc::clone(&worker.shard).run(config.coalesce_max));
-    spawn(Rc::clone(&worker.reaper).run(config.write_timeout));
+    spawn(Rc::clone(&stalls).run());
     let dispatch = Rc::new(dispatch(Arc::clone(&public), worker).await?);
-    let actix = actix(public.address, &dispatch).await?;
-    let http2 = Rc::new(http2(&public, Rc::clone(&limiter)));
-    let http1 = own_http1(&public, &dispatch, limiter, reactor, {
-        let (actix, reaper) = (Rc::clone(&actix), Rc::clone(&reaper));
-        let heads = public.heads.clone();
-        move |HandedOver { io, ahead, peer, permit }| {
-            let socket = Socket::new(Transport::Plain(io), ahead, false, &heads, permit);
-            reaper.add(socket.connection());
-            Box::pin(actix.call((socket, peer)).map(log_failure))
-        }
-    });
-    serve_finished(&http1, &serve_again);
+    let http1 = Rc::new(http1(&public, Rc::clone(&dispatch)));
+    let http2 = Rc::new(http2(&public, Rc::clone(&limiter), Rc::clone(&stalls)));
+    serve_finished(&http1, &stalls, &serve_again);
     // Each future is boxed. A connection's task keeps the memory of its largest state, such as a
     // TLS handshake, for its whole life; and it holds an unboxed future twice, where it was moved
     // from and where it was moved to.
     let service = fn_service(move |io| {
         let accepted = Box::pin(public.acceptor.clone().accept(io));
-        let (actix, http1, http2) = (Rc::clone(&actix), Rc::clone(&http1), Rc::clone(&http2));
-        let (dispatch, public, watch) =
-            (Rc::clone(&dispatch), Arc::clone(&public), Rc::clone(&reaper));
+        let (http1, http2, limiter) = (Rc::clone(&http1), Rc::clone(&http2), Rc::clone(&limiter));
+        let (dispatch, public, stalls) =
+            (Rc::clone(&dispatch), Arc::clone(&public), Rc::clone(&stalls));
         Box::pin(async move {
             let Accepted { transport, ahead, is_http2, peer } = match accepted.await {
                 Ok(accepted) => accepted,
@@ -188,23 +175,18 @@ async fn connections(
                 public.metrics.limit("connections-per-address").inc();
                 return Ok(());
             };
-            let Some(permit) = http1.try_acquire() else { return Ok(()) };
-            let transport = match transport {
-                Transport::Plain(io) if !is_http2 && public.config.direct_streams => {
-                    let peer = Box::new(Peer { address: peer, counted });
-                    Box::pin(http1.serve(io, ahead, peer, permit)).await;
-                    return Ok(());
-                }
-                transport => transport,
-            };
-            let socket = Socket::new(transport, ahead, is_http2, &public.heads, permit);
-            watch.add(socket.connection());
+            let Some(permit) = limiter.try_acquire() else { return Ok(()) };
+            let peer = Box::new(Peer { address: peer, counted });
+            let socket = Socket::new(transport, &stalls);
             if is_http2 {
-                log_failure(Box::pin(http2.serve(socket, peer, &dispatch)).await);
+                let served = Box::pin(http2.serve(socket, ahead, peer, permit, &dispatch)).await;
+                if let Err(err) = served {
+                    // Clients cause most of these errors, so the level is debug.
+                    tracing::debug!(error = %err, "an HTTP/2 connection failed");
+                }
             } else {
-                log_failure(actix.call((socket, peer)).await);
+                Box::pin(http1.serve(socket, ahead, peer, permit)).await;
             }
-            drop(counted);
             Ok(())
         })
     });
@@ -221,26 +203,32 @@ fn limiter(public: &Public) -> Rc<ConnectionLimiter> {
 }
 
 /// Makes the HTTP/2 server.
-fn http2(public: &Public, limiter: Rc<ConnectionLimiter>) -> Http2 {
+fn http2(public: &Public, limiter: Rc<ConnectionLimiter>, stalls: Rc<StallDetector>) -> Http2 {
     Http2 {
         streams_max: public.config.http2_streams_max,
         full: public.metrics.limit("http2-streams-max"),
-        write_timeout: public.config.write_timeout,
+        stalls,
+        heads: public.heads.clone(),
+        header_timeout: public.config.header_timeout,
+        slow_heads: public.metrics.limit("header-timeout"),
         hub: public.hub.clone(),
         limiter,
     }
 }
 
 /// Function that serves a connection again after its stream has ended.
-type ServeAgain = Box<dyn Fn(TcpStream, Box<Peer>)>;
+type ServeAgain = Box<dyn Fn(TcpStream, Box<Peer>, ConnectionPermit)>;
 
 /// Starts the reactor of a worker. It gives connections whose streams have ended to `serve_again`.
-fn reactor(config: &Config, serve_again: Rc<OnceCell<ServeAgain>>) -> Result<Rc<Reactor>, ()> {
-    let reactor = Reactor::new(config.write_timeout, move |io, peer| {
+fn reactor(
+    stalls: Rc<StallDetector>,
+    serve_again: Rc<OnceCell<ServeAgain>>,
+) -> Result<Rc<Reactor>, ()> {
+    let reactor = Reactor::new(stalls, move |Finished { io, peer, permit }| {
         let new_peer = || Box::new(Peer { address: io.peer_addr().ok(), counted: None });
         let peer = peer.unwrap_or_else(new_peer);
         if let (Some(serve_again), Ok(io)) = (serve_again.get(), TcpStream::from_std(io)) {
-            serve_again(io, peer);
+            serve_again(io, peer, permit);
         }
     });
     let reactor = reactor.map_err(
@@ -251,45 +239,32 @@ fn reactor(config: &Config, serve_again: Rc<OnceCell<ServeAgain>>) -> Result<Rc<
 }
 
 /// Has `http1` serve connections whose streams have ended.
-fn serve_finished<S>(http1: &Rc<Http1<S>>, serve_again: &OnceCell<ServeAgain>)
-where
+fn serve_finished<S>(
+    http1: &Rc<Http1<S>>,
+    stalls: &Rc<StallDetector>,
+    serve_again: &OnceCell<ServeAgain>,
+) where
     S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
     S::Future: 'static,
 {
-    let weak = Rc::downgrade(http1);
-    let _first = serve_again.set(Box::new(move |io, peer| {
+    let (weak, stalls) = (Rc::downgrade(http1), Rc::clone(stalls));
+    let _first = serve_again.set(Box::new(move |io, peer, permit| {
         if let Some(http1) = weak.upgrade() {
-            spawn(http1.serve_again(io, peer));
+            spawn(http1.serve_again(Socket::new(Transport::Plain(io), &stalls), peer, permit));
         }
     }));
 }
 
-/// Makes the gateway's own HTTP/1.1 service, for clear text. It hands connections with unusual
-/// requests over to `actix`.
-fn own_http1<S>(
-    public: &Public,
-    dispatch: &Rc<S>,
-    limiter: Rc<ConnectionLimiter>,
-    reactor: Rc<Reactor>,
-    actix: impl Fn(HandedOver) -> LocalBoxFuture<'static, ()> + 'static,
-) -> Rc<Http1<S>>
-where
-    S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
-    S::Future: 'static,
-{
-    let config = &public.config;
-    Rc::new(Http1 {
-        dispatch: Rc::clone(dispatch),
+/// Makes the HTTP/1.1 server.
+fn http1<S>(public: &Public, dispatch: Rc<S>) -> Http1<S> {
+    Http1 {
+        dispatch,
         config: ServiceConfigBuilder::new().keep_alive(KeepAlive::Os).build(),
-        header_timeout: config.header_timeout,
+        header_timeout: public.config.header_timeout,
         slow_heads: public.metrics.limit("header-timeout"),
-        write_timeout: config.write_timeout,
         may_take_over,
-        taken_over: Box::new(move || reactor.streams()),
         heads: public.heads.clone(),
-        actix: Box::new(actix),
-        limiter,
-    })
+    }
 }
 
 /// Makes the service of a worker's requests, for all protocols.

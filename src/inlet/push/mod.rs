@@ -28,7 +28,7 @@ use crate::{
     http::client_address::client_address,
     inlet::{
         DecodeError, Inlet, Outcome, Poison, PoisonReason,
-        body::{self, Body, BodyLimits, InFlight, PolledBy, ReceiveError},
+        body::{self, Body, BodyLimits, InFlight, ReceiveError},
         envelope,
         push::answer::{ENCODED, Refusal, answer},
         unwrapped,
@@ -100,11 +100,7 @@ impl PushEndpoint {
             Err(outcome) => return Ok(outcome),
         };
         let limits = BodyLimits { bytes: PUSH_BODY_MAX_BYTES, time: self.body_timeout };
-        let polled_by = match payload {
-            Payload::H1 { .. } => PolledBy::Connection,
-            _ => PolledBy::Waker,
-        };
-        let mut body = match body::receive(payload, limits, &self.in_flight, polled_by).await {
+        let mut body = match body::receive(payload, limits, &self.in_flight).await {
             Ok(body) => body,
             Err(ReceiveError::TooLarge) => return Ok(self.inlet.reject(too_large())),
             Err(ReceiveError::Busy) => return Err(Refusal::Busy),

@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    collections::VecDeque,
     io, mem,
     pin::Pin,
     rc::Rc,
@@ -11,30 +10,46 @@ use std::{
 };
 
 use actix_http::{
-    Request, ServiceConfig,
-    error::PayloadError,
+    Request, Response, ServiceConfig,
+    error::{ParseError, PayloadError},
     h1::{Codec, Message, MessageType},
 };
 use actix_web::{
+    body::BodySize,
     http::{ConnectionType, Version},
-    rt::net::TcpStream,
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use tokio::{
-    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
+    io::AsyncWrite as _,
     time::{Instant, Sleep, sleep},
 };
-use tokio_util::codec::Decoder as _;
+use tokio_util::codec::{Decoder as _, Encoder as _};
 
-use crate::net::connection::{ConnectionPermit, HeadClaim, HeadError, HeadScan, IDLE_LOOK};
+use crate::net::{
+    heads::HeadClaim,
+    http1::{
+        buffers::{poll_scratch, recycle, spare},
+        odd::{check_expectation, codec_without_upgrade},
+        request_head::{HeadError, HeadScan},
+    },
+    limiter::{ConnectionPermit, IDLE_LOOK},
+    socket::Socket,
+};
 
 /// HTTP/1.1 connection with its unused received bytes.
 pub(super) struct Http1Connection {
-    pub(super) io: TcpStream,
+    pub(super) io: Socket,
     /// Received bytes that are not decoded yet.
-    pub(super) read: BytesMut,
-    pub(super) codec: Codec,
+    read: BytesMut,
+    codec: Codec,
+    config: ServiceConfig,
+    /// Version of the last request.
+    version: Version,
+    /// True if the body of the last request is malformed. Its decoder must not be used again.
+    is_body_broken: bool,
+    /// Part of `100 Continue` that must be written before the body of the request is waited for.
+    continue_left: &'static [u8],
     /// Time limit for a head.
     header_timeout: Duration,
     /// Start of the wait for the next request.
@@ -49,24 +64,19 @@ pub(super) struct Http1Connection {
     scan: HeadScan,
     /// Number of bytes of `read` that are counted in `head_claim`.
     claimed: usize,
-    /// Length of `read` if [`SCRATCH`] has all of it too, until another connection reads. Else 0.
-    scratch_len: usize,
     /// Number of bytes received since the wait began.
     received: usize,
     /// Timer of both timeouts. It is reset only when it would fire too late, since a reset costs
     /// more than a timer that fires too early and is set again.
     timer: Pin<Box<Sleep>>,
-    permit: ConnectionPermit,
+    pub(super) permit: ConnectionPermit,
 }
 
 /// Result of waiting for the next request.
 pub(super) enum NextRequest {
-    /// A request whose body is not read yet. `head` has the bytes of its head if the connection may
-    /// have to be handed over to actix, else it is empty.
-    Request { request: Request, head: BytesMut },
-    /// A head that actix must answer. Its bytes are still in `read`.
-    Unsupported,
-    /// A head over a limit, which must not be decoded.
+    /// A request whose body is not read yet.
+    Request(Request),
+    /// A head that is answered with an error. The connection is closed after that.
     Refused(HeadError),
     /// A head that was incomplete for longer than the header timeout.
     TooSlow,
@@ -74,25 +84,14 @@ pub(super) enum NextRequest {
     Closed,
 }
 
-/// Number of bytes read by one system call.
-const READ_BYTES: usize = 64 * 1024;
-/// Number of buffers kept for reuse. It is 2, because the request that actix keeps in its pool may
-/// still refer to the bytes of the last one.
-const SPARE_MAX: usize = 2;
-/// Limit of the bytes that were read into a buffer kept for reuse.
-const SPARE_MAX_BYTES: usize = 16 * 1024;
-
-thread_local! {
-    /// Buffer that bytes are read into first, so that a waiting connection needs no buffer.
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
-    /// Empty buffers of connections that wait, for connections that read.
-    static SPARE: RefCell<VecDeque<BytesMut>> = RefCell::default();
-}
-
+/// Limit of the bytes that are kept while a stream is open. They are the next requests.
+const BEHIND_STREAM_MAX_BYTES: usize = 16 * 1024;
+/// Answer to `Expect: 100-continue`.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 impl Http1Connection {
     /// Creates a connection whose first received bytes are `ahead`.
     pub(super) fn new(
-        io: TcpStream,
+        io: Socket,
         ahead: Bytes,
         config: &ServiceConfig,
         header_timeout: Duration,
@@ -104,6 +103,10 @@ impl Http1Connection {
             io,
             read: ahead.into(),
             codec: Codec::new(config.clone()),
+            config: config.clone(),
+            version: Version::HTTP_11,
+            is_body_broken: false,
+            continue_left: &[],
             header_timeout,
             waits_since: now,
             head_since: Some(now),
@@ -111,16 +114,10 @@ impl Http1Connection {
             head_claim,
             scan: HeadScan::default(),
             claimed: 0,
-            scratch_len: 0,
             received: 0,
             timer: Box::pin(sleep(header_timeout)),
             permit,
         }
-    }
-
-    /// Returns the socket, the received bytes and the permit, to hand the connection over.
-    pub(super) fn into_parts(self) -> (TcpStream, Bytes, ConnectionPermit) {
-        (self.io, self.read.freeze(), self.permit)
     }
 
     /// Marks the connection as used before a stream, so that no head is expected at once.
@@ -133,14 +130,12 @@ impl Http1Connection {
     /// Begins to wait for the next request.
     pub(super) fn begin_wait(&mut self) {
         self.waits_since = Instant::now();
-        (self.claimed, self.scratch_len) = (0, 0);
+        self.claimed = 0;
         self.scan = HeadScan::default();
         if self.read.is_empty() {
             // An idle connection keeps no buffer.
             let buffer = mem::take(&mut self.read);
-            if (1..=SPARE_MAX_BYTES).contains(&self.received) {
-                recycle(buffer);
-            }
+            recycle(buffer, self.received);
         }
         self.received = 0;
     }
@@ -149,16 +144,20 @@ impl Http1Connection {
     pub(super) fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<NextRequest> {
         loop {
             match self.find_head() {
-                Ok(_) if self.scan.has_bare_lf() => return Poll::Ready(NextRequest::Unsupported),
                 Ok(Some(end)) => {
                     self.head_since = None;
                     self.was_used = true;
                     self.head_claim.release();
-                    return Poll::Ready(self.read_head(end));
+                    let request = self.read_head(end);
+                    return Poll::Ready(
+                        request.map_or_else(NextRequest::Refused, NextRequest::Request),
+                    );
                 }
                 Ok(None) => {}
                 Err(err) => {
-                    self.head_claim.count_refusal();
+                    if err.is_over_limit() {
+                        self.head_claim.count_refusal();
+                    }
                     return Poll::Ready(NextRequest::Refused(err));
                 }
             }
@@ -182,23 +181,20 @@ impl Http1Connection {
     /// Returns the end of the head, or `None` when it is incomplete.
     fn find_head(&mut self) -> Result<Option<usize>, HeadError> {
         if self.scan.skip_empty_lines(&mut self.read)? {
-            (self.claimed, self.scratch_len) = (0, 0);
+            self.claimed = 0;
         }
         self.scan.find_end(&self.read)
     }
 
     /// Reads available bytes. Returns their number, which is 0 at the end.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut into = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut into))?;
-            self.scratch_len = if self.read.is_empty() { into.filled().len() } else { 0 };
-            if self.read.capacity() == 0 {
-                self.read = spare(into.filled().len());
+        let Self { io, read, received, .. } = self;
+        poll_scratch(io, cx, |bytes| {
+            if read.capacity() == 0 {
+                *read = spare(bytes.len());
             }
-            self.read.extend_from_slice(into.filled());
-            self.received += into.filled().len();
-            Poll::Ready(Ok(into.filled().len()))
+            read.extend_from_slice(bytes);
+            *received += bytes.len();
         })
     }
 
@@ -228,36 +224,20 @@ impl Http1Connection {
     }
 
     /// Decodes the head that ends at `end`.
-    fn read_head(&mut self, end: usize) -> NextRequest {
-        let scratch_len = mem::take(&mut self.scratch_len);
-        let mut left = self.read.split_to(end);
-        let has_copy = 0 < scratch_len && !left.starts_with(b"GET ");
-        let head = if has_copy { BytesMut::new() } else { left.clone() };
-        match self.codec.decode(&mut left) {
-            Ok(Some(Message::Item(request))) if left.is_empty() && self.is_plain(&request) => {
-                NextRequest::Request { request, head }
-            }
-            _ if has_copy => {
-                self.read = SCRATCH
-                    .with_borrow(|scratch| scratch.get(..scratch_len).unwrap_or_default().into());
-                NextRequest::Unsupported
-            }
-            _ => {
-                let rest = mem::replace(&mut self.read, head);
-                self.read.unsplit(rest);
-                NextRequest::Unsupported
-            }
+    fn read_head(&mut self, end: usize) -> Result<Request, HeadError> {
+        let mut head = self.read.split_to(end);
+        let request = match self.codec.decode(&mut head) {
+            Ok(Some(Message::Item(request))) => request,
+            Err(ParseError::Version) if names_http(&head) => return Err(HeadError::Version),
+            _ => return Err(HeadError::Malformed),
+        };
+        check_expectation(request.head())?;
+        if let Some(codec) = codec_without_upgrade(&self.codec, &self.config, request.head()) {
+            self.codec = codec;
         }
-    }
-
-    /// Returns true if the request needs nothing that only actix can do: HTTP/1.0, an upgrade, or
-    /// `Expect`.
-    fn is_plain(&self, request: &Request) -> bool {
-        let head = request.head();
-        head.version == Version::HTTP_11
-            && !head.expect()
-            && head.connection_type() != ConnectionType::Upgrade
-            && self.codec.message_type() != MessageType::Stream
+        self.version = request.head().version;
+        self.continue_left = if request.head().expect() { CONTINUE } else { &[] };
+        Ok(request)
     }
 
     /// Returns true if a part of the request body is not read yet.
@@ -265,10 +245,70 @@ impl Http1Connection {
         self.codec.message_type() != MessageType::None
     }
 
-    /// Returns true if the socket can be given to a stream: all received bytes are used, and the
-    /// connection stays open after the response.
-    pub(super) fn can_hand_over(&self) -> bool {
-        self.read.is_empty() && !self.has_body() && self.codec.keep_alive()
+    /// Returns true if the connection stays open after the response.
+    pub(super) fn is_kept(&self) -> bool {
+        self.codec.keep_alive() && !self.has_body()
+    }
+
+    /// Returns true if the handler of the request may take the socket over: the socket is plain,
+    /// all received bytes are used, and the response can be chunked and leave the connection open.
+    pub(super) fn can_take_over(&self) -> bool {
+        self.io.is_plain()
+            && self.read.is_empty()
+            && self.is_kept()
+            && self.version == Version::HTTP_11
+    }
+
+    /// Writes the head of a response, whose body has the size `size`, to `out`.
+    pub(super) fn encode_head(
+        &mut self,
+        mut response: Response<()>,
+        size: BodySize,
+        out: &mut BytesMut,
+    ) -> io::Result<()> {
+        self.skip_received_body();
+        let head = response.head_mut();
+        if self.has_body() {
+            // The rest of the request body must not be read as the next head.
+            head.set_connection_type(ConnectionType::Close);
+        }
+        let is_chunkable =
+            self.version == Version::HTTP_11 && self.codec.message_type() != MessageType::Stream;
+        if size == BodySize::Stream && !is_chunkable {
+            // HTTP/1.0 has no chunks. The end of the connection is the end of the body.
+            head.no_chunking(true);
+            head.set_connection_type(ConnectionType::Close);
+        }
+        self.codec.encode(Message::Item((response, size)), out)
+    }
+
+    /// Writes a part of a response body, or its end, to `out`.
+    pub(super) fn encode_chunk(
+        &mut self,
+        chunk: Option<Bytes>,
+        out: &mut BytesMut,
+    ) -> io::Result<()> {
+        self.codec.encode(Message::Chunk(chunk), out)
+    }
+
+    /// Forgets the last request and all received bytes, before an answer to a head that was not
+    /// decoded.
+    pub(super) fn forget_request(&mut self) {
+        self.read = BytesMut::new();
+        self.head_claim.release();
+        self.codec = Codec::new(self.config.clone());
+        self.version = Version::HTTP_11;
+    }
+
+    /// Drops the part of the request body that the handler left and that is received already, so
+    /// that the connection can stay open.
+    fn skip_received_body(&mut self) {
+        while self.has_body() && !self.is_body_broken {
+            match self.codec.decode(&mut self.read) {
+                Ok(Some(Message::Chunk(_))) => {}
+                _ => return,
+            }
+        }
     }
 
     /// Returns the next part of the body.
@@ -279,7 +319,14 @@ impl Http1Connection {
                 Ok(None) => {}
                 // An item after the body is the next request.
                 Ok(Some(Message::Item(_))) => return Poll::Ready(None),
-                Err(err) => return Poll::Ready(Some(Err(io::Error::other(err).into()))),
+                Err(err) => {
+                    self.is_body_broken = true;
+                    return Poll::Ready(Some(Err(io::Error::other(err).into())));
+                }
+            }
+            while !self.continue_left.is_empty() {
+                let written = ready!(Pin::new(&mut self.io).poll_write(cx, self.continue_left))?;
+                self.continue_left = self.continue_left.get(written..).unwrap_or_default();
             }
             if ready!(self.poll_read(cx))? == 0 {
                 return Poll::Ready(Some(Err(PayloadError::Incomplete(None))));
@@ -300,36 +347,39 @@ impl Http1Connection {
             }
             let _taken = bytes.split_to(written);
         }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    /// Waits until the peer of a stream is gone, and returns the reason. Keeps the bytes that the
+    /// peer sends meanwhile: they are its next requests.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            if BEHIND_STREAM_MAX_BYTES < self.read.len() {
+                self.head_claim.count_refusal();
+                return Poll::Ready(io::Error::other(
+                    "too many bytes behind the request of a stream",
+                ));
+            }
+            match ready!(self.poll_read(cx)) {
+                Ok(0) => return Poll::Ready(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(err) => return Poll::Ready(err),
+            }
+        }
     }
 
     /// Reads and drops bytes until the peer closes its side.
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while let Ok(1..) = ready!(self.poll_read(cx)) {
-            self.read.clear();
-        }
+        self.read = BytesMut::new();
+        while let Ok(1..) = ready!(poll_scratch(&mut self.io, cx, |_| ())) {}
         Poll::Ready(())
     }
 }
 
-/// Keeps a buffer for reuse.
-fn recycle(buffer: BytesMut) {
-    SPARE.with_borrow_mut(|spare| {
-        spare.push_back(buffer);
-        if SPARE_MAX < spare.len() {
-            spare.pop_front();
-        }
-    });
-}
-
-/// Returns an empty buffer with room for `bytes`.
-fn spare(bytes: usize) -> BytesMut {
-    let oldest = |spare: &mut VecDeque<_>| (spare.len() == SPARE_MAX).then(|| spare.pop_front());
-    let mut spare: BytesMut = SPARE.with_borrow_mut(oldest).flatten().unwrap_or_default();
-    if spare.try_reclaim(bytes) {
-        return spare;
-    }
-    BytesMut::with_capacity(bytes.next_power_of_two())
+/// Returns true if the request line of a head ends in a version of HTTP.
+fn names_http(head: &[u8]) -> bool {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    line.rsplit(|byte| *byte == b' ').next().is_some_and(|version| version.starts_with(b"HTTP/"))
 }
 
 /// Body of a request, read from the connection when polled.

@@ -1,11 +1,13 @@
-//! Serves HTTP/1.1 in clear text: the requests of a connection one after another. It uses the codec
-//! of actix, but not its dispatcher, which keeps two buffers of 8 KiB for each connection. The
-//! handler of a request can take the socket over ([`Takeover`]), and give it back later.
-//!
-//! Rare requests are handed over to actix, with all later bytes of their connection: heads that the
-//! codec rejects or whose lines end in LF alone, HTTP/1.0, upgrades, `Expect`.
+//! Serves HTTP/1.1, in clear text and over TLS: the requests of a connection one after another. It
+//! uses the codec of actix, which is well tested against request smuggling, but not its dispatcher,
+//! which keeps two buffers of 8 KiB for each connection. The handler of a request can take the
+//! socket over ([`Takeover`]), and give it back later.
 
-pub mod connection;
+mod buffers;
+pub mod chunk;
+mod connection;
+mod odd;
+mod request_head;
 pub mod takeover;
 
 use std::{
@@ -15,7 +17,7 @@ use std::{
     future::poll_fn,
     io,
     net::{IpAddr, SocketAddr},
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::Poll,
     time::Duration,
@@ -23,28 +25,28 @@ use std::{
 
 use crate::net::http1::{
     connection::{Body, Http1Connection, NextRequest},
+    request_head::HeadError,
     takeover::{Receiver, TakenSocket, Takeover},
 };
-use actix_http::{
-    HttpMessage as _, Payload, Request, RequestHead, Response, ServiceConfig,
-    h1::{Codec, Message},
-};
+use actix_http::{HttpMessage as _, Payload, Request, RequestHead, Response, ServiceConfig};
 use actix_service::Service;
 use actix_web::{
     body::{BodySize, BoxBody, MessageBody as _},
     http::ConnectionType,
-    rt::net::TcpStream,
 };
 use bytes::{Bytes, BytesMut};
-use futures_util::future::LocalBoxFuture;
 use prometheus::IntCounter;
 use tokio::{io::AsyncWrite as _, time::timeout};
-use tokio_util::codec::Encoder as _;
 
 use crate::{
     http::problem::problem,
     limits::concurrency::Permit,
-    net::connection::{ConnectionLimiter, ConnectionPermit, HeadBudget, HeadError, LINGER},
+    net::{
+        heads::HeadBudget,
+        limiter::ConnectionPermit,
+        socket::Socket,
+        stall::{drop_stalled, is_stall},
+    },
 };
 
 /// HTTP/1.1 server of one worker.
@@ -57,31 +59,10 @@ pub struct Http1<S> {
     pub header_timeout: Duration,
     /// Counter of the connections closed after `header_timeout`.
     pub slow_heads: IntCounter,
-    /// Time limit for writing a part of a response.
-    pub write_timeout: Duration,
     /// Returns true if the handler of a request may take the connection over.
     pub may_take_over: fn(&RequestHead) -> bool,
-    /// Returns the number of connections that are taken over.
-    pub taken_over: Box<dyn Fn() -> usize>,
     /// Memory budget of incomplete heads.
     pub heads: HeadBudget,
-    /// Function that serves a connection with actix.
-    pub actix: Box<dyn Fn(HandedOver) -> LocalBoxFuture<'static, ()>>,
-    /// Limiter of the connections of the worker.
-    pub limiter: Rc<ConnectionLimiter>,
-}
-
-/// Connection that is handed over to actix.
-#[derive(Debug)]
-pub struct HandedOver {
-    /// Socket of the connection.
-    pub io: TcpStream,
-    /// Received bytes that are not answered yet.
-    pub ahead: Bytes,
-    /// Address of the client.
-    pub peer: Option<SocketAddr>,
-    /// Permit of the limiter.
-    pub permit: ConnectionPermit,
 }
 
 /// Client of a connection.
@@ -93,6 +74,16 @@ pub struct Peer {
     pub counted: Option<Permit<IpAddr>>,
 }
 
+/// Next step of writing a response body.
+enum Step {
+    /// A part of the body, or its end.
+    Chunk(Option<Result<Bytes, Box<dyn std::error::Error>>>),
+    /// The body has nothing more for now, and bytes are left to write.
+    Write,
+    /// The reader of a stream is gone.
+    Gone(io::Error),
+}
+
 /// Connection that is shared with the body of its current request.
 type Shared = Rc<RefCell<Http1Connection>>;
 
@@ -100,10 +91,13 @@ type Shared = Rc<RefCell<Http1Connection>>;
 const HEAD_BYTES: usize = 512;
 /// Number of bytes of a response that are collected before they are written.
 const WRITE_BYTES: usize = 16 * 1024;
+/// Time for which bytes are still read after the last answer. A close over unread bytes would reset
+/// the connection, and the peer could lose the answer.
+const LINGER: Duration = Duration::from_secs(5);
 
 impl<S> fmt::Debug for Http1<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http1").field("limiter", &self.limiter).finish_non_exhaustive()
+        f.debug_struct("Http1").finish_non_exhaustive()
     }
 }
 
@@ -112,16 +106,10 @@ where
     S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
     S::Future: 'static,
 {
-    /// Returns a permit for one more connection of the worker, of any protocol, or `None` at the
-    /// limit.
-    pub fn try_acquire(&self) -> Option<ConnectionPermit> {
-        self.limiter.try_acquire((self.taken_over)())
-    }
-
     /// Serves a new connection whose first received bytes are `ahead`.
     pub async fn serve(
         self: Rc<Self>,
-        io: TcpStream,
+        io: Socket,
         ahead: Bytes,
         peer: Box<Peer>,
         permit: ConnectionPermit,
@@ -130,85 +118,61 @@ where
         self.answer_all(connection, peer).await;
     }
 
-    /// Serves a connection after its stream has ended. Closes it at the limit of connections.
-    pub async fn serve_again(self: Rc<Self>, io: TcpStream, peer: Box<Peer>) {
-        let Some(permit) = self.try_acquire() else { return };
+    /// Serves a connection again that was taken over.
+    pub async fn serve_again(
+        self: Rc<Self>,
+        io: Socket,
+        peer: Box<Peer>,
+        permit: ConnectionPermit,
+    ) {
         let connection = self.connection(io, Bytes::new(), permit);
         self.answer_all(connection.reused(), peer).await;
     }
 
     /// Creates the state of a connection.
-    fn connection(&self, io: TcpStream, ahead: Bytes, permit: ConnectionPermit) -> Http1Connection {
-        Http1Connection::new(
-            io,
-            ahead,
-            &self.config,
-            self.header_timeout,
-            self.heads.claim(),
-            permit,
-        )
+    fn connection(&self, io: Socket, ahead: Bytes, permit: ConnectionPermit) -> Http1Connection {
+        let claim = self.heads.claim();
+        Http1Connection::new(io, ahead, &self.config, self.header_timeout, claim, permit)
     }
 
-    /// Answers the requests of a connection until it ends or is handed over.
+    /// Answers the requests of a connection until it ends or is taken over.
     async fn answer_all(self: Rc<Self>, connection: Http1Connection, peer: Box<Peer>) {
         let (mut connection, mut peer) = (Rc::new(RefCell::new(connection)), Some(peer));
         loop {
             connection.borrow_mut().begin_wait();
-            match poll_fn(|cx| connection.borrow_mut().poll_request(cx)).await {
-                NextRequest::Request { request, head } => {
-                    match self.answer(connection, request, head, &mut peer).await {
-                        Ok(Some(next)) => connection = next,
-                        Ok(None) => return,
-                        Err(err) => {
-                            return tracing::debug!(error = %err, "HTTP/1.1 connection failed");
-                        }
-                    }
-                }
-                NextRequest::Unsupported => {
-                    let address = peer.as_ref().and_then(|peer| peer.address);
-                    return self.hand_over(connection, Bytes::new(), address).await;
-                }
-                NextRequest::Refused(err) => return self.refuse(connection, err).await,
+            let answered = match poll_fn(|cx| connection.borrow_mut().poll_request(cx)).await {
+                NextRequest::Request(request) => self.answer(connection, request, &mut peer).await,
+                NextRequest::Refused(err) => self.refuse(connection, err).await,
                 NextRequest::TooSlow => return self.slow_heads.inc(),
                 NextRequest::Closed => return,
+            };
+            match answered {
+                Ok(Some(next)) => connection = next,
+                Ok(None) => return,
+                Err(err) => return tracing::debug!(error = %err, "HTTP/1.1 connection failed"),
             }
         }
     }
 
-    /// Hands the connection over to actix, which first reads `head`.
-    async fn hand_over(&self, connection: Shared, head: Bytes, address: Option<SocketAddr>) {
-        let Some(connection) = Rc::into_inner(connection).map(RefCell::into_inner) else { return };
-        let (io, read, permit) = connection.into_parts();
-        let ahead = if head.is_empty() { read } else { [head, read].concat().into() };
-        (self.actix)(HandedOver { io, ahead, peer: address, permit }).await;
-    }
-
-    /// Refuses a head over a limit, and closes the connection.
-    async fn refuse(&self, connection: Shared, err: HeadError) {
-        // A new codec, since the last request may have been a HEAD, whose response has no body.
-        connection.borrow_mut().codec = Codec::new(self.config.clone());
-        let mut response = Response::from(problem(err.status(), err.detail()));
+    /// Answers a head that is refused, and closes the connection.
+    async fn refuse(&self, connection: Shared, err: HeadError) -> io::Result<Option<Shared>> {
+        // The last request may have been a HEAD, whose response has no body.
+        connection.borrow_mut().forget_request();
+        let mut response = Response::from(problem(err.status(), err.to_string()));
         response.head_mut().set_connection_type(ConnectionType::Close);
-        if let Err(err) = self.respond(connection, response).await {
-            tracing::debug!(error = %err, "HTTP/1.1 connection failed");
-        }
+        self.respond(connection, response).await
     }
 
-    /// Answers a request. Returns the connection, or `None` when it ended or was handed over.
+    /// Answers a request. Returns the connection, or `None` when it ended or was taken over.
     async fn answer(
         &self,
         connection: Shared,
         mut request: Request,
-        head: BytesMut,
         peer: &mut Option<Box<Peer>>,
     ) -> io::Result<Option<Shared>> {
-        let address = peer.as_ref().and_then(|peer| peer.address);
-        request.head_mut().peer_addr = address;
-        let may_take_over = (self.may_take_over)(request.head());
-        if may_take_over && !connection.borrow().can_hand_over() {
-            self.hand_over(connection, head.freeze(), address).await;
-            return Ok(None);
-        }
+        request.head_mut().peer_addr = peer.as_ref().and_then(|peer| peer.address);
+        let may_take_over =
+            (self.may_take_over)(request.head()) && connection.borrow().can_take_over();
         let takeover = may_take_over.then(Rc::<Takeover>::default);
         if let Some(takeover) = &takeover {
             request.extensions_mut().insert(Rc::clone(takeover));
@@ -238,13 +202,14 @@ where
         let mut connection = Rc::into_inner(connection).map(RefCell::into_inner).ok_or(shared)?;
         let mut out = BytesMut::with_capacity(HEAD_BYTES);
         let (head, _) = response.into_parts();
-        connection.codec.encode(Message::Item((head, BodySize::Stream)), &mut out)?;
-        let io = connection.io.into_std()?;
+        connection.encode_head(head, BodySize::Stream, &mut out)?;
+        let Http1Connection { io, permit, .. } = connection;
+        let io = io.into_plain().ok_or(io::ErrorKind::Unsupported)?.into_std()?;
         // The peer is kept only if it has a permit, or an address that is not that of the
         // socket. Most streams have neither.
         let address = io.peer_addr().ok();
         let peer = peer.filter(|peer| peer.counted.is_some() || peer.address != address);
-        receiver(TakenSocket { io, head: out.freeze(), peer })
+        receiver(TakenSocket { io, head: out.freeze(), peer, permit })
     }
 
     /// Writes a response. Returns the connection if it stays open.
@@ -253,27 +218,24 @@ where
         connection: Shared,
         response: Response<BoxBody>,
     ) -> io::Result<Option<Shared>> {
-        let (mut head, body) = response.into_parts();
+        let (head, mut body) = response.into_parts();
         let size = body.size();
-        if connection.borrow().has_body() {
-            // The rest of the request body must not be read as the next head.
-            head.head_mut().set_connection_type(ConnectionType::Close);
-        }
         let mut out = BytesMut::with_capacity(HEAD_BYTES);
-        connection.borrow_mut().codec.encode(Message::Item((head, size)), &mut out)?;
-        if !matches!(size, BodySize::None | BodySize::Sized(0)) {
-            let mut body = pin!(body);
-            while let Some(chunk) = poll_fn(|cx| body.as_mut().poll_next(cx)).await {
-                let chunk = chunk.map_err(|err| io::Error::other(err.to_string()))?;
-                connection.borrow_mut().codec.encode(Message::Chunk(Some(chunk)), &mut out)?;
-                if WRITE_BYTES <= out.len() {
-                    self.write(&connection, &mut out).await?;
-                }
+        connection.borrow_mut().encode_head(head, size, &mut out)?;
+        if matches!(size, BodySize::None | BodySize::Sized(0)) {
+            write(&connection, &mut out).await?;
+        } else if size == BodySize::Stream {
+            connection.borrow().permit.begin_stream();
+            let written = write_body(&connection, &mut body, true, out).await;
+            connection.borrow().permit.end_stream();
+            if written.as_ref().is_err_and(is_stall) {
+                drop_stalled(body);
             }
-            connection.borrow_mut().codec.encode(Message::Chunk(None), &mut out)?;
+            written?;
+        } else {
+            write_body(&connection, &mut body, false, out).await?;
         }
-        self.write(&connection, &mut out).await?;
-        if connection.borrow().codec.keep_alive() && !connection.borrow().has_body() {
+        if connection.borrow().is_kept() {
             return Ok(Some(connection));
         }
         poll_fn(|cx| Pin::new(&mut connection.borrow_mut().io).poll_shutdown(cx)).await?;
@@ -281,14 +243,43 @@ where
         drop(timeout(LINGER, discard).await);
         Ok(None)
     }
+}
 
-    /// Writes all of `bytes`, within the write timeout.
-    async fn write(&self, connection: &Shared, bytes: &mut BytesMut) -> io::Result<()> {
-        let mut written = pin!(poll_fn(|cx| connection.borrow_mut().poll_write(cx, bytes)));
-        // The socket mostly takes all bytes at once, and no timer is needed.
-        if let Poll::Ready(written) = poll_fn(|cx| Poll::Ready(written.as_mut().poll(cx))).await {
-            return written;
+/// Writes `out`, which has the head of a response, and the body. An idle stream keeps no buffer.
+async fn write_body(
+    connection: &Shared,
+    body: &mut BoxBody,
+    is_stream: bool,
+    mut out: BytesMut,
+) -> io::Result<()> {
+    loop {
+        let step = poll_fn(|cx| match body.as_pin_mut().poll_next(cx) {
+            Poll::Ready(chunk) => Poll::Ready(Step::Chunk(chunk)),
+            Poll::Pending if !out.is_empty() => Poll::Ready(Step::Write),
+            Poll::Pending if is_stream => connection.borrow_mut().poll_gone(cx).map(Step::Gone),
+            Poll::Pending => Poll::Pending,
+        });
+        match step.await {
+            Step::Chunk(None) => break,
+            Step::Chunk(Some(chunk)) => {
+                let chunk = chunk.map_err(|err| io::Error::other(err.to_string()))?;
+                connection.borrow_mut().encode_chunk(Some(chunk), &mut out)?;
+                if WRITE_BYTES <= out.len() {
+                    write(connection, &mut out).await?;
+                }
+            }
+            Step::Write => {
+                write(connection, &mut out).await?;
+                out = BytesMut::new();
+            }
+            Step::Gone(err) => return Err(err),
         }
-        timeout(self.write_timeout, written).await?
     }
+    connection.borrow_mut().encode_chunk(None, &mut out)?;
+    write(connection, &mut out).await
+}
+
+/// Writes all of `bytes`.
+async fn write(connection: &Shared, bytes: &mut BytesMut) -> io::Result<()> {
+    poll_fn(|cx| connection.borrow_mut().poll_write(cx, bytes)).await
 }

@@ -12,7 +12,7 @@ use std::{
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
-use crate::net::http1::Peer;
+use crate::net::{http1::Peer, limiter::ConnectionPermit};
 
 /// Offer in the extensions of a request: its handler may take the connection over. The handler then
 /// answers with [`TakenOver`] as the body.
@@ -22,7 +22,7 @@ pub struct Takeover(RefCell<Option<Receiver>>);
 /// Function that receives the socket.
 pub(super) type Receiver = Box<dyn FnOnce(TakenSocket) -> io::Result<()>>;
 
-/// Socket that was taken over.
+/// Socket that was taken over. It is plain and has no received bytes that are not used.
 #[derive(Debug)]
 pub struct TakenSocket {
     /// Socket, on which the head was not written yet.
@@ -31,6 +31,8 @@ pub struct TakenSocket {
     pub head: Bytes,
     /// Client of the connection. `None` if it has no permit, and the address of the socket.
     pub peer: Option<Box<Peer>>,
+    /// Permit of the limiter.
+    pub permit: ConnectionPermit,
 }
 
 /// Body of a response whose connection is taken over. It makes the head that of a chunked response,

@@ -5,26 +5,33 @@
 //! connections without a GOAWAY, notices a reset stream only when it writes to it, and cannot end a
 //! stream whose reader takes nothing.
 
+mod frames;
+mod socket;
 pub mod translate;
 
-use std::{
-    convert::Infallible, future::poll_fn, net::SocketAddr, pin::pin, rc::Rc, time::Duration,
-};
+use std::{convert::Infallible, future::poll_fn, pin::pin, rc::Rc, time::Duration};
 
-use actix_http::{HttpMessage as _, Request, Response};
+use actix_http::{Request, Response};
 use actix_service::Service;
-use actix_web::body::{BoxBody, MessageBody as _};
+use actix_web::body::{BodySize, BoxBody, MessageBody as _};
 use bytes::Bytes;
 use h2::{
     Reason, RecvStream, SendStream,
     server::{Builder, SendResponse},
 };
 use prometheus::IntCounter;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     hub::Hub,
-    net::connection::{Connection, ConnectionLimiter, IDLE_LOOK, Socket},
+    net::{
+        heads::HeadBudget,
+        http1::Peer,
+        http2::socket::{Head, HeadSocket},
+        limiter::{ConnectionLimiter, ConnectionPermit, IDLE_LOOK},
+        socket::Socket,
+        stall::{StallDetector, WriteWatch, drop_stalled, is_stall},
+    },
 };
 
 /// HTTP/2 server of one worker.
@@ -34,8 +41,14 @@ pub struct Http2 {
     pub streams_max: u32,
     /// Counter of the requests that reached `streams_max` on their connection.
     pub full: IntCounter,
-    /// Time after which a stream with a closed flow-control window is reset.
-    pub write_timeout: Duration,
+    /// Detector of streams whose flow-control window stays closed.
+    pub stalls: Rc<StallDetector>,
+    /// Memory budget of incomplete heads.
+    pub heads: HeadBudget,
+    /// Time limit for a request head.
+    pub header_timeout: Duration,
+    /// Counter of the connections closed after `header_timeout`.
+    pub slow_heads: IntCounter,
     /// Hub, which announces the drain.
     pub hub: Hub,
     /// Source of the idle timeout.
@@ -76,22 +89,27 @@ impl Http2 {
         }
     }
 
-    /// Serves a connection until the peer closes it, or it is idle for too long, or the gateway
-    /// drains and its last stream ends.
+    /// Serves a connection until the peer closes it, sends a head too slowly, or is idle for too
+    /// long, or until the gateway drains and the last stream ends. `ahead` has the first received
+    /// bytes.
     ///
     /// # Errors
     /// Fails when the socket breaks or the peer violates the protocol.
     pub async fn serve<S>(
         &self,
         socket: Socket,
-        peer: Option<SocketAddr>,
+        ahead: Bytes,
+        peer: Box<Peer>,
+        permit: ConnectionPermit,
         service: &Rc<S>,
     ) -> Result<(), h2::Error>
     where
         S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
         S::Future: 'static,
     {
-        let connection = Rc::clone(socket.connection());
+        let head = Head::new(self.heads.claim());
+        let socket = HeadSocket::new(socket, ahead, Rc::clone(&head));
+        let connection = Rc::new(ServedConnection { peer, permit });
         let mut requests = Builder::new()
             .max_concurrent_streams(self.streams_max)
             .max_header_list_size(HEAD_MAX_BYTES)
@@ -109,6 +127,8 @@ impl Http2 {
         let open = Rc::new(());
         loop {
             let accepted = tokio::select! {
+                // First, since it reads the head that the check needs to know.
+                biased;
                 accepted = requests.accept() => accepted,
                 // After a GOAWAY the peer sends its next request on a new connection. Open streams
                 // go on.
@@ -117,8 +137,12 @@ impl Http2 {
                     requests.graceful_shutdown();
                     continue;
                 }
-                () = &mut check => {
+                () = poll_fn(|cx| head.poll_check(check.as_mut(), self.header_timeout, cx)) => {
                     let now = Instant::now();
+                    if head.deadline(self.header_timeout).is_some_and(|due| due <= now) {
+                        self.slow_heads.inc();
+                        return Ok(());
+                    }
                     if Rc::strong_count(&open) != 1 || std::mem::take(&mut requested) {
                         (busy_at, was_used) = (now, true);
                     } else if leaving {
@@ -146,10 +170,9 @@ impl Http2 {
                 continue;
             }
             let (service, connection) = (Rc::clone(service), Rc::clone(&connection));
-            let write_timeout = self.write_timeout;
+            let watch = WriteWatch::new(&self.stalls);
             actix_web::rt::spawn(async move {
-                let answered =
-                    answer(request, respond, peer, &*service, &connection, write_timeout).await;
+                let answered = answer(request, respond, &*service, &connection, watch).await;
                 if let Err(err) = answered {
                     tracing::debug!(error = %err, "HTTP/2 stream failed");
                 }
@@ -159,14 +182,19 @@ impl Http2 {
     }
 }
 
+/// State of a connection that its streams share.
+struct ServedConnection {
+    peer: Box<Peer>,
+    permit: ConnectionPermit,
+}
+
 /// Answers one request.
 async fn answer<S>(
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    peer: Option<SocketAddr>,
     service: &S,
-    connection: &Rc<Connection>,
-    write_timeout: Duration,
+    connection: &ServedConnection,
+    watch: WriteWatch,
 ) -> Result<(), h2::Error>
 where
     S: Service<Request, Response = Response<BoxBody>, Error = Infallible>,
@@ -176,8 +204,7 @@ where
         respond.send_reset(Reason::PROTOCOL_ERROR);
         return Ok(());
     };
-    request.head_mut().peer_addr = peer;
-    request.extensions_mut().insert(Rc::clone(connection));
+    request.head_mut().peer_addr = connection.peer.address;
     let answered = service.call(request);
     let mut answered = pin!(answered);
     // A reset ends the work on the answer. Otherwise requests that are reset before their answer
@@ -194,23 +221,28 @@ where
     if is_finished {
         return Ok(());
     }
-    write_body(body, stream, connection, write_timeout).await
+    let _streaming = matches!(size, BodySize::Stream).then(|| connection.permit.stream());
+    write_body(body, stream, watch).await
 }
 
 /// Writes a body until it ends or the reader resets the stream. Resets the stream if its window
-/// stays closed for `write_timeout`.
+/// stays closed for the write timeout.
 async fn write_body(
-    body: BoxBody,
+    mut body: BoxBody,
     mut stream: SendStream<Bytes>,
-    connection: &Connection,
-    write_timeout: Duration,
+    mut watch: WriteWatch,
 ) -> Result<(), h2::Error> {
-    let mut body = Box::pin(body);
     loop {
         let chunk = tokio::select! {
             biased;
-            reset = poll_fn(|cx| stream.poll_reset(cx)) => return reset.map(drop),
-            chunk = poll_fn(|cx| body.as_mut().poll_next(cx)) => chunk,
+            reset = poll_fn(|cx| stream.poll_reset(cx)) => {
+                // The socket of the connection, which is shared with other streams, may be stalled.
+                if let Err(err) = &reset && err.get_io().is_some_and(is_stall) {
+                    drop_stalled(body);
+                }
+                return reset.map(drop);
+            }
+            chunk = poll_fn(|cx| body.as_pin_mut().poll_next(cx)) => chunk,
         };
         let mut chunk = match chunk {
             Some(Ok(chunk)) => chunk,
@@ -223,13 +255,22 @@ async fn write_body(
         };
         while !chunk.is_empty() {
             stream.reserve_capacity(chunk.len());
-            let Ok(room) = timeout(write_timeout, poll_fn(|cx| stream.poll_capacity(cx))).await
-            else {
-                connection.drop_stalled(body);
+            let room = poll_fn(|cx| watch.poll(cx, |cx| stream.poll_capacity(cx))).await;
+            let Ok(room) = room else {
+                drop_stalled(body);
                 stream.send_reset(Reason::CANCEL);
                 return Ok(());
             };
-            let Some(room) = room.transpose()? else { return Ok(()) };
+            let room = match room.transpose() {
+                Ok(Some(room)) => room,
+                Ok(None) => return Ok(()),
+                Err(err) => {
+                    if err.get_io().is_some_and(is_stall) {
+                        drop_stalled(body);
+                    }
+                    return Err(err);
+                }
+            };
             stream.send_data(chunk.split_to(room.min(chunk.len())), false)?;
         }
     }

@@ -5,7 +5,7 @@ use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll};
 use actix_web::{
     HttpMessage as _, HttpRequest, HttpResponse,
     body::BoxBody,
-    http::{ConnectionType, Method, StatusCode, Version},
+    http::{Method, StatusCode},
     web,
 };
 use rand::RngExt as _;
@@ -26,11 +26,7 @@ use crate::{
         control::{EndReason, refusal_wait},
         encode::Format,
     },
-    net::{
-        connection::Connection,
-        http1::takeover::{TakenOver, Takeover},
-        reaper::Reaper,
-    },
+    net::http1::takeover::{TakenOver, Takeover},
     outlet::{
         ndjson::{NDJSON_CLOUD_EVENTS, NDJSON_MESSAGES},
         poll::{self, POLL_CLOUD_EVENTS, POLL_MESSAGES},
@@ -54,7 +50,6 @@ use answer::{refuse, stream_head, too_many};
 #[derive(Debug)]
 pub struct Worker {
     pub shard: Rc<Shard>,
-    pub reaper: Rc<Reaper>,
     pub reactor: Rc<Reactor>,
     turns: Turns,
 }
@@ -66,8 +61,8 @@ const FEW_TOPICS: usize = 64;
 
 impl Worker {
     /// Creates the state of one worker.
-    pub fn new(shard: Rc<Shard>, reaper: Rc<Reaper>, reactor: Rc<Reactor>) -> Self {
-        Self { shard, reaper, reactor, turns: Turns::default() }
+    pub fn new(shard: Rc<Shard>, reactor: Rc<Reactor>) -> Self {
+        Self { shard, reactor, turns: Turns::default() }
     }
 }
 
@@ -224,26 +219,12 @@ fn stream(
     session: Session,
     worker: &Worker,
 ) -> HttpResponse {
-    let head = request.head();
-    let in_chunks = head.version == Version::HTTP_11 && !head.upgrade();
     if let Some(takeover) = request.extensions().get::<Rc<Takeover>>() {
         let reactor = Rc::clone(&worker.reactor);
         takeover.accept(move |socket| reactor.register(socket, session));
         return stream_head(asked.delivery).body(TakenOver);
     }
-    let Some(connection) = Connection::of(request.conn_data(), &request.extensions()) else {
-        let text = "this connection did not come through the gateway's listener";
-        return problem(StatusCode::INTERNAL_SERVER_ERROR, text);
-    };
-    let body = BoxBody::new(StreamBody::new(session, worker.reaper.watch(&connection)));
-    let mut response = stream_head(asked.delivery).body(body);
-    if !in_chunks && head.version < Version::HTTP_2 {
-        // HTTP/1.0 has no chunks, and actix writes none in answer to an upgrade request, although
-        // the head announces them. The end of the connection is the end of the stream.
-        response.head_mut().no_chunking(true);
-        response.head_mut().set_connection_type(ConnectionType::Close);
-    }
-    response
+    stream_head(asked.delivery).body(BoxBody::new(StreamBody::new(session)))
 }
 
 /// Returns the format of a stream.

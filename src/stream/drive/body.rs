@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
-    net::reaper::WatchGuard,
+    net::stall::is_dropping_stalled,
     stream::session::{Next, Session},
 };
 
@@ -19,7 +19,6 @@ use crate::{
 #[derive(Debug)]
 pub struct StreamBody {
     session: Session,
-    watch: WatchGuard,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -29,10 +28,10 @@ pub struct StreamBody {
 pub struct FellBehindError;
 
 impl StreamBody {
-    /// Creates the body of a response on a connection under `watch`.
-    pub fn new(session: Session, watch: WatchGuard) -> Self {
+    /// Creates the body of a response.
+    pub fn new(session: Session) -> Self {
         let timer = Box::pin(sleep_until(session.next_deadline()));
-        Self { session, watch, timer }
+        Self { session, timer }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FellBehindError>>> {
@@ -75,16 +74,13 @@ impl MessageBody for StreamBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, FellBehindError>>> {
-        let this = self.get_mut();
-        let polled = this.poll(cx);
-        this.watch.record_poll(polled.is_ready());
-        polled
+        self.get_mut().poll(cx)
     }
 }
 
 impl Drop for StreamBody {
     fn drop(&mut self) {
-        if self.watch.was_stalled() {
+        if is_dropping_stalled() {
             self.session.mark_stalled();
         }
     }

@@ -1,6 +1,7 @@
 //! Tests of `src/net`: HTTP/1.1, HTTP/2, TLS and proxies in front.
 
 pub mod http2;
+mod odd_requests;
 mod pipelines;
 pub mod proxies;
 mod proxy_protocol;

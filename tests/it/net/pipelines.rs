@@ -1,5 +1,5 @@
 //! Pipelined requests on one connection, cut into TCP segments at random: each request is answered, in
-//! order, and no part of one is read as another, also when the last one is handed over to actix.
+//! order, and no part of one is read as another. Without TLS and over TLS.
 
 use std::{io::Write as _, time::Duration};
 
@@ -7,8 +7,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _}
 
 use crate::support::{gateway::Gateway, http1, seed};
 
-/// Requests that `net/http1` serves, and the statuses of their answers. Each leaves the connection
-/// open.
+/// Requests that leave the connection open, and the statuses of their answers.
 const REQUESTS: [(&str, u16); 9] = [
     ("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
     ("GET /nowhere HTTP/1.1\r\nHost: localhost\r\nX: y\r\n\r\n", 404),
@@ -33,13 +32,13 @@ const REQUESTS: [(&str, u16); 9] = [
         204,
     ),
 ];
-/// Last requests of a pipeline, which close the connection. Most are handed over to actix.
+/// Last requests of a pipeline, which close the connection.
 const LAST: [(&str, u16); 7] = [
     ("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 200),
     ("GET /%68ealthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 200),
     ("GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n", 200),
-    ("GET /nowhere HTTP/1.1\nHost: localhost\nConnection: close\n\n", 404),
-    ("GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\n\n", 404),
+    ("GET /nowhere HTTP/1.1\nHost: localhost\n\n", 400),
+    ("GET /nowhere HTTP/1.1\r\nHost: localhost\n\n", 400),
     ("GET /events?topics=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
     (
         "POST /push/orders HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nConnection: close\r\n\
@@ -52,19 +51,20 @@ const PIPELINES: usize = 100;
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let mut random = StdRng::seed_from_u64(seed("pipelines"));
-    let gateway = Gateway::dev(&[("direct-streams", "on")]);
-    let pipelines: Vec<_> = (0..PIPELINES).map(|_| pipeline(&mut random)).collect();
-    std::thread::scope(|scope| {
-        let send_one = |pipeline: &Pipeline| {
-            let segments = pipeline.segments.clone();
-            let gateway = &gateway;
-            scope.spawn(move || send(gateway, &segments))
-        };
-        let clients: Vec<_> = pipelines.iter().map(send_one).collect();
-        for (client, pipeline) in clients.into_iter().zip(&pipelines) {
-            assert_eq!(client.join().unwrap(), pipeline.statuses, "{:?}", pipeline.segments);
-        }
-    });
+    for (name, gateway) in Gateway::plain_and_tls(&[]) {
+        let pipelines: Vec<_> = (0..PIPELINES).map(|_| pipeline(&mut random)).collect();
+        std::thread::scope(|scope| {
+            let send_one = |pipeline: &Pipeline| {
+                let segments = pipeline.segments.clone();
+                let gateway = &gateway;
+                scope.spawn(move || send(gateway, &segments))
+            };
+            let clients: Vec<_> = pipelines.iter().map(send_one).collect();
+            for (client, Pipeline { segments, statuses }) in clients.into_iter().zip(&pipelines) {
+                assert_eq!(&client.join().unwrap(), statuses, "{name}: {segments:?}");
+            }
+        });
+    }
 }
 
 /// Requests cut into segments, and the expected statuses.

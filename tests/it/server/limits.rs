@@ -262,11 +262,10 @@ fn idle(address: SocketAddr, request: &str) -> TcpStream {
 fn connections_of_all_protocols_are_limited_together() {
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     let healthz = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    // Handed to actix for its line ends.
-    let odd = healthz.replace("\r\n", "\n");
+    let old = "GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
     let few = [("workers", "1"), ("subscribers-max", "1"), ("idle-connections-max", "16")];
     let gateway = Gateway::dev(&few);
-    let kinds = [healthz, &odd, preface];
+    let kinds = [healthz, old, preface];
     let mut held: Vec<_> = kinds
         .into_iter()
         .flat_map(|request| (0..4).map(move |_| request))

@@ -1,4 +1,5 @@
-//! Streams that write themselves: to their readers they are the same as those that actix serves.
+//! Streams that the reactor writes: to their readers they are the same as those over TLS, which are
+//! bodies of responses.
 
 use std::{
     io::{Read as _, Write as _},
@@ -7,6 +8,7 @@ use std::{
 };
 
 use serde_json::json;
+use stream_events::config::Mode;
 
 use crate::{
     auth::reader,
@@ -19,10 +21,6 @@ use crate::{
 };
 
 const STREAMS: &str = "stream_events_streams";
-
-fn lean(flags: &[(&'static str, &str)]) -> Gateway {
-    Gateway::dev(&[flags, &[("direct-streams", "on")]].concat())
-}
 
 /// Every response in chunks: sizes that are right, and the last chunk at its end.
 fn chunks_are_whole(text: &str) {
@@ -149,25 +147,24 @@ fn requests(token: &str) -> Vec<String> {
 
 /// Whatever is asked, and however: the same bytes, on the same connection.
 #[test]
-fn both_ways_give_the_same_bytes() {
+fn the_reactor_and_tls_give_the_same_bytes() {
     let keys = KeyServer::start();
     let url = keys.url();
     let token = reader::bearer(&sign(&reader::claims(&["orders"])));
-    let gateways = ["on", "off"].map(|lean| {
-        let gateway = Gateway::serve(&[
-            ("push-auth", "none"),
-            ("read-auth", "jwt"),
-            ("read-jwks-url", &url),
-            ("cors-origin", "https://app.example.com"),
-            ("topics-per-stream", "2"),
-            ("stream-age-max", "1 s"),
-            ("direct-streams", lean),
-        ]);
+    let flags = [
+        ("push-auth", "none"),
+        ("read-auth", "jwt"),
+        ("read-jwks-url", &url),
+        ("cors-origin", "https://app.example.com"),
+        ("topics-per-stream", "2"),
+        ("stream-age-max", "1 s"),
+    ];
+    let gateways = [Gateway::serve(&flags), Gateway::over_tls(Mode::Serve, &flags)];
+    for gateway in &gateways {
         eventually("ready", || (gateway.get("/readyz", &[]).status == 200).then_some(()));
         gateway.push("orders", &message("first", "1"));
         gateway.push("orders", &message("second\nline", "2"));
-        gateway
-    });
+    }
     let requests = requests(&token);
     let ask = |gateway: &Gateway, request: &str| {
         let silence = Duration::from_secs(2);
@@ -177,15 +174,15 @@ fn both_ways_give_the_same_bytes() {
         }
         without_chance(&text)
     };
-    let [lean, ordinary] = &gateways;
+    let [plain, tls] = &gateways;
     let both = |requests: Vec<&String>| {
         std::thread::scope(|scope| {
             let asked = requests.into_iter().map(|request| {
-                let lean = scope.spawn(|| ask(lean, request));
-                (request, lean, scope.spawn(|| ask(ordinary, request)))
+                let plain = scope.spawn(|| ask(plain, request));
+                (request, plain, scope.spawn(|| ask(tls, request)))
             });
-            for (request, lean, ordinary) in asked.collect::<Vec<_>>() {
-                assert_eq!(lean.join().unwrap(), ordinary.join().unwrap(), "{request:?}");
+            for (request, plain, tls) in asked.collect::<Vec<_>>() {
+                assert_eq!(plain.join().unwrap(), tls.join().unwrap(), "{request:?}");
             }
         });
     };
@@ -195,57 +192,61 @@ fn both_ways_give_the_same_bytes() {
     both(pushes);
 }
 
-/// What a peer sends while its stream is open stays where it is, and is answered when the stream has
-/// ended.
+/// What a peer sends while its stream is open waits, and is answered when the stream has ended.
 #[test]
 fn the_next_request_is_answered_after_the_stream() {
-    let gateway = lean(&[("stream-age-max", "1 s")]);
-    let mut socket = http1::connect(gateway.address);
-    http1::write_head(&mut socket, "GET", "/events", &[]);
-    gateway.until_metric(STREAMS, 1.0);
-    http1::write_head(&mut socket, "GET", "/healthz", &[("Connection", "close")]);
-    let mut text = String::new();
-    socket.read_to_string(&mut text).unwrap();
-    assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2, "{text}");
-    assert!(text.contains("max-age") && text.ends_with("{\"status\":\"ok\"}"), "{text}");
+    for (name, gateway) in Gateway::plain_and_tls(&[("stream-age-max", "1 s")]) {
+        let mut socket = http1::connect(gateway.address);
+        http1::write_head(&mut socket, "GET", "/events", &[]);
+        gateway.until_metric(STREAMS, 1.0);
+        http1::write_head(&mut socket, "GET", "/healthz", &[("Connection", "close")]);
+        let mut text = String::new();
+        socket.read_to_string(&mut text).unwrap();
+        assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2, "{name}: {text}");
+        let is_whole = text.contains("max-age") && text.ends_with("{\"status\":\"ok\"}");
+        assert!(is_whole, "{name}: {text}");
+    }
 }
 
-/// On one connection, one after the other: each is lean again.
+/// On one connection, one after the other.
 #[test]
 fn a_connection_has_one_stream_after_the_other() {
-    let gateway = lean(&[("stream-age-max", "1 s")]);
-    let socket = http1::connect(gateway.address);
-    for round in 0..3 {
-        let mut writer = socket.try_clone().unwrap();
-        http1::write_head(&mut writer, "GET", "/events", &[]);
-        let mut source = EventSource::from_socket(socket.try_clone().unwrap());
-        assert_eq!(source.next_raw().unwrap().event, "stream-open");
-        gateway.publish("orders", round.to_string());
-        assert_eq!(source.next().data, round.to_string());
-        assert_eq!(source.next_raw().unwrap().event, "stream-end");
-        assert!(source.next_block().is_none());
+    for (_, gateway) in Gateway::plain_and_tls(&[("stream-age-max", "1 s")]) {
+        let socket = http1::connect(gateway.address);
+        for round in 0..3 {
+            let mut writer = socket.try_clone().unwrap();
+            http1::write_head(&mut writer, "GET", "/events", &[]);
+            let mut source = EventSource::from_socket(socket.try_clone().unwrap());
+            assert_eq!(source.next_raw().unwrap().event, "stream-open");
+            gateway.publish("orders", round.to_string());
+            assert_eq!(source.next().data, round.to_string());
+            assert_eq!(source.next_raw().unwrap().event, "stream-end");
+            assert!(source.next_block().is_none());
+        }
     }
 }
 
 /// Whoever keeps it for later is in no hurry to begin, though a new one would have to.
 #[test]
 fn a_connection_may_rest_after_its_stream() {
-    let gateway = lean(&[("stream-age-max", "1 s"), ("header-timeout", "1 s")]);
-    let socket = http1::connect(gateway.address);
-    let mut writer = socket.try_clone().unwrap();
-    http1::write_head(&mut writer, "GET", "/events", &[]);
-    let mut source = EventSource::from_socket(socket.try_clone().unwrap());
-    while source.next_block().is_some() {}
-    std::thread::sleep(Duration::from_secs(2));
-    http1::write_head(&mut writer, "GET", "/healthz", &[("Connection", "close")]);
-    assert_eq!(http1::read_answer(socket, "GET").status, 200);
-    gateway.until_metric("stream_events_limits_met_total{limit=\"header-timeout\"}", 0.0);
+    let flags = [("stream-age-max", "1 s"), ("header-timeout", "1 s")];
+    for (_, gateway) in Gateway::plain_and_tls(&flags) {
+        let socket = http1::connect(gateway.address);
+        let mut writer = socket.try_clone().unwrap();
+        http1::write_head(&mut writer, "GET", "/events", &[]);
+        let mut source = EventSource::from_socket(socket.try_clone().unwrap());
+        while source.next_block().is_some() {}
+        std::thread::sleep(Duration::from_secs(2));
+        http1::write_head(&mut writer, "GET", "/healthz", &[("Connection", "close")]);
+        assert_eq!(http1::read_answer(socket, "GET").status, 200);
+        gateway.until_metric("stream_events_limits_met_total{limit=\"header-timeout\"}", 0.0);
+    }
 }
 
 /// A megabyte of it: it fills the kernel's buffer, and nothing else.
 #[test]
 fn what_a_peer_sends_beside_its_stream_is_not_kept() {
-    let gateway = lean(&[("keep-alive", "1 s")]);
+    let gateway = Gateway::dev(&[("keep-alive", "1 s")]);
     let mut source = gateway.events("");
     let socket = source.socket();
     socket.set_nonblocking(true).unwrap();
@@ -261,30 +262,30 @@ fn what_a_peer_sends_beside_its_stream_is_not_kept() {
     gateway.until_metric(STREAMS, 0.0);
 }
 
-/// A closed tab: at once, and not with the next keep-alive. Also when only half of it is closed, as with
-/// actix.
+/// A closed tab: at once, and not with the next keep-alive. Also when only half of it is closed.
 #[test]
 fn a_reader_that_leaves_is_gone_at_once() {
-    let gateway = lean(&[("keep-alive", "10 min")]);
-    for how in [std::net::Shutdown::Both, std::net::Shutdown::Write] {
+    for (_, gateway) in Gateway::plain_and_tls(&[("keep-alive", "10 min")]) {
+        for how in [std::net::Shutdown::Both, std::net::Shutdown::Write] {
+            let source = gateway.events("");
+            gateway.until_metric(STREAMS, 1.0);
+            source.socket().shutdown(how).unwrap();
+            gateway.until_metric(STREAMS, 0.0);
+        }
+        // And one that is reset.
         let source = gateway.events("");
-        gateway.until_metric(STREAMS, 1.0);
-        source.socket().shutdown(how).unwrap();
+        socket2::SockRef::from(&source.socket()).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(source);
         gateway.until_metric(STREAMS, 0.0);
+        gateway.until_metric("stream_events_streams_ended_total{reason=\"client\"}", 3.0);
     }
-    // And one that is reset.
-    let source = gateway.events("");
-    socket2::SockRef::from(&source.socket()).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(source);
-    gateway.until_metric(STREAMS, 0.0);
-    gateway.until_metric("stream_events_streams_ended_total{reason=\"client\"}", 3.0);
 }
 
 /// A stream's token is renewed on another thread than the stream's.
 #[test]
-fn a_lean_stream_is_renewed_and_expires() {
+fn a_stream_is_renewed_and_expires() {
     let keys = KeyServer::start();
-    let gateway = reader::gateway(&keys, &[("direct-streams", "on"), ("workers", "2")]);
+    let gateway = reader::gateway(&keys, &[("workers", "2")]);
     let token = |seconds: u64| {
         sign(&json!({ "sub": "alice", "exp": reader::now() + seconds, "topics": ["*"] }))
     };
@@ -309,9 +310,15 @@ fn a_lean_stream_is_renewed_and_expires() {
 
 /// Many at once, of which some stop reading, leave, or ask for the past: nobody loses anything.
 #[test]
-fn a_crowd_of_lean_streams() {
+fn a_crowd_of_streams() {
     const EVENTS: usize = 50;
-    let gateway = lean(&[("write-timeout", "4 s"), ("keep-alive", "1 s"), ("workers", "2")]);
+    let flags = [("write-timeout", "4 s"), ("keep-alive", "1 s"), ("workers", "2")];
+    for (_, gateway) in Gateway::plain_and_tls(&flags) {
+        a_crowd(&gateway, EVENTS);
+    }
+}
+
+fn a_crowd(gateway: &Gateway, events: usize) {
     let stalled: Vec<TcpStream> = (0..20)
         .map(|_| {
             let mut socket = http1::connect(gateway.address);
@@ -325,7 +332,7 @@ fn a_crowd_of_lean_streams() {
         let mut source = gateway.events(query);
         std::thread::spawn(move || {
             let mut next = 0;
-            while next < EVENTS {
+            while next < events {
                 let n: usize = source.next().data.split(' ').next().unwrap().parse().unwrap();
                 assert_eq!(n, next);
                 next += 1;
@@ -334,7 +341,7 @@ fn a_crowd_of_lean_streams() {
     };
     let mut readers: Vec<_> = (0..100).map(|_| open("")).collect();
     let large = "x".repeat(50_000);
-    for n in 0..EVENTS {
+    for n in 0..events {
         gateway.publish("orders", format!("{n} {large}"));
         if n % 10 == 9 {
             // Some leave, and some want to have it all.

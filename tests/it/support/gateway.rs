@@ -21,16 +21,18 @@ use super::{
     eventually,
     http1::{self, Answer, EventSource},
     reader::tls_stream,
-    tls::Certificate,
+    tls::{Bridge, Certificate},
 };
 
 pub struct Gateway {
+    /// Where clients without TLS connect: to the gateway, or to a bridge in front of it.
     pub address: SocketAddr,
     pub ops: SocketAddr,
     /// How a client speaks TLS with it, if it does. Such a client offers HTTP/1.1 alone.
     pub tls: Option<Arc<ClientConfig>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    bridge: Option<Bridge>,
 }
 
 impl Gateway {
@@ -55,11 +57,27 @@ impl Gateway {
         gateway
     }
 
+    /// As `dev`, without TLS and with it, each with its name.
+    pub fn plain_and_tls(flags: &[(&'static str, &str)]) -> [(&'static str, Self); 2] {
+        [("plain", Self::dev(flags)), ("TLS", Self::over_tls(Mode::Dev, flags))]
+    }
+
+    /// A gateway that speaks TLS only, behind a bridge.
+    pub fn over_tls(mode: Mode, flags: &[(&'static str, &str)]) -> Self {
+        let certificate = Certificate::new();
+        let (cert, key) = (certificate.cert.to_str().unwrap(), certificate.key.to_str().unwrap());
+        let mut gateway =
+            Self::start(mode, &[flags, &[("tls-cert", cert), ("tls-key", key)]].concat());
+        let bridge = Bridge::start(certificate, gateway.address);
+        gateway.address = bridge.address;
+        gateway.bridge = Some(bridge);
+        gateway
+    }
+
     fn start(mode: Mode, flags: &[(&'static str, &str)]) -> Self {
         let mut texts = Texts::new();
         texts.insert("listen", vec!["127.0.0.1:0".to_owned()]);
         texts.insert("drain-timeout", vec!["0 s".to_owned()]);
-        texts.insert("direct-streams", vec![super::direct_streams()]);
         for (flag, text) in flags {
             if ["topic", "push-audience", "push-service-account", "read-audience", "cors-origin"]
                 .contains(flag)
@@ -83,7 +101,15 @@ impl Gateway {
                 .block_on(server::run(config, tls, listeners, shutdown))
                 .unwrap();
         });
-        Self { address, ops: ops_address, tls: None, stop: Some(stop), thread: Some(thread) }
+        let tls = None;
+        Self {
+            address,
+            ops: ops_address,
+            tls,
+            stop: Some(stop),
+            thread: Some(thread),
+            bridge: None,
+        }
     }
 
     /// A stream, once its first block is there.

@@ -37,11 +37,6 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.block_on(limited).expect("it took too long")
 }
 
-/// The tests run with either: `DIRECT_STREAMS` in the environment, or what the gateway has by default.
-pub fn direct_streams() -> String {
-    std::env::var("DIRECT_STREAMS").unwrap_or_else(|_| "on".to_owned())
-}
-
 /// The seed of a test that draws random numbers: `SEED` in the environment, or a new one. Printed,
 /// so that a failure can be had again.
 pub fn seed(test: &str) -> u64 {

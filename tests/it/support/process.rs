@@ -19,7 +19,6 @@ pub fn stream_events(arguments: &[&str]) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STREAM_EVENTS_")) {
         command.env_remove(name);
     }
-    command.env("STREAM_EVENTS_DIRECT_STREAMS", super::direct_streams());
     command
 }
 

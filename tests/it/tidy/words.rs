@@ -165,7 +165,8 @@ const WORDS: &[Word] = &[
     word("--body-time", "--body-timeout"),
     word("--drain", "--drain-timeout"),
     word("--connections-beside-streams", "--idle-connections-max"),
-    word("--lean-streams", "--direct-streams"),
+    word("--lean-streams", "nothing: the flag is gone"),
+    word("--direct-streams", "nothing: the flag is gone"),
 ];
 
 /// Returns the words of a line, in small letters: identifiers are taken apart.

@@ -21,7 +21,7 @@ use crate::stream::{drive::reactor::Reactor, session::MemberPosition};
 use crate::{
     hub::{Batch, Broadcast, Group, Read, ReadEvents, Reader, Subscriber},
     model::event_id::EventId,
-    net::connection::chunk::{send_rest, whole_chunk},
+    net::http1::chunk::{send_rest, whole_chunk},
     stream::StreamContext,
 };
 

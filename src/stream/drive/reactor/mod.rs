@@ -34,7 +34,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::net::http1::{Peer, takeover::TakenSocket};
+use crate::net::{
+    http1::{Peer, takeover::TakenSocket},
+    limiter::ConnectionPermit,
+    stall::{BlockedWriter, StallDetector},
+};
 use crate::stream::{
     drive::reactor::{
         broadcast::SocketBroadcast,
@@ -55,14 +59,21 @@ pub struct Reactor {
     /// Streams that have something to do.
     ready: RefCell<Vec<u32>>,
     ready_notify: Notify,
-    /// Streams whose sockets did not take all bytes, and the time since which each has taken none.
-    blocked: RefCell<HashMap<u32, Instant>>,
-    /// Time of the next search for stalled sockets.
-    stall_check: Cell<Option<Instant>>,
-    renewed: Arc<RenewedStreams>,
-    write_timeout: Duration,
+    /// Streams whose sockets did not take all bytes.
+    blocked: RefCell<HashMap<u32, BlockedWriter>>,
+    stalls: Rc<StallDetector>,
+    woken: Arc<WokenStreams>,
     /// Function that continues with a connection whose stream has ended.
-    on_finished: Box<dyn Fn(TcpStream, Option<Box<Peer>>)>,
+    on_finished: Box<dyn Fn(Finished)>,
+}
+
+/// Connection whose stream has ended.
+#[derive(Debug)]
+pub struct Finished {
+    pub io: TcpStream,
+    /// Client of the connection, if it was kept: see [`TakenSocket::peer`].
+    pub peer: Option<Box<Peer>>,
+    pub permit: ConnectionPermit,
 }
 
 struct Entry {
@@ -70,25 +81,26 @@ struct Entry {
     /// Bucket of the stream's next deadline. Keys of the stream in other buckets are ignored.
     bucket: Cell<u64>,
     peer: Option<Box<Peer>>,
+    permit: ConnectionPermit,
 }
 
-/// Streams to wake from other threads, after a renewal or an answer of the log.
+/// Streams that other tasks and threads wake: after a renewal, an answer of the log, or a stall.
 #[derive(Debug, Default)]
-struct RenewedStreams {
+struct WokenStreams {
     keys: Mutex<Vec<u32>>,
     notify: Notify,
 }
 
 #[derive(Debug)]
-struct RenewalWaker {
-    renewed: Arc<RenewedStreams>,
+struct StreamWaker {
+    woken: Arc<WokenStreams>,
     key: u32,
 }
 
-impl Wake for RenewalWaker {
+impl Wake for StreamWaker {
     fn wake(self: Arc<Self>) {
-        self.renewed.keys.lock().unwrap_or_else(PoisonError::into_inner).push(self.key);
-        self.renewed.notify.notify_one();
+        self.woken.keys.lock().unwrap_or_else(PoisonError::into_inner).push(self.key);
+        self.woken.notify.notify_one();
     }
 }
 
@@ -96,8 +108,6 @@ impl Wake for RenewalWaker {
 const EVENTS_MAX: usize = 256;
 /// Number of streams that are driven before other tasks of the thread run.
 const YIELD_EVERY: usize = 64;
-/// Interval of the search for stalled sockets.
-const STALL_TICK: Duration = Duration::from_millis(500);
 
 impl fmt::Debug for Reactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,14 +118,14 @@ impl fmt::Debug for Reactor {
 }
 
 impl Reactor {
-    /// Creates a reactor without streams. It closes a socket that takes nothing for
-    /// `write_timeout`, and gives a connection whose stream has ended to `on_finished`.
+    /// Creates a reactor without streams. It closes the sockets that `stalls` finds, and gives a
+    /// connection whose stream has ended to `on_finished`.
     ///
     /// # Errors
     /// Fails when the kernel provides no epoll instance.
     pub fn new(
-        write_timeout: Duration,
-        on_finished: impl Fn(TcpStream, Option<Box<Peer>>) + 'static,
+        stalls: Rc<StallDetector>,
+        on_finished: impl Fn(Finished) + 'static,
     ) -> io::Result<Rc<Self>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         #[expect(
@@ -131,9 +141,8 @@ impl Reactor {
             ready: RefCell::default(),
             ready_notify: Notify::new(),
             blocked: RefCell::default(),
-            stall_check: Cell::default(),
-            renewed: Arc::default(),
-            write_timeout,
+            stalls,
+            woken: Arc::default(),
             on_finished: Box::new(on_finished),
         }))
     }
@@ -145,7 +154,7 @@ impl Reactor {
     /// Fails when the socket cannot be watched.
     pub fn register(
         self: &Rc<Self>,
-        TakenSocket { io, head, peer }: TakenSocket,
+        TakenSocket { io, head, peer, permit }: TakenSocket,
         session: Session,
     ) -> io::Result<()> {
         let at = self.streams.borrow().vacant_key();
@@ -154,21 +163,18 @@ impl Reactor {
         // gone. Bytes that the peer sends meanwhile stay in the kernel, and are its next request.
         let what = EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(self.epoll.get_ref(), &io, EventData::new_u64(u64::from(key)), what)?;
-        let waker = if session.needs_waker() {
-            Arc::new(RenewalWaker { renewed: Arc::clone(&self.renewed), key }).into()
-        } else {
-            Waker::noop().clone()
-        };
+        let waker = if session.needs_waker() { self.waker(key) } else { Waker::noop().clone() };
         let socket = DirectSocket::new(io, head, Rc::downgrade(self), key);
         let stream = DirectStream::new(session, socket, waker);
-        self.streams.borrow_mut().insert(Entry { stream, bucket: Cell::new(0), peer });
+        permit.begin_stream();
+        self.streams.borrow_mut().insert(Entry { stream, bucket: Cell::new(0), peer, permit });
         self.drive(key);
         Ok(())
     }
 
-    /// Returns the number of streams.
-    pub fn streams(&self) -> usize {
-        self.streams.borrow().len()
+    /// Returns a waker that makes the task of the reactor drive a stream.
+    fn waker(&self, key: u32) -> Waker {
+        Arc::new(StreamWaker { woken: Arc::clone(&self.woken), key }).into()
     }
 
     /// Makes the task of the reactor drive a stream.
@@ -192,7 +198,7 @@ impl Reactor {
             tokio::select! {
                 () = self.poll_sockets() => {}
                 () = self.ready_notify.notified() => {}
-                () = self.renewed.notify.notified() => self.take_renewed(),
+                () = self.woken.notify.notified() => self.take_woken(),
                 () = sleep_until(self.next_deadline()) => self.check_deadlines(),
             }
             // Streams with more to do are driven after the other tasks of the thread, which run
@@ -207,14 +213,9 @@ impl Reactor {
     }
 
     fn next_deadline(&self) -> Instant {
-        let now = Instant::now();
-        if self.stall_check.get().is_none() && !self.blocked.borrow().is_empty() {
-            self.stall_check.set(Some(now + STALL_TICK.min(self.write_timeout / 4)));
-        }
         // Distant time, used when there is no deadline.
-        let never = now + Duration::from_secs(3600);
-        let due = self.deadlines.borrow().next().unwrap_or(never);
-        self.stall_check.get().unwrap_or(never).min(due)
+        let never = || Instant::now() + Duration::from_secs(3600);
+        self.deadlines.borrow().next().unwrap_or_else(never)
     }
 
     async fn poll_sockets(&self) {
@@ -236,8 +237,8 @@ impl Reactor {
         }
     }
 
-    fn take_renewed(&self) {
-        let mut keys = self.renewed.keys.lock().unwrap_or_else(PoisonError::into_inner);
+    fn take_woken(&self) {
+        let mut keys = self.woken.keys.lock().unwrap_or_else(PoisonError::into_inner);
         self.ready.borrow_mut().append(&mut keys);
     }
 
@@ -260,17 +261,6 @@ impl Reactor {
         for (key, due) in not_yet {
             self.set_deadline(key, due);
         }
-        if self.stall_check.get().is_some_and(|look| look <= now) {
-            self.stall_check.set(None);
-        }
-        let is_stalled = |since: &Instant| self.write_timeout <= now.duration_since(*since);
-        let blocked = self.blocked.borrow();
-        let stalled: Vec<_> =
-            blocked.iter().filter(|(_, since)| is_stalled(since)).map(|(key, _)| *key).collect();
-        drop(blocked);
-        for key in stalled {
-            self.close(key, true);
-        }
     }
 
     fn drive(&self, key: u32) {
@@ -278,24 +268,36 @@ impl Reactor {
         let Some(stream) = self.streams.borrow().get(key as usize).map(stream_of) else { return };
         let driven = DirectStream::drive(&stream);
         if matches!(driven, DriveResult::Blocked) {
-            let now = Instant::now();
-            let mut blocked = self.blocked.borrow_mut();
-            let since = blocked.entry(key).or_insert(now);
-            if stream.borrow_mut().socket().take_progress() {
-                *since = now;
-            }
-            return;
+            let has_progress = stream.borrow_mut().socket().take_progress();
+            return self.set_blocked(key, has_progress);
         }
         self.blocked.borrow_mut().remove(&key);
         match driven {
             DriveResult::WaitUntil(due) => self.set_deadline(key, due),
             DriveResult::Yield | DriveResult::Blocked => self.schedule(key),
             DriveResult::Finished => {
-                if let Some((io, peer)) = self.remove(key) {
-                    (self.on_finished)(io, peer);
+                if let Some(finished) = self.remove(key) {
+                    finished.permit.end_stream();
+                    (self.on_finished)(finished);
                 }
             }
             DriveResult::Broken => self.close(key, false),
+        }
+    }
+
+    /// Watches a stream whose socket took no more bytes, and closes it if it is stalled.
+    fn set_blocked(&self, key: u32, has_progress: bool) {
+        let is_stalled = match self.blocked.borrow().get(&key) {
+            Some(writer) if !has_progress => Some(writer.is_stalled()),
+            _ => None,
+        };
+        match is_stalled {
+            Some(true) => self.close(key, true),
+            Some(false) => {}
+            None => {
+                let writer = self.stalls.add(self.waker(key));
+                self.blocked.borrow_mut().insert(key, writer);
+            }
         }
     }
 
@@ -327,8 +329,8 @@ impl Reactor {
         drop(self.remove(key));
     }
 
-    /// Removes a stream. Returns its socket, and its peer if that was kept.
-    fn remove(&self, key: u32) -> Option<(TcpStream, Option<Box<Peer>>)> {
+    /// Removes a stream.
+    fn remove(&self, key: u32) -> Option<Finished> {
         let mut streams = self.streams.borrow_mut();
         let entry = streams.try_remove(key as usize)?;
         if streams.is_empty() {
@@ -341,6 +343,6 @@ impl Reactor {
         if let Err(err) = epoll::delete(self.epoll.get_ref(), &io) {
             tracing::debug!(error = %err, "a socket was not watched");
         }
-        Some((io, entry.peer))
+        Some(Finished { io, peer: entry.peer, permit: entry.permit })
     }
 }

@@ -16,7 +16,7 @@ use crate::stream::{
 use crate::{
     hub::Subscriber,
     model::event_id::EventId,
-    net::connection::chunk::{LAST_CHUNK, send_chunk, send_rest},
+    net::http1::chunk::{LAST_CHUNK, send_chunk, send_rest},
     stream::StreamContext,
 };
 

@@ -79,7 +79,8 @@ fn heads_fill_the_memory(line_end: &str) {
     victim.serves_a_normal_client();
     let taken = victim.memory_kib();
     assert!(taken < 150 * 1024, "{taken} KiB used of the 200,000 KiB sent");
-    assert!(0.0 < victim.limit_met("head-bytes-max"));
+    // A head with LF alone is refused for its form, before it is large.
+    assert!(line_end == "\n" || 0.0 < victim.limit_met("head-bytes-max"));
     drop(sockets);
     victim.has_recovered_but_for(2 * KEPT_MAX_KIB);
 }
@@ -202,7 +203,7 @@ fn request_smuggling() {
         assert_refused_once(&victim, &format!("{head}{chunks}{hidden}"));
     }
     for line in
-        ["GET /healthz HTTP/1.2", "GET /healthz", "GET  /healthz HTTP/1.1", " GET / HTTP/1.1"]
+        ["GET /healthz HTTP/1.1 x", "GET /healthz", "GET  /healthz HTTP/1.1", " GET / HTTP/1.1"]
     {
         assert_refused_once(&victim, &format!("{line}\r\nHost: localhost\r\n\r\n{hidden}"));
     }

@@ -15,7 +15,6 @@ pub struct HeadScan {
     lines: usize,
     /// Number of empty lines skipped before the head.
     empty_lines: usize,
-    has_bare_lf: bool,
 }
 
 /// Error for a head that is refused. The connection is closed after the answer.
@@ -38,6 +37,20 @@ pub enum HeadError {
         "before a request at most {EMPTY_LINES_MAX} empty lines are allowed, and no CR without LF"
     )]
     EmptyLines,
+    /// A line ends in LF without CR. RFC 9112, section 2.2, allows a server to accept that. It is
+    /// refused, because a proxy in front that reads the line differently could be made to see other
+    /// requests than the gateway.
+    #[error("a line of the request head ends in LF alone; it must end in CR LF")]
+    BareLf,
+    /// The decoder rejects the head.
+    #[error("the request head is malformed (RFC 9112): its request line, or one of its headers")]
+    Malformed,
+    /// The version is neither HTTP/1.0 nor HTTP/1.1.
+    #[error("the version of HTTP is not supported; it must be 1.0, 1.1 or 2")]
+    Version,
+    /// `Expect` has a value other than `100-continue`.
+    #[error("the request expects what is not supported; Expect can only be 100-continue")]
+    Expectation,
 }
 
 /// Limit of the bytes of a head, which is that of the decoder of actix.
@@ -57,17 +70,17 @@ impl HeadScan {
     /// Removes empty lines before a head. Returns true if it removed one.
     ///
     /// # Errors
-    /// Fails when the peer sent too many, or a CR without an LF.
+    /// Fails when the peer sent too many, a CR without an LF, or an LF without a CR.
     pub fn skip_empty_lines(&mut self, read: &mut BytesMut) -> Result<bool, HeadError> {
         let before = self.empty_lines;
         loop {
-            let bytes = match **read {
-                [b'\n', ..] => 1,
-                [b'\r', b'\n', ..] => 2,
+            match **read {
+                [b'\r', b'\n', ..] => {}
+                [b'\n', ..] => return Err(HeadError::BareLf),
                 [b'\r', _, ..] => return Err(HeadError::EmptyLines),
                 _ => return Ok(before < self.empty_lines),
-            };
-            read.advance(bytes);
+            }
+            read.advance(2);
             self.empty_lines += 1;
             (self.scanned, self.line) = (0, 0);
             if EMPTY_LINES_MAX < self.empty_lines {
@@ -86,20 +99,15 @@ impl HeadScan {
             let end = self.scanned + at + 1;
             let line = read.get(self.line..end).unwrap_or_default();
             self.line = end;
-            self.has_bare_lf |= !line.ends_with(b"\r\n");
             match line {
-                b"\r\n" | b"\n" if end <= HEAD_MAX_BYTES => return Ok(Some(end)),
-                b"\r\n" | b"\n" => return Err(HeadError::Size),
+                b"\r\n" if end <= HEAD_MAX_BYTES => return Ok(Some(end)),
+                b"\r\n" => return Err(HeadError::Size),
+                line if !line.ends_with(b"\r\n") => return Err(HeadError::BareLf),
                 line => self.check_line(line)?,
             }
         }
         self.scanned = read.len();
         if HEAD_MAX_BYTES < read.len() { Err(HeadError::Size) } else { Ok(None) }
-    }
-
-    /// Returns true if a line of the head ended with LF instead of CRLF. This is rare, and allowed.
-    pub fn has_bare_lf(&self) -> bool {
-        self.has_bare_lf
     }
 
     /// Checks the request line or a header line.
@@ -126,13 +134,16 @@ impl HeadError {
         match self {
             Self::Size | Self::Name | Self::Fields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Target => StatusCode::URI_TOO_LONG,
-            Self::EmptyLines => StatusCode::BAD_REQUEST,
+            Self::EmptyLines | Self::BareLf | Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
         }
     }
 
-    /// Returns the text of the answer.
-    pub fn detail(self) -> String {
-        self.to_string()
+    /// Returns true if the head is refused for its size, which is a limit of the gateway.
+    pub fn is_over_limit(self) -> bool {
+        use HeadError::{EmptyLines, Fields, Name, Size, Target};
+        matches!(self, Size | Target | Name | Fields | EmptyLines)
     }
 }
 
@@ -157,10 +168,12 @@ mod tests {
     fn head_ends_at_an_empty_line() {
         for part in [1, 2, 3, 1_000] {
             assert_eq!(scan(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", part), Ok(Some(27)));
-            assert_eq!(scan(b"\r\n\nGET / HTTP/1.1\nHost: a\n\n", part), Ok(Some(24)));
-            assert_eq!(scan(b"GET / HTTP/1.1\nHost: a\n\r\n", part), Ok(Some(25)));
+            assert_eq!(scan(b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", part), Ok(Some(27)));
             assert_eq!(scan(b"GET / HTTP/1.1\r\nHost: a\r\n\r", part), Ok(None));
             assert_eq!(scan(b"\r\n\r", part), Ok(None));
+            for bare in ["\nGET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\n", "GET /\n"] {
+                assert_eq!(scan(bare.as_bytes(), part), Err(HeadError::BareLf), "{bare:?}");
+            }
         }
     }
 

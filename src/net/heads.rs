@@ -54,15 +54,6 @@ impl HeadClaim {
         has_room
     }
 
-    /// Sets the size of the head to `bytes`. Returns false, and counts a refusal, if the budget is
-    /// used up.
-    pub fn try_resize(&mut self, bytes: usize) -> bool {
-        if bytes < self.bytes {
-            self.release();
-        }
-        self.try_grow(bytes - self.bytes)
-    }
-
     /// Counts a head that is refused for its size or form.
     pub fn count_refusal(&self) {
         self.head_budget.refused.inc();
