@@ -13,16 +13,14 @@ use prometheus::IntCounter;
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{io::AsyncReadExt as _, time::timeout};
-use tokio_rustls::TlsAcceptor;
 
-use crate::net::{proxy_protocol::ProxyProtocol, socket::Transport};
+use crate::net::{proxy_protocol::ProxyProtocol, socket::Transport, tls_stream::TlsStream};
 
 /// Settings with which accepted sockets are prepared.
-#[expect(missing_debug_implementations, reason = "a TlsAcceptor has none")]
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Acceptor {
     /// TLS side of the connections. `None` for clear text.
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     /// Reader of the PROXY protocol header. `None` when connections begin without one.
     proxy_protocol: Option<ProxyProtocol>,
     /// Time after which the kernel drops a peer that acknowledges nothing.
@@ -69,13 +67,7 @@ impl Acceptor {
         handshake_timeout: Duration,
         timeouts: IntCounter,
     ) -> Self {
-        Self {
-            tls: tls.map(TlsAcceptor::from),
-            proxy_protocol,
-            write_timeout,
-            handshake_timeout,
-            timeouts,
-        }
+        Self { tls, proxy_protocol, write_timeout, handshake_timeout, timeouts }
     }
 
     /// Prepares one socket and recognizes its protocol.
@@ -92,7 +84,7 @@ impl Acceptor {
                 peer = proxy_protocol.read_source(&mut io).await?.or(peer);
             }
             match &self.tls {
-                Some(tls) => tls_handshake(tls, io).await,
+                Some(tls) => tls_handshake(Arc::clone(tls), io).await,
                 None => read_preface(io).await,
             }
         };
@@ -120,11 +112,10 @@ impl Acceptor {
 type Negotiated = (Transport, Bytes, bool);
 
 /// Does the TLS handshake. ALPN determines the protocol.
-async fn tls_handshake(tls: &TlsAcceptor, io: TcpStream) -> io::Result<Negotiated> {
-    let io = tls.accept(io).await?;
-    let is_http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
-    let transport = Transport::Tls(Box::new(io));
-    Ok((transport, Bytes::new(), is_http2))
+async fn tls_handshake(tls: Arc<ServerConfig>, io: TcpStream) -> io::Result<Negotiated> {
+    let stream = TlsStream::accept(tls, io).await?;
+    let is_http2 = stream.alpn_protocol() == Some(b"h2");
+    Ok((Transport::Tls(stream), Bytes::new(), is_http2))
 }
 
 /// Reads until the bytes differ from the HTTP/2 preface or are all of it. HTTP/1 differs in its

@@ -9,3 +9,4 @@ pub mod proxy_protocol;
 pub mod socket;
 pub mod stall;
 pub mod tls;
+pub mod tls_stream;

@@ -11,9 +11,11 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::server::TlsStream;
 
-use crate::net::stall::{StallDetector, WriteWatch};
+use crate::net::{
+    stall::{StallDetector, WriteWatch},
+    tls_stream::TlsStream,
+};
 
 /// Socket of a connection. A write to it fails when it is stalled: see [`crate::net::stall`].
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub enum Transport {
     /// Clear text.
     Plain(TcpStream),
     /// Server side of a TLS connection.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream>),
 }
 
 /// Reader and writer of a transport.
@@ -71,7 +73,13 @@ impl Socket {
         write: impl FnOnce(Pin<&mut Io>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let Self { transport, watch } = self;
-        watch.poll(cx, |cx| write(transport.stream(), cx)).map(io::Result::flatten)
+        let written = write(transport.stream(), cx);
+        if let Transport::Tls(tls) = transport
+            && tls.take_progress()
+        {
+            watch.record_progress();
+        }
+        watch.poll(cx, |_| written).map(io::Result::flatten)
     }
 }
 

@@ -23,6 +23,7 @@ use actix_web::{
     web,
 };
 use actix_web_lab::middleware::CatchPanic;
+use futures_util::future::LocalBoxFuture;
 use rustls::ServerConfig;
 
 use crate::server::{
@@ -154,43 +155,62 @@ async fn connections(
     let http1 = Rc::new(http1(&public, Rc::clone(&dispatch)));
     let http2 = Rc::new(http2(&public, Rc::clone(&limiter), Rc::clone(&stalls)));
     serve_finished(&http1, &stalls, &serve_again);
-    // Each future is boxed. A connection's task keeps the memory of its largest state, such as a
-    // TLS handshake, for its whole life; and it holds an unboxed future twice, where it was moved
-    // from and where it was moved to.
+    let servers = Rc::new(Servers { public, limiter, stalls, http1, http2, dispatch });
+    // The steps of a connection are futures of their own, in boxes: its task keeps the memory of
+    // its largest state, such as a TLS handshake, for its whole life.
     let service = fn_service(move |io| {
-        let accepted = Box::pin(public.acceptor.clone().accept(io));
-        let (http1, http2, limiter) = (Rc::clone(&http1), Rc::clone(&http2), Rc::clone(&limiter));
-        let (dispatch, public, stalls) =
-            (Rc::clone(&dispatch), Arc::clone(&public), Rc::clone(&stalls));
+        let accepted = Box::pin(Rc::clone(&servers).accept(io));
         Box::pin(async move {
-            let Accepted { transport, ahead, is_http2, peer } = match accepted.await {
-                Ok(accepted) => accepted,
-                Err(err) => {
-                    tracing::debug!(error = %err, "a connection was not accepted");
-                    return Ok(());
-                }
-            };
-            let Ok(counted) = public.by_address.try_acquire(peer.map(|peer| network(peer.ip())))
-            else {
-                public.metrics.limit("connections-per-address").inc();
-                return Ok(());
-            };
-            let Some(permit) = limiter.try_acquire() else { return Ok(()) };
-            let peer = Box::new(Peer { address: peer, counted });
-            let socket = Socket::new(transport, &stalls);
-            if is_http2 {
-                let served = Box::pin(http2.serve(socket, ahead, peer, permit, &dispatch)).await;
-                if let Err(err) = served {
-                    // Clients cause most of these errors, so the level is debug.
-                    tracing::debug!(error = %err, "an HTTP/2 connection failed");
-                }
-            } else {
-                Box::pin(http1.serve(socket, ahead, peer, permit)).await;
+            let served = accepted.await;
+            if let Some(served) = served {
+                served.await;
             }
             Ok(())
         })
     });
     service.new_service(()).await
+}
+
+/// Servers of a worker, and what they share.
+struct Servers<S> {
+    public: Arc<Public>,
+    limiter: Rc<ConnectionLimiter>,
+    stalls: Rc<StallDetector>,
+    http1: Rc<Http1<S>>,
+    http2: Rc<Http2>,
+    dispatch: Rc<S>,
+}
+
+impl<S> Servers<S>
+where
+    S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
+    S::Future: 'static,
+{
+    /// Accepts a connection. Returns the future that serves it, or `None` if it is closed.
+    async fn accept(self: Rc<Self>, io: TcpStream) -> Option<LocalBoxFuture<'static, ()>> {
+        let accepted = self.public.acceptor.clone().accept(io).await;
+        let Accepted { transport, ahead, is_http2, peer } = accepted
+            .inspect_err(|err| tracing::debug!(error = %err, "a connection was not accepted"))
+            .ok()?;
+        let address = peer.map(|peer| network(peer.ip()));
+        let Ok(counted) = self.public.by_address.try_acquire(address) else {
+            self.public.metrics.limit("connections-per-address").inc();
+            return None;
+        };
+        let permit = self.limiter.try_acquire()?;
+        let peer = Box::new(Peer { address: peer, counted });
+        let socket = Socket::new(transport, &self.stalls);
+        if !is_http2 {
+            return Some(Box::pin(Rc::clone(&self.http1).serve(socket, ahead, peer, permit)));
+        }
+        Some(Box::pin(async move {
+            let served = self.http2.serve(socket, ahead, peer, permit, &self.dispatch).await;
+            if let Err(err) = served {
+                // Clients cause most of these errors, so the level is debug.
+                tracing::debug!(error = %err, "an HTTP/2 connection failed");
+            }
+        }))
+    }
 }
 
 /// Makes the limit of a worker's connections.

@@ -120,11 +120,10 @@ impl Http1Connection {
         }
     }
 
-    /// Marks the connection as used before a stream, so that no head is expected at once.
-    pub(super) fn reused(mut self) -> Self {
+    /// Marks the connection as used before, so that no head is expected at once.
+    pub(super) fn set_used(&mut self) {
         self.head_since = None;
         self.was_used = true;
-        self
     }
 
     /// Begins to wait for the next request.
@@ -366,6 +365,11 @@ impl Http1Connection {
                 Err(err) => return Poll::Ready(err),
             }
         }
+    }
+
+    /// Closes the side of the gateway.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
     /// Reads and drops bytes until the peer closes its side.

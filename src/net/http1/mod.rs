@@ -8,6 +8,7 @@ pub mod chunk;
 mod connection;
 mod odd;
 mod request_head;
+mod response;
 pub mod takeover;
 
 use std::{
@@ -17,36 +18,31 @@ use std::{
     future::poll_fn,
     io,
     net::{IpAddr, SocketAddr},
-    pin::Pin,
     rc::Rc,
-    task::Poll,
     time::Duration,
 };
 
 use crate::net::http1::{
     connection::{Body, Http1Connection, NextRequest},
     request_head::HeadError,
+    response::{HEAD_BYTES, ResponseWriter},
     takeover::{Receiver, TakenSocket, Takeover},
 };
 use actix_http::{HttpMessage as _, Payload, Request, RequestHead, Response, ServiceConfig};
 use actix_service::Service;
 use actix_web::{
-    body::{BodySize, BoxBody, MessageBody as _},
+    body::{BodySize, BoxBody},
     http::ConnectionType,
 };
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use prometheus::IntCounter;
-use tokio::{io::AsyncWrite as _, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     http::problem::problem,
     limits::concurrency::Permit,
-    net::{
-        heads::HeadBudget,
-        limiter::ConnectionPermit,
-        socket::Socket,
-        stall::{drop_stalled, is_stall},
-    },
+    net::{heads::HeadBudget, limiter::ConnectionPermit, socket::Socket},
 };
 
 /// HTTP/1.1 server of one worker.
@@ -74,23 +70,9 @@ pub struct Peer {
     pub counted: Option<Permit<IpAddr>>,
 }
 
-/// Next step of writing a response body.
-enum Step {
-    /// A part of the body, or its end.
-    Chunk(Option<Result<Bytes, Box<dyn std::error::Error>>>),
-    /// The body has nothing more for now, and bytes are left to write.
-    Write,
-    /// The reader of a stream is gone.
-    Gone(io::Error),
-}
-
 /// Connection that is shared with the body of its current request.
 type Shared = Rc<RefCell<Http1Connection>>;
 
-/// Capacity for the head of a response. Few heads are longer.
-const HEAD_BYTES: usize = 512;
-/// Number of bytes of a response that are collected before they are written.
-const WRITE_BYTES: usize = 16 * 1024;
 /// Time for which bytes are still read after the last answer. A close over unread bytes would reset
 /// the connection, and the peer could lose the answer.
 const LINGER: Duration = Duration::from_secs(5);
@@ -107,70 +89,79 @@ where
     S::Future: 'static,
 {
     /// Serves a new connection whose first received bytes are `ahead`.
-    pub async fn serve(
+    pub fn serve(
         self: Rc<Self>,
         io: Socket,
         ahead: Bytes,
         peer: Box<Peer>,
         permit: ConnectionPermit,
-    ) {
+    ) -> impl Future<Output = ()> {
         let connection = self.connection(io, ahead, permit);
-        self.answer_all(connection, peer).await;
+        self.answer_all(connection, peer).map(log_failure)
     }
 
     /// Serves a connection again that was taken over.
-    pub async fn serve_again(
+    pub fn serve_again(
         self: Rc<Self>,
         io: Socket,
         peer: Box<Peer>,
         permit: ConnectionPermit,
-    ) {
+    ) -> impl Future<Output = ()> {
         let connection = self.connection(io, Bytes::new(), permit);
-        self.answer_all(connection.reused(), peer).await;
+        connection.borrow_mut().set_used();
+        self.answer_all(connection, peer).map(log_failure)
     }
 
     /// Creates the state of a connection.
-    fn connection(&self, io: Socket, ahead: Bytes, permit: ConnectionPermit) -> Http1Connection {
-        let claim = self.heads.claim();
-        Http1Connection::new(io, ahead, &self.config, self.header_timeout, claim, permit)
+    fn connection(&self, io: Socket, ahead: Bytes, permit: ConnectionPermit) -> Shared {
+        let (timeout, claim) = (self.header_timeout, self.heads.claim());
+        let connection = Http1Connection::new(io, ahead, &self.config, timeout, claim, permit);
+        Rc::new(RefCell::new(connection))
     }
 
-    /// Answers the requests of a connection until it ends or is taken over.
-    async fn answer_all(self: Rc<Self>, connection: Http1Connection, peer: Box<Peer>) {
-        let (mut connection, mut peer) = (Rc::new(RefCell::new(connection)), Some(peer));
+    /// Answers the requests of a connection until it ends or is taken over. The future is small,
+    /// because it stays for the whole life of a stream: all that need not wait is done in functions
+    /// that are not async.
+    async fn answer_all(self: Rc<Self>, connection: Shared, peer: Box<Peer>) -> io::Result<()> {
         loop {
             connection.borrow_mut().begin_wait();
-            let answered = match poll_fn(|cx| connection.borrow_mut().poll_request(cx)).await {
-                NextRequest::Request(request) => self.answer(connection, request, &mut peer).await,
-                NextRequest::Refused(err) => self.refuse(connection, err).await,
-                NextRequest::TooSlow => return self.slow_heads.inc(),
-                NextRequest::Closed => return,
+            let response = match poll_fn(|cx| connection.borrow_mut().poll_request(cx)).await {
+                NextRequest::Request(request) => {
+                    let (answer, takeover) = self.call(&connection, request, &peer);
+                    let Ok(response) = answer.await;
+                    if let Some(receiver) = takeover.and_then(|takeover| takeover.take()) {
+                        return give_socket(connection, response, peer, receiver);
+                    }
+                    response
+                }
+                NextRequest::Refused(err) => refusal(&connection, err),
+                NextRequest::TooSlow => {
+                    self.slow_heads.inc();
+                    return Ok(());
+                }
+                NextRequest::Closed => return Ok(()),
             };
-            match answered {
-                Ok(Some(next)) => connection = next,
-                Ok(None) => return,
-                Err(err) => return tracing::debug!(error = %err, "HTTP/1.1 connection failed"),
+            let mut writer = ResponseWriter::new(&connection, response)?;
+            poll_fn(|cx| writer.poll(&connection, cx)).await?;
+            if !connection.borrow().is_kept() {
+                break;
             }
         }
+        poll_fn(|cx| connection.borrow_mut().poll_shutdown(cx)).await?;
+        let discard = poll_fn(|cx| connection.borrow_mut().poll_discard(cx));
+        drop(Box::pin(timeout(LINGER, discard)).await);
+        Ok(())
     }
 
-    /// Answers a head that is refused, and closes the connection.
-    async fn refuse(&self, connection: Shared, err: HeadError) -> io::Result<Option<Shared>> {
-        // The last request may have been a HEAD, whose response has no body.
-        connection.borrow_mut().forget_request();
-        let mut response = Response::from(problem(err.status(), err.to_string()));
-        response.head_mut().set_connection_type(ConnectionType::Close);
-        self.respond(connection, response).await
-    }
-
-    /// Answers a request. Returns the connection, or `None` when it ended or was taken over.
-    async fn answer(
+    /// Calls the service with a request. Returns its answer, and the offer to take the socket over
+    /// that was made to it.
+    fn call(
         &self,
-        connection: Shared,
+        connection: &Shared,
         mut request: Request,
-        peer: &mut Option<Box<Peer>>,
-    ) -> io::Result<Option<Shared>> {
-        request.head_mut().peer_addr = peer.as_ref().and_then(|peer| peer.address);
+        peer: &Peer,
+    ) -> (S::Future, Option<Rc<Takeover>>) {
+        request.head_mut().peer_addr = peer.address;
         let may_take_over =
             (self.may_take_over)(request.head()) && connection.borrow().can_take_over();
         let takeover = may_take_over.then(Rc::<Takeover>::default);
@@ -178,108 +169,45 @@ where
             request.extensions_mut().insert(Rc::clone(takeover));
         }
         if connection.borrow().has_body() {
-            *request.payload() =
-                Payload::Stream { payload: Box::pin(Body(Rc::clone(&connection))) };
+            *request.payload() = Payload::Stream { payload: Box::pin(Body(Rc::clone(connection))) };
         }
-        let Ok(response) = self.dispatch.call(request).await;
-        match takeover.and_then(|takeover| takeover.take()) {
-            Some(receiver) => {
-                Self::give_socket(connection, response, peer.take(), receiver)?;
-                Ok(None)
-            }
-            None => self.respond(connection, response).await,
-        }
-    }
-
-    /// Gives the socket, and the head of the response, to the handler that takes it over.
-    fn give_socket(
-        connection: Shared,
-        response: Response<BoxBody>,
-        peer: Option<Box<Peer>>,
-        receiver: Receiver,
-    ) -> io::Result<()> {
-        let shared = io::ErrorKind::NotConnected;
-        let mut connection = Rc::into_inner(connection).map(RefCell::into_inner).ok_or(shared)?;
-        let mut out = BytesMut::with_capacity(HEAD_BYTES);
-        let (head, _) = response.into_parts();
-        connection.encode_head(head, BodySize::Stream, &mut out)?;
-        let Http1Connection { io, permit, .. } = connection;
-        let io = io.into_plain().ok_or(io::ErrorKind::Unsupported)?.into_std()?;
-        // The peer is kept only if it has a permit, or an address that is not that of the
-        // socket. Most streams have neither.
-        let address = io.peer_addr().ok();
-        let peer = peer.filter(|peer| peer.counted.is_some() || peer.address != address);
-        receiver(TakenSocket { io, head: out.freeze(), peer, permit })
-    }
-
-    /// Writes a response. Returns the connection if it stays open.
-    async fn respond(
-        &self,
-        connection: Shared,
-        response: Response<BoxBody>,
-    ) -> io::Result<Option<Shared>> {
-        let (head, mut body) = response.into_parts();
-        let size = body.size();
-        let mut out = BytesMut::with_capacity(HEAD_BYTES);
-        connection.borrow_mut().encode_head(head, size, &mut out)?;
-        if matches!(size, BodySize::None | BodySize::Sized(0)) {
-            write(&connection, &mut out).await?;
-        } else if size == BodySize::Stream {
-            connection.borrow().permit.begin_stream();
-            let written = write_body(&connection, &mut body, true, out).await;
-            connection.borrow().permit.end_stream();
-            if written.as_ref().is_err_and(is_stall) {
-                drop_stalled(body);
-            }
-            written?;
-        } else {
-            write_body(&connection, &mut body, false, out).await?;
-        }
-        if connection.borrow().is_kept() {
-            return Ok(Some(connection));
-        }
-        poll_fn(|cx| Pin::new(&mut connection.borrow_mut().io).poll_shutdown(cx)).await?;
-        let discard = poll_fn(|cx| connection.borrow_mut().poll_discard(cx));
-        drop(timeout(LINGER, discard).await);
-        Ok(None)
+        (self.dispatch.call(request), takeover)
     }
 }
 
-/// Writes `out`, which has the head of a response, and the body. An idle stream keeps no buffer.
-async fn write_body(
-    connection: &Shared,
-    body: &mut BoxBody,
-    is_stream: bool,
-    mut out: BytesMut,
+/// Logs the error of a connection. Clients cause most of them, so the level is debug.
+fn log_failure(ended: io::Result<()>) {
+    if let Err(err) = ended {
+        tracing::debug!(error = %err, "an HTTP/1.1 connection failed");
+    }
+}
+
+/// Returns the answer to a head that is refused. The connection is closed after it.
+fn refusal(connection: &Shared, err: HeadError) -> Response<BoxBody> {
+    // The last request may have been a HEAD, whose response has no body.
+    connection.borrow_mut().forget_request();
+    let mut response = Response::from(problem(err.status(), err.to_string()));
+    response.head_mut().set_connection_type(ConnectionType::Close);
+    response
+}
+
+/// Gives the socket, and the head of the response, to the handler that takes it over.
+fn give_socket(
+    connection: Shared,
+    response: Response<BoxBody>,
+    peer: Box<Peer>,
+    receiver: Receiver,
 ) -> io::Result<()> {
-    loop {
-        let step = poll_fn(|cx| match body.as_pin_mut().poll_next(cx) {
-            Poll::Ready(chunk) => Poll::Ready(Step::Chunk(chunk)),
-            Poll::Pending if !out.is_empty() => Poll::Ready(Step::Write),
-            Poll::Pending if is_stream => connection.borrow_mut().poll_gone(cx).map(Step::Gone),
-            Poll::Pending => Poll::Pending,
-        });
-        match step.await {
-            Step::Chunk(None) => break,
-            Step::Chunk(Some(chunk)) => {
-                let chunk = chunk.map_err(|err| io::Error::other(err.to_string()))?;
-                connection.borrow_mut().encode_chunk(Some(chunk), &mut out)?;
-                if WRITE_BYTES <= out.len() {
-                    write(connection, &mut out).await?;
-                }
-            }
-            Step::Write => {
-                write(connection, &mut out).await?;
-                out = BytesMut::new();
-            }
-            Step::Gone(err) => return Err(err),
-        }
-    }
-    connection.borrow_mut().encode_chunk(None, &mut out)?;
-    write(connection, &mut out).await
-}
-
-/// Writes all of `bytes`.
-async fn write(connection: &Shared, bytes: &mut BytesMut) -> io::Result<()> {
-    poll_fn(|cx| connection.borrow_mut().poll_write(cx, bytes)).await
+    let shared = io::ErrorKind::NotConnected;
+    let mut connection = Rc::into_inner(connection).map(RefCell::into_inner).ok_or(shared)?;
+    let mut out = BytesMut::with_capacity(HEAD_BYTES);
+    let (head, _) = response.into_parts();
+    connection.encode_head(head, BodySize::Stream, &mut out)?;
+    let Http1Connection { io, permit, .. } = connection;
+    let io = io.into_plain().ok_or(io::ErrorKind::Unsupported)?.into_std()?;
+    // The peer is kept only if it has a permit, or an address that is not that of the socket. Most
+    // streams have neither.
+    let address = io.peer_addr().ok();
+    let is_kept = peer.counted.is_some() || peer.address != address;
+    receiver(TakenSocket { io, head: out.freeze(), peer: is_kept.then_some(peer), permit })
 }

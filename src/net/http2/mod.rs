@@ -5,11 +5,19 @@
 //! connections without a GOAWAY, notices a reset stream only when it writes to it, and cannot end a
 //! stream whose reader takes nothing.
 
+mod body;
 mod frames;
 mod socket;
 pub mod translate;
 
-use std::{convert::Infallible, future::poll_fn, pin::pin, rc::Rc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+    time::Duration,
+};
 
 use actix_http::{Request, Response};
 use actix_service::Service;
@@ -27,10 +35,13 @@ use crate::{
     net::{
         heads::HeadBudget,
         http1::Peer,
-        http2::socket::{Head, HeadSocket},
+        http2::{
+            body::BodyWriter,
+            socket::{Head, HeadSocket},
+        },
         limiter::{ConnectionLimiter, ConnectionPermit, IDLE_LOOK},
         socket::Socket,
-        stall::{StallDetector, WriteWatch, drop_stalled, is_stall},
+        stall::{StallDetector, WriteWatch},
     },
 };
 
@@ -169,18 +180,44 @@ impl Http2 {
                 respond.send_reset(Reason::REFUSED_STREAM);
                 continue;
             }
-            let (service, connection) = (Rc::clone(service), Rc::clone(&connection));
+            let connection = Rc::clone(&connection);
+            // In a box, which is freed when the body begins: the task of a stream is small.
+            let begun =
+                Box::pin(answer(request, respond, Rc::clone(service), connection.peer.address));
             let watch = WriteWatch::new(&self.stalls);
-            actix_web::rt::spawn(async move {
-                let answered = answer(request, respond, &*service, &connection, watch).await;
-                if let Err(err) = answered {
-                    tracing::debug!(error = %err, "HTTP/2 stream failed");
-                }
-                drop(counted);
-            });
+            spawn_stream(begun, watch, connection, counted);
         }
     }
 }
+
+/// Spawns the task of a stream: waits for `begun`, and writes the body.
+fn spawn_stream(
+    begun: Pin<Box<impl Future<Output = Begun> + 'static>>,
+    watch: WriteWatch,
+    connection: Rc<ServedConnection>,
+    counted: Rc<()>,
+) {
+    actix_web::rt::spawn(async move {
+        let begun = begun.await;
+        let written = match begun {
+            Ok(Some((body, stream))) => {
+                let is_stream = body.size() == BodySize::Stream;
+                let _streaming = is_stream.then(|| connection.permit.stream());
+                let mut writer = BodyWriter::new(body, stream, watch);
+                poll_fn(|cx| writer.poll(cx)).await
+            }
+            Ok(None) => Ok(()),
+            Err(err) => Err(err),
+        };
+        if let Err(err) = written {
+            tracing::debug!(error = %err, "HTTP/2 stream failed");
+        }
+        drop(counted);
+    });
+}
+
+/// Body of a response and its stream, if it has a body.
+type Begun = Result<Option<(BoxBody, SendStream<Bytes>)>, h2::Error>;
 
 /// State of a connection that its streams share.
 struct ServedConnection {
@@ -192,86 +229,29 @@ struct ServedConnection {
 async fn answer<S>(
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    service: &S,
-    connection: &ServedConnection,
-    watch: WriteWatch,
-) -> Result<(), h2::Error>
+    service: Rc<S>,
+    address: Option<SocketAddr>,
+) -> Begun
 where
     S: Service<Request, Response = Response<BoxBody>, Error = Infallible>,
 {
     let is_head = request.method() == http::Method::HEAD;
     let Some(mut request) = translate::request(request) else {
         respond.send_reset(Reason::PROTOCOL_ERROR);
-        return Ok(());
+        return Ok(None);
     };
-    request.head_mut().peer_addr = connection.peer.address;
-    let answered = service.call(request);
-    let mut answered = pin!(answered);
+    request.head_mut().peer_addr = address;
+    let mut answered = pin!(service.call(request));
     // A reset ends the work on the answer. Otherwise requests that are reset before their answer
     // would add up beyond the limit of streams.
     let Ok(response) = tokio::select! {
         biased;
-        _reset = poll_fn(|cx| respond.poll_reset(cx)) => return Ok(()),
+        _reset = poll_fn(|cx| respond.poll_reset(cx)) => return Ok(None),
         response = &mut answered => response,
     };
     let (response, body) = response.into_parts();
     let size = body.size();
     let is_finished = is_head || size.is_eof();
     let stream = respond.send_response(translate::response(&response, size), is_finished)?;
-    if is_finished {
-        return Ok(());
-    }
-    let _streaming = matches!(size, BodySize::Stream).then(|| connection.permit.stream());
-    write_body(body, stream, watch).await
-}
-
-/// Writes a body until it ends or the reader resets the stream. Resets the stream if its window
-/// stays closed for the write timeout.
-async fn write_body(
-    mut body: BoxBody,
-    mut stream: SendStream<Bytes>,
-    mut watch: WriteWatch,
-) -> Result<(), h2::Error> {
-    loop {
-        let chunk = tokio::select! {
-            biased;
-            reset = poll_fn(|cx| stream.poll_reset(cx)) => {
-                // The socket of the connection, which is shared with other streams, may be stalled.
-                if let Err(err) = &reset && err.get_io().is_some_and(is_stall) {
-                    drop_stalled(body);
-                }
-                return reset.map(drop);
-            }
-            chunk = poll_fn(|cx| body.as_pin_mut().poll_next(cx)) => chunk,
-        };
-        let mut chunk = match chunk {
-            Some(Ok(chunk)) => chunk,
-            Some(Err(err)) => {
-                tracing::debug!(error = %err, "response body failed");
-                stream.send_reset(Reason::CANCEL);
-                return Ok(());
-            }
-            None => return stream.send_data(Bytes::new(), true),
-        };
-        while !chunk.is_empty() {
-            stream.reserve_capacity(chunk.len());
-            let room = poll_fn(|cx| watch.poll(cx, |cx| stream.poll_capacity(cx))).await;
-            let Ok(room) = room else {
-                drop_stalled(body);
-                stream.send_reset(Reason::CANCEL);
-                return Ok(());
-            };
-            let room = match room.transpose() {
-                Ok(Some(room)) => room,
-                Ok(None) => return Ok(()),
-                Err(err) => {
-                    if err.get_io().is_some_and(is_stall) {
-                        drop_stalled(body);
-                    }
-                    return Err(err);
-                }
-            };
-            stream.send_data(chunk.split_to(room.min(chunk.len())), false)?;
-        }
-    }
+    Ok((!is_finished).then_some((body, stream)))
 }

@@ -5,3 +5,4 @@ mod odd_requests;
 mod pipelines;
 pub mod proxies;
 mod proxy_protocol;
+mod tls;
