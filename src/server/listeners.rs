@@ -3,11 +3,15 @@
 use std::{
     fmt, io,
     net::{SocketAddr, TcpListener},
+    time::Duration,
 };
 
 use socket2::{Domain, Socket as Socket2, Type};
 
-use crate::config::{Config, Mode};
+use crate::{
+    config::{Config, Mode},
+    net::accept::set_options,
+};
 
 /// Listening sockets. They are bound before the gateway starts, so that an address in use is found
 /// early, and port 0 has become a real port.
@@ -53,7 +57,7 @@ impl Listeners {
     /// Returns the address that cannot be used, with advice.
     pub fn bind(config: &Config) -> Result<Self, ListenError> {
         let bind = |flag, address: SocketAddr| {
-            listen(address).map_err(|source| {
+            listen(address, config.write_timeout).map_err(|source| {
                 let advice = Advice::on(&source, flag, address, config.mode);
                 ListenError { flag, address, source, advice }
             })
@@ -64,11 +68,13 @@ impl Listeners {
     }
 }
 
-/// Binds a socket and listens on it.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// Binds a socket and listens on it. `write_timeout` applies to the sockets that it accepts.
+fn listen(address: SocketAddr, write_timeout: Duration) -> io::Result<TcpListener> {
     let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
     // With the option, a restart does not wait until the system forgets the old connections.
     socket.set_reuse_address(true)?;
+    // Before the socket listens: readers can connect before the gateway accepts.
+    set_options(&socket, write_timeout)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

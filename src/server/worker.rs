@@ -99,13 +99,7 @@ pub(super) fn server(
     let public = Arc::new(Public {
         heads,
         config: config.clone(),
-        acceptor: Acceptor::new(
-            tls,
-            proxy_protocol,
-            config.write_timeout,
-            config.handshake_timeout,
-            silent,
-        ),
+        acceptor: Acceptor::new(tls, proxy_protocol, config.handshake_timeout, silent),
         hub: components.hub.clone(),
         inlet: components.inlet.clone(),
         streams: components.streams.clone(),

@@ -1,11 +1,6 @@
 //! A gateway in this process, on ports of its own.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    path::Path,
-    sync::Arc,
-    thread::JoinHandle,
-};
+use std::{net::SocketAddr, path::Path, sync::Arc, thread::JoinHandle};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::ClientConfig;
@@ -76,7 +71,9 @@ impl Gateway {
 
     fn start(mode: Mode, flags: &[(&'static str, &str)]) -> Self {
         let mut texts = Texts::new();
-        texts.insert("listen", vec!["127.0.0.1:0".to_owned()]);
+        for listen in ["listen", "ops-listen"] {
+            texts.insert(listen, vec!["127.0.0.1:0".to_owned()]);
+        }
         texts.insert("drain-timeout", vec!["0 s".to_owned()]);
         for (flag, text) in flags {
             if ["topic", "push-audience", "push-service-account", "read-audience", "cors-origin"]
@@ -88,11 +85,9 @@ impl Gateway {
             }
         }
         let config = Config::from_texts(mode, &texts, None).unwrap();
-        let public = TcpListener::bind(config.listen).unwrap();
-        let ops = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = public.local_addr().unwrap();
-        let ops_address = ops.local_addr().unwrap();
-        let listeners = Listeners { public, ops: Some(ops) };
+        let listeners = Listeners::bind(&config).unwrap();
+        let address = listeners.public.local_addr().unwrap();
+        let ops_address = listeners.ops.as_ref().unwrap().local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let tls = config.tls.as_ref().map(|files| load_tls(files).unwrap());
         let thread = std::thread::spawn(move || {
