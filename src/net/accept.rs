@@ -5,14 +5,26 @@
 //! preface once and without a time limit: a peer that sends nothing would keep its connection for
 //! ever, and a preface in two segments would not be recognized.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use actix_web::rt::net::TcpStream;
 use bytes::{Bytes, BytesMut};
 use prometheus::IntCounter;
 use rustls::ServerConfig;
 use socket2::{Socket, TcpKeepalive};
-use tokio::{io::AsyncReadExt as _, time::timeout};
+use tokio::{
+    io::{AsyncRead as _, ReadBuf},
+    time::timeout,
+};
 
 use crate::net::{proxy_protocol::ProxyProtocol, socket::Transport, tls_stream::TlsStream};
 
@@ -45,6 +57,9 @@ pub struct Accepted {
 /// First bytes of an HTTP/2 connection ([RFC 9113, section
 /// 3.4](https://www.rfc-editor.org/rfc/rfc9113#section-3.4)).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Limit of the bytes of one read before the protocol is known. The head of a browser's request is
+/// mostly shorter.
+const FIRST_READ_BYTES: usize = 2 * 1024;
 /// Limit of the unsent bytes that the kernel buffers for a socket, on top of the bytes in flight.
 /// Without it a stalled reader pins up to 4 MB (`tcp_wmem`). The socket of a slow reader would also
 /// take nothing until a megabyte is sent, which looks like a stall. Bytes in flight are not
@@ -118,19 +133,32 @@ async fn tls_handshake(tls: Arc<ServerConfig>, io: TcpStream) -> io::Result<Nego
     Ok((Transport::Tls(stream), Bytes::new(), is_http2))
 }
 
-/// Reads until the bytes differ from the HTTP/2 preface or are all of it. HTTP/1 differs in its
-/// first or second byte, so its peers do not wait.
+/// Reads until the bytes differ from the HTTP/2 preface or begin with it. HTTP/1 differs in its
+/// first or second byte, so its peers do not wait. Mostly the first read returns the whole head of
+/// the first request.
 async fn read_preface(mut io: TcpStream) -> io::Result<Negotiated> {
-    let mut ahead = BytesMut::with_capacity(PREFACE.len());
+    let mut ahead = BytesMut::new();
     while ahead.len() < PREFACE.len() && PREFACE.starts_with(&ahead) {
-        let left = PREFACE.len() - ahead.len();
-        let mut part = (&mut io).take(left as u64);
-        if part.read_buf(&mut ahead).await? == 0 {
+        if poll_fn(|cx| poll_read(&mut io, cx, &mut ahead)).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
-    let is_http2 = ahead == PREFACE;
+    let is_http2 = ahead.starts_with(PREFACE);
     Ok((Transport::Plain(io), ahead.freeze(), is_http2))
+}
+
+/// Reads available bytes, and appends them to `ahead`. Returns their number, which is 0 at the end.
+/// The buffer is on the stack, so a connection whose peer sends nothing keeps none.
+fn poll_read(
+    io: &mut TcpStream,
+    cx: &mut Context<'_>,
+    ahead: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
+    let mut buffer = [MaybeUninit::uninit(); FIRST_READ_BYTES];
+    let mut buffer = ReadBuf::uninit(&mut buffer);
+    ready!(Pin::new(io).poll_read(cx, &mut buffer))?;
+    ahead.extend_from_slice(buffer.filled());
+    Poll::Ready(Ok(buffer.filled().len()))
 }
 
 #[cfg(test)]
