@@ -65,7 +65,14 @@ fn framed<'a>(chunk: &'a [u8], room: &'a mut [u8; SIZE_BYTES]) -> [&'a [u8]; 3] 
 
 /// Returns the chunk with its framing, to be sent to many sockets with [`send_rest`].
 pub fn whole_chunk(chunk: &[u8]) -> Bytes {
-    framed(chunk, &mut [0; SIZE_BYTES]).concat().into()
+    chunk_after(&[], chunk)
+}
+
+/// Returns `head` and then the chunk with its framing, to be sent with [`send_rest`].
+pub fn chunk_after(head: &[u8], chunk: &[u8]) -> Bytes {
+    let mut room = [0; SIZE_BYTES];
+    let [size, chunk, end] = framed(chunk, &mut room);
+    [head, size, chunk, end].concat().into()
 }
 
 /// Result of writing a chunk.

@@ -308,6 +308,21 @@ fn a_stream_is_renewed_and_expires() {
     assert!(Duration::from_secs(2) < start.elapsed(), "not with the first token");
 }
 
+/// A stream's head and its first message are one write. Two writes would be two packets, of which a
+/// reader often sees the first alone.
+#[test]
+fn head_and_first_message_are_one_write() {
+    let gateway = lean(&[]);
+    for _ in 0..50 {
+        let mut socket = http1::connect(gateway.address);
+        http1::write_head(&mut socket, "GET", "/events", &[]);
+        let mut bytes = [0; 4_096];
+        let read = socket.read(&mut bytes).unwrap();
+        let text = str::from_utf8(&bytes[..read]).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200") && text.contains("stream-open"), "{text}");
+    }
+}
+
 /// Many at once, of which some stop reading, leave, or ask for the past: nobody loses anything.
 #[test]
 fn a_crowd_of_streams() {

@@ -99,6 +99,8 @@ impl DirectStream {
             let chunk = match self.session.next(Instant::now()) {
                 Next::Give(bytes) => bytes,
                 Next::Say(control) => self.session.format().control(&control),
+                // Nothing is to be sent with the head.
+                Next::WaitUntil(_) if self.socket.begin() => continue,
                 Next::WaitUntil(deadline) => {
                     self.session.wait(&self.waker);
                     return DriveResult::WaitUntil(deadline);

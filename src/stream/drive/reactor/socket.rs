@@ -16,7 +16,7 @@ use crate::stream::{
 use crate::{
     hub::Subscriber,
     model::event_id::EventId,
-    net::http1::chunk::{LAST_CHUNK, send_chunk, send_rest},
+    net::http1::chunk::{LAST_CHUNK, chunk_after, send_chunk, send_rest},
     stream::StreamContext,
 };
 
@@ -38,6 +38,9 @@ pub struct DirectSocket {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// The head is not written yet. It is written together with the first chunk, which saves a
+    /// system call and a packet.
+    New,
     Open,
     /// The end of the response was written.
     Last,
@@ -48,7 +51,7 @@ enum State {
 }
 
 impl DirectSocket {
-    /// Creates a socket. `head` is written before all chunks.
+    /// Creates a socket. `head` is written before all chunks, with the first of them.
     pub(super) fn new(io: TcpStream, head: Bytes, by: Weak<Reactor>, key: u32) -> Self {
         Self {
             io: Some(io),
@@ -57,13 +60,19 @@ impl DirectSocket {
             by,
             key,
             progress: false,
-            state: State::Open,
+            state: State::New,
         }
     }
 
     /// Writes a chunk. Must be called after [`DirectSocket::flush`] has returned true. Returns true
     /// if the socket took all of it.
     pub fn write_chunk(&mut self, chunk: &Bytes) -> bool {
+        if self.state == State::New {
+            self.state = State::Open;
+            let head = self.rest.take().unwrap_or_default();
+            self.keep(chunk_after(&head, chunk));
+            return self.flush().unwrap_or_default();
+        }
         debug_assert!(self.rest.is_none(), "chunks do not overtake each other");
         if self.rest.is_some() {
             self.state = State::Broken;
@@ -130,7 +139,17 @@ impl DirectSocket {
     /// Ends the response.
     pub fn write_last_chunk(&mut self) {
         self.state = State::Last;
-        self.keep(LAST_CHUNK);
+        let head = self.rest.take().unwrap_or_default();
+        self.keep([&head, &LAST_CHUNK[..]].concat().into());
+    }
+
+    /// Has the next flush write the head without a chunk. Returns false if the head was written.
+    pub fn begin(&mut self) -> bool {
+        let is_new = self.state == State::New;
+        if is_new {
+            self.state = State::Open;
+        }
+        is_new
     }
 
     fn fail(&mut self, err: &io::Error) -> bool {
@@ -145,13 +164,16 @@ impl DirectSocket {
         is_whole
     }
 
-    /// Writes the rest of the last chunk. Returns true if nothing is left.
+    /// Writes the rest of the last chunk. Returns true if a chunk can be written.
     ///
     /// # Errors
     /// Fails when the connection is broken.
     pub fn flush(&mut self) -> io::Result<bool> {
         if matches!(self.state, State::Broken | State::Stalled) {
             return Err(io::ErrorKind::NotConnected.into());
+        }
+        if self.state == State::New {
+            return Ok(true);
         }
         while let (Some(io), Some(rest)) = (&self.io, &mut self.rest) {
             let taken = match send_rest(io, rest) {
