@@ -312,7 +312,7 @@ fn a_stream_is_renewed_and_expires() {
 /// reader often sees the first alone.
 #[test]
 fn head_and_first_message_are_one_write() {
-    let gateway = lean(&[]);
+    let gateway = Gateway::dev(&[]);
     for _ in 0..50 {
         let mut socket = http1::connect(gateway.address);
         http1::write_head(&mut socket, "GET", "/events", &[]);

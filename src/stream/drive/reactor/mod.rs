@@ -230,7 +230,8 @@ impl Reactor {
         for epoll::Event { flags, data } in events {
             let Ok(key) = u32::try_from(data.u64()) else { continue };
             if flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
-                self.close(key, self.has_timed_out(key));
+                let is_stalled = flags.contains(EventFlags::ERR) && self.has_timed_out(key);
+                self.close(key, is_stalled);
             } else if self.blocked.borrow().contains_key(&key) {
                 self.ready.borrow_mut().push(key);
             }
@@ -277,6 +278,9 @@ impl Reactor {
             DriveResult::Yield | DriveResult::Blocked => self.schedule(key),
             DriveResult::Finished => {
                 if let Some(finished) = self.remove(key) {
+                    if let Err(err) = epoll::delete(self.epoll.get_ref(), &finished.io) {
+                        tracing::debug!(error = %err, "a socket was not watched");
+                    }
                     finished.permit.end_stream();
                     (self.on_finished)(finished);
                 }
@@ -321,7 +325,7 @@ impl Reactor {
         entry.stream.borrow_mut().socket().has_timed_out()
     }
 
-    /// Closes the connection of a stream.
+    /// Closes the connection of a stream. The kernel stops watching a socket that is closed.
     fn close(&self, key: u32, stalled: bool) {
         if stalled && let Some(entry) = self.streams.borrow().get(key as usize) {
             entry.stream.borrow_mut().mark_stalled();
@@ -329,7 +333,7 @@ impl Reactor {
         drop(self.remove(key));
     }
 
-    /// Removes a stream.
+    /// Removes a stream. Its socket is still watched.
     fn remove(&self, key: u32) -> Option<Finished> {
         let mut streams = self.streams.borrow_mut();
         let entry = streams.try_remove(key as usize)?;
@@ -340,9 +344,6 @@ impl Reactor {
         drop(streams);
         self.blocked.borrow_mut().remove(&key);
         let io = entry.stream.borrow_mut().socket().take()?;
-        if let Err(err) = epoll::delete(self.epoll.get_ref(), &io) {
-            tracing::debug!(error = %err, "a socket was not watched");
-        }
         Some(Finished { io, peer: entry.peer, permit: entry.permit })
     }
 }
