@@ -83,7 +83,22 @@ impl Encode for Sse {
 fn open(open: &Open) -> Bytes {
     let Open { id, retry_ms, .. } = open;
     let data = json(&OpenData::of(open));
-    format!("retry: {retry_ms}\nid: {id}\nevent: stream-open\ndata: {data}\n\n").into()
+    // Each stream sends this message. `format!` would take more than a thousand instructions.
+    let (mut retry, mut time, mut sequence) =
+        (itoa::Buffer::new(), itoa::Buffer::new(), itoa::Buffer::new());
+    [
+        "retry: ",
+        retry.format(*retry_ms),
+        "\nid: ",
+        time.format(id.time_ms),
+        "-",
+        sequence.format(id.sequence),
+        "\nevent: stream-open\ndata: ",
+        &data,
+        "\n\n",
+    ]
+    .concat()
+    .into()
 }
 
 fn end(end: &End) -> Bytes {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix_web::{
     HttpRequest,
-    http::header::{self, Header as _},
+    http::header::{self, Header as _, HeaderName},
 };
 use actix_web_lab::extract::Query;
 use jiff::{Span, SpanRelativeTo, Timestamp};
@@ -179,7 +179,8 @@ fn bad<T>(parameter: &str, text: &str, problem: &str) -> Result<T, StreamRequest
 
 /// Parses the header in which `EventSource` sends its last id. An empty header counts as absent.
 fn header_id(request: &HttpRequest) -> Option<Result<EventId, ()>> {
-    let value = request.headers().get("last-event-id")?;
+    const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+    let value = request.headers().get(LAST_EVENT_ID)?;
     let text = value.to_str().map(str::trim);
     if text.as_ref().is_ok_and(|text| text.is_empty()) {
         return None;
@@ -282,8 +283,14 @@ fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, StreamRequestE
 /// # Errors
 /// Fails if `Accept` excludes every delivery.
 fn accepted(request: &HttpRequest) -> Result<Option<Delivery>, StreamRequestError> {
-    if !request.headers().contains_key(header::ACCEPT) {
-        return Ok(None);
+    let mut fields = request.headers().get_all(header::ACCEPT);
+    match (fields.next(), fields.next()) {
+        (None, _) => return Ok(None),
+        // What `EventSource` sends needs no parser.
+        (Some(only), None) if only == "text/event-stream" => {
+            return Ok(Some(Delivery::EventStream));
+        }
+        _ => {}
     }
     // A header that cannot be parsed excludes nothing.
     let Ok(accept) = header::Accept::parse(request) else { return Ok(None) };
