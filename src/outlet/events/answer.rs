@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use actix_web::{
     HttpResponse, HttpResponseBuilder,
-    http::{StatusCode, header},
+    http::{
+        StatusCode,
+        header::{self, HeaderName, HeaderValue},
+    },
 };
 
 use crate::{
@@ -22,12 +25,17 @@ use crate::{
 /// (<https://datatracker.ietf.org/doc/draft-ietf-httpbis-incremental/>) asks proxies to forward each
 /// part at once; `X-Accel-Buffering` is what nginx understands.
 pub(super) fn stream_head(delivery: Delivery) -> HttpResponseBuilder {
+    const INCREMENTAL: HeaderName = HeaderName::from_static("incremental");
+    const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
     let mut response = HttpResponse::Ok();
-    response
-        .insert_header((header::CONTENT_TYPE, delivery.media_type()))
-        .insert_header((header::CACHE_CONTROL, "no-store, no-transform"))
-        .insert_header(("Incremental", "?1"))
-        .insert_header(("X-Accel-Buffering", "no"));
+    for (name, value) in [
+        (header::CONTENT_TYPE, delivery.media_type()),
+        (header::CACHE_CONTROL, "no-store, no-transform"),
+        (INCREMENTAL, "?1"),
+        (X_ACCEL_BUFFERING, "no"),
+    ] {
+        response.insert_header((name, HeaderValue::from_static(value)));
+    }
     response
 }
 

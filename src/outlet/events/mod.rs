@@ -25,6 +25,7 @@ use crate::{
     model::{
         control::{EndReason, refusal_wait},
         encode::Format,
+        filter::Filter,
     },
     net::http1::takeover::{TakenOver, Takeover},
     outlet::{
@@ -125,11 +126,7 @@ pub async fn events(
             HttpResponse::map_into_boxed_body,
         );
     }
-    let granted = grant.as_ref().and_then(|grant| grant.filter.as_ref());
-    let filter = match (granted, asked.filter.as_ref()) {
-        (Some(granted), Some(asked)) => Some(granted.and(asked)),
-        (granted, asked) => granted.or(asked).cloned(),
-    };
+    let filter = filter_of(&asked, grant.as_ref());
     let key = GroupKey { topics, filter, format: format_of(&asked) };
     let session = match open(&context, &request, &asked, key, grant.as_ref(), &worker) {
         Ok(session) => session,
@@ -225,6 +222,15 @@ fn stream(
         return stream_head(asked.delivery).body(TakenOver);
     }
     stream_head(asked.delivery).body(BoxBody::new(StreamBody::new(session)))
+}
+
+/// Returns the filter of a stream: that of the request and that of the token, both of which must show
+/// an event.
+fn filter_of(asked: &StreamRequest, grant: Option<&Grant>) -> Option<Filter> {
+    match (grant.and_then(|grant| grant.filter.as_ref()), &asked.filter) {
+        (Some(granted), Some(asked)) => Some(granted.and(asked)),
+        (granted, asked) => granted.or(asked.as_ref()).cloned(),
+    }
 }
 
 /// Returns the format of a stream.
