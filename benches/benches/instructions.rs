@@ -13,7 +13,7 @@ use stream_events_bench::pure::{self, Place};
 #[bench::of_200(pure::message_and_copy(200))]
 #[bench::of_1024(pure::message_and_copy(1_024))]
 fn encode((message, copy): (Message, Box<Message>)) -> (Bytes, Box<Message>) {
-    // The copy shares data and topic, and is given back, or the release of their memory would count.
+    // The copy shares data and topic. It is returned: otherwise freeing their memory would count.
     (black_box(pure::encode(message)), copy)
 }
 

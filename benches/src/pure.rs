@@ -34,8 +34,8 @@ pub fn message(size: usize) -> Message {
     }
 }
 
-/// A message of so many bytes, and a copy that shares its data and its topic. The box makes the copy
-/// cheap to hand over.
+/// A message of so many bytes, and a copy that shares its data and its topic. The copy is in a box,
+/// which costs few instructions to return.
 pub fn message_and_copy(size: usize) -> (Message, Box<Message>) {
     let message = message(size);
     (message.clone(), Box::new(message))

@@ -224,8 +224,7 @@ fn stream(
     stream_head(asked.delivery).body(BoxBody::new(StreamBody::new(session)))
 }
 
-/// Returns the filter of a stream: that of the request and that of the token, both of which must show
-/// an event.
+/// Returns the filter of a stream: an event must match that of the request and that of the token.
 fn filter_of(asked: &StreamRequest, grant: Option<&Grant>) -> Option<Filter> {
     match (grant.and_then(|grant| grant.filter.as_ref()), &asked.filter) {
         (Some(granted), Some(asked)) => Some(granted.and(asked)),
