@@ -1,23 +1,51 @@
-"""Hooks of schemathesis: what OpenAPI cannot say about a push.
+"""Hooks of schemathesis: what OpenAPI cannot say about a request.
 
-The form of the body and the query and the headers depend on each other: a body of
+Push: the form of the body and the query and the headers depend on each other. A body of
 `application/octet-stream` is data only with `payload=raw`, and a body of JSON is an envelope only
 without it and without Pub/Sub's headers.
+
+Events: `limit` and `wait` are for polls only, `format=data` is for server-sent events only, and a
+filter is an expression. OpenAPI does not describe `Accept`, so the hook chooses it.
 """
 
+import json
+import zlib
+
 import schemathesis
+from schemathesis import GenerationMode
 
 METADATA = "x-goog-pubsub-"
 SUBSCRIPTION = "X-Goog-Pubsub-Subscription-Name"
+ACCEPTED = ["*/*", "text/event-stream", "application/x-ndjson", "application/json"]
 
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    if not case.operation.path.startswith("/push"):
-        return
+    if case.operation.path.startswith("/push"):
+        before_push(case)
+    elif case.operation.path == "/events":
+        before_events(case)
+
+
+def before_push(case):
     case.query.pop("payload", None)
     for name in [name for name in case.headers if name.lower().startswith(METADATA)]:
         del case.headers[name]
     if case.media_type == "application/octet-stream":
         case.query["payload"] = "raw"
         case.headers[SUBSCRIPTION] = "projects/p/subscriptions/orders"
+
+
+def before_events(case):
+    """Mends a valid request. A request that is to be invalid stays so."""
+    query = case.query
+    accept = ACCEPTED[zlib.crc32(repr(sorted(query)).encode()) % len(ACCEPTED)]
+    case.headers.setdefault("Accept", accept)
+    if "limit" in query or "wait" in query:
+        query.setdefault("mode", "poll")
+    if "mode" in query or accept not in ACCEPTED[:2]:
+        if query.get("format") == "data":
+            del query["format"]
+    mode = case.meta.generation.mode if case.meta else GenerationMode.POSITIVE
+    if query.get("filter") and mode == GenerationMode.POSITIVE:
+        query["filter"] = f"NOT attributes.customer = {json.dumps(query['filter'][:100])}"

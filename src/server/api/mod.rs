@@ -2,7 +2,8 @@
 //! messages of a stream. `GET` of these names answers with them.
 //!
 //! The file `openapi.json` has the GET or POST of each path. This module adds what follows from the
-//! list of routes: HEAD, OPTIONS, and the answers that every request can get.
+//! list of routes: HEAD, OPTIONS, and the answers that every request can get. It copies the schemas
+//! of events into `asyncapi.json`.
 
 use actix_web::{
     HttpResponse,
@@ -31,6 +32,9 @@ const COMMON_RESPONSES: &[(&str, &str)] = &[
 /// Answer that every request to `dev` can get.
 const COMMON_RESPONSE_OF_DEV: (&str, &str) = ("421", "Misdirected");
 
+/// Schemas in `openapi.json` that `asyncapi.json` refers to.
+const SHARED_SCHEMAS: [&str; 6] = ["Topic", "EventId", "Message", "CloudEvent", "Event", "Gap"];
+
 impl Documents {
     /// Makes the documents of a gateway that has these `routes`: paths and the methods of each.
     ///
@@ -50,7 +54,12 @@ impl Documents {
                 }
             }
         }
-        let asyncapi = parse(include_str!("asyncapi.json"))?;
+        let mut asyncapi = parse(include_str!("asyncapi.json"))?;
+        if let Some(Value::Object(schemas)) = asyncapi.pointer_mut("/components/schemas") {
+            for name in SHARED_SCHEMAS {
+                schemas.insert(name.to_owned(), openapi["components"]["schemas"][name].clone());
+            }
+        }
         let encoded = |document: &Value| Bytes::from(document.to_string());
         Ok(Self { openapi: encoded(&openapi), asyncapi: encoded(&asyncapi) })
     }

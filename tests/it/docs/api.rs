@@ -126,13 +126,13 @@ fn statuses_of_the_readme_are_in_the_document() {
 #[test]
 fn reasons_are_those_of_the_code() {
     let asyncapi = Gateway::dev(&[]).get("/asyncapi.json", &[]).json();
-    for (file, of, message) in [
-        ("src/model/control.rs", "impl EndReason", "stream-end"),
-        ("src/model/gap.rs", "impl GapReason", "stream-gap"),
+    for (file, of, schema) in [
+        ("src/model/control.rs", "impl EndReason", "End"),
+        ("src/model/gap.rs", "impl GapReason", "Gap"),
     ] {
         let source = read(file);
         let reasons = quoted(between(&source, of, "\n}"), "Self::");
-        let place = format!("/components/messages/{message}/payload/properties/reason/enum");
+        let place = format!("/components/schemas/{schema}/properties/reason/enum");
         let documented = asyncapi.pointer(&place).unwrap().as_array().unwrap();
         let documented: BTreeSet<_> = documented.iter().filter_map(Value::as_str).collect();
         assert_eq!(documented, reasons, "{file}");
