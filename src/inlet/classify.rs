@@ -36,6 +36,8 @@ pub struct Poison {
 pub enum PoisonReason {
     /// The data is not base64.
     BadBase64,
+    /// A CloudEvent lacks an attribute that every CloudEvent has, or is malformed.
+    BadCloudEvent,
     /// A field has a type that Pub/Sub never sends.
     BadType,
     /// The body is larger than the limit.
@@ -47,6 +49,7 @@ impl PoisonReason {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::BadBase64 => "bad-base64",
+            Self::BadCloudEvent => "bad-cloud-event",
             Self::BadType => "bad-type",
             Self::TooLarge => "too-large",
         }

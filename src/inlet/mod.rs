@@ -6,6 +6,7 @@
 mod base64;
 pub mod body;
 mod classify;
+pub mod cloud_event;
 pub mod envelope;
 mod json;
 pub mod push;

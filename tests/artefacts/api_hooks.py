@@ -2,7 +2,7 @@
 
 Push: the form of the body and the query and the headers depend on each other. A body of
 `application/octet-stream` is data only with `payload=raw`, and a body of JSON is an envelope only
-without it and without Pub/Sub's headers.
+without it and without the headers of Pub/Sub and of CloudEvents.
 
 Events: `limit` and `wait` are for polls only, `format=data` is for server-sent events only, and a
 filter is an expression. OpenAPI does not describe `Accept`, so the hook chooses it.
@@ -14,7 +14,7 @@ import zlib
 import schemathesis
 from schemathesis import GenerationMode
 
-METADATA = "x-goog-pubsub-"
+METADATA = ("x-goog-pubsub-", "ce-")
 SUBSCRIPTION = "X-Goog-Pubsub-Subscription-Name"
 ACCEPTED = ["*/*", "text/event-stream", "application/x-ndjson", "application/json"]
 

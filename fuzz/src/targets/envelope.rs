@@ -1,5 +1,5 @@
-//! Bodies of pushes, with and without a wrapper. The oracles are the tree that `serde_json` makes
-//! of the body and the four strict decoders of the `base64` crate.
+//! Bodies of pushes: with a wrapper, without one, and CloudEvents. The oracles are the tree that
+//! `serde_json` makes of the body and the four strict decoders of the `base64` crate.
 //!
 //! An input is a body; or `/`, the topic in the path, lines of headers, an empty line and a body.
 
@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose as alphabets};
 use bytes::Bytes;
 use serde_json::Value;
 use stream_events::{
-    inlet::{DecodeError, PoisonReason, envelope, unwrapped},
+    inlet::{DecodeError, PoisonReason, cloud_event, envelope, unwrapped},
     model::{message::Message, topic::Topic},
 };
 
@@ -21,6 +21,9 @@ pub fn run(input: &[u8]) -> &'static str {
         let body = Bytes::copy_from_slice(body);
         let decoded = unwrapped::decode(&headers, body.clone(), topic.clone());
         return check_unwrapped(decoded.as_ref(), &headers, &body, topic.as_ref());
+    }
+    if cloud_event::is_cloud_event(&headers) {
+        return super::cloud_event::check(&headers, body, topic.as_ref());
     }
     let decoded = envelope::decode(body, topic.clone());
     if let Ok(tree) = serde_json::from_slice::<Value>(body) {
@@ -42,6 +45,7 @@ fn outcome(decoded: &Result<Message, DecodeError>) -> &'static str {
         Err(DecodeError::NoTopic(_)) => "no-topic",
         Err(DecodeError::Poison(poison)) => match poison.reason {
             PoisonReason::BadBase64 => "poison-bad-base64",
+            PoisonReason::BadCloudEvent => "poison-bad-cloud-event",
             PoisonReason::BadType => "poison-bad-type",
             PoisonReason::TooLarge => panic!("the decoders have no limit on the size"),
         },

@@ -11,6 +11,7 @@
 
 use super::{jwks, parser};
 
+mod cloud_event;
 pub mod envelope;
 pub mod filter;
 pub mod frame;

@@ -29,7 +29,7 @@ use crate::{
     inlet::{
         DecodeError, Inlet, Outcome, Poison, PoisonReason,
         body::{self, Body, BodyLimits, InFlight, ReceiveError},
-        envelope,
+        cloud_event, envelope,
         push::answer::{ENCODED, Refusal, answer},
         unwrapped,
     },
@@ -178,7 +178,7 @@ fn too_large() -> DecodeError {
 }
 
 /// Decodes a body: as data if the request has a message's metadata in its headers or asks for it
-/// with `?payload=raw`, and otherwise as an envelope.
+/// with `?payload=raw`, as a CloudEvent if the headers say so, and otherwise as an envelope.
 fn decode(head: &RequestHead, body: &Body, topic: Option<Topic>) -> Result<Message, DecodeError> {
     let is_raw = || {
         let query = head.uri.query().unwrap_or_default();
@@ -186,6 +186,9 @@ fn decode(head: &RequestHead, body: &Body, topic: Option<Topic>) -> Result<Messa
     };
     if unwrapped::has_metadata(head.headers()) || is_raw() {
         return unwrapped::decode(head.headers(), body.bytes.clone(), topic);
+    }
+    if cloud_event::is_cloud_event(head.headers()) {
+        return cloud_event::decode(head.headers(), body.bytes.clone(), topic);
     }
     envelope::decode(&body.bytes, topic)
 }

@@ -56,9 +56,10 @@ impl Documents {
         }
         let mut asyncapi = parse(include_str!("asyncapi.json"))?;
         if let Some(Value::Object(schemas)) = asyncapi.pointer_mut("/components/schemas") {
-            for name in SHARED_SCHEMAS {
-                schemas.insert(name.to_owned(), openapi["components"]["schemas"][name].clone());
-            }
+            let shared = openapi.pointer("/components/schemas").and_then(Value::as_object);
+            let shared = shared.into_iter().flatten();
+            let shared = shared.filter(|(name, _)| SHARED_SCHEMAS.contains(&name.as_str()));
+            schemas.extend(shared.map(|(name, schema)| (name.clone(), schema.clone())));
         }
         let encoded = |document: &Value| Bytes::from(document.to_string());
         Ok(Self { openapi: encoded(&openapi), asyncapi: encoded(&asyncapi) })

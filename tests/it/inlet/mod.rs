@@ -1,4 +1,5 @@
 //! Tests of `src/inlet`: pushes.
 
+mod cloud_events;
 mod emulator;
 mod push;
