@@ -100,17 +100,16 @@ fn parameters_are_those_that_the_code_reads() {
     }
 }
 
-/// The statuses in README.md are in the document.
+/// The statuses in README.md and docs/reading.md are in the document.
 #[test]
-fn statuses_of_the_readme_are_in_the_document() {
+fn statuses_of_the_tables_are_in_the_document() {
     let openapi = Gateway::dev(&[]).get("/openapi.json", &[]).json();
-    let readme = read("README.md");
-    for (section, end, path, method) in [
-        ("\n## Pushing\n", "\n## Reading\n", "/push/{topic}", "post"),
-        ("\n## Reading\n", "\n### Who may read\n", "/events", "get"),
+    for (file, section, end, path, method) in [
+        ("README.md", "\n## Pushing\n", "\n## Reading\n", "/push/{topic}", "post"),
+        ("docs/reading.md", "\n## Refusals\n", "\n## Formats\n", "/events", "get"),
     ] {
-        let rows =
-            between(&readme, section, end).lines().filter_map(|line| line.strip_prefix("| "));
+        let text = read(file);
+        let rows = between(&text, section, end).lines().filter_map(|line| line.strip_prefix("| "));
         let cells = rows.filter_map(|row| row.split('|').next());
         let words = cells.flat_map(|cell| cell.split([',', ' ']));
         let statuses: BTreeSet<_> = words.filter(|word| word.parse::<u16>().is_ok()).collect();
