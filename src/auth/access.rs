@@ -6,7 +6,7 @@ use crate::{
     auth::{error::AuthError, grant::Grant, jwt::bearer, reader::ReaderVerifier},
     http::cors::Pages,
     hub::TopicSet,
-    model::topic::Topic,
+    model::topic::{Topic, TopicPattern},
 };
 
 /// Rule for readers. A closed set: one variant for each value of `--read-auth`.
@@ -36,9 +36,9 @@ pub struct TokenCookie {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TopicDeniedError {
     /// The gateway does not serve the topic to any reader.
-    NotServed(Topic),
+    NotServed(TopicPattern),
     /// The reader's token does not grant the topic.
-    NotGranted(Topic),
+    NotGranted(TopicPattern),
 }
 
 impl Access {
@@ -86,14 +86,14 @@ impl TokenCookie {
     }
 }
 
-/// Chooses the topics of a stream: the `asked` ones, or all that the reader may have if it asked
-/// for none. Without a `grant` it may have any topic. If `served` is not empty, it lists the only
-/// topics that exist.
+/// Chooses the topics of a stream: those that match the `asked` patterns, or all that the reader
+/// may have if it asked for none. Without a `grant` it may have any topic. If `served` is not empty,
+/// it lists the only topics that exist.
 ///
 /// # Errors
-/// The first asked topic that the reader may not have.
+/// The first asked pattern that matches topics that the reader may not have, or no served topic.
 pub(crate) fn choose(
-    asked: &[Topic],
+    asked: &[TopicPattern],
     grant: Option<&Grant>,
     served: &[Topic],
 ) -> Result<TopicSet, TopicDeniedError> {
@@ -101,16 +101,27 @@ pub(crate) fn choose(
     // million comparisons.
     let patterns = grant.map(|grant| TopicSet::matching(&grant.topics));
     let is_granted = |topic: &Topic| patterns.as_ref().is_none_or(|all| all.contains(topic));
+    let are_granted =
+        |asked: &TopicPattern| patterns.as_ref().is_none_or(|all| all.contains_all_of(asked));
     // Checked before `served`, so that a token reveals nothing about topics that it does not grant.
-    if let Some(topic) = asked.iter().find(|topic| !is_granted(topic)) {
+    if let Some(topic) = asked.iter().find(|asked| !are_granted(asked)) {
         return Err(TopicDeniedError::NotGranted(topic.clone()));
     }
-    let is_served = |topic: &Topic| served.is_empty() || served.contains(topic);
-    if let Some(topic) = asked.iter().find(|topic| !is_served(topic)) {
+    let is_served = |asked: &TopicPattern| match asked {
+        _ if served.is_empty() => true,
+        TopicPattern::Exact(topic) => served.contains(topic),
+        pattern => served.iter().any(|topic| pattern.matches(topic)),
+    };
+    if let Some(topic) = asked.iter().find(|asked| !is_served(asked)) {
         return Err(TopicDeniedError::NotServed(topic.clone()));
     }
+    let asked_set = TopicSet::matching(asked);
+    let has_patterns = !asked_set.prefixes().is_empty() || asked_set.is_all();
     Ok(match grant {
-        _ if !asked.is_empty() => TopicSet::new(asked.to_vec()),
+        _ if has_patterns && !served.is_empty() => {
+            TopicSet::only(served.iter().filter(|topic| asked_set.contains(topic)).cloned())
+        }
+        _ if !asked.is_empty() => asked_set,
         _ if !served.is_empty() => TopicSet::only(served.iter().filter(|t| is_granted(t)).cloned()),
         _ => patterns.unwrap_or_else(TopicSet::all),
     })

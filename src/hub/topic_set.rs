@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::model::topic::{Topic, TopicPattern};
+use crate::model::topic::{Topic, TopicPattern, prefixes_of};
 
 /// Topics that a reader follows. Two sets that select the same topics in the same way are equal.
 #[derive(Debug, Clone)]
@@ -122,16 +122,32 @@ impl TopicSet {
     /// Returns true if the patterns match every topic of the set, including those that appear
     /// later.
     pub fn is_within(&self, patterns: &[TopicPattern]) -> bool {
-        let has_all = patterns.contains(&TopicPattern::All);
         let wider = Self::matching(patterns);
-        let within = |prefix: &Arc<str>| {
-            patterns.iter().any(|pattern| match pattern {
-                TopicPattern::Prefix(wider) => prefix.starts_with(&**wider),
-                _ => false,
-            })
-        };
-        let names = || self.names.iter().all(|name| wider.contains(name));
-        has_all || !self.is_all() && names() && self.prefixes().iter().all(within)
+        let has_names = || self.names.iter().all(|name| wider.contains(name));
+        let has_prefixes = || self.prefixes().iter().all(|prefix| wider.contains_prefix(prefix));
+        wider.is_all() || !self.is_all() && has_names() && has_prefixes()
+    }
+
+    /// Returns true if the set contains every topic that matches a pattern, including those that
+    /// appear later.
+    pub fn contains_all_of(&self, pattern: &TopicPattern) -> bool {
+        match pattern {
+            TopicPattern::All => self.is_all(),
+            TopicPattern::Exact(topic) => self.contains(topic),
+            TopicPattern::Prefix(prefix) => self.contains_prefix(prefix),
+        }
+    }
+
+    /// Returns true if the set contains every topic that begins with `prefix`, which ends with a
+    /// dot.
+    fn contains_prefix(&self, prefix: &str) -> bool {
+        match &self.plan {
+            ReadPlan::All => true,
+            ReadPlan::Few | ReadPlan::Many(_) => false,
+            ReadPlan::Matching(matching) => {
+                prefixes_of(prefix).any(|wider| matching.prefix_set.contains(wider))
+            }
+        }
     }
 
     /// Returns true if the set contains a topic.

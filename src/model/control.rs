@@ -4,7 +4,7 @@ use std::{ops::Range, time::Duration};
 
 use rand::RngExt as _;
 
-use crate::model::{event_id::EventId, gap::Gap, topic::Topic};
+use crate::model::{event_id::EventId, gap::Gap, topic::TopicPattern};
 
 /// Control message of a stream. Each format has its own encoding of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct Open {
     /// Name of the stream, which cannot be guessed: it authorises a renewal of this one stream.
     pub stream: String,
     /// Topics as the reader named them. Empty means all topics that it may read.
-    pub topics: Vec<Topic>,
+    pub topics: Vec<TopicPattern>,
     /// True if the stream continues after the id that the reader sent.
     pub resumed: bool,
     /// Time after which the reader is to reconnect when the connection breaks, in milliseconds.

@@ -1,4 +1,4 @@
-//! Topic names, and the patterns that grant access to topics.
+//! Topic names, and the patterns that match topics.
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
@@ -14,9 +14,10 @@ use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Topic(Arc<str>);
 
-/// Set of topics that a token grants: all, one, or all whose names begin with given whole segments.
+/// Set of topics that a token grants or a reader asks for: all, one, or all whose names begin with
+/// given whole segments.
 ///
-/// A prefix ends with a dot, so that `order.*` does not grant `orders-of-another`.
+/// A prefix ends with a dot, so that `order.*` does not match `orders-of-another`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TopicPattern {
     /// Pattern of all topics, written `*`.
@@ -61,8 +62,13 @@ impl Topic {
 
     /// Returns the parts of the name up to and with each of its dots: `a.` and `a.b.` for `a.b.c`.
     pub fn prefixes(&self) -> impl Iterator<Item = &str> {
-        self.0.match_indices('.').filter_map(|(dot, _)| self.0.get(..=dot))
+        prefixes_of(&self.0)
     }
+}
+
+/// Returns the parts of a name, or of a prefix, up to and with each of its dots.
+pub(crate) fn prefixes_of(name: &str) -> impl Iterator<Item = &str> {
+    name.match_indices('.').filter_map(|(dot, _)| name.get(..=dot))
 }
 
 impl Borrow<str> for Topic {
@@ -92,7 +98,7 @@ impl fmt::Display for Topic {
 }
 
 impl TopicPattern {
-    /// Returns true if the pattern grants `topic`.
+    /// Returns true if the pattern matches `topic`.
     pub fn matches(&self, topic: &Topic) -> bool {
         match self {
             Self::All => true,

@@ -134,7 +134,7 @@ mod tests {
         let open = Open {
             id: ID,
             stream: "9f2c".to_owned(),
-            topics: topics.clone(),
+            topics: vec!["orders".parse().unwrap(), "orders.*".parse().unwrap()],
             resumed: true,
             retry_ms: 2_731,
         };
@@ -144,7 +144,7 @@ mod tests {
             (
                 Control::Open(Box::new(open)),
                 "{\"stream-open\":{\"id\":\"17-4\",\"stream\":\"9f2c\",\
-                 \"topics\":[\"orders\"],\"resumed\":true,\"retry\":2731}}\n",
+                 \"topics\":[\"orders\",\"orders.*\"],\"resumed\":true,\"retry\":2731}}\n",
             ),
             (
                 Control::Gap(Box::new(gap)),

@@ -133,14 +133,14 @@ mod tests {
         let open = Open {
             id: ID,
             stream: "9f2c".to_owned(),
-            topics: topics.clone(),
+            topics: vec!["orders".parse().unwrap(), "orders.*".parse().unwrap()],
             resumed: true,
             retry_ms: 2_731,
         };
         assert_eq!(
             encoded(&Control::Open(Box::new(open))),
             "retry: 2731\nid: 17-4\nevent: stream-open\n\
-             data: {\"stream\":\"9f2c\",\"topics\":[\"orders\"],\"resumed\":true}\n\n"
+             data: {\"stream\":\"9f2c\",\"topics\":[\"orders\",\"orders.*\"],\"resumed\":true}\n\n"
         );
         let upto = EventId { time_ms: 18, sequence: 0 };
         let missing = Gap { reason: GapReason::Evicted, topics, after: Some(ID), upto };

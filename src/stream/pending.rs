@@ -22,7 +22,7 @@ use crate::{
     model::{
         control::{self, Control, EndReason, retry_after_cut_ms},
         event_id::EventId,
-        topic::Topic,
+        topic::TopicPattern,
     },
     stream::{
         StreamContext,
@@ -39,7 +39,7 @@ pub struct PendingStream {
     /// Topics, filter and format of the stream.
     pub key: GroupKey,
     /// Topics as the reader named them.
-    pub names: Vec<Topic>,
+    pub names: Vec<TopicPattern>,
     /// Terms of the reader's token. `None` if the stream does not end with a token.
     pub terms: Option<Terms>,
     pub start: Start,

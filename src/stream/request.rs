@@ -12,14 +12,14 @@ use serde::Deserialize;
 
 use crate::{
     hub::Start,
-    model::{event_id::EventId, filter::Filter, topic::Topic},
+    model::{event_id::EventId, filter::Filter, topic::TopicPattern},
 };
 
 /// Parsed request for a stream.
 #[derive(Debug)]
 pub struct StreamRequest {
     /// Topics as the reader named them. Empty means all.
-    pub topics: Vec<Topic>,
+    pub topics: Vec<TopicPattern>,
     /// Filter of the events. `None` if the reader asks for all.
     pub filter: Option<Filter>,
     pub start: Start,
@@ -188,19 +188,19 @@ fn header_id(request: &HttpRequest) -> Option<Result<EventId, ()>> {
     Some(text.map_err(|_| ()).and_then(|text| text.parse().map_err(|_| ())))
 }
 
-fn topics(lists: &[String], max: usize) -> Result<Vec<Topic>, StreamRequestError> {
+fn topics(lists: &[String], max: usize) -> Result<Vec<TopicPattern>, StreamRequestError> {
     let mut names = Vec::new();
     for name in lists.iter().flat_map(|list| list.split(',')) {
         let name = name.trim_ascii();
-        match name.parse::<Topic>() {
-            Ok(topic) => names.push(topic),
+        match name.parse::<TopicPattern>() {
+            Ok(pattern) => names.push(pattern),
             Err(err) => return Err(StreamRequestError::Parameter(format!("topic: {err}"))),
         }
     }
     if max < names.len() {
         return Err(StreamRequestError::TooManyTopics(max));
     }
-    names.sort();
+    names.sort_by_cached_key(ToString::to_string);
     names.dedup();
     Ok(names)
 }

@@ -18,7 +18,7 @@ use actix_web::{
 use stream_events::{
     http::client_address::client_address,
     hub::Start,
-    model::{event_id::EventId, filter::Filter, topic::Topic},
+    model::{event_id::EventId, filter::Filter, topic::TopicPattern},
     stream::request::{Delivery, StreamRequest, StreamRequestError},
 };
 
@@ -133,7 +133,7 @@ fn what_is_wrong(parameters: &[(String, String)], request: &HttpRequest) -> Opti
     let filter = values(parameters, "filter")
         .iter()
         .any(|filter| !filter.is_empty() && Filter::parse(filter).is_err());
-    let topic = names(parameters).any(|name| name.parse::<Topic>().is_err());
+    let topic = names(parameters).any(|name| name.parse::<TopicPattern>().is_err());
     let many = TOPICS_MAX < names(parameters).count();
     let id = values(parameters, "last_event_id")
         .iter()
@@ -153,8 +153,8 @@ fn is_as_asked(
     request: &HttpRequest,
 ) -> &'static str {
     assert_ne!(what_is_wrong(parameters, request), Some(true), "{parameters:?}");
-    let topics: BTreeSet<_> = names(parameters).collect();
-    assert!(topics.into_iter().eq(asked.topics.iter().map(Topic::as_str)));
+    let topics: BTreeSet<_> = names(parameters).map(str::to_owned).collect();
+    assert!(topics.into_iter().eq(asked.topics.iter().map(ToString::to_string)));
     let one = |name: &str| values(parameters, name).first().copied();
     assert_eq!(asked.ticket.as_deref(), one("ticket"));
     let filter = one("filter").filter(|text| !text.is_empty());

@@ -110,10 +110,10 @@ pub async fn events(
     let topics = match access::choose(&asked.topics, grant.as_ref(), &context.served) {
         Ok(topics) => topics,
         Err(TopicDeniedError::NotServed(topic)) => {
-            return problem(StatusCode::NOT_FOUND, format!("the topic {topic} is not served here"));
+            return problem(StatusCode::NOT_FOUND, format!("topic: {topic} is not served here"));
         }
         Err(TopicDeniedError::NotGranted(topic)) => {
-            let text = format!("the token does not grant the topic {topic}");
+            let text = format!("topic: the token does not grant {topic}");
             return problem(StatusCode::FORBIDDEN, text);
         }
     };

@@ -15,7 +15,7 @@ const GAP_TOPICS_MAX: usize = 100;
 #[derive(Debug, Serialize)]
 pub(crate) struct OpenData<'a> {
     stream: &'a str,
-    topics: Vec<&'a str>,
+    topics: Vec<String>,
     resumed: bool,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct EndData {
 impl<'a> OpenData<'a> {
     /// Returns the data of the first message.
     pub(crate) fn of(open: &'a Open) -> Self {
-        let topics = open.topics.iter().map(Topic::as_str).collect();
+        let topics = open.topics.iter().map(ToString::to_string).collect();
         Self { stream: &open.stream, topics, resumed: open.resumed }
     }
 }

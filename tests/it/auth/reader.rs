@@ -68,6 +68,12 @@ fn a_token_grants_the_topics_that_it_names() {
         ("?topic=acme", 403),
         ("?topic=acmes.x", 403),
         ("?topic=orders,other", 403),
+        ("?topic=acme.*", 200),
+        ("?topic=acme.x.*,orders", 200),
+        ("?topic=orders.*", 403),
+        ("?topic=acm.*", 403),
+        ("?topic=acme.*,acmes.*", 403),
+        ("?topic=*", 403),
     ] {
         assert_eq!(status(&gateway, query, &token), expected, "{query}");
     }

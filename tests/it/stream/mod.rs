@@ -5,6 +5,7 @@ mod direct_writes;
 mod drain;
 pub mod filter;
 mod followed_topics;
+mod patterns;
 mod reactor;
 mod resume;
 mod slow_readers;

@@ -21,7 +21,7 @@ use crate::{
         event_id::EventId,
         gap::Gap,
         message::Message,
-        topic::Topic,
+        topic::{Topic, TopicPattern},
     },
     stream::{
         StreamContext,
@@ -103,12 +103,12 @@ impl Gateway {
 
     /// Returns a stream that follows `orders` and that can be changed before it is opened.
     pub(super) fn pending(&self, start: Start) -> PendingStream {
-        let names = vec![topic("orders")];
+        let topics = TopicSet::new(vec![topic("orders")]);
         PendingStream {
             context: self.context.clone(),
             shard: Rc::clone(&self.shard),
-            key: GroupKey { topics: TopicSet::new(names.clone()), filter: None, format: LINES },
-            names,
+            key: GroupKey { topics, filter: None, format: LINES },
+            names: vec![TopicPattern::Exact(topic("orders"))],
             terms: None,
             start,
             id: match start {
