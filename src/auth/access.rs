@@ -87,8 +87,8 @@ impl TokenCookie {
 }
 
 /// Chooses the topics of a stream: those that match the `asked` patterns, or all that the reader
-/// may have if it asked for none. Without a `grant` it may have any topic. If `served` is not empty,
-/// it lists the only topics that exist.
+/// may have if it asked for none. Without a `grant` it may have any topic. If `served` is not
+/// empty, it lists the only topics that exist.
 ///
 /// # Errors
 /// The first asked pattern that matches topics that the reader may not have, or no served topic.

@@ -54,10 +54,16 @@ impl Claim {
         self.bytes
     }
 
+    /// Returns `by` bytes of this claim to the budget, or all if the claim has fewer.
+    pub fn shrink(&mut self, by: usize) {
+        let by = by.min(self.bytes);
+        self.bytes -= by;
+        self.budget.bytes.fetch_sub(by, Ordering::Relaxed);
+    }
+
     /// Returns all bytes of this claim to the budget.
     pub fn release(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        self.budget.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.shrink(self.bytes);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Control messages: the messages of a stream that are not events.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use rand::RngExt as _;
 
@@ -16,6 +16,9 @@ pub enum Control {
     Gap(Box<Gap>),
     /// Time that is left until the reader's token expires.
     Auth(Duration),
+    /// The reader cannot keep up: newer events of the same ordering key have replaced events. The
+    /// message has no id, like [`Control::Gap`].
+    Folded(Box<Folded>),
     /// Newer position to resume from, without an event: resuming there costs less.
     Checkpoint(EventId),
     /// Message after a time without others, so that no proxy closes the stream as dead.
@@ -40,6 +43,35 @@ pub struct Open {
     pub resumed: bool,
     /// Time after which the reader is to reconnect when the connection breaks, in milliseconds.
     pub retry_ms: u64,
+}
+
+/// Numbers of events that newer events of the same ordering key have replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folded {
+    /// Number of replaced events.
+    pub events: u64,
+    /// Id after which events were replaced.
+    pub after: EventId,
+    /// Id up to which events were replaced.
+    pub upto: EventId,
+    /// Numbers by ordering key, over all topics. Events without a key have an empty one.
+    pub keys: BTreeMap<String, u64>,
+}
+
+impl Folded {
+    /// Creates the numbers of a span of ids.
+    pub fn new(after: EventId, upto: EventId) -> Self {
+        Self { events: 0, after, upto, keys: BTreeMap::new() }
+    }
+
+    /// Adds replaced events of one key.
+    pub fn add(&mut self, key: &str, events: u64) {
+        self.events += events;
+        match self.keys.get_mut(key) {
+            Some(all) => *all += events,
+            None => drop(self.keys.insert(key.to_owned(), events)),
+        }
+    }
 }
 
 /// Last message of a stream.

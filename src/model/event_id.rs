@@ -53,6 +53,15 @@ impl EventId {
         }
     }
 
+    /// Returns an id below `self` and above every id of its history that was assigned earlier. A
+    /// reader that resumes from it receives the event with the id `self` first.
+    pub fn previous(self) -> Self {
+        match self.sequence & u64::from(u32::MAX) {
+            0 => Self::before(self.time_ms, self.history()),
+            _ => Self { sequence: self.sequence - 1, ..self },
+        }
+    }
+
     /// Returns the history: the number of the process that assigned the id, 0 for Redis.
     pub fn history(self) -> u64 {
         self.sequence >> HISTORY_SHIFT

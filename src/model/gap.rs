@@ -28,6 +28,8 @@ pub enum GapReason {
     UnknownId,
     /// The log that this hub copies may have lost events.
     LogChanged,
+    /// The newest events of each key were more than a stream may hold. The oldest were left out.
+    FoldLimit,
 }
 
 impl GapReason {
@@ -38,6 +40,7 @@ impl GapReason {
             Self::Restart => "restart",
             Self::UnknownId => "unknown-id",
             Self::LogChanged => "log-changed",
+            Self::FoldLimit => "fold-limit",
         }
     }
 }

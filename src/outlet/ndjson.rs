@@ -18,7 +18,7 @@ use crate::{
     },
     outlet::format::{
         JsonFormat,
-        control::{AuthData, EndData, GapData, OpenData, json},
+        control::{AuthData, EndData, FoldedData, GapData, OpenData, json},
     },
 };
 
@@ -82,6 +82,7 @@ impl Encode for Ndjson {
         match control {
             Control::Open(opened) => open(opened),
             Control::Gap(gap) => line("gap", &GapData::of(gap)),
+            Control::Folded(folded) => line("folded", &FoldedData::of(folded)),
             Control::Auth(left) => auth(*left),
             Control::Checkpoint(id) => checkpoint(*id),
             Control::KeepAlive | Control::Waiting => KEEP_ALIVE,

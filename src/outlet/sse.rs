@@ -11,7 +11,7 @@ use crate::{
     },
     outlet::format::{
         JsonFormat,
-        control::{AuthData, EndData, GapData, OpenData, json},
+        control::{AuthData, EndData, FoldedData, GapData, OpenData, json},
     },
 };
 
@@ -67,6 +67,10 @@ impl Encode for Sse {
             Control::Gap(gap) => {
                 let data = json(&GapData::of(gap));
                 format!("event: stream-gap\ndata: {data}\n\n").into()
+            }
+            Control::Folded(folded) => {
+                let data = json(&FoldedData::of(folded));
+                format!("event: stream-folded\ndata: {data}\n\n").into()
             }
             Control::Auth(left) => {
                 let data = json(&AuthData { expires_in: left.as_secs() });

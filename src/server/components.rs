@@ -33,6 +33,7 @@ use crate::{
     },
     stream::{
         POLL_ANSWERS_MAX_BYTES, StreamContext,
+        fold::FOLDS_MAX_BYTES,
         large::{LARGE_EVENTS_MAX_BYTES, LargeEvents},
         lease::LeaseRegistry,
         limits::StreamLimits,
@@ -103,6 +104,7 @@ impl Components {
             leases,
             waiting: AtomicUsize::new(0),
             large_events: LargeEvents::new(LARGE_EVENTS_MAX_BYTES),
+            folds: Budget::new(FOLDS_MAX_BYTES),
             poll_answers: Budget::new(POLL_ANSWERS_MAX_BYTES),
             keep_alive: config.keep_alive,
             stream_age_max: config.stream_age_max,

@@ -1,6 +1,7 @@
 //! Streams: from a reader's request to the last byte. [`session`] is a stream without I/O and
 //! without a format; [`drive`] writes its bytes to clients.
 pub mod drive;
+pub mod fold;
 pub mod large;
 pub mod lease;
 pub mod limits;
@@ -57,6 +58,8 @@ pub struct StreamContext {
     pub waiting: AtomicUsize,
     /// Memory for large events that slow readers are receiving.
     pub large_events: LargeEvents,
+    /// Memory for the events that folds hold.
+    pub folds: Arc<Budget>,
     /// Memory for answers to polls.
     pub poll_answers: Arc<Budget>,
     pub keep_alive: Duration,
@@ -154,6 +157,7 @@ impl StreamContext {
             leases: Arc::default(),
             waiting: AtomicUsize::new(0),
             large_events: LargeEvents::new(large::LARGE_EVENTS_MAX_BYTES),
+            folds: Budget::new(fold::FOLDS_MAX_BYTES),
             poll_answers: Budget::new(POLL_ANSWERS_MAX_BYTES),
             keep_alive: Duration::from_secs(15),
             stream_age_max: Duration::from_secs(3_600),

@@ -26,6 +26,7 @@ use crate::{
     },
     stream::{
         StreamContext,
+        fold::{FoldRule, Slow},
         lease::{Lease, LeaseTimer, Terms},
         limits::StreamPermit,
     },
@@ -43,6 +44,9 @@ pub struct PendingStream {
     /// Terms of the reader's token. `None` if the stream does not end with a token.
     pub terms: Option<Terms>,
     pub start: Start,
+    /// Rule by which the stream selects its first events. `None` if it begins with all of them.
+    pub fold: Option<FoldRule>,
+    pub slow: Slow,
     /// Id that the reader sent, if it is an event id.
     pub id: Option<EventId>,
     pub permit: Option<Box<StreamPermit>>,

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::{
     hub::Start,
     model::{event_id::EventId, filter::Filter, topic::TopicPattern},
+    stream::fold::{FoldBy, FoldRule, Slow},
 };
 
 /// Parsed request for a stream.
@@ -23,6 +24,10 @@ pub struct StreamRequest {
     /// Filter of the events. `None` if the reader asks for all.
     pub filter: Option<Filter>,
     pub start: Start,
+    /// Rule by which the first events are selected (`rewind=`, `latest=`). `None` selects all.
+    pub fold: Option<FoldRule>,
+    /// What the reader gets when it cannot keep up (`slow=`).
+    pub slow: Slow,
     pub delivery: Delivery,
     pub format: EventFormat,
     /// Options of [`Delivery::Poll`].
@@ -62,6 +67,9 @@ const POLL_LIMIT: usize = 100;
 const POLL_LIMIT_MAX: usize = 1_000;
 /// Largest `wait=`. Many proxies cut requests that take longer.
 const POLL_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Largest `rewind=`.
+const REWIND_MAX: usize = 1_000;
 
 /// Format of events (`format=`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +119,9 @@ struct Parameters {
     topic: Vec<String>,
     last_event_id: Option<String>,
     since: Option<String>,
+    rewind: Option<String>,
+    latest: Option<String>,
+    slow: Option<String>,
     filter: Option<String>,
     format: Option<String>,
     mode: Option<String>,
@@ -158,12 +169,29 @@ impl StreamRequest {
             (Some(Err(())), _) => (Start::Unknown, None),
             (None, None) => (since, None),
         };
+        let fold = fold(parameters.rewind.as_deref(), parameters.latest.as_deref())?;
+        // A reader that resumes has its state, and receives what has changed since.
+        let fold = fold.filter(|_| matches!(start, Start::Live | Start::Since(_)));
+        let start = if fold.is_some() && start == Start::Live { Start::Held } else { start };
+        let slow = slow(parameters.slow.as_deref(), delivery)?;
         // The newest position is the same wherever reading begins.
         let is_position = delivery == Delivery::Poll && poll.limit == 0;
-        let start = if is_position { Start::Live } else { start };
+        let (start, fold) = if is_position { (Start::Live, None) } else { (start, fold) };
         let filter = filter(parameters.filter.as_deref())?;
         let (topics, ticket) = (topics(&parameters.topic, topics_max)?, parameters.ticket);
-        Ok(Self { topics, filter, start, delivery, format, poll, id, is_event_source, ticket })
+        Ok(Self {
+            topics,
+            filter,
+            start,
+            fold,
+            slow,
+            delivery,
+            format,
+            poll,
+            id,
+            is_event_source,
+            ticket,
+        })
     }
 }
 
@@ -251,6 +279,43 @@ fn span(text: &str) -> Option<Duration> {
     let span: Span = text.parse().ok()?;
     let span = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
     Duration::try_from(span).ok()
+}
+
+/// Parses the rule of `rewind=` or `latest=`.
+fn fold(
+    rewind: Option<&str>,
+    latest: Option<&str>,
+) -> Result<Option<FoldRule>, StreamRequestError> {
+    let by = match latest {
+        None => None,
+        Some(text) if rewind.is_some() => {
+            return bad("latest", text, "cannot be combined with rewind: choose one");
+        }
+        Some("key") => Some(FoldBy::OrderingKey),
+        Some(text) => match text.strip_prefix("attributes.").filter(|name| !name.is_empty()) {
+            Some(name) => Some(FoldBy::Attribute(name.into())),
+            None => {
+                return bad("latest", text, "is neither key nor an attribute, as in attributes.k");
+            }
+        },
+    };
+    match rewind.map(|text| (text, text.parse())) {
+        None => Ok(by.map(FoldRule::newest)),
+        Some((_, Ok(count))) if (1..=REWIND_MAX).contains(&count) => {
+            Ok(Some(FoldRule { by: FoldBy::Topic, count }))
+        }
+        Some((text, _)) => bad("rewind", text, &format!("is no number from 1 to {REWIND_MAX}")),
+    }
+}
+
+/// Parses `slow=`.
+fn slow(text: Option<&str>, delivery: Delivery) -> Result<Slow, StreamRequestError> {
+    match text {
+        Some(text) if delivery == Delivery::Poll => bad("slow", text, "is for streams, not polls"),
+        None | Some("gap") => Ok(Slow::Gap),
+        Some("latest") => Ok(Slow::LATEST),
+        Some(other) => bad("slow", other, "is not gap or latest"),
+    }
 }
 
 /// Parses a filter. An empty one selects all events, as in Pub/Sub.

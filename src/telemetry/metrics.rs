@@ -41,6 +41,9 @@ pub struct Metrics {
     /// (the reader's token), `client` (the reader disconnected), `stalled`, `fell-behind`,
     /// `poll` (the poll was answered).
     pub streams_ended: IntCounterVec,
+    /// `stream_events_events_folded_total`: events that slow readers did not get, since a newer one
+    /// of the same ordering key replaced each of them.
+    pub folded: IntCounter,
     /// `stream_events_gaps_total{reason}`: gaps that were sent to readers.
     pub gaps: IntCounterVec,
     /// `stream_events_latency_seconds`: time from Pub/Sub's publish time to the socket of a stream.
@@ -120,6 +123,11 @@ impl Metrics {
             )?,
             limits_met: limits_met(&registry)?,
             streams_ended: counters(&registry, "streams_ended_total", "Streams ended.", "reason")?,
+            folded: counter(
+                &registry,
+                "events_folded_total",
+                "Events that newer ones of their key replaced for slow readers.",
+            )?,
             gaps: counters(&registry, "gaps_total", "Gaps sent to readers.", "reason")?,
             latency: histogram(
                 &registry,

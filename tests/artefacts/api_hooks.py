@@ -46,6 +46,10 @@ def before_events(case):
     if "mode" in query or accept not in ACCEPTED[:2]:
         if query.get("format") == "data":
             del query["format"]
+    if "rewind" in query:
+        query.pop("latest", None)
+    if "mode" in query or case.headers["Accept"] == "application/json":
+        query.pop("slow", None)
     mode = case.meta.generation.mode if case.meta else GenerationMode.POSITIVE
     if query.get("filter") and mode == GenerationMode.POSITIVE:
         query["filter"] = f"NOT attributes.customer = {json.dumps(query['filter'][:100])}"

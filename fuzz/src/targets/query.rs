@@ -19,7 +19,10 @@ use stream_events::{
     http::client_address::client_address,
     hub::Start,
     model::{event_id::EventId, filter::Filter, topic::TopicPattern},
-    stream::request::{Delivery, StreamRequest, StreamRequestError},
+    stream::{
+        fold::Slow,
+        request::{Delivery, StreamRequest, StreamRequestError},
+    },
 };
 
 /// The nearest proxy.
@@ -115,7 +118,17 @@ fn names(parameters: &[(String, String)]) -> impl Iterator<Item = &str> {
 
 /// `None` when that is up to the parser of times.
 fn what_is_wrong(parameters: &[(String, String)], request: &HttpRequest) -> Option<bool> {
-    const KNOWN: [&str; 6] = ["topic", "last_event_id", "since", "filter", "format", "ticket"];
+    const KNOWN: [&str; 9] = [
+        "topic",
+        "last_event_id",
+        "since",
+        "rewind",
+        "latest",
+        "slow",
+        "filter",
+        "format",
+        "ticket",
+    ];
     if values(parameters, "since").iter().any(|since| !since.is_empty()) {
         return None;
     }
@@ -124,21 +137,31 @@ fn what_is_wrong(parameters: &[(String, String)], request: &HttpRequest) -> Opti
     }
     let unknown = parameters.iter().any(|(name, _)| !KNOWN.contains(&name.as_str()));
     let twice = KNOWN[1..].iter().any(|name| 1 < values(parameters, name).len());
-    // `Accept` decides whether the format can be `data`.
+    // `Accept` decides whether the format can be `data`, and whether a reader can be slow.
     let format = values(parameters, "format");
-    if format.contains(&"data") && request.headers().contains_key("accept") {
+    let slow = values(parameters, "slow");
+    if (format.contains(&"data") || !slow.is_empty()) && request.headers().contains_key("accept") {
         return None;
     }
     let format = format.iter().any(|name| !["data", "message", "cloudevents"].contains(name));
     let filter = values(parameters, "filter")
         .iter()
         .any(|filter| !filter.is_empty() && Filter::parse(filter).is_err());
+    let slow = slow.iter().any(|slow| !["gap", "latest"].contains(slow));
+    let (rewind, latest) = (values(parameters, "rewind"), values(parameters, "latest"));
+    let rewinds = |text: &&str| text.parse().is_ok_and(|n| (1..=1_000).contains(&n));
+    let is_latest = |text: &&str| {
+        *text == "key" || text.strip_prefix("attributes.").is_some_and(|k| !k.is_empty())
+    };
+    let fold = !rewind.iter().all(rewinds)
+        || !latest.iter().all(is_latest)
+        || !rewind.is_empty() && !latest.is_empty();
     let topic = names(parameters).any(|name| name.parse::<TopicPattern>().is_err());
     let many = TOPICS_MAX < names(parameters).count();
     let id = values(parameters, "last_event_id")
         .iter()
         .any(|id| !id.is_empty() && id.parse::<EventId>().is_err());
-    Some(unknown || twice || filter || format || topic || many || id)
+    Some(unknown || twice || fold || slow || filter || format || topic || many || id)
 }
 
 fn header_id(request: &HttpRequest) -> Option<Result<EventId, ()>> {
@@ -160,9 +183,16 @@ fn is_as_asked(
     let filter = one("filter").filter(|text| !text.is_empty());
     assert_eq!(asked.filter, filter.and_then(|text| Filter::parse(text).ok()));
     if asked.delivery == Delivery::Poll && asked.poll.limit == 0 {
-        assert_eq!(asked.start, Start::Live);
+        assert_eq!((asked.start, &asked.fold), (Start::Live, &None));
         return "position";
     }
+    assert_eq!(asked.slow == Slow::LATEST, one("slow") == Some("latest"));
+    let rewind = one("rewind").and_then(|text| text.parse().ok());
+    let folds = rewind.is_some() || one("latest").is_some();
+    let is_start = matches!(asked.start, Start::Held | Start::Since(_));
+    assert_eq!(asked.fold.is_some(), folds && is_start, "a reader that resumes gets all events");
+    let count = asked.fold.as_ref().map(|rule| rule.count);
+    assert!(count.is_none_or(|count| count == rewind.unwrap_or(1)));
     let of_query = one("last_event_id").filter(|id| !id.is_empty());
     match (header_id(request), of_query, one("since").filter(|since| !since.is_empty())) {
         (Some(Ok(id)), ..) => {
@@ -181,6 +211,10 @@ fn is_as_asked(
         (None, None, Some(since)) => {
             assert!(matches!(asked.start, Start::Since(_)) && asked.id.is_none(), "{since:?}");
             "since"
+        }
+        (None, None, None) if folds => {
+            assert_eq!((asked.start, asked.id), (Start::Held, None));
+            "held"
         }
         (None, None, None) => {
             assert_eq!((asked.start, asked.id), (Start::Live, None));

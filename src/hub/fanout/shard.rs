@@ -17,7 +17,7 @@ use crate::{
             hidden::GroupFilter,
             notifier::{Notifier, PendingTopics},
         },
-        store::read::{Cursor, Position},
+        store::read::{Cursor, Found, Position},
     },
     model::{event::Event, event_id::EventId, gap::Gap},
 };
@@ -169,6 +169,23 @@ impl Shard {
         self.notifier.remove_listener();
     }
 
+    /// Reads the events of a group after `cursor`, up to `upto`, without encoding them, and moves
+    /// the cursor. Returns also the version at which the result is complete.
+    pub(crate) fn read_stored(
+        &self,
+        group: &Group,
+        cursor: &mut Cursor,
+        upto: EventId,
+        out: &mut Vec<Arc<Event>>,
+    ) -> (Found, u64) {
+        match group.filter() {
+            None => self.hub.read(group.topics(), cursor, upto, out),
+            Some(GroupFilter { filter, .. }) => {
+                self.hub.read_matching(filter, group.topics(), cursor, upto, out)
+            }
+        }
+    }
+
     /// Reads the events after `cursor`, up to `upto`, for a subscriber of `group`, and moves the
     /// cursor.
     pub(crate) fn read(
@@ -194,12 +211,7 @@ impl Shard {
         drop(recent);
         let mut out = self.events.borrow_mut();
         let from = *cursor;
-        let (found, version) = match group.filter() {
-            None => hub.read(group.topics(), cursor, upto, &mut out),
-            Some(GroupFilter { filter, .. }) => {
-                hub.read_matching(filter, group.topics(), cursor, upto, &mut out)
-            }
-        };
+        let (found, version) = self.read_stored(group, cursor, upto, &mut out);
         let mut complete_at = (!found.more).then_some(version);
         let events = ReadEvents::encode(&out, group.format());
         if let Some(events) = &events

@@ -2,6 +2,7 @@
 
 use std::{
     rc::{Rc, Weak},
+    sync::Arc,
     task::Waker,
 };
 
@@ -15,6 +16,7 @@ use crate::{
         store::read::{Cursor, Position},
     },
     model::{
+        event::Event,
         event_id::EventId,
         gap::{Gap, GapReason},
     },
@@ -32,6 +34,8 @@ pub enum Start {
     Ahead(EventId),
     /// Events that arrived at this time or later, in Unix milliseconds.
     Since(u64),
+    /// All events that are held. The reader does not expect older ones.
+    Held,
     /// Events from now on, with a gap first: the reader sent an id that is not an event id.
     Unknown,
 }
@@ -86,6 +90,19 @@ impl Reader {
         self.read_upto(EventId::MAX, at)
     }
 
+    /// Reads the next events up to `upto`, which must be after the position, without encoding them.
+    /// Appends them to `out`, and returns the gap before them. Bounded as other reads are.
+    pub fn read_stored(
+        &self,
+        upto: EventId,
+        at: &mut Position,
+        out: &mut Vec<Arc<Event>>,
+    ) -> Option<Gap> {
+        let (found, version) = self.shard.read_stored(&self.group, &mut at.cursor, upto, out);
+        at.complete_at = (!found.more).then_some(version);
+        found.gap
+    }
+
     fn read_upto(&self, upto: EventId, at: &mut Position) -> Option<Read> {
         if at.complete_at == Some(self.hub.version()) {
             return None;
@@ -118,12 +135,18 @@ impl Subscriber {
             }
             Start::After(id) if head < id => (id, head, gap(GapReason::UnknownId, Some(id), head)),
             Start::After(id) | Start::Ahead(id) => (id, id, None),
+            Start::Held => {
+                let after = EventId::before(0, origin.history());
+                (after, after, None)
+            }
             Start::Since(time_ms) => {
                 let after = EventId::before(time_ms, origin.history()).min(head);
                 (after, after, None)
             }
         };
-        let at = Position { cursor: Cursor { after, losses_seen: 0 }, complete_at: None };
+        // A reader that expects only what is held has lost nothing before.
+        let losses_seen = if start == Start::Held { u64::MAX } else { 0 };
+        let at = Position { cursor: Cursor { after, losses_seen }, complete_at: None };
         Self { reader: Reader { hub, shard, group }, slot, at, pending_gap, opened_at }
     }
 

@@ -109,13 +109,7 @@ pub async fn events(
     };
     let topics = match access::choose(&asked.topics, grant.as_ref(), &context.served) {
         Ok(topics) => topics,
-        Err(TopicDeniedError::NotServed(topic)) => {
-            return problem(StatusCode::NOT_FOUND, format!("topic: {topic} is not served here"));
-        }
-        Err(TopicDeniedError::NotGranted(topic)) => {
-            let text = format!("topic: the token does not grant {topic}");
-            return problem(StatusCode::FORBIDDEN, text);
-        }
+        Err(denied) => return deny_topic(&denied),
     };
     let is_poll = asked.delivery == Delivery::Poll;
     if request.method() == Method::HEAD {
@@ -141,6 +135,18 @@ pub async fn events(
         };
     }
     stream(&request, &asked, session, &worker)
+}
+
+/// Answers a request for a topic that the reader may not have.
+fn deny_topic(denied: &TopicDeniedError) -> HttpResponse {
+    match denied {
+        TopicDeniedError::NotServed(topic) => {
+            problem(StatusCode::NOT_FOUND, format!("topic: {topic} is not served here"))
+        }
+        TopicDeniedError::NotGranted(topic) => {
+            problem(StatusCode::FORBIDDEN, format!("topic: the token does not grant {topic}"))
+        }
+    }
 }
 
 /// Verifies the reader's token or ticket. Usually that does not have to wait; if it does, the turn
@@ -201,6 +207,8 @@ fn open(
         terms: grant.map(Terms::of),
         names: asked.topics.clone(),
         start: asked.start,
+        fold: asked.fold.clone(),
+        slow: asked.slow,
         id: asked.id,
         permit: counted,
         end_at: now + age,

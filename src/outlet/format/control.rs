@@ -1,15 +1,21 @@
 //! Data of control messages as JSON.
 
+use std::{cmp::Reverse, collections::BTreeMap};
+
 use serde::Serialize;
 
 use crate::model::{
-    control::{End, Open},
+    control::{End, Folded, Open},
     gap::Gap,
     topic::Topic,
 };
 
 /// Largest number of topics that a gap names, so that its message stays small.
 const GAP_TOPICS_MAX: usize = 100;
+
+/// Largest number of ordering keys that `stream-folded` names, and of their bytes.
+const FOLDED_KEYS_MAX: usize = 100;
+const FOLDED_KEYS_MAX_BYTES: usize = 8 * 1024;
 
 /// Data of `stream-open`.
 #[derive(Debug, Serialize)]
@@ -28,6 +34,18 @@ pub(crate) struct GapData<'a> {
     topics_more: Option<usize>,
     after: Option<String>,
     upto: String,
+}
+
+/// Data of `stream-folded`.
+#[derive(Debug, Serialize)]
+pub(crate) struct FoldedData<'a> {
+    events: u64,
+    after: String,
+    upto: String,
+    /// Numbers of events by ordering key.
+    keys: BTreeMap<&'a str, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys_more: Option<usize>,
 }
 
 /// Data of `stream-auth`.
@@ -60,6 +78,28 @@ impl<'a> GapData<'a> {
             topics_more: gap.topics.len().checked_sub(GAP_TOPICS_MAX).filter(|more| 0 < *more),
             after: gap.after.map(|id| id.to_string()),
             upto: gap.upto.to_string(),
+        }
+    }
+}
+
+impl<'a> FoldedData<'a> {
+    /// Returns the data of a fold, with the keys of which the most events were replaced.
+    pub(crate) fn of(folded: &'a Folded) -> Self {
+        let mut all: Vec<_> = folded.keys.iter().map(|(key, n)| (key.as_str(), *n)).collect();
+        all.sort_by_key(|(_, events)| Reverse(*events));
+        let mut bytes = 0;
+        let is_small = |(key, _): &(&str, u64)| {
+            bytes += key.len();
+            bytes <= FOLDED_KEYS_MAX_BYTES
+        };
+        let keys: BTreeMap<_, _> =
+            all.iter().copied().take(FOLDED_KEYS_MAX).take_while(is_small).collect();
+        Self {
+            events: folded.events,
+            after: folded.after.to_string(),
+            upto: folded.upto.to_string(),
+            keys_more: all.len().checked_sub(keys.len()).filter(|more| 0 < *more),
+            keys,
         }
     }
 }

@@ -48,7 +48,9 @@ pub(super) async fn read(
             Next::Say(Control::Gap(gap)) => page.push_gap(*gap),
             Next::Say(Control::End(end)) if page.next().is_none() => return Err(end.reason),
             Next::Say(Control::End(_)) | Next::Finished | Next::FellBehind => break,
-            Next::Say(Control::Auth(_) | Control::KeepAlive | Control::Waiting) => {}
+            Next::Say(
+                Control::Auth(_) | Control::Folded(_) | Control::KeepAlive | Control::Waiting,
+            ) => {}
             Next::Yield => yield_now().await,
             Next::WaitUntil(until) => {
                 let is_open = session.subscriber().is_some();

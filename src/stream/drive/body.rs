@@ -3,6 +3,7 @@
 use std::{
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use actix_web::body::{BodySize, MessageBody};
@@ -20,7 +21,12 @@ use crate::{
 pub struct StreamBody {
     session: Session,
     timer: Pin<Box<Sleep>>,
+    /// Time at which the last part was returned, until the next one is asked for.
+    given_at: Option<Instant>,
 }
+
+/// Time after which a part that the server has not written shows that the socket takes no more.
+const BLOCKED_FROM: Duration = Duration::from_millis(10);
 
 /// Error that makes the server cut the connection: see [`Next::FellBehind`].
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +37,7 @@ impl StreamBody {
     /// Creates the body of a response.
     pub fn new(session: Session) -> Self {
         let timer = Box::pin(sleep_until(session.next_deadline()));
-        Self { session, timer }
+        Self { session, timer, given_at: None }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FellBehindError>>> {
@@ -74,7 +80,13 @@ impl MessageBody for StreamBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, FellBehindError>>> {
-        self.get_mut().poll(cx)
+        let this = self.get_mut();
+        if this.given_at.take().is_some_and(|given_at| BLOCKED_FROM <= given_at.elapsed()) {
+            this.session.mark_blocked();
+        }
+        let polled = this.poll(cx);
+        this.given_at = polled.is_ready().then(Instant::now);
+        polled
     }
 }
 

@@ -12,9 +12,7 @@ impl Session {
     pub(crate) fn reading(&mut self) -> Option<&mut Subscriber> {
         let is_draining = self.context.hub.draining().is_some();
         match &mut self.phase {
-            Phase::Open(open) if open.first.is_none() && !open.is_ending && !is_draining => {
-                Some(&mut open.subscriber)
-            }
+            Phase::Open(open) if open.is_reading() && !is_draining => Some(&mut open.subscriber),
             _ => None,
         }
     }

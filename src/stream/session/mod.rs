@@ -1,6 +1,7 @@
 //! Session: one reader's stream, without I/O and without a format. A driver asks the session for
 //! the next step and carries it out.
 
+mod folding;
 mod membership;
 mod state;
 #[cfg(test)]
@@ -22,9 +23,11 @@ use crate::{
         control::{Control, End, EndReason},
         encode::Format,
         event_id::EventId,
+        gap::Gap,
     },
     stream::{
         StreamContext,
+        fold::Fold,
         large::LargeEvent,
         limits::StreamPermit,
         pending::{LogAnswer, PendingStream},
@@ -95,18 +98,23 @@ impl Session {
         }
     }
 
-    fn start(&mut self, pending: PendingStream, now: Instant) -> Result<(), SubscribeError> {
+    fn start(&mut self, mut pending: PendingStream, now: Instant) -> Result<(), SubscribeError> {
+        let (rule, slow) = (pending.fold.take(), pending.slow);
         let started = pending.subscribe(now)?;
         self.context.metrics.streams_opened.inc();
         self.permit = started.permit;
+        let (head, at) = (started.subscriber.hub().head(), started.subscriber.position());
+        let fold = rule.map(|rule| Box::new(Fold::new(rule, at, head, &self.context.folds)));
         self.phase = Phase::Open(Open {
             last_sent_id: started.subscriber.opened_at(),
-            opened_at_head: started.subscriber.hub().head(),
+            opened_at_head: head,
             subscriber: started.subscriber,
             first: Some(Box::new(First::Say(started.open))),
             checkpoint_due: false,
             gap_sent: false,
             is_ending: false,
+            slow,
+            fold,
             lease: started.lease.map(Box::new),
         });
         Ok(())
@@ -126,8 +134,13 @@ impl Session {
             };
         }
         self.check_drain();
+        if let Phase::Open(open) = &self.phase {
+            open.subscriber.stop_waiting();
+        }
+        if !self.read_fold() {
+            return Next::Yield;
+        }
         let Phase::Open(open) = &mut self.phase else { return Next::Finished };
-        open.subscriber.stop_waiting();
         if let Some(first) = open.first.take() {
             return self.next_first(*first, now);
         }
@@ -146,9 +159,13 @@ impl Session {
         if is_over && is_held_elsewhere {
             return self.next_end();
         }
+        if let Some(next) = self.give_folded(now) {
+            return next;
+        }
         let Phase::Open(open) = &mut self.phase else { return Next::Finished };
-        match open.subscriber.read() {
+        match open.read(&self.context.folds) {
             Some(read) => self.take_read(read, now),
+            None if open.fold.is_some() => Next::Yield,
             None if open.checkpoint_due => self.checkpoint(now),
             None if open.subscriber.has_more() => Next::Yield,
             None if is_over => self.next_end(),
@@ -232,9 +249,16 @@ impl Session {
                 None => Next::Yield,
             };
         };
-        self.context.metrics.gaps.with_label_values(&[gap.reason.as_str()]).inc();
-        (open.checkpoint_due, open.gap_sent) = (true, true);
         open.first = read.events.map(|events| Box::new(First::Events(events)));
+        self.say_gap(gap, now)
+    }
+
+    fn say_gap(&mut self, gap: Gap, now: Instant) -> Next {
+        self.written_at = now;
+        self.context.metrics.gaps.with_label_values(&[gap.reason.as_str()]).inc();
+        if let Phase::Open(open) = &mut self.phase {
+            (open.checkpoint_due, open.gap_sent) = (true, true);
+        }
         Next::Say(Control::Gap(Box::new(gap)))
     }
 
@@ -288,8 +312,9 @@ impl Session {
     fn next_end(&mut self) -> Next {
         let Phase::Open(open) = &mut self.phase else { return Next::Finished };
         // No checkpoint may follow a gap that was not sent: the cursor then is the id that the
-        // reader sent.
-        if open.last_sent_id != open.subscriber.cursor() && !open.checkpoint_due {
+        // reader sent. During a fold, the cursor is before it.
+        let is_behind = open.last_sent_id != open.subscriber.cursor();
+        if is_behind && !open.checkpoint_due && open.fold.is_none() {
             open.is_ending = true;
             return self.checkpoint(self.written_at);
         }

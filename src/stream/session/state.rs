@@ -8,6 +8,7 @@ use crate::{
     hub::{Position, ReadEvents, Subscriber},
     model::{control::Control, event_id::EventId},
     stream::{
+        fold::{Fold, Slow},
         large::LargeEvent,
         lease::LeaseTimer,
         pending::{LogAnswer, PendingStream},
@@ -38,7 +39,17 @@ pub(super) struct Open {
     /// True if a gap was sent since the stream was last a member of a broadcast.
     pub(super) gap_sent: bool,
     pub(super) is_ending: bool,
+    pub(super) slow: Slow,
+    /// Fold, whose events are sent before anything else is read. The subscriber is before it.
+    pub(super) fold: Option<Box<Fold>>,
     pub(super) lease: Option<Box<LeaseTimer>>,
+}
+
+impl Open {
+    /// Returns true if nothing is left to send before the next read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.first.is_none() && self.fold.is_none() && !self.is_ending
+    }
 }
 
 /// Part that is sent before anything else is read.

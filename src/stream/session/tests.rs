@@ -1,6 +1,7 @@
 //! Tests of a session's steps, without a socket and without a timer.
 
 mod fixture;
+mod folds;
 mod reads;
 
 use std::time::Duration;

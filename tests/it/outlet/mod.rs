@@ -3,7 +3,7 @@
 mod browser;
 mod formats;
 mod ndjson;
-mod poll;
+pub mod poll;
 mod position;
 mod round_trip;
 mod sse;

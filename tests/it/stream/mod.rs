@@ -4,6 +4,7 @@ mod broadcast;
 mod direct_writes;
 mod drain;
 pub mod filter;
+mod folds;
 mod followed_topics;
 mod patterns;
 mod reactor;

@@ -88,6 +88,7 @@ impl DirectStream {
                 Ok(true) if self.socket.is_finished() => return DriveResult::Finished,
                 Ok(true) => {}
                 Ok(false) => {
+                    self.session.mark_blocked();
                     // The subscriber may wait for events if the socket did not take a keep-alive.
                     if let Some(subscriber) = self.session.subscriber() {
                         subscriber.stop_waiting();

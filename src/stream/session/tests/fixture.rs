@@ -25,6 +25,7 @@ use crate::{
     },
     stream::{
         StreamContext,
+        fold::Slow,
         pending::{LogAnswer, PendingStream},
         session::{Next, Session},
     },
@@ -111,6 +112,8 @@ impl Gateway {
             names: vec![TopicPattern::Exact(topic("orders"))],
             terms: None,
             start,
+            fold: None,
+            slow: Slow::Gap,
             id: match start {
                 Start::After(id) => Some(id),
                 _ => None,
