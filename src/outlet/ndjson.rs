@@ -117,7 +117,7 @@ fn line(name: &str, data: &impl Serialize) -> Bytes {
 mod tests {
     use super::*;
     use crate::model::{
-        control::EndReason,
+        control::{EndReason, Folded},
         event::Draft,
         gap::{Gap, GapReason},
         message::Message,
@@ -141,6 +141,8 @@ mod tests {
         };
         let gap = Gap { reason: GapReason::Evicted, topics, after: None, upto: ID };
         let end = End { reason: EndReason::Draining, id: None, retry_ms: 300 };
+        let mut folded = Folded::new(ID, ID);
+        folded.add("a", 2);
         for (control, line) in [
             (
                 Control::Open(Box::new(open)),
@@ -153,6 +155,11 @@ mod tests {
                  \"after\":null,\"upto\":\"17-4\"}}\n",
             ),
             (Control::Auth(Duration::from_secs(60)), "{\"stream-auth\":{\"expires_in\":60}}\n"),
+            (
+                Control::Folded(Box::new(folded)),
+                "{\"stream-folded\":{\"events\":2,\"after\":\"17-4\",\"upto\":\"17-4\",\
+                 \"keys\":{\"a\":2}}}\n",
+            ),
             (Control::Checkpoint(ID), "{\"stream-checkpoint\":{\"id\":\"17-4\"}}\n"),
             (Control::KeepAlive, "\n"),
             (Control::Waiting, "\n"),

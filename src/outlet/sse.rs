@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        control::EndReason,
+        control::{EndReason, Folded},
         event::Draft,
         event_id::EventId,
         gap::{Gap, GapReason},
@@ -185,6 +185,24 @@ mod tests {
         let message = encoded(&Control::Gap(Box::new(missing)));
         assert!(message.len() < 4_096);
         assert!(message.contains("\"topics_more\":9900"));
+    }
+
+    #[test]
+    fn counts_of_very_many_keys_stay_small_and_name_the_largest() {
+        let mut few = Folded::new(ID, EventId { time_ms: 18, sequence: 0 });
+        few.add("a b", 2);
+        few.add("", 3);
+        few.add("a b", 4);
+        assert_eq!(
+            encoded(&Control::Folded(Box::new(few))),
+            "event: stream-folded\ndata: {\"events\":9,\"after\":\"17-4\",\"upto\":\"18-0\",\
+             \"keys\":{\"\":3,\"a b\":6}}\n\n"
+        );
+        let mut many = Folded::new(ID, ID);
+        (0..10_000).for_each(|n| many.add(&format!("{n:01000}"), n + 1));
+        let message = encoded(&Control::Folded(Box::new(many)));
+        assert!(message.len() < 16_384 && message.contains(":10000}"), "{}", message.len());
+        assert!(message.contains("\"keys_more\":9992"));
     }
 
     #[test]

@@ -237,8 +237,9 @@ impl Fold {
         self.at
     }
 
-    /// Returns an id after which exactly the selected events, and the events that are not selected
-    /// among them, follow. `None` if events are missing: the reader must be told first.
+    /// Returns the id right before the first selected event, or the position if there is none: a
+    /// reader that resumes there has missed no selected event. `None` if there is a gap: the reader
+    /// must get it first.
     pub fn start(&self) -> Option<EventId> {
         let first = self.selected.keys().next();
         let start = first.map_or(self.at.after(), |first| first.previous());

@@ -74,6 +74,7 @@ const GAPS = {
   restart: "Some events may be missing: the gateway was restarted.",
   "unknown-id": "The gateway does not know where this page was. It goes on with new events.",
   "log-changed": "Some events may be missing: Redis was restarted or replaced.",
+  "fold-limit": "The oldest events are left out: they are more than a stream may hold.",
 };
 const ENDS = {
   draining: "The gateway is shutting down.",
@@ -85,13 +86,14 @@ const ENDS = {
 
 // Returns a sentence that explains a control message of the gateway.
 function explain(type, data) {
-  const { topics = [], resumed, reason, expires_in } = parse(data);
+  const { topics = [], resumed, reason, expires_in, events } = parse(data);
   if (type === "stream-open") {
     const which = topics.length > 0 ? topics.join(", ") : "all topics";
     return `The stream is open for ${which}${resumed ? ", and resumes" : ""}.`;
   }
   if (type === "stream-auth") return `The token expires in ${expires_in} s.`;
   if (type === "stream-gap") return GAPS[reason] ?? `Some events are missing (${reason}).`;
+  if (type === "stream-folded") return `${events} events are left out: newer ones of their keys follow.`;
   if (type === "stream-end") return ENDS[reason] ?? `The gateway ends the stream (${reason}).`;
   return `The gateway says ${type}.`;
 }
