@@ -37,6 +37,8 @@
 //!
 //! `ARCHITECTURE.md` describes a push and a stream step by step.
 
+#![warn(missing_docs, unreachable_pub)]
+
 pub mod auth;
 pub mod backplane;
 pub mod cli;

@@ -12,18 +12,23 @@ use crate::auth::jwks::Key;
 /// Reason why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
+    /// The file cannot be read.
     #[error("cannot read {0}: {1}")]
     Unreadable(String, std::io::Error),
+    /// The file has a private key.
     #[error(
         "{0} holds a private key, which only the tokens' issuer should have: give the public key"
     )]
     Private(String),
+    /// The file has no key of a supported kind.
     #[error("{0} holds no public key of a supported kind: RSA, P-256, P-384 or Ed25519, in PEM")]
     Unknown(String),
+    /// The file has a key set and not one key.
     #[error(
         "{0} holds JSON, expected a key in PEM: give a key set by its URL with --read-jwks-url"
     )]
     KeySet(String),
+    /// The secret of the file has too few bytes.
     #[error("{0} holds a secret of {1} bytes; at least {SECRET_MIN_BYTES} are safe")]
     Short(String, usize),
 }

@@ -2,7 +2,7 @@
 
 mod follower;
 mod outcome;
-pub mod redis;
+pub(crate) mod redis;
 mod renewal;
 mod tickets;
 

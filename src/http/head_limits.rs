@@ -8,7 +8,7 @@ use crate::http::problem::problem;
 
 /// Limits of a request's head and of its query, and the counters of refused requests.
 #[derive(Debug, Clone)]
-pub struct HeadLimits {
+pub(crate) struct HeadLimits {
     /// Largest head, in bytes (`--head-bytes-max`): path, query, and names and values of headers.
     pub bytes: usize,
     /// Largest query, in bytes (`--query-bytes-max`).
@@ -22,7 +22,7 @@ pub struct HeadLimits {
 impl HeadLimits {
     /// Returns the answer to a request whose query (414) or head (431) is too large, and counts it.
     /// Returns `None` if both are within their limits.
-    pub fn refusal(&self, request: &RequestHead) -> Option<HttpResponse> {
+    pub(crate) fn refusal(&self, request: &RequestHead) -> Option<HttpResponse> {
         let query = request.uri.query().unwrap_or_default().len();
         if self.query_bytes < query {
             self.query_met.inc();

@@ -2,5 +2,5 @@
 
 pub mod client_address;
 pub mod cors;
-pub mod head_limits;
-pub mod problem;
+pub(crate) mod head_limits;
+pub(crate) mod problem;

@@ -12,7 +12,7 @@ use serde_json::json;
 
 /// Builds an error answer. `detail` says what was wrong, what was expected and what to do. It must
 /// not contain a secret.
-pub fn problem(status: StatusCode, detail: impl AsRef<str>) -> HttpResponse {
+pub(crate) fn problem(status: StatusCode, detail: impl AsRef<str>) -> HttpResponse {
     with_body(&mut HttpResponse::build(status), status, detail.as_ref())
 }
 
@@ -20,7 +20,7 @@ pub fn problem(status: StatusCode, detail: impl AsRef<str>) -> HttpResponse {
 ///
 /// The header is a random number of seconds between `after` (at least 1 s) and twice `after`, so
 /// that clients that were refused together do not all retry together.
-pub fn come_back_later(status: StatusCode, detail: &str, after: Duration) -> HttpResponse {
+pub(crate) fn come_back_later(status: StatusCode, detail: &str, after: Duration) -> HttpResponse {
     let seconds = after.as_secs().max(1);
     let spread = rand::rng().random_range(seconds..=seconds * 2);
     let mut response = HttpResponse::build(status);
@@ -29,7 +29,7 @@ pub fn come_back_later(status: StatusCode, detail: &str, after: Duration) -> Htt
 }
 
 /// Builds an error answer with one more header.
-pub fn problem_with(
+pub(crate) fn problem_with(
     status: StatusCode,
     header: (header::HeaderName, &str),
     detail: &str,
@@ -51,7 +51,7 @@ fn with_body(response: &mut HttpResponseBuilder, status: StatusCode, detail: &st
 
 /// Formats an error with all its causes. The errors of the HTTP client describe the problem only in
 /// their causes.
-pub fn error_chain(err: &dyn std::error::Error) -> String {
+pub(crate) fn error_chain(err: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(err.source(), |cause| cause.source());
     causes.fold(err.to_string(), |text, cause| format!("{text}: {cause}"))
 }

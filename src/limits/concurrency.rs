@@ -8,7 +8,7 @@ use std::{
 
 /// Limit on the number of [`Permit`]s that one key holds at a time.
 #[derive(Debug)]
-pub struct ConcurrencyLimit<K> {
+pub(crate) struct ConcurrencyLimit<K> {
     /// Largest number of permits of one key; 0: no limit.
     max: usize,
     /// Number of permits by key. Keys without permits are removed.
@@ -17,18 +17,18 @@ pub struct ConcurrencyLimit<K> {
 
 /// Permission for one use. Dropping the permit ends the use.
 #[derive(Debug)]
-pub struct Permit<K: Hash + Eq> {
+pub(crate) struct Permit<K: Hash + Eq> {
     limit: Arc<ConcurrencyLimit<K>>,
     key: K,
 }
 
 /// Error for a key that holds the largest number of permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConcurrencyLimitError;
+pub(crate) struct ConcurrencyLimitError;
 
 impl<K: Hash + Eq + Clone> ConcurrencyLimit<K> {
     /// Creates a limit of `max` permits for each key; 0: no limit.
-    pub fn new(max: usize) -> Arc<Self> {
+    pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { max, by_key: Mutex::default() })
     }
 
@@ -37,7 +37,7 @@ impl<K: Hash + Eq + Clone> ConcurrencyLimit<K> {
     ///
     /// # Errors
     /// Fails when `key` holds the largest number of permits.
-    pub fn try_acquire(
+    pub(crate) fn try_acquire(
         self: &Arc<Self>,
         key: Option<K>,
     ) -> Result<Option<Permit<K>>, ConcurrencyLimitError> {

@@ -1,5 +1,5 @@
 //! Shared limits: a budget of bytes, permits by key, and requests per second by key.
 
-pub mod budget;
-pub mod concurrency;
-pub mod rate;
+pub(crate) mod budget;
+pub(crate) mod concurrency;
+pub(crate) mod rate;

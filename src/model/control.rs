@@ -136,12 +136,12 @@ impl End {
 }
 
 /// Returns the shortest retry time after a refusal, for clients that understand `Retry-After`.
-pub fn refusal_wait() -> Duration {
+pub(crate) fn refusal_wait() -> Duration {
     Duration::from_millis(RETRY_AFTER_REFUSAL_MS.start)
 }
 
 /// Returns a random retry time after a broken connection, in milliseconds.
-pub fn retry_after_cut_ms() -> u64 {
+pub(crate) fn retry_after_cut_ms() -> u64 {
     jitter(RETRY_AFTER_CUT_MS)
 }
 

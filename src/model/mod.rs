@@ -2,7 +2,7 @@
 //! are sent.
 //! Plain data: no clock, no lock, no I/O.
 
-pub mod control;
+pub(crate) mod control;
 pub mod encode;
 pub mod event;
 pub mod event_id;

@@ -30,7 +30,7 @@ use crate::net::{proxy_protocol::ProxyProtocol, socket::Transport, tls_stream::T
 
 /// Settings with which accepted sockets are prepared.
 #[derive(Debug, Clone)]
-pub struct Acceptor {
+pub(crate) struct Acceptor {
     /// TLS side of the connections. `None` for clear text.
     tls: Option<Arc<ServerConfig>>,
     /// Reader of the PROXY protocol header. `None` when connections begin without one.
@@ -43,7 +43,7 @@ pub struct Acceptor {
 
 /// Connection whose protocol is known.
 #[derive(Debug)]
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// Plain or TLS side of the socket.
     pub transport: Transport,
     /// Bytes that were read to recognize the protocol. They are the first bytes of the connection.
@@ -73,7 +73,7 @@ impl Acceptor {
     /// Creates an acceptor. It expects TLS if `tls` is given, and a PROXY protocol header before
     /// each connection if `proxy_protocol` is given. `timeouts` counts the connections whose
     /// handshake takes longer than `handshake_timeout`.
-    pub fn new(
+    pub(crate) fn new(
         tls: Option<Arc<ServerConfig>>,
         proxy_protocol: Option<ProxyProtocol>,
         handshake_timeout: Duration,
@@ -88,7 +88,7 @@ impl Acceptor {
     /// Fails when the socket breaks, when the PROXY protocol header or the TLS handshake is
     /// invalid, or after `handshake_timeout`. The peer gets no answer, since its protocol is not
     /// known yet.
-    pub async fn accept(self, mut io: TcpStream) -> io::Result<Accepted> {
+    pub(crate) async fn accept(self, mut io: TcpStream) -> io::Result<Accepted> {
         let mut peer = io.peer_addr().ok();
         let handshake = async {
             if let Some(proxy_protocol) = &self.proxy_protocol {
@@ -115,7 +115,7 @@ impl Acceptor {
 ///
 /// # Errors
 /// Fails when the kernel refuses an option.
-pub fn set_options(socket: &Socket, write_timeout: Duration) -> io::Result<()> {
+pub(crate) fn set_options(socket: &Socket, write_timeout: Duration) -> io::Result<()> {
     // Events are small and must leave at once. Nagle's algorithm holds them for up to 40 ms.
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(write_timeout))?;

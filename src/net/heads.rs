@@ -9,7 +9,7 @@ use crate::limits::budget::{Budget, Claim};
 
 /// Memory budget of the incomplete request heads of all connections.
 #[derive(Debug, Clone)]
-pub struct HeadBudget {
+pub(crate) struct HeadBudget {
     budget: Arc<Budget>,
     /// Counter of the heads that were refused, for their form or because the budget was used up.
     refused: IntCounter,
@@ -17,7 +17,7 @@ pub struct HeadBudget {
 
 /// Share of one connection in the budget, for its incomplete head.
 #[derive(Debug)]
-pub struct HeadClaim {
+pub(crate) struct HeadClaim {
     head_budget: HeadBudget,
     /// Bytes of the head that are received.
     bytes: usize,
@@ -26,25 +26,25 @@ pub struct HeadClaim {
 }
 
 /// Budget of all heads together, beyond the free part of each.
-pub const HEADS_MAX_BYTES: usize = 64 * 1024 * 1024;
+pub(crate) const HEADS_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Free part of each head. Most heads are smaller, and the buffer of a connection is not.
 const FREE_BYTES: usize = 8 * 1024;
 
 impl HeadBudget {
     /// Creates a budget of `max_bytes`. `refused` counts refused heads.
-    pub fn new(max_bytes: usize, refused: IntCounter) -> Self {
+    pub(crate) fn new(max_bytes: usize, refused: IntCounter) -> Self {
         Self { budget: Budget::new(max_bytes), refused }
     }
 
     /// Returns the claim of one connection, without bytes.
-    pub fn claim(&self) -> HeadClaim {
+    pub(crate) fn claim(&self) -> HeadClaim {
         HeadClaim { head_budget: self.clone(), bytes: 0, claim: self.budget.claim() }
     }
 }
 
 impl HeadClaim {
     /// Adds `by` bytes to the head. Returns false, and counts a refusal, if the budget is used up.
-    pub fn try_grow(&mut self, by: usize) -> bool {
+    pub(crate) fn try_grow(&mut self, by: usize) -> bool {
         let free = FREE_BYTES.saturating_sub(self.bytes);
         self.bytes += by;
         let has_room = self.claim.grow(by.saturating_sub(free));
@@ -55,12 +55,12 @@ impl HeadClaim {
     }
 
     /// Counts a head that is refused for its size or form.
-    pub fn count_refusal(&self) {
+    pub(crate) fn count_refusal(&self) {
         self.head_budget.refused.inc();
     }
 
     /// Returns all bytes to the budget: the head is complete, or its connection sent none.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.bytes = 0;
         self.claim.release();
     }

@@ -7,7 +7,7 @@ use prometheus::IntCounter;
 /// Limit of the connections of one worker: plain, TLS, HTTP/1 and HTTP/2 together. It shortens the
 /// idle timeout when more than half of the connections beside the streams are in use.
 #[derive(Debug)]
-pub struct ConnectionLimiter {
+pub(crate) struct ConnectionLimiter {
     /// Limit of all connections, with and without a stream.
     max: usize,
     /// Number of connections without a stream above which the idle timeout is short.
@@ -20,15 +20,15 @@ pub struct ConnectionLimiter {
 
 /// Idle timeout. Google's load balancers keep idle connections for 600 s. The side that closes
 /// first may miss a request that is on its way, so the gateway waits longer than a load balancer.
-pub const IDLE_MAX: Duration = Duration::from_secs(620);
+pub(crate) const IDLE_MAX: Duration = Duration::from_secs(620);
 /// Idle timeout when many connections have no stream: their peers can connect again.
 const SHORT_IDLE_MAX: Duration = Duration::from_secs(1);
 /// Longest time between two checks of an idle connection.
-pub const IDLE_LOOK: Duration = Duration::from_secs(5);
+pub(crate) const IDLE_LOOK: Duration = Duration::from_secs(5);
 
 /// Permit for one connection, returned to the limiter on drop. It stays on its worker's thread.
 #[derive(Debug)]
-pub struct ConnectionPermit {
+pub(crate) struct ConnectionPermit {
     limiter: Rc<ConnectionLimiter>,
     /// Number of open streams. An HTTP/2 connection can have many.
     streams: Cell<u32>,
@@ -36,13 +36,17 @@ pub struct ConnectionPermit {
 
 /// Guard that counts a stream of a connection until it is dropped.
 #[derive(Debug)]
-pub struct StreamGuard<'a>(&'a ConnectionPermit);
+pub(crate) struct StreamGuard<'a>(&'a ConnectionPermit);
 
 impl ConnectionLimiter {
     /// Creates a limiter of `streams_max + beside_streams` connections. The idle timeout is short
     /// when more than half of `beside_streams` have no stream. `limit_reached` counts the
     /// connections that are refused, or closed by the short timeout.
-    pub fn new(streams_max: usize, beside_streams: usize, limit_reached: IntCounter) -> Rc<Self> {
+    pub(crate) fn new(
+        streams_max: usize,
+        beside_streams: usize,
+        limit_reached: IntCounter,
+    ) -> Rc<Self> {
         Rc::new(Self {
             max: streams_max + beside_streams,
             short_timeout_above: beside_streams / 2,
@@ -53,7 +57,7 @@ impl ConnectionLimiter {
     }
 
     /// Returns a permit for one more connection, or `None` at the limit.
-    pub fn try_acquire(self: &Rc<Self>) -> Option<ConnectionPermit> {
+    pub(crate) fn try_acquire(self: &Rc<Self>) -> Option<ConnectionPermit> {
         if self.max <= self.with_stream.get() + self.without_stream.get() {
             self.limit_reached.inc();
             return None;
@@ -63,17 +67,17 @@ impl ConnectionLimiter {
     }
 
     /// Returns the time after which an idle connection is closed.
-    pub fn idle_timeout(&self) -> Duration {
+    pub(crate) fn idle_timeout(&self) -> Duration {
         if self.short_timeout_above < self.without_stream.get() { SHORT_IDLE_MAX } else { IDLE_MAX }
     }
 
     /// Returns true if a connection that was idle for `idle` must be closed.
-    pub fn is_idle_expired(&self, idle: Duration) -> bool {
+    pub(crate) fn is_idle_expired(&self, idle: Duration) -> bool {
         self.idle_timeout() <= idle
     }
 
     /// Counts the close of a connection that was idle for `idle`, if the short timeout caused it.
-    pub fn count_idle_close(&self, idle: Duration) {
+    pub(crate) fn count_idle_close(&self, idle: Duration) {
         if idle < IDLE_MAX {
             self.limit_reached.inc();
         }
@@ -82,12 +86,12 @@ impl ConnectionLimiter {
 
 impl ConnectionPermit {
     /// Returns the limiter that the permit is from.
-    pub fn limiter(&self) -> &Rc<ConnectionLimiter> {
+    pub(crate) fn limiter(&self) -> &Rc<ConnectionLimiter> {
         &self.limiter
     }
 
     /// Counts a new stream. The connection moves to those with a stream.
-    pub fn begin_stream(&self) {
+    pub(crate) fn begin_stream(&self) {
         self.streams.set(self.streams.get() + 1);
         if self.streams.get() == 1 {
             let ConnectionLimiter { with_stream, without_stream, .. } = &*self.limiter;
@@ -97,7 +101,7 @@ impl ConnectionPermit {
     }
 
     /// Counts the end of a stream. After its last one the connection is one without a stream.
-    pub fn end_stream(&self) {
+    pub(crate) fn end_stream(&self) {
         self.streams.set(self.streams.get().saturating_sub(1));
         if self.streams.get() == 0 {
             let ConnectionLimiter { with_stream, without_stream, .. } = &*self.limiter;
@@ -107,7 +111,7 @@ impl ConnectionPermit {
     }
 
     /// Counts a new stream until the guard is dropped.
-    pub fn stream(&self) -> StreamGuard<'_> {
+    pub(crate) fn stream(&self) -> StreamGuard<'_> {
         self.begin_stream();
         StreamGuard(self)
     }

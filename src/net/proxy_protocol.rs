@@ -12,7 +12,7 @@ use crate::telemetry::throttle::LogThrottle;
 
 /// Reader of the PROXY protocol header with which every connection must begin.
 #[derive(Debug, Clone)]
-pub struct ProxyProtocol {
+pub(crate) struct ProxyProtocol {
     /// Counter of the connections that were refused.
     refused: IntCounter,
     log_throttle: Arc<LogThrottle>,
@@ -54,7 +54,7 @@ const V2_LOCAL: u8 = 0x20;
 
 impl ProxyProtocol {
     /// Creates a reader that counts refused connections in `refused`.
-    pub fn new(refused: IntCounter) -> Self {
+    pub(crate) fn new(refused: IntCounter) -> Self {
         Self { refused, log_throttle: Arc::default() }
     }
 
@@ -63,7 +63,7 @@ impl ProxyProtocol {
     ///
     /// # Errors
     /// Fails when there is no valid header, or when the connection ends within the header.
-    pub async fn read_source(&self, io: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+    pub(crate) async fn read_source(&self, io: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
         let mut first = [0; V2_MAX_BYTES];
         let mut read = 0;
         loop {

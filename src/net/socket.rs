@@ -19,14 +19,14 @@ use crate::net::{
 
 /// Socket of a connection. A write to it fails when it is stalled: see [`crate::net::stall`].
 #[derive(Debug)]
-pub struct Socket {
+pub(crate) struct Socket {
     transport: Transport,
     watch: WriteWatch,
 }
 
 /// Socket with or without TLS.
 #[derive(Debug)]
-pub enum Transport {
+pub(crate) enum Transport {
     /// Clear text.
     Plain(TcpStream),
     /// Server side of a TLS connection.
@@ -49,7 +49,7 @@ impl Transport {
 
 impl Socket {
     /// Creates a socket whose writes `stalls` watches.
-    pub fn new(transport: Transport, stalls: &Rc<StallDetector>) -> Self {
+    pub(crate) fn new(transport: Transport, stalls: &Rc<StallDetector>) -> Self {
         Self { transport, watch: WriteWatch::new(stalls) }
     }
 

@@ -21,7 +21,7 @@ use tokio::{
 
 /// List of the blocked writers of one worker.
 #[derive(Debug)]
-pub struct StallDetector {
+pub(crate) struct StallDetector {
     write_timeout: Duration,
     blocked: RefCell<Slab<Blocked>>,
     /// Notified when a writer is blocked.
@@ -37,14 +37,14 @@ struct Blocked {
 
 /// Entry of a blocked writer, removed on drop. A writer that makes progress needs a new entry.
 #[derive(Debug)]
-pub struct BlockedWriter {
+pub(crate) struct BlockedWriter {
     detector: Rc<StallDetector>,
     key: usize,
 }
 
 /// Watch over one writer: turns a write that is pending for too long into an error.
 #[derive(Debug)]
-pub struct WriteWatch {
+pub(crate) struct WriteWatch {
     detector: Rc<StallDetector>,
     blocked: Option<BlockedWriter>,
 }
@@ -54,19 +54,19 @@ const TICK_MAX: Duration = Duration::from_millis(500);
 
 impl StallDetector {
     /// Creates a detector without writers. [`StallDetector::run`] must run on the same thread.
-    pub fn new(write_timeout: Duration) -> Rc<Self> {
+    pub(crate) fn new(write_timeout: Duration) -> Rc<Self> {
         Rc::new(Self { write_timeout, blocked: RefCell::default(), begun: Notify::new() })
     }
 
     /// Adds a blocked writer. `waker` is called when the writer is stalled.
-    pub fn add(self: &Rc<Self>, waker: Waker) -> BlockedWriter {
+    pub(crate) fn add(self: &Rc<Self>, waker: Waker) -> BlockedWriter {
         let key = self.blocked.borrow_mut().insert(Blocked { since: Instant::now(), waker });
         self.begun.notify_one();
         BlockedWriter { detector: Rc::clone(self), key }
     }
 
     /// Wakes stalled writers. Never returns. It sleeps while no writer is blocked.
-    pub async fn run(self: Rc<Self>) {
+    pub(crate) async fn run(self: Rc<Self>) {
         loop {
             if self.blocked.borrow().is_empty() {
                 self.begun.notified().await;
@@ -88,7 +88,7 @@ impl StallDetector {
 
 impl BlockedWriter {
     /// Returns true if the writer has been blocked for the write timeout.
-    pub fn is_stalled(&self) -> bool {
+    pub(crate) fn is_stalled(&self) -> bool {
         let blocked = self.detector.blocked.borrow();
         blocked.get(self.key).is_some_and(|it| self.detector.is_stalled(it, Instant::now()))
     }
@@ -109,7 +109,7 @@ impl Drop for BlockedWriter {
 
 impl WriteWatch {
     /// Creates the watch of a writer that is not blocked.
-    pub fn new(detector: &Rc<StallDetector>) -> Self {
+    pub(crate) fn new(detector: &Rc<StallDetector>) -> Self {
         Self { detector: Rc::clone(detector), blocked: None }
     }
 
@@ -117,7 +117,7 @@ impl WriteWatch {
     ///
     /// # Errors
     /// Returns [`io::ErrorKind::TimedOut`] if the write has been pending for the write timeout.
-    pub fn poll<T>(
+    pub(crate) fn poll<T>(
         &mut self,
         cx: &mut Context<'_>,
         write: impl FnOnce(&mut Context<'_>) -> Poll<T>,
@@ -137,13 +137,13 @@ impl WriteWatch {
     }
 
     /// Records that a pending write has written a part: its time begins again.
-    pub fn record_progress(&mut self) {
+    pub(crate) fn record_progress(&mut self) {
         self.blocked = None;
     }
 }
 
 /// Returns true if an error means that the peer took nothing for too long.
-pub fn is_stall(err: &io::Error) -> bool {
+pub(crate) fn is_stall(err: &io::Error) -> bool {
     err.kind() == io::ErrorKind::TimedOut
 }
 
@@ -153,14 +153,14 @@ thread_local! {
 
 /// Drops the body of a response whose reader is stalled. [`is_dropping_stalled`] is true meanwhile,
 /// so that the body can count the reason for its end. A body has no other way to learn it.
-pub fn drop_stalled<T>(body: T) {
+pub(crate) fn drop_stalled<T>(body: T) {
     IS_DROPPING.set(true);
     drop(body);
     IS_DROPPING.set(false);
 }
 
 /// Returns true while this thread drops a body in [`drop_stalled`].
-pub fn is_dropping_stalled() -> bool {
+pub(crate) fn is_dropping_stalled() -> bool {
     IS_DROPPING.get()
 }
 

@@ -26,7 +26,7 @@ use tokio::{
 };
 
 /// Server side of a TLS connection.
-pub struct TlsStream {
+pub(crate) struct TlsStream {
     io: TcpStream,
     tls: UnbufferedServerConnection,
     /// Received bytes that are no complete record yet.
@@ -71,7 +71,7 @@ impl TlsStream {
     ///
     /// # Errors
     /// Fails when the socket breaks or the handshake is invalid.
-    pub async fn accept(config: Arc<ServerConfig>, io: TcpStream) -> io::Result<Box<Self>> {
+    pub(crate) async fn accept(config: Arc<ServerConfig>, io: TcpStream) -> io::Result<Box<Self>> {
         let mut stream = Box::new(Self {
             io,
             tls: UnbufferedServerConnection::new(config).map_err(io::Error::other)?,
@@ -100,7 +100,7 @@ impl TlsStream {
     }
 
     /// Returns the protocol that was negotiated with ALPN.
-    pub fn alpn_protocol(&self) -> Option<&[u8]> {
+    pub(crate) fn alpn_protocol(&self) -> Option<&[u8]> {
         self.tls.alpn_protocol()
     }
 

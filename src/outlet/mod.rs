@@ -1,10 +1,10 @@
 //! Outlets: one file for each kind of answer to readers.
 
-pub mod demo;
-pub mod events;
+pub(crate) mod demo;
+pub(crate) mod events;
 mod format;
-pub mod ndjson;
+pub(crate) mod ndjson;
 mod poll;
 mod refusal;
 pub mod sse;
-pub mod tickets;
+pub(crate) mod tickets;

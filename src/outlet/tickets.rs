@@ -42,7 +42,10 @@ struct Renew {
 
 /// Issues a ticket (`POST /ticket`) for the token in the header: a name that may stand in a URL,
 /// for one stream within 30 s.
-pub async fn ticket(request: HttpRequest, context: web::Data<StreamContext>) -> HttpResponse {
+pub(crate) async fn ticket(
+    request: HttpRequest,
+    context: web::Data<StreamContext>,
+) -> HttpResponse {
     let grant = match admitted(&request, &context).await {
         Ok(grant) => grant,
         Err(refusal) => return refusal,
@@ -85,7 +88,7 @@ fn no_ticket(context: &StreamContext, not_kept: KeepTicketError) -> HttpResponse
 
 /// Extends a stream (`POST /renew?stream=NAME`) for as long as the token of this request lasts. The
 /// stream, which may be on another replica, confirms it with `stream-auth`.
-pub async fn renew(request: HttpRequest, context: web::Data<StreamContext>) -> HttpResponse {
+pub(crate) async fn renew(request: HttpRequest, context: web::Data<StreamContext>) -> HttpResponse {
     let grant = match admitted(&request, &context).await {
         Ok(grant) => grant,
         Err(refusal) => return refusal,

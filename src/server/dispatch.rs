@@ -26,7 +26,7 @@ use crate::{
 
 /// Service of all requests of a worker.
 #[derive(Debug)]
-pub struct Dispatch<A> {
+pub(crate) struct Dispatch<A> {
     /// Subcommand that started the gateway.
     pub mode: Mode,
     /// Limits of heads. They do not apply to pushes, whose heads hold the attributes of messages.

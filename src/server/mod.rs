@@ -2,7 +2,7 @@
 
 mod api;
 mod components;
-pub mod dispatch;
+pub(crate) mod dispatch;
 pub mod health;
 pub mod heartbeat;
 mod listeners;

@@ -32,6 +32,7 @@ const READS_PER_TURN: usize = 8;
 /// Rule by which a fold selects events. Keys of different topics are different keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoldRule {
+    /// Key of an event.
     pub by: FoldBy,
     /// Number of the newest events of each key that are selected. At least 1.
     pub count: usize,

@@ -16,7 +16,7 @@ use crate::{
 /// Limit of the bytes of large events that slow readers may keep in memory after the events have
 /// left their rings, over all streams. Within this limit, a reader that takes longer for an event
 /// than its ring holds it still receives it whole.
-pub const LARGE_EVENTS_MAX_BYTES: usize = 64 * 1024 * 1024;
+pub(crate) const LARGE_EVENTS_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// Large events that streams are sending. Each is encoded once for all of its readers in one
 /// format.

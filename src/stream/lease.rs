@@ -49,7 +49,7 @@ pub struct LeaseEntry {
 
 /// Timer of a stream's lease: the time of the warning to the reader, and the time of the end.
 #[derive(Debug)]
-pub struct LeaseTimer {
+pub(crate) struct LeaseTimer {
     lease: Arc<Lease>,
     _entry: LeaseEntry,
     /// Expiry that the stream knows, in Unix milliseconds.
@@ -148,7 +148,7 @@ impl Drop for LeaseEntry {
 
 impl LeaseTimer {
     /// Starts the timer of a stream that opens at `now`.
-    pub fn new(lease: Arc<Lease>, entry: LeaseEntry, now: Instant) -> Self {
+    pub(crate) fn new(lease: Arc<Lease>, entry: LeaseEntry, now: Instant) -> Self {
         let expires_ms = lease.expires_ms.load(Ordering::SeqCst);
         let mut timer = Self { lease, _entry: entry, expires_ms, expires_at: now, warn_at: None };
         timer.restart(expires_ms, now);
@@ -164,7 +164,7 @@ impl LeaseTimer {
 
     /// Returns the time that is left, if the reader must be notified now: the lease was extended,
     /// or it expires soon.
-    pub fn poll_notice(&mut self, now: Instant) -> Option<Duration> {
+    pub(crate) fn poll_notice(&mut self, now: Instant) -> Option<Duration> {
         let expires_ms = self.lease.expires_ms.load(Ordering::SeqCst);
         if expires_ms != self.expires_ms {
             self.restart(expires_ms, now);
@@ -178,17 +178,17 @@ impl LeaseTimer {
     }
 
     /// Returns true if the lease has expired.
-    pub fn is_expired(&self, now: Instant) -> bool {
+    pub(crate) fn is_expired(&self, now: Instant) -> bool {
         self.expires_at <= now
     }
 
     /// Registers `waker`, which is woken when the lease is extended.
-    pub fn register(&self, waker: &Waker) {
+    pub(crate) fn register(&self, waker: &Waker) {
         self.lease.waker.register(waker);
     }
 
     /// Returns the time of the next notice or of the expiry.
-    pub fn next_deadline(&self) -> Instant {
+    pub(crate) fn next_deadline(&self) -> Instant {
         self.warn_at.unwrap_or(self.expires_at).min(self.expires_at)
     }
 }

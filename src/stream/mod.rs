@@ -1,14 +1,14 @@
 //! Streams: from a reader's request to the last byte. [`session`] is a stream without I/O and
 //! without a format; [`drive`] writes its bytes to clients.
-pub mod drive;
+pub(crate) mod drive;
 pub mod fold;
-pub mod large;
-pub mod lease;
-pub mod limits;
-pub mod pending;
+pub(crate) mod large;
+pub(crate) mod lease;
+pub(crate) mod limits;
+pub(crate) mod pending;
 pub mod request;
-pub mod session;
-pub mod turns;
+pub(crate) mod session;
+pub(crate) mod turns;
 
 use std::{
     net::IpAddr,
@@ -39,18 +39,25 @@ use crate::{
 /// Context that all streams share.
 #[derive(Debug)]
 pub struct StreamContext {
+    /// Hub that all streams read from.
     pub hub: Hub,
+    /// Log of the messages, which knows whether an id was assigned.
     pub backplane: Backplane,
+    /// Rule for who may read.
     pub access: Access,
     /// Topics that readers may have. Empty means all.
     pub served: Vec<Topic>,
+    /// Metrics of the gateway.
     pub metrics: Metrics,
+    /// Limits of open streams by address and by subject.
     pub limits: StreamLimits,
+    /// Largest number of topics that one reader may name.
     pub topics_per_stream: usize,
     /// Limit of readers' requests by address.
     pub requests: RateLimit<IpAddr>,
     /// Limit of tickets by subject, or by token without one.
     pub tickets: RateLimit<Holder>,
+    /// Number of proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: usize,
     /// Leases of streams that end with a token.
     pub leases: Arc<LeaseRegistry>,
@@ -62,7 +69,9 @@ pub struct StreamContext {
     pub folds: Arc<Budget>,
     /// Memory for answers to polls.
     pub poll_answers: Arc<Budget>,
+    /// Time without messages after which a stream sends a keep-alive.
     pub keep_alive: Duration,
+    /// Longest life of a stream.
     pub stream_age_max: Duration,
 }
 

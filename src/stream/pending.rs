@@ -34,7 +34,7 @@ use crate::{
 
 /// Stream that was admitted: everything that it needs to subscribe.
 #[derive(Debug)]
-pub struct PendingStream {
+pub(crate) struct PendingStream {
     pub context: web::Data<StreamContext>,
     pub shard: Rc<Shard>,
     /// Topics, filter and format of the stream.
@@ -66,7 +66,7 @@ pub(crate) struct Started {
 
 /// Answer that a stream waits for: its start, or the reason for which its reader is to retry later.
 #[derive(Debug, Default)]
-pub struct LogAnswer {
+pub(crate) struct LogAnswer {
     answer: Cell<Option<Result<Start, EndReason>>>,
     waker: RefCell<Option<Waker>>,
     /// Memory that is reserved for the topics of the stream until the stream opens. Then the group
@@ -81,7 +81,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl PendingStream {
     /// Returns true if the stream can be opened without asking the log or waiting for it.
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         self.context.is_settled(self.start)
     }
 
@@ -114,7 +114,7 @@ impl PendingStream {
     /// Starts a task that determines the start of the stream: it waits until the rings are filled,
     /// and asks the log whether it has assigned an id that is newer than the rings. Until the
     /// stream opens, the answer holds `claim`, the memory of the stream's topics.
-    pub fn ask_log(&self, claim: Claim) -> Rc<LogAnswer> {
+    pub(crate) fn ask_log(&self, claim: Claim) -> Rc<LogAnswer> {
         let answer = Rc::<LogAnswer>::default();
         answer.claim.replace(Some(claim));
         let (context, start, end_at) = (self.context.clone(), self.start, self.end_at);

@@ -23,12 +23,15 @@ pub struct StreamRequest {
     pub topics: Vec<TopicPattern>,
     /// Filter of the events. `None` if the reader asks for all.
     pub filter: Option<Filter>,
+    /// Position at which reading begins.
     pub start: Start,
     /// Rule by which the first events are selected (`rewind=`, `latest=`). `None` selects all.
     pub fold: Option<FoldRule>,
     /// What the reader gets when it cannot keep up (`slow=`).
     pub slow: Slow,
+    /// Form of the answer.
     pub delivery: Delivery,
+    /// Form of an event in the answer.
     pub format: EventFormat,
     /// Options of [`Delivery::Poll`].
     pub poll: PollOptions,

@@ -12,10 +12,10 @@ use tokio::{
 /// thousand readers send such requests at once, they run one after the other, and the other work of
 /// the worker runs in between.
 #[derive(Debug)]
-pub struct Turns(Semaphore);
+pub(crate) struct Turns(Semaphore);
 
 /// Turn of one request. It must be dropped before the request waits for something else.
-pub type Turn<'a> = SemaphorePermit<'a>;
+pub(crate) type Turn<'a> = SemaphorePermit<'a>;
 
 impl Default for Turns {
     fn default() -> Self {
@@ -26,7 +26,7 @@ impl Default for Turns {
 impl Turns {
     /// Waits for a turn if `is_long`: until earlier long requests have had their turns, and other
     /// work of the worker has run. Returns `None` at once for a short request.
-    pub async fn take(&self, is_long: bool) -> Option<Turn<'_>> {
+    pub(crate) async fn take(&self, is_long: bool) -> Option<Turn<'_>> {
         if !is_long {
             return None;
         }

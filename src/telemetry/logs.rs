@@ -28,7 +28,7 @@ const QUIET: [&str; 2] = ["actix_http=off", "actix_server=warn"];
 ///
 /// # Errors
 /// Fails when a log is already installed, or when `level` is not a valid filter.
-pub fn init(
+pub(crate) fn init(
     format: LogFormat,
     level: &str,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {

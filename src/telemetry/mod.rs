@@ -1,5 +1,5 @@
 //! Telemetry: metrics and logs.
 
-pub mod logs;
+pub(crate) mod logs;
 pub mod metrics;
-pub mod throttle;
+pub(crate) mod throttle;

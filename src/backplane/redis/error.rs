@@ -10,7 +10,7 @@ pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Error for a server to which there is no usable connection. The text is the predicate of a
 /// sentence about the server.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
+pub(crate) enum ConnectError {
     #[error(transparent)]
     Redis(RedisError),
     #[error("it rejects the login: check --redis-user and --redis-password-file ({0})")]
@@ -42,7 +42,7 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// Returns true if only a change of a setting can help, here or on the server.
-    pub fn is_setting(&self) -> bool {
+    pub(crate) fn is_setting(&self) -> bool {
         matches!(
             self,
             Self::Evicts(_) | Self::Cluster | Self::NoInfo(_) | Self::File(..) | Self::Ca(_)

@@ -22,7 +22,7 @@ use std::{sync::Arc, time::Duration};
 use redis::RedisResult;
 use tokio::{sync::mpsc, task::JoinSet};
 
-pub use crate::backplane::redis::error::ConnectError;
+pub(crate) use crate::backplane::redis::error::ConnectError;
 
 use crate::{
     backplane::{
@@ -67,7 +67,7 @@ pub struct RedisLog {
 ///
 /// # Errors
 /// Fails when only a change of a setting can help.
-pub async fn check(config: &RedisConfig) -> Result<(), ConnectError> {
+pub(crate) async fn check(config: &RedisConfig) -> Result<(), ConnectError> {
     match Dialer::new(config).dial(CONFIRM_MAX).await {
         Err(err) if err.is_setting() => Err(err),
         _ => Ok(()),

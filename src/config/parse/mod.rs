@@ -1,6 +1,6 @@
 //! Parser of the flags' texts. It collects all errors.
 
-pub mod addresses;
+pub(crate) mod addresses;
 
 use std::{fmt::Display, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 

@@ -89,7 +89,7 @@ fn encode_several<'a>(
 
 /// Result of a read, for all subscribers at the same cursor.
 #[derive(Debug, Clone)]
-pub struct SharedRead {
+pub(crate) struct SharedRead {
     /// Number of the group that the read was for.
     pub group: u64,
     /// Cursor before the read.
@@ -104,7 +104,7 @@ pub struct SharedRead {
 /// Last few reads of one worker. Each keeps at most [`BATCH_MAX_BYTES`] of events that have left
 /// their rings.
 #[derive(Debug, Default)]
-pub struct RecentReads {
+pub(crate) struct RecentReads {
     reads: [Option<SharedRead>; RECENT_MAX],
     next: usize,
 }
@@ -120,7 +120,7 @@ impl RecentReads {
     /// found none for a subscriber to which no more losses had been reported than to this one. It
     /// also is not older than the losses that were reported to this subscriber: otherwise it would
     /// return events that are no longer held, after a gap that reported them as missing.
-    pub fn find(&self, group: u64, cursor: &Cursor) -> Option<&SharedRead> {
+    pub(crate) fn find(&self, group: u64, cursor: &Cursor) -> Option<&SharedRead> {
         self.reads.iter().flatten().find(|read| {
             read.group == group
                 && read.from.after == cursor.after
@@ -130,7 +130,7 @@ impl RecentReads {
     }
 
     /// Stores a read in place of the oldest one.
-    pub fn remember(&mut self, read: SharedRead) {
+    pub(crate) fn remember(&mut self, read: SharedRead) {
         if let Some(slot) = self.reads.get_mut(self.next) {
             *slot = Some(read);
         }

@@ -17,7 +17,7 @@ use crate::{hub::lock, model::topic::Topic};
 
 /// Notifier of one worker.
 #[derive(Debug, Default)]
-pub struct Notifier {
+pub(crate) struct Notifier {
     pending: Mutex<PendingTopics>,
     notify: Notify,
     listeners: AtomicUsize,
@@ -25,7 +25,7 @@ pub struct Notifier {
 
 /// Topics with new events since the last notification was taken. Holds each topic once.
 #[derive(Debug, Default)]
-pub struct PendingTopics {
+pub(crate) struct PendingTopics {
     pub topics: HashSet<Topic>,
     pub all_topics: bool,
 }
@@ -35,7 +35,7 @@ const ROOM_KEPT: usize = 64;
 
 impl Notifier {
     /// Notifies the subscribers of `topic` that it has a new event.
-    pub fn notify(&self, topic: &Topic) {
+    pub(crate) fn notify(&self, topic: &Topic) {
         if self.listeners.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -48,19 +48,19 @@ impl Notifier {
     }
 
     /// Notifies all subscribers that the hub has changed.
-    pub fn notify_all(&self) {
+    pub(crate) fn notify_all(&self) {
         lock(&self.pending).all_topics = true;
         self.notify.notify_one();
     }
 
     /// Wakes the shard's task without a notification.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.notify.notify_one();
     }
 
     /// Waits for a notification and moves the pending topics into `pending`. The set that `pending`
     /// held is reused, to save an allocation.
-    pub async fn notified(&self, pending: &mut PendingTopics) {
+    pub(crate) async fn notified(&self, pending: &mut PendingTopics) {
         self.notify.notified().await;
         // Iterating over a `HashSet` takes time in proportion to its capacity.
         if ROOM_KEPT < pending.topics.capacity() {
@@ -72,19 +72,19 @@ impl Notifier {
     }
 
     /// Returns true if there are notifications that the shard has not taken.
-    pub fn has_pending(&self) -> bool {
+    pub(crate) fn has_pending(&self) -> bool {
         let pending = lock(&self.pending);
         pending.all_topics || !pending.topics.is_empty()
     }
 
     /// Adds a listener. Must be called before its first read: otherwise an event in between would
     /// cause no notification.
-    pub fn add_listener(&self) {
+    pub(crate) fn add_listener(&self) {
         self.listeners.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Removes a listener.
-    pub fn remove_listener(&self) {
+    pub(crate) fn remove_listener(&self) {
         self.listeners.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -40,6 +40,7 @@ pub struct Shard {
 pub struct Read {
     /// Gap, which must be sent before the events.
     pub gap: Option<Gap>,
+    /// Events after the cursor. `None` if there are none.
     pub events: Option<ReadEvents>,
     /// Version of the hub up to which everything was read. `None` if there is more to read at once.
     pub complete_at: Option<u64>,

@@ -9,7 +9,7 @@ use std::{
 /// Window of message ids. Pub/Sub delivers at least once, and deliveries of one message have the
 /// same id. The window remembers ids, not publish times, which two messages can share.
 #[derive(Debug, Default)]
-pub struct DedupWindow {
+pub(crate) struct DedupWindow {
     seen: HashSet<u128, Fingerprints>,
     /// Entries in the order in which they were stored: Unix milliseconds, fingerprint.
     oldest_first: VecDeque<(u64, u128)>,
@@ -30,18 +30,18 @@ pub struct DedupLimits {
 /// keys are random in each process, so no publisher can choose an id with the hash of another id,
 /// whose message would then be dropped as a duplicate.
 #[derive(Debug, Default)]
-pub struct Fingerprinter(RandomState, RandomState);
+pub(crate) struct Fingerprinter(RandomState, RandomState);
 
 impl Fingerprinter {
     /// Returns the fingerprint of a message id.
-    pub fn of(&self, message_id: &str) -> u128 {
+    pub(crate) fn of(&self, message_id: &str) -> u128 {
         u128::from(self.0.hash_one(message_id)) << 64 | u128::from(self.1.hash_one(message_id))
     }
 }
 
 impl DedupWindow {
     /// Adds an id. Returns true if the window did not have it.
-    pub fn insert(&mut self, fingerprint: u128, now_ms: u64) -> bool {
+    pub(crate) fn insert(&mut self, fingerprint: u128, now_ms: u64) -> bool {
         let is_new = self.seen.insert(fingerprint);
         if is_new {
             self.oldest_first.push_back((now_ms, fingerprint));
@@ -50,7 +50,7 @@ impl DedupWindow {
     }
 
     /// Removes the ids beyond the limits of age and number.
-    pub fn trim(&mut self, now_ms: u64, limits: &DedupLimits) {
+    pub(crate) fn trim(&mut self, now_ms: u64, limits: &DedupLimits) {
         while let Some((stored_ms, _)) = self.oldest_first.front() {
             let old = limits.age_ms < now_ms.saturating_sub(*stored_ms);
             if !old && self.len() <= limits.ids {
@@ -61,7 +61,7 @@ impl DedupWindow {
     }
 
     /// Removes the oldest id, if there is one.
-    pub fn forget_oldest(&mut self) {
+    pub(crate) fn forget_oldest(&mut self) {
         let Some((_, fingerprint)) = self.oldest_first.pop_front() else { return };
         self.seen.remove(&fingerprint);
         if self.len() * 4 < self.oldest_first.capacity() && 64 < self.oldest_first.capacity() {
@@ -71,28 +71,28 @@ impl DedupWindow {
     }
 
     /// Returns the time at which the oldest id was stored.
-    pub fn oldest_ms(&self) -> Option<u64> {
+    pub(crate) fn oldest_ms(&self) -> Option<u64> {
         self.oldest_first.front().map(|(stored_ms, _)| *stored_ms)
     }
 
     /// Returns the number of ids.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.oldest_first.len()
     }
 
     /// Returns true if there is no id.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.oldest_first.is_empty()
     }
 }
 
 /// Hasher for fingerprints. They are keyed hashes already, so hashing them again has no benefit.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Fingerprints;
+pub(crate) struct Fingerprints;
 
 /// Low 64 bits of a fingerprint.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct LowBits(u64);
+pub(crate) struct LowBits(u64);
 
 impl BuildHasher for Fingerprints {
     type Hasher = LowBits;

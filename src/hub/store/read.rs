@@ -19,7 +19,7 @@ use crate::{
 
 /// Position in the order over all topics.
 #[derive(Debug, Clone, Copy)]
-pub struct Cursor {
+pub(crate) struct Cursor {
     /// Id up to which everything was read, or was reported as missing.
     pub after: EventId,
     /// Count of losses up to which all losses were reported to the reader.
@@ -54,7 +54,7 @@ impl Position {
 
 /// Result of a read, without its events.
 #[derive(Debug)]
-pub struct Found {
+pub(crate) struct Found {
     /// Gap, which must be sent before the events.
     pub gap: Option<Gap>,
     /// True if there is more to read at once.
@@ -75,7 +75,7 @@ impl Rings {
     ///
     /// The lock is held for the whole read, so the head cannot move between the reads of two rings,
     /// and ids never decrease from one read to the next.
-    pub fn read(
+    pub(crate) fn read(
         &self,
         topics: &TopicSet,
         cursor: &mut Cursor,

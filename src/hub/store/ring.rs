@@ -8,7 +8,7 @@ use crate::model::{event::Event, event_id::EventId};
 ///
 /// The ring is the queue of all its readers: a reader has no queue, only a cursor into the ring.
 #[derive(Debug)]
-pub struct Ring {
+pub(crate) struct Ring {
     events: VecDeque<Arc<Event>>,
     bytes: usize,
     floor: EventId,
@@ -26,25 +26,25 @@ pub struct RingLimits {
 
 impl Ring {
     /// Creates an empty ring that holds no event up to and including `floor`.
-    pub fn new(floor: EventId) -> Self {
+    pub(crate) fn new(floor: EventId) -> Self {
         Self { events: VecDeque::new(), bytes: 0, floor }
     }
 
     /// Adds an event that is newer than all others. [`Ring::evict_over`] restores the limits.
-    pub fn push(&mut self, event: Arc<Event>) {
+    pub(crate) fn push(&mut self, event: Arc<Event>) {
         debug_assert!(self.newest() < event.id, "ring order is id order");
         self.bytes += event.size();
         self.events.push_back(event);
     }
 
     /// Removes the oldest event if the ring is over its limits.
-    pub fn evict_over(&mut self, limits: &RingLimits) -> Option<Arc<Event>> {
+    pub(crate) fn evict_over(&mut self, limits: &RingLimits) -> Option<Arc<Event>> {
         let over = limits.events < self.events.len() || limits.bytes < self.bytes;
         if over && 1 < self.events.len() { self.evict() } else { None }
     }
 
     /// Removes the oldest event and raises the floor to it.
-    pub fn evict(&mut self) -> Option<Arc<Event>> {
+    pub(crate) fn evict(&mut self) -> Option<Arc<Event>> {
         let oldest = self.events.pop_front()?;
         self.bytes -= oldest.size();
         self.floor = oldest.id;
@@ -57,17 +57,17 @@ impl Ring {
 
     /// Returns the newest id that the ring no longer holds. A reader whose cursor is below it has
     /// missed events.
-    pub fn floor(&self) -> EventId {
+    pub(crate) fn floor(&self) -> EventId {
         self.floor
     }
 
     /// Returns the newest id that the ring holds, or its floor.
-    pub fn newest(&self) -> EventId {
+    pub(crate) fn newest(&self) -> EventId {
         self.events.back().map_or(self.floor, |event| event.id)
     }
 
     /// Returns the events after `cursor`, oldest first.
-    pub fn after(&self, cursor: EventId) -> impl Iterator<Item = &Arc<Event>> {
+    pub(crate) fn after(&self, cursor: EventId) -> impl Iterator<Item = &Arc<Event>> {
         // Most readers lack only the newest event, and need no search.
         let all_but_last = self.events.len().saturating_sub(1);
         let near_end = match self.events.get(all_but_last.saturating_sub(1)) {
@@ -83,7 +83,7 @@ impl Ring {
     }
 
     /// Returns true if the ring is empty.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 }

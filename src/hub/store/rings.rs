@@ -46,7 +46,7 @@ pub struct Limits {
 
 /// Rings of all topics, the order over them, and the floors up to which events are missing.
 #[derive(Debug)]
-pub struct Rings {
+pub(crate) struct Rings {
     limits: Limits,
     /// Id before the first one of this history.
     pub(crate) origin: EventId,
@@ -111,7 +111,7 @@ const SWEEP_STEP: usize = 256;
 
 impl Rings {
     /// Creates empty rings for a history that begins after `origin`.
-    pub fn new(limits: Limits, origin: EventId) -> Self {
+    pub(crate) fn new(limits: Limits, origin: EventId) -> Self {
         Self {
             limits,
             origin,
@@ -137,7 +137,7 @@ impl Rings {
     }
 
     /// Stores a message with a new id, unless its message id is in its topic's window.
-    pub fn publish(&mut self, draft: Draft, now_ms: u64) -> Published {
+    pub(crate) fn publish(&mut self, draft: Draft, now_ms: u64) -> Published {
         if self.closed {
             return Published::Closed;
         }
@@ -154,7 +154,7 @@ impl Rings {
 
     /// Stores a message that has its id already. Returns false if the id is not newer than the
     /// head.
-    pub fn store(&mut self, draft: Draft, id: EventId) -> bool {
+    pub(crate) fn store(&mut self, draft: Draft, id: EventId) -> bool {
         if id <= self.head {
             return false;
         }
@@ -164,7 +164,7 @@ impl Rings {
     }
 
     /// Skips an event that cannot be decoded. The stored events are kept.
-    pub fn skip(&mut self, id: EventId) {
+    pub(crate) fn skip(&mut self, id: EventId) {
         self.losses += 1;
         self.skipped = Floor { id, lost_at: self.losses };
         self.floor_max = self.floor_max.max(id);
@@ -175,7 +175,7 @@ impl Rings {
     /// cursor is before it gets a gap. Returns the old rings, which must be dropped when no lock is
     /// held.
     #[must_use]
-    pub fn begin(&mut self, origin: EventId, reason: GapReason) -> Self {
+    pub(crate) fn begin(&mut self, origin: EventId, reason: GapReason) -> Self {
         let mut anew = Self::new(self.limits, origin);
         anew.origin_reason = reason;
         anew.losses = self.losses + 1;
@@ -301,7 +301,7 @@ impl Rings {
 
     /// Removes old events and idle topics, in a bounded step. Returns true if there is more to do
     /// at once.
-    pub fn sweep(&mut self, now_ms: u64) -> bool {
+    pub(crate) fn sweep(&mut self, now_ms: u64) -> bool {
         let oldest_kept = EventId::start_of(0, now_ms.saturating_sub(self.limits.ring_age_ms));
         for _ in 0..SWEEP_STEP {
             match self.timeline.oldest() {
@@ -326,22 +326,22 @@ impl Rings {
     }
 
     /// Refuses further messages, so that readers receive only the stored ones.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.closed = true;
     }
 
     /// Returns the newest id.
-    pub fn head(&self) -> EventId {
+    pub(crate) fn head(&self) -> EventId {
         self.head
     }
 
     /// Returns the id before the first one of this history.
-    pub fn origin(&self) -> EventId {
+    pub(crate) fn origin(&self) -> EventId {
         self.origin
     }
 
     /// Returns the values of the metrics.
-    pub fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         Stats {
             topics: self.channels.len(),
             events: self.timeline.len(),

@@ -7,7 +7,7 @@ use crate::model::{event::Event, event_id::EventId};
 /// Events of all topics in order. Readers of very many topics read it, so that an event costs them
 /// one check instead of one for each topic. Its first event is the oldest of all topics.
 #[derive(Debug, Default)]
-pub struct Timeline {
+pub(crate) struct Timeline {
     slots: VecDeque<Entry>,
     live: usize,
 }
@@ -25,13 +25,13 @@ const EMPTY_SLACK: usize = 64;
 
 impl Timeline {
     /// Adds an event that is newer than all others.
-    pub fn push(&mut self, channel: usize, event: Arc<Event>) {
+    pub(crate) fn push(&mut self, channel: usize, event: Arc<Event>) {
         self.slots.push_back(Entry { id: event.id, channel, event: Some(event) });
         self.live += 1;
     }
 
     /// Clears the entry of an event that left its ring.
-    pub fn forget(&mut self, id: EventId) {
+    pub(crate) fn forget(&mut self, id: EventId) {
         // The event usually is the oldest of all, and a search would read memory that is not
         // cached.
         let is_oldest = self.slots.front().is_some_and(|slot| slot.id == id);
@@ -57,14 +57,14 @@ impl Timeline {
     }
 
     /// Returns the oldest event and the channel that holds it.
-    pub fn oldest(&self) -> Option<(usize, &Arc<Event>)> {
+    pub(crate) fn oldest(&self) -> Option<(usize, &Arc<Event>)> {
         let slot = self.slots.front()?;
         Some((slot.channel, slot.event.as_ref()?))
     }
 
     /// Returns the entries after `cursor`, oldest first: id, channel, and the event if it is still
     /// held.
-    pub fn after(
+    pub(crate) fn after(
         &self,
         cursor: EventId,
     ) -> impl Iterator<Item = (EventId, usize, Option<&Arc<Event>>)> {
@@ -77,7 +77,7 @@ impl Timeline {
     }
 
     /// Returns the number of events.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.live
     }
 }

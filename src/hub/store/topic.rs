@@ -7,7 +7,7 @@ use crate::{
 
 /// Ring of one topic, the ids of its messages, and its latest loss.
 #[derive(Debug)]
-pub struct Channel {
+pub(crate) struct Channel {
     pub topic: Topic,
     pub ring: Ring,
     pub dedup: DedupWindow,
@@ -18,7 +18,7 @@ pub struct Channel {
 /// Id up to which events are missing, and the count of losses at which they were lost. A reader to
 /// which all losses up to a count were reported gets a gap only for losses with a higher count.
 #[derive(Debug, Clone, Copy)]
-pub struct Floor {
+pub(crate) struct Floor {
     /// Newest id that is no longer held.
     pub id: EventId,
     /// Count of losses of the hub when the floor rose to that id.
@@ -27,7 +27,7 @@ pub struct Floor {
 
 impl Channel {
     /// Creates the channel of a topic. `floor` is the floor of the topics that the hub has removed.
-    pub fn new(topic: Topic, floor: Floor) -> Self {
+    pub(crate) fn new(topic: Topic, floor: Floor) -> Self {
         Self {
             topic,
             ring: Ring::new(floor.id),
@@ -37,12 +37,12 @@ impl Channel {
     }
 
     /// Returns the floor.
-    pub fn floor(&self) -> Floor {
+    pub(crate) fn floor(&self) -> Floor {
         Floor { id: self.ring.floor(), lost_at: self.lost_at }
     }
 
     /// Returns true if removing the channel would lose only its floor.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.ring.is_empty() && self.dedup.is_empty()
     }
 }

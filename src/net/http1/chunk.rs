@@ -15,7 +15,7 @@ const JOINED_MAX_BYTES: usize = 2 * 1024;
 /// Length of the longest size line: 16 hexadecimal digits and CRLF.
 const SIZE_BYTES: usize = 18;
 /// Chunk that ends a chunked response.
-pub const LAST_CHUNK: Bytes = Bytes::from_static(b"0\r\n\r\n");
+pub(crate) const LAST_CHUNK: Bytes = Bytes::from_static(b"0\r\n\r\n");
 
 /// Cache of the last chunks joined with their framing: the same few chunks go to many streams.
 #[derive(Default)]
@@ -64,12 +64,12 @@ fn framed<'a>(chunk: &'a [u8], room: &'a mut [u8; SIZE_BYTES]) -> [&'a [u8]; 3] 
 }
 
 /// Returns the chunk with its framing, to be sent to many sockets with [`send_rest`].
-pub fn whole_chunk(chunk: &[u8]) -> Bytes {
+pub(crate) fn whole_chunk(chunk: &[u8]) -> Bytes {
     chunk_after(&[], chunk)
 }
 
 /// Returns `head` and then the chunk with its framing, to be sent with [`send_rest`].
-pub fn chunk_after(head: &[u8], chunk: &[u8]) -> Bytes {
+pub(crate) fn chunk_after(head: &[u8], chunk: &[u8]) -> Bytes {
     let mut room = [0; SIZE_BYTES];
     let [size, chunk, end] = framed(chunk, &mut room);
     [head, size, chunk, end].concat().into()
@@ -77,7 +77,7 @@ pub fn chunk_after(head: &[u8], chunk: &[u8]) -> Bytes {
 
 /// Result of writing a chunk.
 #[derive(Debug)]
-pub struct Sent {
+pub(crate) struct Sent {
     /// Number of bytes that the socket took, framing included.
     pub bytes: usize,
     /// Bytes that the socket did not take. Empty when it took the whole chunk.
@@ -89,7 +89,7 @@ pub struct Sent {
 ///
 /// # Errors
 /// Fails when the connection is broken. A full socket is not an error: it takes 0 bytes.
-pub fn send_chunk(io: impl AsFd, chunk: &Bytes) -> io::Result<Sent> {
+pub(crate) fn send_chunk(io: impl AsFd, chunk: &Bytes) -> io::Result<Sent> {
     if chunk.len() <= JOINED_MAX_BYTES {
         return JOINED.with_borrow_mut(|joined| {
             let whole = joined.frame(chunk);
@@ -113,7 +113,7 @@ pub fn send_chunk(io: impl AsFd, chunk: &Bytes) -> io::Result<Sent> {
 ///
 /// # Errors
 /// Fails as [`send_chunk`] does.
-pub fn send_rest(io: impl AsFd, rest: &[u8]) -> io::Result<usize> {
+pub(crate) fn send_rest(io: impl AsFd, rest: &[u8]) -> io::Result<usize> {
     taken(rustix::net::send(io, rest, SendFlags::NOSIGNAL))
 }
 

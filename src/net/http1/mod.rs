@@ -4,12 +4,12 @@
 //! socket over ([`Takeover`]), and give it back later.
 
 mod buffers;
-pub mod chunk;
+pub(crate) mod chunk;
 mod connection;
 mod odd;
 mod request_head;
 mod response;
-pub mod takeover;
+pub(crate) mod takeover;
 
 use std::{
     cell::RefCell,
@@ -46,7 +46,7 @@ use crate::{
 };
 
 /// HTTP/1.1 server of one worker.
-pub struct Http1<S> {
+pub(crate) struct Http1<S> {
     /// Service that answers requests.
     pub dispatch: Rc<S>,
     /// Settings of the codec.
@@ -63,7 +63,7 @@ pub struct Http1<S> {
 
 /// Client of a connection.
 #[derive(Debug)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Address of the client, from the PROXY protocol header if that has one.
     pub address: Option<SocketAddr>,
     /// Permit of the limit per address, kept until the connection ends.
@@ -89,7 +89,7 @@ where
     S::Future: 'static,
 {
     /// Serves a new connection whose first received bytes are `ahead`.
-    pub fn serve(
+    pub(crate) fn serve(
         self: Rc<Self>,
         io: Socket,
         ahead: Bytes,
@@ -101,7 +101,7 @@ where
     }
 
     /// Serves a connection again that was taken over.
-    pub fn serve_again(
+    pub(crate) fn serve_again(
         self: Rc<Self>,
         io: Socket,
         peer: Box<Peer>,

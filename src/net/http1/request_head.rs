@@ -6,7 +6,7 @@ use bytes::{Buf as _, BytesMut};
 
 /// Incremental search for the end of a head, which can arrive in several parts.
 #[derive(Debug, Default)]
-pub struct HeadScan {
+pub(super) struct HeadScan {
     /// Bytes already scanned for the end of a line.
     scanned: usize,
     /// Offset of the incomplete line.
@@ -19,7 +19,7 @@ pub struct HeadScan {
 
 /// Error for a head that is refused. The connection is closed after the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HeadError {
+pub(super) enum HeadError {
     /// The head is longer than [`HEAD_MAX_BYTES`].
     #[error("the request head is longer than {HEAD_MAX_BYTES} bytes")]
     Size,
@@ -54,7 +54,7 @@ pub enum HeadError {
 }
 
 /// Limit of the bytes of a head, which is that of the decoder of actix.
-pub const HEAD_MAX_BYTES: usize = 128 * 1024;
+pub(super) const HEAD_MAX_BYTES: usize = 128 * 1024;
 /// Limit of the bytes of a request line, which is that of a URI in the crate `http`.
 const TARGET_MAX_BYTES: usize = 65_534;
 /// Limit of the bytes of a header name. The longest useful one is that of a Pub/Sub attribute (a
@@ -71,7 +71,7 @@ impl HeadScan {
     ///
     /// # Errors
     /// Fails when the peer sent too many, a CR without an LF, or an LF without a CR.
-    pub fn skip_empty_lines(&mut self, read: &mut BytesMut) -> Result<bool, HeadError> {
+    pub(super) fn skip_empty_lines(&mut self, read: &mut BytesMut) -> Result<bool, HeadError> {
         let before = self.empty_lines;
         loop {
             match **read {
@@ -94,7 +94,7 @@ impl HeadScan {
     ///
     /// # Errors
     /// Fails when the head must not be decoded.
-    pub fn find_end(&mut self, read: &[u8]) -> Result<Option<usize>, HeadError> {
+    pub(super) fn find_end(&mut self, read: &[u8]) -> Result<Option<usize>, HeadError> {
         for at in memchr::memchr_iter(b'\n', read.get(self.scanned..).unwrap_or_default()) {
             let end = self.scanned + at + 1;
             let line = read.get(self.line..end).unwrap_or_default();
@@ -130,7 +130,7 @@ impl HeadScan {
 
 impl HeadError {
     /// Returns the status of the answer.
-    pub fn status(self) -> StatusCode {
+    pub(super) fn status(self) -> StatusCode {
         match self {
             Self::Size | Self::Name | Self::Fields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Target => StatusCode::URI_TOO_LONG,
@@ -141,7 +141,7 @@ impl HeadError {
     }
 
     /// Returns true if the head is refused for its size, which is a limit of the gateway.
-    pub fn is_over_limit(self) -> bool {
+    pub(super) fn is_over_limit(self) -> bool {
         use HeadError::{EmptyLines, Fields, Name, Size, Target};
         matches!(self, Size | Target | Name | Fields | EmptyLines)
     }

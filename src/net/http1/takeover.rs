@@ -17,14 +17,14 @@ use crate::net::{http1::Peer, limiter::ConnectionPermit};
 /// Offer in the extensions of a request: its handler may take the connection over. The handler then
 /// answers with [`TakenOver`] as the body.
 #[derive(Default)]
-pub struct Takeover(RefCell<Option<Receiver>>);
+pub(crate) struct Takeover(RefCell<Option<Receiver>>);
 
 /// Function that receives the socket.
 pub(super) type Receiver = Box<dyn FnOnce(TakenSocket) -> io::Result<()>>;
 
 /// Socket that was taken over. It is plain and has no received bytes that are not used.
 #[derive(Debug)]
-pub struct TakenSocket {
+pub(crate) struct TakenSocket {
     /// Socket, on which the head was not written yet.
     pub io: TcpStream,
     /// Head of the response, which must be written before anything else.
@@ -38,7 +38,7 @@ pub struct TakenSocket {
 /// Body of a response whose connection is taken over. It makes the head that of a chunked response,
 /// and is never read.
 #[derive(Debug)]
-pub struct TakenOver;
+pub(crate) struct TakenOver;
 
 impl fmt::Debug for Takeover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,7 +48,7 @@ impl fmt::Debug for Takeover {
 
 impl Takeover {
     /// Accepts the offer. `receiver` gets the socket once the head of the response is known.
-    pub fn accept(&self, receiver: impl FnOnce(TakenSocket) -> io::Result<()> + 'static) {
+    pub(crate) fn accept(&self, receiver: impl FnOnce(TakenSocket) -> io::Result<()> + 'static) {
         self.0.replace(Some(Box::new(receiver)));
     }
 

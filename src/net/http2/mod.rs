@@ -8,7 +8,7 @@
 mod body;
 mod frames;
 mod socket;
-pub mod translate;
+pub(crate) mod translate;
 
 use std::{
     convert::Infallible,
@@ -47,7 +47,7 @@ use crate::{
 
 /// HTTP/2 server of one worker.
 #[derive(Debug)]
-pub struct Http2 {
+pub(crate) struct Http2 {
     /// Limit of the concurrent streams of one connection.
     pub streams_max: u32,
     /// Counter of the requests that reached `streams_max` on their connection.
@@ -106,7 +106,7 @@ impl Http2 {
     ///
     /// # Errors
     /// Fails when the socket breaks or the peer violates the protocol.
-    pub async fn serve<S>(
+    pub(crate) async fn serve<S>(
         &self,
         socket: Socket,
         ahead: Bytes,

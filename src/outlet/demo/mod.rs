@@ -21,17 +21,17 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Answers `GET /` with the page.
-pub async fn html() -> HttpResponse {
+pub(crate) async fn html() -> HttpResponse {
     file("text/html; charset=utf-8", include_str!("index.html"))
 }
 
 /// Answers `GET /page.js` with the script.
-pub async fn script() -> HttpResponse {
+pub(crate) async fn script() -> HttpResponse {
     file("text/javascript; charset=utf-8", include_str!("page.js"))
 }
 
 /// Answers `GET /page.css` with the style sheet.
-pub async fn style() -> HttpResponse {
+pub(crate) async fn style() -> HttpResponse {
     file("text/css; charset=utf-8", include_str!("page.css"))
 }
 
@@ -40,7 +40,7 @@ const IDS_MAX: usize = 100;
 
 /// Query of [`origins`].
 #[derive(Debug, Deserialize)]
-pub struct Ids {
+pub(crate) struct Ids {
     /// Event ids, with commas between them.
     ids: String,
 }
@@ -63,7 +63,7 @@ impl Origin {
 /// on a stream do not name them, and the page shows events of all topics. Ids of events that the
 /// hub does not hold are left out. Answers 400 if an id cannot be read, or if there are more than
 /// 100 ids.
-pub async fn origins(
+pub(crate) async fn origins(
     query: Option<web::Query<Ids>>,
     context: web::Data<StreamContext>,
 ) -> HttpResponse {

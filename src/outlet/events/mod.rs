@@ -49,7 +49,7 @@ use answer::{refuse, stream_head, too_many};
 
 /// State of the worker that the route runs on.
 #[derive(Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     pub shard: Rc<Shard>,
     pub reactor: Rc<Reactor>,
     turns: Turns,
@@ -62,13 +62,13 @@ const FEW_TOPICS: usize = 64;
 
 impl Worker {
     /// Creates the state of one worker.
-    pub fn new(shard: Rc<Shard>, reactor: Rc<Reactor>) -> Self {
+    pub(crate) fn new(shard: Rc<Shard>, reactor: Rc<Reactor>) -> Self {
         Self { shard, reactor, turns: Turns::default() }
     }
 }
 
 /// Answers `GET` and `HEAD`.
-pub async fn events(
+pub(crate) async fn events(
     request: HttpRequest,
     context: web::Data<StreamContext>,
     worker: web::Data<Worker>,

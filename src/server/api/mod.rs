@@ -17,7 +17,7 @@ use crate::config::Mode;
 
 /// Both documents, encoded.
 #[derive(Debug)]
-pub struct Documents {
+pub(super) struct Documents {
     openapi: Bytes,
     asyncapi: Bytes,
 }

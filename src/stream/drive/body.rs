@@ -18,7 +18,7 @@ use crate::{
 /// Stream as the body of a response. The server polls it only while its socket takes more bytes,
 /// and the session then reads on from its cursor: there is no other flow control.
 #[derive(Debug)]
-pub struct StreamBody {
+pub(crate) struct StreamBody {
     session: Session,
     timer: Pin<Box<Sleep>>,
     /// Time at which the last part was returned, until the next one is asked for.
@@ -31,11 +31,11 @@ const BLOCKED_FROM: Duration = Duration::from_millis(10);
 /// Error that makes the server cut the connection: see [`Next::FellBehind`].
 #[derive(Debug, thiserror::Error)]
 #[error("an event left its ring while it was being written to a slow reader")]
-pub struct FellBehindError;
+pub(crate) struct FellBehindError;
 
 impl StreamBody {
     /// Creates the body of a response.
-    pub fn new(session: Session) -> Self {
+    pub(crate) fn new(session: Session) -> Self {
         let timer = Box::pin(sleep_until(session.next_deadline()));
         Self { session, timer, given_at: None }
     }

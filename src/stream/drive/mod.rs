@@ -1,5 +1,5 @@
 //! Drivers: write a session's bytes to a client, and know no format. [`body`] is polled by an HTTP
 //! response; [`reactor`] writes to sockets directly.
 
-pub mod body;
-pub mod reactor;
+pub(crate) mod body;
+pub(crate) mod reactor;

@@ -14,7 +14,7 @@ use crate::{hub::Read, limits::budget::Budget, model::control::Control, stream::
 impl Session {
     /// Records that the reader's socket did not take all bytes. A reader that then has more than a
     /// batch to read cannot keep up.
-    pub fn mark_blocked(&mut self) {
+    pub(crate) fn mark_blocked(&mut self) {
         if let Phase::Open(open) = &mut self.phase {
             open.slow.set_blocked(true);
         }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rand::RngExt as _;
 use tokio::time::Instant;
 
-pub use state::MemberPosition;
+pub(crate) use state::MemberPosition;
 use state::{First, Open, Phase};
 
 use crate::{
@@ -36,7 +36,7 @@ use crate::{
 
 /// Next step of a driver for a session.
 #[derive(Debug)]
-pub enum Next {
+pub(crate) enum Next {
     /// Writes encoded events, or a part of a large one.
     Give(Bytes),
     /// Encodes and writes a control message.
@@ -54,7 +54,7 @@ pub enum Next {
 
 /// Stream of one reader.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     context: web::Data<StreamContext>,
     phase: Phase,
     format: Format,
@@ -72,14 +72,18 @@ impl Session {
     ///
     /// # Errors
     /// Returns the limit that the stream would exceed: its reader is to retry later.
-    pub fn open(pending: PendingStream, now: Instant) -> Result<Self, SubscribeError> {
+    pub(crate) fn open(pending: PendingStream, now: Instant) -> Result<Self, SubscribeError> {
         let mut session = Self::new(&pending, Phase::Finished, now);
         session.start(pending, now)?;
         Ok(session)
     }
 
     /// Creates a stream that has to wait for the log. `answer` says when and where it starts.
-    pub fn wait_for_log(pending: PendingStream, answer: Rc<LogAnswer>, now: Instant) -> Self {
+    pub(crate) fn wait_for_log(
+        pending: PendingStream,
+        answer: Rc<LogAnswer>,
+        now: Instant,
+    ) -> Self {
         let mut session = Self::new(&pending, Phase::Finished, now);
         session.phase = Phase::WaitingForLog(Box::new(pending), answer);
         session
@@ -121,12 +125,12 @@ impl Session {
     }
 
     /// Returns the format that the driver encodes control messages in.
-    pub fn format(&self) -> Format {
+    pub(crate) fn format(&self) -> Format {
         self.format
     }
 
     /// Returns the next step. Until that is [`Next::WaitUntil`], there is more to do at once.
-    pub fn next(&mut self, now: Instant) -> Next {
+    pub(crate) fn next(&mut self, now: Instant) -> Next {
         if let Phase::WaitingForLog(_, answer) = &self.phase {
             return match answer.take() {
                 Some(answer) => self.end_wait(answer, now),
@@ -175,7 +179,7 @@ impl Session {
 
     /// Registers `waker`, which is woken when there is more to do. Must be called after
     /// [`Next::WaitUntil`], on the same thread and before other code runs there.
-    pub fn wait(&self, waker: &Waker) {
+    pub(crate) fn wait(&self, waker: &Waker) {
         match &self.phase {
             Phase::WaitingForLog(_, answer) => answer.register(waker),
             Phase::Open(open) => {
@@ -190,7 +194,7 @@ impl Session {
 
     /// Returns true if [`Session::wait`] needs a working waker: in addition to new events, a
     /// renewal or an answer of the log continues the stream.
-    pub fn needs_waker(&self) -> bool {
+    pub(crate) fn needs_waker(&self) -> bool {
         match &self.phase {
             Phase::WaitingForLog(..) => true,
             Phase::Open(open) => open.lease.is_some(),
@@ -200,13 +204,13 @@ impl Session {
 
     /// Records that the reader's socket took nothing for too long. If the stream is then dropped,
     /// it is counted as stalled.
-    pub fn mark_stalled(&mut self) {
+    pub(crate) fn mark_stalled(&mut self) {
         self.stalled = true;
     }
 
     /// Ends the stream without a last message: its reader has what it asked for. `reason` is the
     /// label of the metric.
-    pub fn finish(&mut self, reason: &'static str) {
+    pub(crate) fn finish(&mut self, reason: &'static str) {
         if matches!(self.phase, Phase::Open(_)) {
             self.context.metrics.streams_ended.with_label_values(&[reason]).inc();
         }

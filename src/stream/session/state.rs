@@ -63,7 +63,7 @@ pub(super) enum First {
 
 /// Position of a stream that leaves a broadcast.
 #[derive(Debug, Clone, Copy)]
-pub struct MemberPosition {
+pub(crate) struct MemberPosition {
     pub(crate) position: Position,
     /// Id of the newest event that the broadcast wrote to its members, or [`EventId::ZERO`].
     pub(crate) last_sent_id: EventId,

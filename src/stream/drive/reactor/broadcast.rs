@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Broadcast of one group to the sockets of its members.
-pub struct SocketBroadcast {
+pub(crate) struct SocketBroadcast {
     reactor: Weak<Reactor>,
     context: web::Data<StreamContext>,
     reader: Reader,

@@ -50,7 +50,7 @@ use crate::stream::{
 };
 
 /// Reactor of one worker.
-pub struct Reactor {
+pub(crate) struct Reactor {
     epoll: AsyncFd<OwnedFd>,
     streams: RefCell<Slab<Entry>>,
     deadlines: RefCell<Deadlines>,
@@ -69,7 +69,7 @@ pub struct Reactor {
 
 /// Connection whose stream has ended.
 #[derive(Debug)]
-pub struct Finished {
+pub(crate) struct Finished {
     pub io: TcpStream,
     /// Client of the connection, if it was kept: see [`TakenSocket::peer`].
     pub peer: Option<Box<Peer>>,
@@ -123,7 +123,7 @@ impl Reactor {
     ///
     /// # Errors
     /// Fails when the kernel provides no epoll instance.
-    pub fn new(
+    pub(crate) fn new(
         stalls: Rc<StallDetector>,
         on_finished: impl Fn(Finished) + 'static,
     ) -> io::Result<Rc<Self>> {
@@ -152,7 +152,7 @@ impl Reactor {
     ///
     /// # Errors
     /// Fails when the socket cannot be watched.
-    pub fn register(
+    pub(crate) fn register(
         self: &Rc<Self>,
         TakenSocket { io, head, peer, permit }: TakenSocket,
         session: Session,
@@ -193,7 +193,7 @@ impl Reactor {
     }
 
     /// Drives the streams as long as it is polled.
-    pub async fn run(self: Rc<Self>) {
+    pub(crate) async fn run(self: Rc<Self>) {
         loop {
             tokio::select! {
                 () = self.poll_sockets() => {}

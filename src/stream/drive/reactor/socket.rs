@@ -22,7 +22,7 @@ use crate::{
 
 /// Socket that a stream writes to without a task and without buffers.
 #[derive(Debug)]
-pub struct DirectSocket {
+pub(super) struct DirectSocket {
     /// Socket of the stream. `None` after it was taken, or while the stream is a member of a
     /// broadcast.
     io: Option<TcpStream>,
@@ -66,7 +66,7 @@ impl DirectSocket {
 
     /// Writes a chunk. Must be called after [`DirectSocket::flush`] has returned true. Returns true
     /// if the socket took all of it.
-    pub fn write_chunk(&mut self, chunk: &Bytes) -> bool {
+    pub(super) fn write_chunk(&mut self, chunk: &Bytes) -> bool {
         if self.state == State::New {
             self.state = State::Open;
             let head = self.rest.take().unwrap_or_default();
@@ -101,13 +101,13 @@ impl DirectSocket {
     }
 
     /// Returns the cursor of the group's broadcast, if there is one.
-    pub fn broadcast_cursor(&self, subscriber: &Subscriber) -> Option<EventId> {
+    pub(super) fn broadcast_cursor(&self, subscriber: &Subscriber) -> Option<EventId> {
         self.by.upgrade()?.broadcast(subscriber.reader().group()).map(|broadcast| broadcast.after())
     }
 
     /// Joins the broadcast of the group, if there is one at the same position. Returns true if the
     /// stream joined.
-    pub fn join_broadcast(
+    pub(super) fn join_broadcast(
         &mut self,
         subscriber: &Subscriber,
         last_sent_id: EventId,
@@ -124,12 +124,12 @@ impl DirectSocket {
     }
 
     /// Returns the position in the broadcast, if the stream is a member.
-    pub fn member_position(&self) -> Option<MemberPosition> {
+    pub(super) fn member_position(&self) -> Option<MemberPosition> {
         self.broadcast.as_ref().map(|(broadcast, slot)| broadcast.at(*slot))
     }
 
     /// Leaves the broadcast. Returns the position there, if the stream was a member.
-    pub fn leave_broadcast(&mut self) -> Option<MemberPosition> {
+    pub(super) fn leave_broadcast(&mut self) -> Option<MemberPosition> {
         let (broadcast, slot) = self.broadcast.take()?;
         let (io, at) = broadcast.leave(slot)?;
         self.io = Some(io);
@@ -137,14 +137,14 @@ impl DirectSocket {
     }
 
     /// Ends the response.
-    pub fn write_last_chunk(&mut self) {
+    pub(super) fn write_last_chunk(&mut self) {
         self.state = State::Last;
         let head = self.rest.take().unwrap_or_default();
         self.keep([&head, &LAST_CHUNK[..]].concat().into());
     }
 
     /// Has the next flush write the head without a chunk. Returns false if the head was written.
-    pub fn begin(&mut self) -> bool {
+    pub(super) fn begin(&mut self) -> bool {
         let is_new = self.state == State::New;
         if is_new {
             self.state = State::Open;
@@ -168,7 +168,7 @@ impl DirectSocket {
     ///
     /// # Errors
     /// Fails when the connection is broken.
-    pub fn flush(&mut self) -> io::Result<bool> {
+    pub(super) fn flush(&mut self) -> io::Result<bool> {
         if matches!(self.state, State::Broken | State::Stalled) {
             return Err(io::ErrorKind::NotConnected.into());
         }
@@ -196,19 +196,19 @@ impl DirectSocket {
     }
 
     /// Returns true if the response has ended and the socket took all of it.
-    pub fn is_finished(&self) -> bool {
+    pub(super) fn is_finished(&self) -> bool {
         self.state == State::Last && self.rest.is_none()
     }
 
     /// Makes the task of the reactor drive the stream.
-    pub fn schedule(&self) {
+    pub(super) fn schedule(&self) {
         if let Some(by) = self.by.upgrade() {
             by.schedule(self.key);
         }
     }
 
     /// Returns true if the stream ended because its reader took nothing.
-    pub fn is_stalled(&self) -> bool {
+    pub(super) fn is_stalled(&self) -> bool {
         self.state == State::Stalled
     }
 
