@@ -3,6 +3,7 @@
 
 mod folding;
 mod membership;
+mod next;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -10,10 +11,10 @@ mod tests;
 use std::{rc::Rc, task::Waker};
 
 use actix_web::web;
-use bytes::Bytes;
 use rand::RngExt as _;
 use tokio::time::Instant;
 
+pub(crate) use next::Next;
 pub(crate) use state::MemberPosition;
 use state::{First, Open, Phase};
 
@@ -33,24 +34,6 @@ use crate::{
         pending::{LogAnswer, PendingStream},
     },
 };
-
-/// Next step of a driver for a session.
-#[derive(Debug)]
-pub(crate) enum Next {
-    /// Writes encoded events, or a part of a large one.
-    Give(Bytes),
-    /// Encodes and writes a control message.
-    Say(Control),
-    /// Waits until events are published, or until this time at the latest: see [`Session::wait`].
-    WaitUntil(Instant),
-    /// Asks again after other tasks of the thread have run: there is more to read.
-    Yield,
-    /// Ends the response: the last message was sent.
-    Finished,
-    /// Cuts the connection: a large event left its ring while it was being written. The reader
-    /// reconnects with the id before it, and receives the gap.
-    FellBehind,
-}
 
 /// Stream of one reader.
 #[derive(Debug)]
