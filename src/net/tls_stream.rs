@@ -128,7 +128,8 @@ impl TlsStream {
             before.copy_from_slice(&self.received);
             let bytes = buffer.get_mut(..held + new).unwrap_or_default();
             let processed = self.process(bytes, |_| Ok(()));
-            // TLS may have something to say, such as an alert. It is not waited for.
+            // TLS may have encrypted a message, such as an alert. The read does not wait until the
+            // socket takes it.
             let _sent = self.poll_send(cx)?;
             let rest = bytes.get(processed?..).unwrap_or_default();
             // Allocates nothing if there is no rest.

@@ -87,14 +87,14 @@ pub struct Fold {
 /// Selected events of one key.
 #[derive(Debug, Default)]
 struct Key {
-    /// Oldest first.
+    /// Ids of the selected events, oldest first.
     ids: VecDeque<EventId>,
     /// Number of events that newer ones have replaced.
     folded: u64,
 }
 
 impl Slow {
-    /// Treatment before the first event.
+    /// `slow=latest`, with a socket that has taken all bytes.
     pub const LATEST: Self = Self::Latest { is_blocked: false };
 
     /// Records whether the socket takes all bytes.
@@ -196,14 +196,14 @@ impl Fold {
         self.selected.insert(event.id, event);
     }
 
-    /// Claims the memory of an event. Returns false if others must be dropped first.
+    /// Claims the memory of an event. Returns false if other selected events must be dropped first.
     fn claim_bytes(&mut self, size: usize) -> bool {
         let has_room = self.selected.is_empty() || self.claim.bytes() + size <= FOLD_MAX_BYTES;
         has_room && self.claim.grow(size)
     }
 
-    /// Drops the oldest of the selected events, which does not fit. All that its key has replaced
-    /// is older, and is in the gap too.
+    /// Drops the oldest selected event to free memory. The events of its key that were replaced are
+    /// older, so the gap covers them too.
     fn drop_selected(&mut self, id: EventId, event: &Event) {
         self.claim.shrink(event.size() + ENTRY_BYTES);
         self.rule.write_key(event, &mut self.key);

@@ -64,7 +64,7 @@ pub struct PollOptions {
     pub wait: Duration,
 }
 
-/// Events of an answer to a poll, unless `limit=` says another number.
+/// Largest number of events of an answer to a poll without `limit=`.
 const POLL_LIMIT: usize = 100;
 /// Largest `limit=`.
 const POLL_LIMIT_MAX: usize = 1_000;
@@ -346,7 +346,7 @@ fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, StreamRequestE
 }
 
 /// Returns the delivery that `Accept` names with the highest quality, the first of several. `None`
-/// if it names none and excludes not all of them.
+/// if it names none and does not exclude every delivery.
 ///
 /// # Errors
 /// Fails if `Accept` excludes every delivery.

@@ -22,8 +22,7 @@ use crate::{
     model::{event_id::EventId, topic::Topic},
 };
 
-/// Groups of one worker. [`TopicSet::bytes`](crate::hub::TopicSet::bytes) estimates the memory of
-/// one group.
+/// Groups of one worker. [`GroupKey::bytes`] estimates the memory of one group.
 #[derive(Debug)]
 pub(crate) struct Groups {
     /// Memory for the groups of all workers.

@@ -17,8 +17,8 @@ pub(crate) struct GroupFilter {
     pub(crate) filter: Filter,
     /// Newest spans, oldest first. Subscribers that lag skip the older ones.
     spans: RefCell<VecDeque<Span>>,
-    /// Position up to which events were checked, and waiting subscribers notified of those that the
-    /// filter shows. A subscriber that waits has nothing to read up to here.
+    /// Position up to which events were checked. The group has notified its waiting subscribers of
+    /// the events that the filter shows, so they have nothing to read up to this position.
     checked: Cell<Position>,
     /// True if the group must be notified even if its filter hides all new events.
     is_due: Cell<bool>,
@@ -47,7 +47,8 @@ impl GroupFilter {
         self.checked.get()
     }
 
-    /// Records that the group has checked everything up to `to`, and notifies its subscribers.
+    /// Records that the events up to `to` were checked. The caller must then notify the waiting
+    /// subscribers.
     pub(crate) fn set_checked(&self, to: Position) {
         self.checked.set(to);
     }

@@ -37,10 +37,9 @@ pub struct Limits {
     pub dedup: DedupLimits,
     /// Largest number of subscribers.
     pub subscribers: usize,
-    /// Largest memory for the topics that all subscribers follow, in bytes, as estimated by
-    /// [`TopicSet::bytes`](crate::hub::TopicSet::bytes).
+    /// Largest memory for the topics and filters of all groups, in bytes, as estimated.
     pub followed_bytes: usize,
-    /// Largest number of different filters, for each set of topics and format, on each worker.
+    /// Largest number of groups with a filter, on each worker.
     pub filters: usize,
 }
 

@@ -29,7 +29,8 @@ pub(crate) struct TakenSocket {
     pub io: TcpStream,
     /// Head of the response, which must be written before anything else.
     pub head: Bytes,
-    /// Client of the connection. `None` if it has no permit, and the address of the socket.
+    /// Client of the connection. `None` if the client has no permit of the limit per address, and
+    /// its address is that of the socket.
     pub peer: Option<Box<Peer>>,
     /// Permit of the limiter.
     pub permit: ConnectionPermit,

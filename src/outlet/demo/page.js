@@ -8,7 +8,7 @@
 const ROWS_MAX = 500;
 // Characters of a text. A longer one is cut, so that ROWS_MAX texts fit into the page's memory.
 const DATA_MAX = 100_000;
-// A text with more characters or lines is folded to one line.
+// A text with more characters or lines is shortened to one line.
 const FOLD_CHARS = 200;
 const FOLD_LINES = 3;
 // Ids in one request for topics and attributes, which is the gateway's limit; and the time in
@@ -38,7 +38,7 @@ function show({ id, type, data }) {
   empty.hidden = true;
 }
 
-// Puts a text into a cell. A long text, or one with a sentence, is folded to its first characters or
+// Puts a text into a cell. A long text, or one with a sentence, is shortened to its first characters or
 // the sentence; a click or the Enter key opens it.
 function fill(cell, data, sentence) {
   const more = data.length - DATA_MAX;
@@ -74,7 +74,7 @@ const GAPS = {
   restart: "Some events may be missing: the gateway was restarted.",
   "unknown-id": "The gateway does not know where this page was. It goes on with new events.",
   "log-changed": "Some events may be missing: Redis was restarted or replaced.",
-  "fold-limit": "The oldest events are left out: they are more than a stream may hold.",
+  "fold-limit": "The oldest events are left out: the stream selected more events than it may hold.",
 };
 const ENDS = {
   draining: "The gateway is shutting down.",
@@ -175,7 +175,7 @@ async function stream(url, place, signal) {
   }
 }
 
-// Follows the topics of the filter. Connects again when a stream ends, until another filter is followed.
+// Follows the topics of the form. Connects again when a stream ends, until the form is sent again.
 async function follow() {
   following.abort();
   following = new AbortController();

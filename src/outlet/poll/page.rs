@@ -80,7 +80,8 @@ impl Page {
         self.next = id.parse().ok().or(self.next);
     }
 
-    /// Adds a gap. A page has one gap, before its events: the next poll finds the other one again.
+    /// Adds a gap. Gaps before the events are merged. A gap after an event ends the page, and the
+    /// next poll gets that gap.
     pub(super) fn push_gap(&mut self, gap: Gap) {
         match &mut self.gap {
             _ if 0 < self.count => (self.more, self.limit) = (true, self.count),
@@ -110,13 +111,13 @@ impl Page {
         self.next.is_some() && (self.limit <= self.count || PAGE_BYTES <= self.events.len())
     }
 
-    /// Ends the page. `position` is the cursor of the stream, and true if there is more to read
-    /// after it.
+    /// Ends the page. `position` holds the cursor of the stream, and whether there is more to read
+    /// after the cursor.
     pub(super) fn finish(&mut self, position: Option<(EventId, bool)>) {
         // A page that ends within an event, or before a gap, ends before the cursor.
         self.more |= !self.record.is_empty();
         if let (Some((cursor, has_more)), false) = (position, self.more) {
-            // Where nothing was to be read, it is not known whether there is more.
+            // A page with the limit 0 reads no events, so it cannot say that there are more.
             self.more = has_more && 0 < self.limit;
             self.next = self.next.max(Some(cursor));
         }

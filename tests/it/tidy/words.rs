@@ -64,20 +64,15 @@ const WORDS: &[Word] = &[
     word("bells", "`Notifier`"),
     word("ring_again", "`reschedule`"),
     word("cohort*", "`Broadcast`"),
-    still_in(&["src/stream/reactor/takeover.rs"], word("hatch*", "`Takeover`")),
+    word("hatch*", "`Takeover`"),
     still_in(
-        &[
-            "src/net/http1/mod.rs",
-            "src/net/reaper.rs",
-            "src/stream/reactor/mod.rs",
-            "tests/it/stream/reactor.rs",
-        ],
+        &["src/net/http1/mod.rs", "tests/it/stream/reactor.rs"],
         word("crowd*", "`ConnectionLimiter`, or \"many connections\""),
     ),
     still_in(&["tests/it/server/cors.rs"], word("heed*", "\"obey\" or \"check\"")),
     word("knob*", "`Flag`, \"setting\""),
     still_in(
-        &["benches/tests/load.rs", "src/stream/reactor/mod.rs", "tests/it/stream/reactor.rs"],
+        &["benches/tests/load.rs", "tests/it/stream/reactor.rs"],
         word("lean", "`Reactor`, `direct`, \"without a task\""),
     ),
     word("sends_away", "`is_idle_expired`"),
