@@ -174,25 +174,29 @@ impl Fold {
     }
 
     fn add(&mut self, event: Arc<Event>) {
+        self.rule.write_key(&event, &mut self.key);
+        if let Some(key) = self.keys.get_mut(&*self.key)
+            && self.rule.count <= key.ids.len()
+            && let Some(old) = key.ids.pop_front().and_then(|id| self.selected.remove(&id))
+        {
+            key.folded += 1;
+            self.claim.shrink(old.size() + ENTRY_BYTES);
+        }
         let size = event.size() + ENTRY_BYTES;
         while FOLD_EVENTS_MAX <= self.selected.len() || !self.claim_bytes(size) {
             let Some((id, oldest)) = self.selected.pop_first() else {
+                self.keys.clear();
                 return self.add_limit_gap(event.id);
             };
             self.drop_selected(id, &oldest);
         }
+        // `drop_selected` writes the keys of other events.
         self.rule.write_key(&event, &mut self.key);
         if !self.keys.contains_key(&*self.key) {
             self.keys.insert(self.key.as_str().into(), Key::default());
         }
         let Some(key) = self.keys.get_mut(&*self.key) else { return };
         key.ids.push_back(event.id);
-        if self.rule.count < key.ids.len()
-            && let Some(old) = key.ids.pop_front().and_then(|id| self.selected.remove(&id))
-        {
-            key.folded += 1;
-            self.claim.shrink(old.size() + ENTRY_BYTES);
-        }
         self.selected.insert(event.id, event);
     }
 

@@ -48,6 +48,9 @@ pub struct Read {
 
 /// Number of subscribers that are served before other tasks of the thread, such as pushes, run.
 const YIELD_EVERY: usize = 64;
+/// Share of [`YIELD_EVERY`] that the check of a group against its filter takes: it looks at up to
+/// some thousand events, and readers choose the number of filters.
+const CHECK_WEIGHT: usize = YIELD_EVERY / 8;
 /// Shortest round of writes after which a wait is worthwhile.
 const JOIN_FROM: Duration = Duration::from_millis(1);
 
@@ -87,7 +90,15 @@ impl Shard {
             groups.dedup_by_key(|group| group.number());
             let (mut yields, mut since_yield) = (0, 0);
             for group in groups.drain(..) {
-                if !self.check(&group) && !pending.all_topics {
+                let has_news = self.check(&group) || pending.all_topics;
+                if group.filter().is_some() {
+                    since_yield += CHECK_WEIGHT;
+                    if YIELD_EVERY <= since_yield {
+                        yield_now().await;
+                        (yields, since_yield) = (yields + 1, 0);
+                    }
+                }
+                if !has_news {
                     continue;
                 }
                 // The broadcast is served first, since single subscribers join it at its position.

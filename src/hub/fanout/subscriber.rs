@@ -124,7 +124,9 @@ impl Subscriber {
     ) -> Self {
         let (origin, head) = hub.origin_and_head();
         let gap = |reason, after, upto| {
-            let topics = group.topics().names().to_vec();
+            // Without topics, the gap can be in any topic, also in those that a prefix selects.
+            let has_prefixes = !group.topics().prefixes().is_empty();
+            let topics = if has_prefixes { &[][..] } else { group.topics().names() }.to_vec();
             Some(Box::new(Gap { reason, topics, after, upto }))
         };
         let (opened_at, after, pending_gap) = match start {

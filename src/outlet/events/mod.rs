@@ -131,7 +131,7 @@ pub(crate) async fn events(
         drop(turn);
         return match poll::read(session, &asked.poll, &context.poll_answers).await {
             Ok(page) => page.answer(&request, grant.is_none()),
-            Err(reason) => refuse(&context, &asked, reason, poll::refusal_text(reason)),
+            Err(reason) => poll::refusal(reason),
         };
     }
     stream(&request, &asked, session, &worker)

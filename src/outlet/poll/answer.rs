@@ -44,22 +44,27 @@ pub(in crate::outlet) fn head(is_anonymous: bool) -> HttpResponseBuilder {
 }
 
 impl Page {
-    /// Answers with the page, or with 304 if the reader has it already.
+    /// Answers with the page, or with 304 if an anonymous reader has it already.
     pub(in crate::outlet) fn answer(
         self,
         request: &HttpRequest,
         is_anonymous: bool,
     ) -> HttpResponse {
         let text = |id: Option<EventId>| id.map_or_else(String::new, |id| id.to_string());
-        let (from, next) = (text(self.from), text(self.next()));
-        // The positions before and after the page determine its events.
-        let gap = self.gap.as_ref().map_or_else(String::new, |gap| format!(".{}", gap.upto));
-        let more = if self.more { ".more" } else { "" };
-        let tag = EntityTag::new_strong(format!("{from}.{next}{gap}{more}"));
+        let next = text(self.next());
         let mut response = head(is_anonymous);
-        response.insert_header((header::ETAG, tag.to_string()));
-        if has_already(request, &tag) {
-            return response.status(StatusCode::NOT_MODIFIED).finish();
+        // For an anonymous reader, the URL and the positions before and after the page determine
+        // its events. Two tokens can grant different events between the same positions, so a page
+        // that was read with a token has no tag.
+        if is_anonymous {
+            let from = text(self.from);
+            let gap = self.gap.as_ref().map_or_else(String::new, |gap| format!(".{}", gap.upto));
+            let more = if self.more { ".more" } else { "" };
+            let tag = EntityTag::new_strong(format!("{from}.{next}{gap}{more}"));
+            response.insert_header((header::ETAG, tag.to_string()));
+            if has_already(request, &tag) {
+                return response.status(StatusCode::NOT_MODIFIED).finish();
+            }
         }
         let gap =
             self.gap.as_ref().map_or_else(|| "null".to_owned(), |gap| json(&GapData::of(gap)));

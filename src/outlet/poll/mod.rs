@@ -6,6 +6,7 @@ mod page;
 
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
+use actix_web::{HttpResponse, http::StatusCode};
 use tokio::{
     task::yield_now,
     time::{Instant, sleep_until},
@@ -16,9 +17,10 @@ pub(super) use encode::{POLL_CLOUD_EVENTS, POLL_MESSAGES};
 use page::Page;
 
 use crate::{
+    http::problem::come_back_later,
     hub::Subscriber,
     limits::budget::Budget,
-    model::control::{Control, EndReason},
+    model::control::{Control, EndReason, refusal_wait},
     stream::{
         request::PollOptions,
         session::{Next, Session},
@@ -31,7 +33,7 @@ const LOG_WAIT: Duration = Duration::from_secs(5);
 /// Reads a page from a stream that was just opened.
 ///
 /// # Errors
-/// Returns the reason for which the reader is to come back later.
+/// Returns the reason for which the reader is to come back later. The refusal is counted.
 pub(super) async fn read(
     mut session: Session,
     options: &PollOptions,
@@ -42,7 +44,9 @@ pub(super) async fn read(
     let mut page = Page::new(options.limit, budget);
     loop {
         match session.next(Instant::now()) {
-            Next::Give(bytes) => page.push(&bytes)?,
+            Next::Give(bytes) => {
+                page.push(&bytes).map_err(|reason| count_refusal(&session, reason))?;
+            }
             Next::Say(Control::Open(open)) => page.set_next(open.id),
             Next::Say(Control::Checkpoint(id)) => page.set_next(id),
             Next::Say(Control::Gap(gap)) => page.push_gap(*gap),
@@ -58,7 +62,7 @@ pub(super) async fn read(
                     break;
                 }
                 if log_deadline <= Instant::now() {
-                    return Err(EndReason::Unready);
+                    return Err(count_refusal(&session, EndReason::Unready));
                 }
                 wait(&session, until.min(if is_open { deadline } else { log_deadline })).await;
             }
@@ -71,6 +75,12 @@ pub(super) async fn read(
     page.finish(position);
     session.finish("poll");
     Ok(page)
+}
+
+/// Counts a refusal, and returns its reason.
+fn count_refusal(session: &Session, reason: EndReason) -> EndReason {
+    session.context().metrics.streams_refused.with_label_values(&[reason.as_str()]).inc();
+    reason
 }
 
 /// Waits until the session has more to do, but not beyond `until`.
@@ -88,11 +98,12 @@ async fn wait(session: &Session, until: Instant) {
     .await;
 }
 
-/// Returns the text of a refusal.
-pub(super) fn refusal_text(reason: EndReason) -> &'static str {
-    match reason {
+/// Answers that the reader is to come back later.
+pub(super) fn refusal(reason: EndReason) -> HttpResponse {
+    let text = match reason {
         EndReason::Draining => "this gateway is shutting down",
         EndReason::Busy => "this gateway has too many streams or polls: try again later",
         _ => "the gateway has not read the log (Redis, --backplane) as far yet: try again later",
-    }
+    };
+    come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, refusal_wait())
 }

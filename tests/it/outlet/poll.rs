@@ -218,6 +218,11 @@ fn tokens_decide_what_a_poll_returns_and_it_is_not_stored() {
     for name in ["Accept", "Authorization", "Cookie"] {
         assert!(answer.header("vary").unwrap().contains(name), "{name}");
     }
+    // The events of a page depend on the token, so no tag of another page hides them.
+    assert_eq!(answer.header("etag"), None);
+    let wider = reader::bearer(&sign(&reader::claims(&["orders", "secret"])));
+    let known = [("Authorization", wider.as_str()), ("If-None-Match", "*")];
+    assert_eq!(data(&get("", &known).json()), ["event 1", "event 2"]);
     assert_eq!(get("", &[]).status, 401);
     assert_eq!(get("&topic=secret", &[("Authorization", &bearer)]).status, 403);
     let ticket = gateway.post("/ticket", &[("Authorization", &bearer)], b"").json();

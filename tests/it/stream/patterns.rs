@@ -63,3 +63,16 @@ fn a_pattern_selects_among_the_served_topics() {
     gateway.publish("orders.eu", "shown");
     assert_eq!(reader.next().data, "shown");
 }
+
+/// A gap that can be in topics of a prefix names no topics: all of them can have lost events.
+#[test]
+fn a_gap_of_a_prefix_names_no_topics() {
+    let gateway = Gateway::dev(&[]);
+    for (topics, expected) in [("orders", vec!["orders"]), ("orders,parcels.*", vec![])] {
+        let query = format!("?topic={topics}&last_event_id=1763690177349-5648324730880001");
+        let gap = gateway.events(&query).next_raw().unwrap();
+        assert_eq!(gap.event, "stream-gap", "{gap:?}");
+        let gap: serde_json::Value = serde_json::from_str(&gap.data).unwrap();
+        assert_eq!((&gap["reason"], &gap["topics"]), (&"restart".into(), &expected.into()));
+    }
+}

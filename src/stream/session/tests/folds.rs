@@ -173,6 +173,11 @@ fn a_fold_with_too_many_keys_or_bytes_gives_the_newest_and_tells_the_rest() {
     let [Control::Open(open_message), Control::Gap(gap)] = &said[..] else { panic!("{said:?}") };
     assert_eq!((gap.reason, gap.upto), (GapReason::FoldLimit, ids[8]));
     assert!(open_message.id < ids[0], "a reader that is cut before the gap gets it again");
+    // Another event of a key that is selected takes the place of the first.
+    publish(&gateway, "orders", "100", "", "newer");
+    let mut stream = open(&gateway, Start::After(ids[8]), Some(latest.clone()));
+    let (events, said) = run(&mut stream);
+    assert_eq!((events.len(), said.len()), (FOLD_EVENTS_MAX, 1), "no gap: {:?}", said.get(1));
     let gateway = Gateway::with(hub(9), |context| context.folds = Budget::new(BATCH_MAX_BYTES));
     let data = "x".repeat(BATCH_MAX_BYTES / 2);
     let ids = ["1", "2", "3"].map(|key| publish(&gateway, "orders", key, "", &data));
