@@ -1,5 +1,6 @@
 //! What the tests share: a gateway, clients of our own making, and independent oracles.
 
+pub mod browser;
 pub mod gateway;
 pub mod http1;
 pub mod http2;
