@@ -72,7 +72,7 @@ fn a_gap_of_a_prefix_names_no_topics() {
         let query = format!("?topic={topics}&last_event_id=1763690177349-5648324730880001");
         let gap = gateway.events(&query).next_raw().unwrap();
         assert_eq!(gap.event, "stream-gap", "{gap:?}");
-        let gap: serde_json::Value = serde_json::from_str(&gap.data).unwrap();
+        let gap: Value = serde_json::from_str(&gap.data).unwrap();
         assert_eq!((&gap["reason"], &gap["topics"]), (&"restart".into(), &expected.into()));
     }
 }
