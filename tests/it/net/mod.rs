@@ -3,6 +3,7 @@
 pub mod http2;
 mod odd_requests;
 mod pipelines;
+mod proxied_reads;
 pub mod proxies;
 mod proxy_protocol;
 mod tls;

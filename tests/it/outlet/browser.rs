@@ -6,8 +6,10 @@ use serde_json::json;
 
 use crate::{
     auth::reader,
+    outlet::poll,
     support::{
         browser::Browser,
+        eventually,
         gateway::{Gateway, message},
         jwks::{KeyServer, sign},
         nginx::Nginx,
@@ -260,4 +262,117 @@ fn a_page_that_is_not_listed_opens_no_stream_with_the_readers_cookie() {
     browser.open(&format!("http://{}/healthz", closed.address));
     browser.run(&format!("window.seen = []; window.source = new EventSource('/events'); {open}"));
     browser.until("its own page's is open", "return seen.includes('open')");
+}
+
+/// nginx cuts the stream twice, and events are published while it is cut. The page gets each event that
+/// matches its filter once: `latest=key` does not send the state again.
+#[test]
+fn event_source_with_a_filter_and_a_state_resumes_after_a_cut() {
+    let gateway = Gateway::dev(&[("trusted-proxies", "1")]);
+    let browser = Browser::start();
+    let soon = [("worker_shutdown_timeout 60m;", "worker_shutdown_timeout 1ms;")];
+    let certificate = Certificate::new();
+    let l7 = Nginx::l7([gateway.address; 2], &certificate, &soon);
+    browser.open(&format!("https://localhost:{}/readyz", l7.address.port()));
+    let publish = |site: &str, key: &str, data: &str| {
+        let mut message = message(data, data);
+        message["orderingKey"] = key.into();
+        message["attributes"] = json!({ "site": site });
+        assert_eq!(gateway.push("readings", &message).status, 204);
+    };
+    publish("north", "a", "1");
+    publish("north", "b", "2");
+    publish("south", "a", "3");
+    publish("north", "a", "4");
+    browser.run(
+        "window.seen = []; window.opens = []; window.cuts = 0;
+         const query = new URLSearchParams({ topic: 'readings.*,readings', latest: 'key',
+             format: 'message', filter: 'attributes.site = \"north\"' });
+         window.source = new EventSource(`/events?${query}`);
+         source.onmessage = message => {
+             const event = JSON.parse(message.data);
+             seen.push(`${event.topic} ${event.ordering_key} ${event.data}`);
+         };
+         source.onerror = () => cuts++;
+         source.addEventListener('stream-gap', message => seen.push(message.data));
+         source.addEventListener('stream-open',
+             message => opens.push(JSON.parse(message.data).resumed));",
+    );
+    browser.until("the state is there", "return seen.length === 2 && seen");
+    for (cut, during, after) in [(1, "5", "7"), (2, "8", "10")] {
+        browser.run("cuts = 0");
+        l7.reload();
+        browser.until("the stream is cut", "return cuts > 0");
+        publish("north", "a", during);
+        publish("south", "b", &format!("hidden {cut}"));
+        browser.until("it is open again", &format!("return opens.length > {cut}"));
+        publish("north", "b", after);
+    }
+    let seen = browser.until("the last event", "return seen.at(-1).endsWith(' 10') && seen");
+    let all = ["b 2", "a 4", "a 5", "b 7", "a 8", "b 10"].map(|event| format!("readings {event}"));
+    assert_eq!(seen, json!(all));
+    assert_eq!(browser.run("return opens"), json!([false, true, true]));
+}
+
+/// Each line is read before the next event is published.
+#[test]
+fn fetch_reads_lines_of_json_one_by_one() {
+    let gateway = Gateway::dev(&[]);
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/healthz", gateway.address));
+    browser.run(
+        "window.lines = [];
+         fetch('/events', { headers: { Accept: 'application/x-ndjson' } }).then(async answer => {
+             const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+             for (let text = '', part; !(part = await reader.read()).done; ) {
+                 const whole = (text + part.value).split('\\n');
+                 text = whole.pop();
+                 lines.push(...whole.filter(line => line).map(JSON.parse));
+             }
+         });",
+    );
+    browser.until("it is open", "return lines.length === 1 && 'stream-open' in lines[0]");
+    for n in 1..6 {
+        gateway.publish("orders", json!({ "n": n }).to_string());
+        let line = format!("return lines.length === {n} + 1 && lines[{n}].data.n === {n}");
+        browser.until("the line is there", &line);
+    }
+}
+
+/// The browser sends the `ETag` of what it has cached by itself, and shows its page again when the
+/// gateway answers 304.
+#[test]
+fn fetch_polls_with_the_etag_of_its_cache() {
+    let gateway = Gateway::dev(&[("trusted-proxies", "1")]);
+    let browser = Browser::start();
+    // Without TLS: Chromium caches nothing that comes with a certificate that it does not know.
+    let l7 = Nginx::l7([gateway.address; 2], &Certificate::new(), &[(" ssl http2;", ";")]);
+    browser.open(&format!("http://{}/readyz", l7.address));
+    let begin = poll::poll(&gateway, "&limit=0");
+    gateway.publish("orders", "first");
+    let fetch = |cache: &str, events: usize| {
+        browser.run(&format!(
+            "window.answer = null;
+             fetch('/events?mode=poll&last_event_id={}', {{ cache: '{cache}' }})
+                 .then(async got => answer = [got.status, (await got.json()).events.length]);",
+            poll::next(&begin)
+        ));
+        assert_eq!(browser.until("an answer", "return answer"), json!([200, events]));
+    };
+    let answers = |expected: &[&str]| {
+        eventually("nginx has logged the answers", || {
+            let log = l7.access_log();
+            let polls = log.lines().filter_map(|line| line.split("/events HTTP/1.1\" ").nth(1));
+            let statuses: Vec<_> = polls.map(|rest| &rest[..3]).collect();
+            (statuses == expected).then_some(())
+        });
+    };
+    fetch("default", 1);
+    answers(&["200"]);
+    fetch("no-cache", 1);
+    fetch("default", 1);
+    answers(&["200", "304", "304"]);
+    gateway.publish("orders", "second");
+    fetch("no-cache", 2);
+    answers(&["200", "304", "304", "200"]);
 }
