@@ -4,5 +4,6 @@ mod chaos;
 mod log_changes;
 mod log_faults;
 mod log_settings;
+mod reading;
 pub mod replicas;
 mod shared_calls;

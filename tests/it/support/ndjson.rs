@@ -33,7 +33,10 @@ impl NdjsonParser {
         }
         let object: Value = serde_json::from_slice(line).unwrap();
         let members = object.as_object().unwrap();
-        let id_in = |value: &Value| value["id"].as_str().map(str::to_owned);
+        // A CloudEvent has an id of its own beside the one to resume after.
+        let id_in = |value: &Value| {
+            value["lasteventid"].as_str().or(value["id"].as_str()).map(str::to_owned)
+        };
         let control = members.iter().find(|(name, _)| name.starts_with("stream-"));
         let (event, data) = match control {
             Some((name, data)) => {
