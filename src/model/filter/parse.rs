@@ -50,7 +50,7 @@ const QUOTES: &str = "double quotes around a key that has characters other than 
 const VALUE: &str = "a text in double quotes, as in \"VALUE\"";
 const CLOSING_QUOTE: &str = "a closing double quote";
 const ESCAPE: &str = "an escape after the backslash: one of \\\\ \\\" \\' \\a \\b \\f \\n \\r \\t \\v, \
-     \\uXXXX, \\xHH, or an octal number up to \\377";
+     \\uHHHH, \\xHH, or an octal number up to \\377";
 const ARGUMENTS: &str = "an opening parenthesis, as in hasPrefix(attributes.KEY, \"PREFIX\")";
 const ARGUMENT: &str = "attributes.KEY, as in hasPrefix(attributes.KEY, \"PREFIX\")";
 const COMMA: &str = "a comma, as in hasPrefix(attributes.KEY, \"PREFIX\")";

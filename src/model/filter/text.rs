@@ -39,7 +39,7 @@ impl fmt::Display for Text<'_> {
 /// bytes. `None` if it is no escape.
 ///
 /// `\xHH` and octal escapes stand for the character with this number, as in most languages, and not
-/// for a byte of UTF-8. A pair of `\uXXXX` can be one character, as in JSON.
+/// for a byte of UTF-8. A pair of `\uHHHH` can be one character, as in JSON.
 pub(super) fn unescape(after: &str) -> Option<(char, usize)> {
     let hex = |from: usize, len: usize| {
         let digits = after.get(from..from + len)?;
