@@ -111,7 +111,9 @@ pub(super) fn server(
     });
     let server = Server::build()
         .workers(config.workers)
-        .max_concurrent_connections(connections_max(config))
+        // The limiter of each worker counts all connections, those of the reactor too, which the
+        // server does not see.
+        .max_concurrent_connections(usize::MAX)
         .disable_signals()
         // The closure runs once on each worker's thread.
         .listen("public", listener, move || {
@@ -122,12 +124,8 @@ pub(super) fn server(
     Ok(server)
 }
 
-/// Returns the largest number of connections of each worker. Workers get connections in turn.
-fn connections_max(config: &Config) -> usize {
-    streams_max(config) + config.idle_connections_max
-}
-
-/// Returns the largest number of streams of each worker: its share of all streams.
+/// Returns the largest number of streams of each worker: its share of all streams. Workers get
+/// connections in turn.
 fn streams_max(config: &Config) -> usize {
     config.subscribers_max.div_ceil(config.workers)
 }
@@ -180,8 +178,10 @@ where
     S: Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static,
     S::Future: 'static,
 {
-    /// Accepts a connection. Returns the future that serves it, or `None` if it is closed.
+    /// Accepts a connection. Returns the future that serves it, or `None` if it is closed. A
+    /// connection counts from its first byte on: without that, handshakes would have no limit.
     async fn accept(self: Rc<Self>, io: TcpStream) -> Option<LocalBoxFuture<'static, ()>> {
+        let permit = self.limiter.try_acquire()?;
         let accepted = self.public.acceptor.clone().accept(io).await;
         let Accepted { transport, ahead, is_http2, peer } = accepted
             .inspect_err(|err| tracing::debug!(error = %err, "a connection was not accepted"))
@@ -191,7 +191,6 @@ where
             self.public.metrics.limit("connections-per-address").inc();
             return None;
         };
-        let permit = self.limiter.try_acquire()?;
         let peer = Box::new(Peer { address: peer, counted });
         let socket = Socket::new(transport, &self.stalls);
         if !is_http2 {
