@@ -67,7 +67,11 @@ fn without_chance(text: &str) -> String {
     let is_id =
         |word: &str| 20 < word.len() && word.bytes().all(|b| b"-abcdef0123456789".contains(&b));
     let text = lines.concat();
-    let words = text.split('"').map(|word| if is_id(word) { "…" } else { word });
+    let mut before = "";
+    let words = text.split('"').map(|word| {
+        let is_retry = std::mem::replace(&mut before, word) == "retry";
+        if is_id(word) || is_retry { "…" } else { word }
+    });
     words.collect::<Vec<_>>().join("\"")
 }
 
@@ -76,11 +80,16 @@ fn requests(token: &str) -> Vec<String> {
     let with = |line: &str, fields: &str| format!("{line} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
     let auth = format!("Authorization: {token}\r\n");
     let events = "Accept: text/event-stream\r\n";
+    let lines = "Accept: application/x-ndjson\r\n";
     // What is pushed here is for none of the streams.
     vec![
         with("GET /events", &auth),
         with("GET /events?since=10m", &auth),
         with("GET /events?topic=orders", &format!("{auth}{events}")),
+        with("GET /events?since=10m", &format!("{auth}{lines}")),
+        with("GET /events?since=10m&format=cloudevents", &format!("{auth}{lines}")),
+        with("GET /events?topic=secret", &format!("{auth}{lines}")),
+        with("HEAD /events", &format!("{auth}{lines}")),
         with("GET /events?since=10m", &format!("{auth}Origin: https://app.example.com\r\n")),
         with("GET /events", &format!("{auth}Origin: https://evil.example\r\n")),
         with("GET /events", &format!("{auth}Last-Event-ID: abc\r\n")),
