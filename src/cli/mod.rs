@@ -8,7 +8,7 @@ use std::{collections::HashMap, ffi::OsString, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches, builder::NonEmptyStringValueParser};
 
-use crate::config::{Config, ConfigError, FLAGS, Flag, Mode, Texts};
+use crate::config::{Config, ConfigError, Flag, Mode, Texts, flags};
 
 /// Subcommand with its checked arguments.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ pub fn parse(
 /// Collects the text of each flag: from the command line, or else from the environment.
 fn texts(given: Option<&ArgMatches>, environment: &Environment) -> Texts {
     let mut texts = Texts::new();
-    for flag in FLAGS {
+    for flag in flags() {
         let given = |flag| given?.try_get_many::<String>(flag).ok().flatten();
         let from_flags = given(flag.name).map(|texts| texts.cloned().collect());
         let from_environment = || {
@@ -109,7 +109,7 @@ fn gateway_command(
     let texts = texts(Some(given), environment);
     let mut unknown: Vec<_> = environment
         .keys()
-        .filter(|name| *name != "PORT" && !FLAGS.iter().any(|flag| flag.env() == **name))
+        .filter(|name| *name != "PORT" && !flags().any(|flag| flag.env() == **name))
         .map(|name| {
             format!(
                 "{name}: no flag has this variable. Correct or remove it. Flags and variables: \
@@ -136,7 +136,7 @@ const FORMS: &str = "Times: 15 s, 10 min, or 15 for seconds. Sizes: 32 MiB, or a
 /// Returns the whole command line.
 pub fn command() -> clap::Command {
     let flags = |mode| {
-        let visible = FLAGS.iter().filter(|flag| !flag.is_secret);
+        let visible = flags().filter(|flag| !flag.is_secret);
         visible.map(move |flag| argument(flag, mode))
     };
     clap::Command::new("stream-events")

@@ -1,4 +1,4 @@
-//! Configuration: the table of flags ([`FLAGS`]), and the checked values ([`Config`]).
+//! Configuration: the table of flags ([`flags`]), and the checked values ([`Config`]).
 //!
 //! A value is text until [`Config::from_texts`] reads it. One call reports all errors of a
 //! configuration, not only the first.
@@ -17,7 +17,7 @@ pub use crate::config::auth::{PushAuth, ReadAuth, ReadJwt, ReadKeys};
 pub use crate::config::backplane::{BackplaneConfig, Password, RedisConfig};
 pub use crate::config::endpoints::Endpoints;
 pub use crate::config::flag::Flag;
-pub use crate::config::flags::FLAGS;
+pub use crate::config::flags::flags;
 pub use crate::config::origin::{Origin, ParseOriginError};
 
 use crate::model::topic::Topic;

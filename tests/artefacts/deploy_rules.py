@@ -31,7 +31,8 @@ def source(path):
 
 def flag_defaults():
     """The gateway's flags and their defaults."""
-    text = re.sub(r"\s+", " ", source("config/flags.rs"))
+    files = sorted((PROJECT / "src/config/flags").glob("*.rs"))
+    text = re.sub(r"\s+", " ", "".join(file.read_text() for file in files))
     found = re.findall(r'flag\( ?"([a-z0-9-]+)", ?"[^"]*", ?(?:Some\("([^"]*)"\)|None)', text)
     return dict(found)
 

@@ -120,10 +120,15 @@ def annotation(doc, name, default=None):
     return at(doc, "metadata", "annotations", name, default=default)
 
 
+def flag_table():
+    """The source of the table of flags, without line ends."""
+    files = sorted((ROOT / "src/config/flags").glob("*.rs"))
+    return " ".join(" ".join(file.read_text().split()) for file in files)
+
+
 def flag_defaults():
     """Each flag, and its default, from the table in the source."""
-    source = " ".join((ROOT / "src/config/flags.rs").read_text().split())
-    found = re.findall(r'flag\( ?"([a-z0-9-]+)", "[^"]*", (?:Some\("([^"]*)"\)|None)', source)
+    found = re.findall(r'flag\( ?"([a-z0-9-]+)", "[^"]*", (?:Some\("([^"]*)"\)|None)', flag_table())
     return {f"STREAM_EVENTS_{flag.replace('-', '_').upper()}": default for flag, default in found}
 
 

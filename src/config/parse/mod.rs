@@ -9,8 +9,8 @@ use jiff::SignedDuration;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{
-    BackplaneConfig, ConfigError, FLAGS, Flag, Mode, Password, PushAuth, ReadAuth, ReadJwt,
-    ReadKeys, RedisConfig, Texts, TlsFiles,
+    BackplaneConfig, ConfigError, Flag, Mode, Password, PushAuth, ReadAuth, ReadJwt, ReadKeys,
+    RedisConfig, Texts, TlsFiles, flags,
 };
 
 /// Parser of the texts of one configuration, and the errors found so far.
@@ -45,7 +45,7 @@ impl<'a> Values<'a> {
 
     /// Returns the flag of this name.
     fn flag(flag: &str) -> Option<&'static Flag> {
-        FLAGS.iter().find(|known| known.name == flag)
+        flags().find(|known| known.name == flag)
     }
 
     /// Returns the default of a flag in this mode.

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use stream_events::config::{Config, FLAGS, Flag, Mode, Texts};
+use stream_events::config::{Config, Flag, Mode, Texts, flags};
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -32,13 +32,13 @@ fn row(flag: &Flag) -> String {
 #[test]
 fn the_readmes_flag_table_is_that_of_the_program() {
     let readme = read("README.md");
-    let rows: Vec<_> = FLAGS.iter().map(row).collect();
+    let rows: Vec<_> = flags().map(row).collect();
     let missing: Vec<_> = rows.iter().filter(|row| !readme.contains(*row)).cloned().collect();
     assert!(missing.is_empty(), "missing in README.md:\n{}", missing.join("\n"));
-    let flags = readme.lines().filter(|line| line.starts_with("| `--")).count();
+    let count = readme.lines().filter(|line| line.starts_with("| `--")).count();
     assert_eq!(
-        flags,
-        FLAGS.iter().filter(|flag| !flag.is_secret).count(),
+        count,
+        flags().filter(|flag| !flag.is_secret).count(),
         "README.md has rows of flags that are none"
     );
 }
@@ -50,7 +50,7 @@ fn the_settings_of_kubernetes_are_read() {
     for line in read("k8s/base/settings.env").lines() {
         let Some((name, text)) = line.split_once('=') else { continue };
         let Some(name) = name.strip_prefix("STREAM_EVENTS_") else { continue };
-        let flag = FLAGS.iter().find(|flag| flag.env() == format!("STREAM_EVENTS_{name}"));
+        let flag = flags().find(|flag| flag.env() == format!("STREAM_EVENTS_{name}"));
         let flag = flag.unwrap_or_else(|| panic!("{name} is no flag's"));
         texts.insert(flag.name, vec![text.to_owned()]);
     }

@@ -1,0 +1,17 @@
+//! Flags of the process.
+
+use crate::config::flag::{Flag, flag};
+
+/// Flags, in the order of the help.
+pub(super) const FLAGS: &[Flag] = &[
+    flag("workers", "N", Some("0"), "Threads that serve connections. 0: one for each core")
+        .range("0", "1024"),
+    flag("log-format", "json|text", Some("json"), "json: for Cloud Logging. text: for people")
+        .dev("text"),
+    flag(
+        "log-level",
+        "FILTER",
+        Some("info"),
+        "error, warn, info, debug or trace, also for a module: info,stream_events::inlet=debug",
+    ),
+];

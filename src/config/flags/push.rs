@@ -1,0 +1,51 @@
+//! Flags of pushes.
+
+use crate::config::flag::{Flag, flag};
+
+/// Flags, in the order of the help.
+pub(super) const FLAGS: &[Flag] = &[
+    flag(
+        "push-auth",
+        "oidc|none",
+        None,
+        "Who may push. oidc: Pub/Sub, with a token of your service account. none: anyone",
+    )
+    .dev("none"),
+    flag(
+        "push-audience",
+        "TEXT",
+        Some(""),
+        "Audience that a push token must have, exactly: the subscription's \
+         --push-auth-token-audience, or the URL of its push endpoint if that is not set",
+    )
+    .repeatable(),
+    flag(
+        "push-service-account",
+        "EMAIL",
+        Some(""),
+        "Service account that a push token must come from: the subscription's \
+         --push-auth-service-account",
+    )
+    .repeatable(),
+    flag(
+        "push-jwks-url",
+        "URL",
+        Some("https://www.googleapis.com/oauth2/v3/certs"),
+        "URL of the keys that sign push tokens. It must be https, or http on loopback",
+    ),
+    flag(
+        "poison",
+        "ack|nack",
+        Some("ack"),
+        "What to do with a message that can never be used. ack: count it, log it and drop it. \
+         nack: refuse it; choose this only for a subscription with a dead-letter topic, because \
+         refused messages slow the whole subscription",
+    ),
+    flag(
+        "push-bytes-in-flight",
+        "SIZE",
+        Some("256 MiB"),
+        "Memory for all bodies of pushes being received. Over this limit, a push gets 503",
+    )
+    .range("16 MiB", "1 TiB"),
+];
