@@ -1,6 +1,6 @@
 //! Readers' tokens: verifies a token and reads the topics that it grants.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jsonwebtoken::{Algorithm, Validation};
 use serde_json::{Map, Value};
@@ -13,7 +13,10 @@ use crate::{
         jwt::{self, ClaimReasons, UnverifiedToken},
     },
     clock,
-    model::{filter::Filter, topic::TopicPattern},
+    model::{
+        filter::{Filter, FilterCache},
+        topic::TopicPattern,
+    },
 };
 
 /// Verifier of readers' tokens. Accepts the tokens of one issuer.
@@ -27,6 +30,8 @@ pub struct ReaderVerifier {
     issuers: Vec<String>,
     /// Path to the claim that lists the topics, from the outside in.
     topics_claim: Vec<String>,
+    /// Filters of earlier tokens.
+    filters: Mutex<FilterCache>,
 }
 
 /// Keys that verify readers' tokens.
@@ -76,6 +81,7 @@ impl ReaderVerifier {
             audiences: audiences.to_vec(),
             issuers: issuers.to_vec(),
             topics_claim: topics_claim.split('.').map(str::to_owned).collect(),
+            filters: Mutex::default(),
         }
     }
 
@@ -148,7 +154,7 @@ impl ReaderVerifier {
             (None, None) => Holder::of_signed(token.text()),
         };
         let topics = self.patterns(claims)?;
-        Ok(Grant { subject, holder, topics, filter: filter(claims)?, expires_ms })
+        Ok(Grant { subject, holder, topics, filter: self.filter(claims)?, expires_ms })
     }
 
     /// Reads the topic patterns: a string, or a list of at most [`PATTERNS_MAX`] strings.
@@ -183,12 +189,13 @@ impl ReaderVerifier {
             )
         })
     }
-}
 
-/// Reads the claim `filter`. It narrows what the token grants, so that a claim which is no filter,
-/// such as an empty text, is refused and not ignored.
-fn filter(claims: &Map<String, Value>) -> Result<Option<Filter>, AuthError> {
-    let Some(claim) = claims.get("filter") else { return Ok(None) };
-    let text = claim.as_str().ok_or(AuthError::Forbidden("its claim filter is no string"))?;
-    Filter::parse(text).map(Some).map_err(AuthError::Filter)
+    /// Reads the claim `filter`. It narrows what the token grants, so that a claim which is no
+    /// filter, such as an empty text, is refused and not ignored.
+    fn filter(&self, claims: &Map<String, Value>) -> Result<Option<Filter>, AuthError> {
+        let Some(claim) = claims.get("filter") else { return Ok(None) };
+        let text = claim.as_str().ok_or(AuthError::Forbidden("its claim filter is no string"))?;
+        let mut filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
+        filters.parse(text).map(Some).map_err(AuthError::Filter)
+    }
 }

@@ -76,7 +76,7 @@ pub struct Config {
     pub subscribers_max: usize,
     /// Memory for the topics that all streams follow, in bytes.
     pub followed_bytes_max: usize,
-    /// Different combinations of filter, topics and format, on each worker.
+    /// Different filters, on each worker.
     pub filters_max: usize,
     /// Open streams for each subject of readers' tokens. 0 for no limit.
     pub streams_per_subject: usize,

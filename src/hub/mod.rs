@@ -31,7 +31,7 @@ use crate::model::gap::GapReason;
 use crate::model::topic::Topic;
 use crate::{
     hub::{
-        fanout::{groups::Groups, notifier::Notifier},
+        fanout::{groups::Groups, notifier::Notifier, shared_filter::SharedFilter},
         store::{
             read::{Cursor, Found},
             rings::Rings,
@@ -41,7 +41,6 @@ use crate::{
     model::{
         event::{Draft, Event},
         event_id::EventId,
-        filter::Filter,
         message::Message,
     },
 };
@@ -68,7 +67,7 @@ struct Inner {
     subscribers_max: usize,
     /// Memory for the topics that all subscribers follow.
     followed: Arc<Budget>,
-    /// Largest number of groups with a filter on each worker.
+    /// Largest number of different filters on each worker.
     filters_max: usize,
     /// Number of evaluations of filters.
     evaluations: AtomicU64,
@@ -108,7 +107,7 @@ pub enum SubscribeError {
     /// The limit of different filters on the worker is reached: [`Limits::filters`].
     #[error(
         "the streams of a worker have as many different filters as this gateway allows \
-         (--filters-max): try again later, or send the filter and the topics of another stream"
+         (--filters-max): try again later, or send the filter of another stream"
     )]
     Filters,
 }
@@ -319,21 +318,21 @@ impl Hub {
     /// the reads and is not held while the filter is evaluated.
     fn read_matching(
         &self,
-        filter: &Filter,
+        filter: &SharedFilter,
         topics: &TopicSet,
         cursor: &mut Cursor,
         upto: EventId,
         out: &mut Vec<Arc<Event>>,
     ) -> (Found, u64) {
-        let mut checked = 0;
+        let (mut checked, mut evaluations) = (0, 0);
         loop {
             let (found, version) = self.read(topics, cursor, upto, out);
             // A read without events is complete, or has skipped many events of other topics.
             let is_last = out.is_empty() || !found.more || found.gap.is_some();
             checked += out.len();
-            out.retain(|event| filter.matches(|key| event.attribute(key)));
+            out.retain(|event| filter.shows(event, &mut evaluations));
             if is_last || !out.is_empty() || CHECKED_MAX <= checked {
-                self.inner.evaluations.fetch_add(checked as u64, Ordering::Relaxed);
+                self.inner.evaluations.fetch_add(evaluations, Ordering::Relaxed);
                 return (found, version);
             }
         }

@@ -12,7 +12,11 @@ use serde::Deserialize;
 
 use crate::{
     hub::Start,
-    model::{event_id::EventId, filter::Filter, topic::TopicPattern},
+    model::{
+        event_id::EventId,
+        filter::{Filter, FilterCache},
+        topic::TopicPattern,
+    },
     stream::fold::{FoldBy, FoldRule, Slow},
 };
 
@@ -137,7 +141,8 @@ struct Parameters {
 const PROBLEM_CHARS_MAX: usize = 200;
 
 impl StreamRequest {
-    /// Parses a request that arrived at `now_ms`, with at most `topics_max` topics.
+    /// Parses a request that arrived at `now_ms`, with at most `topics_max` topics. `filters` has
+    /// the filters of earlier requests.
     ///
     /// # Errors
     /// See [`StreamRequestError`].
@@ -145,6 +150,7 @@ impl StreamRequest {
         request: &HttpRequest,
         now_ms: u64,
         topics_max: usize,
+        filters: &mut FilterCache,
     ) -> Result<Self, StreamRequestError> {
         let Query(parameters) = Query::<Parameters>::from_query(request.query_string())
             .map_err(|err| unread(&format!("{}: {}", err.path(), err.source())))?;
@@ -180,7 +186,7 @@ impl StreamRequest {
         // The newest position is the same wherever reading begins.
         let is_position = delivery == Delivery::Poll && poll.limit == 0;
         let (start, fold) = if is_position { (Start::Live, None) } else { (start, fold) };
-        let filter = filter(parameters.filter.as_deref())?;
+        let filter = filter(parameters.filter.as_deref(), filters)?;
         let (topics, ticket) = (topics(&parameters.topic, topics_max)?, parameters.ticket);
         Ok(Self {
             topics,
@@ -322,8 +328,12 @@ fn slow(text: Option<&str>, delivery: Delivery) -> Result<Slow, StreamRequestErr
 }
 
 /// Parses a filter. An empty one selects all events, as in Pub/Sub.
-fn filter(text: Option<&str>) -> Result<Option<Filter>, StreamRequestError> {
-    let parsed = text.filter(|text| !text.is_empty()).map(Filter::parse).transpose();
+fn filter(
+    text: Option<&str>,
+    filters: &mut FilterCache,
+) -> Result<Option<Filter>, StreamRequestError> {
+    let text = text.filter(|text| !text.is_empty());
+    let parsed = text.map(|text| filters.parse(text)).transpose();
     parsed.map_err(|err| StreamRequestError::Parameter(format!("filter: {err}")))
 }
 

@@ -18,7 +18,11 @@ use actix_web::{
 use stream_events::{
     http::client_address::client_address,
     hub::Start,
-    model::{event_id::EventId, filter::Filter, topic::TopicPattern},
+    model::{
+        event_id::EventId,
+        filter::{Filter, FilterCache},
+        topic::TopicPattern,
+    },
     stream::{
         fold::Slow,
         request::{Delivery, StreamRequest, StreamRequestError},
@@ -35,7 +39,7 @@ const TOPICS_MAX: usize = 1_000;
 pub fn run(input: &[u8]) -> &'static str {
     let Some(request) = request(input) else { return "no-request" };
     counts_from_the_right(&request);
-    let asked = StreamRequest::read(&request, NOW_MS, TOPICS_MAX);
+    let asked = StreamRequest::read(&request, NOW_MS, TOPICS_MAX, &mut FilterCache::default());
     let accept: Vec<_> = request.headers().get_all("accept").cloned().collect();
     let accept = accept.iter().map(|value| value.as_bytes().to_ascii_lowercase());
     let accept = accept.collect::<Vec<_>>().join(&b',');

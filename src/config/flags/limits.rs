@@ -17,16 +17,16 @@ pub(super) const FLAGS: &[Flag] = &[
         Some("64 MiB"),
         "Memory for the topics and filters of all streams: 512 bytes for each different combination \
          of topics, filter and format on each worker, 160 bytes and its name for each topic in it, \
-         and five times the length of the filter. Over this limit, readers are asked to come back \
-         later",
+         and 3 KiB and five times its length for a filter. Over this limit, readers are asked to \
+         come back later",
     )
     .range("64 KiB", "1 TiB"),
     flag(
         "filters-max",
         "N",
         Some("1000"),
-        "Different combinations of filter, topics and format that the streams of each worker may \
-         have. Over this limit, readers are asked to come back later",
+        "Different filters that the streams of each worker may have. Over this limit, readers are \
+         asked to come back later",
     )
     .range("0", "100000"),
     flag(

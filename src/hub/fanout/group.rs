@@ -13,7 +13,13 @@ use tokio::time::Instant;
 
 use crate::model::{encode::Format, event_id::EventId, filter::Filter};
 use crate::{
-    hub::{fanout::hidden::GroupFilter, topic_set::TopicSet},
+    hub::{
+        fanout::{
+            hidden::GroupFilter,
+            shared_filter::{ANSWERS_MAX_BYTES, SharedFilter},
+        },
+        topic_set::TopicSet,
+    },
     limits::budget::Claim,
 };
 
@@ -84,13 +90,21 @@ impl fmt::Debug for Group {
 impl GroupKey {
     /// Returns the estimated memory of a group with this key, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.topics.bytes() + self.filter.as_ref().map_or(0, Filter::bytes)
+        let filter = self.filter.as_ref().map_or(0, |filter| filter.bytes() + ANSWERS_MAX_BYTES);
+        self.topics.bytes() + filter
     }
 }
 
 impl Group {
-    pub(crate) fn new(number: u64, key: GroupKey, claim: Claim, head: EventId) -> Self {
-        let filter = key.filter.clone();
+    /// Creates a group without subscribers. `filter` is the filter of `key`, and `head` the newest
+    /// id.
+    pub(crate) fn new(
+        number: u64,
+        key: GroupKey,
+        filter: Option<Rc<SharedFilter>>,
+        claim: Claim,
+        head: EventId,
+    ) -> Self {
         Self {
             number,
             key,

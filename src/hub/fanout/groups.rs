@@ -16,6 +16,7 @@ use crate::{
         fanout::{
             group::{Group, GroupKey},
             notifier::PendingTopics,
+            shared_filter::SharedFilters,
         },
     },
     limits::budget::Budget,
@@ -27,10 +28,7 @@ use crate::{
 pub(crate) struct Groups {
     /// Memory for the groups of all workers.
     budget: Arc<Budget>,
-    /// Largest number of groups with a filter: each is checked against each event of its topics.
-    filters_max: usize,
-    /// Number of groups with a filter.
-    filters: usize,
+    filters: SharedFilters,
     all: HashMap<GroupKey, Rc<Group>>,
     /// Groups that follow all topics, by their numbers.
     of_all_topics: HashMap<u64, Rc<Group>>,
@@ -73,8 +71,7 @@ impl Groups {
     pub(crate) fn new(budget: Arc<Budget>, filters_max: usize) -> Self {
         Self {
             budget,
-            filters_max,
-            filters: 0,
+            filters: SharedFilters::new(filters_max),
             all: HashMap::new(),
             of_all_topics: HashMap::new(),
             by_topic: Index::default(),
@@ -90,14 +87,13 @@ impl Groups {
     /// Returns the limit that a new group would exceed.
     pub(crate) fn of(
         &mut self,
-        key: GroupKey,
+        mut key: GroupKey,
         head: impl FnOnce() -> EventId,
     ) -> Result<Rc<Group>, SubscribeError> {
         if let Some(group) = self.all.get(&key) {
             return Ok(Rc::clone(group));
         }
-        let filters = usize::from(key.filter.is_some());
-        if self.filters_max < self.filters + filters {
+        if key.filter.as_ref().is_some_and(|filter| !self.filters.has_room(filter)) {
             return Err(SubscribeError::Filters);
         }
         let mut claim = self.budget.claim();
@@ -105,8 +101,9 @@ impl Groups {
             return Err(SubscribeError::FollowedBytes);
         }
         self.opened += 1;
-        self.filters += filters;
-        let group = Rc::new(Group::new(self.opened, key, claim, head()));
+        let filter = key.filter.take().map(|filter| self.filters.acquire(filter));
+        key.filter = filter.as_ref().map(|shared| shared.filter().clone());
+        let group = Rc::new(Group::new(self.opened, key, filter, claim, head()));
         for name in group.topics().names().iter() {
             self.by_topic.add(name, &group);
         }
@@ -122,8 +119,10 @@ impl Groups {
 
     /// Removes a group that has no subscriber.
     pub(crate) fn remove(&mut self, group: &Group) {
-        if self.all.remove(group.key()).is_some() && group.filter().is_some() {
-            self.filters -= 1;
+        if self.all.remove(group.key()).is_some()
+            && let Some(shared) = group.filter()
+        {
+            self.filters.release(&shared.filter);
         }
         self.of_all_topics.remove(&group.number());
         for name in group.topics().names().iter() {
@@ -316,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_are_limited_and_shared_whatever_their_form() {
+    fn filters_are_limited_and_shared_whatever_their_form_and_their_topics() {
         let mut groups = Groups::new(Budget::new(usize::MAX), 2);
         let mut of = |names: &[&str], filter: &str| {
             let filter = Some(Filter::parse(filter).unwrap());
@@ -325,12 +324,20 @@ mod tests {
         let one = of(&["aaa"], "attributes:a AND attributes:b").unwrap();
         let same = of(&["aaa"], "(attributes:b) AND (attributes:a)").unwrap();
         assert_eq!(same.number(), one.number());
-        of(&["aaa"], "attributes:a").unwrap();
-        let refused = of(&["bbb"], "attributes:a").unwrap_err();
+        let two = of(&["aaa"], "attributes:a").unwrap();
+        let three = of(&["bbb"], "attributes:a").unwrap();
+        let filters = [&two, &three].map(|group| &group.filter().unwrap().filter);
+        assert!(Rc::ptr_eq(filters[0], filters[1]));
+        let refused = of(&["bbb"], "attributes:c").unwrap_err();
         assert_eq!(refused, SubscribeError::Filters);
-        groups.of(key(&["bbb"]), || EventId::ZERO).unwrap();
-        groups.remove(&one);
-        groups.remove(&one);
-        assert_eq!(groups.filters, 1);
+        groups.remove(&two);
+        groups.remove(&two);
+        let of_c = |groups: &mut Groups| {
+            let filter = Some(Filter::parse("attributes:c").unwrap());
+            groups.of(GroupKey { filter, ..key(&["bbb"]) }, || EventId::ZERO)
+        };
+        assert_eq!(of_c(&mut groups).unwrap_err(), SubscribeError::Filters);
+        groups.remove(&three);
+        of_c(&mut groups).unwrap();
     }
 }

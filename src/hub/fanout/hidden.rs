@@ -4,17 +4,21 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    rc::Rc,
 };
 
 use crate::{
-    hub::store::read::{Cursor, Position},
-    model::{event_id::EventId, filter::Filter},
+    hub::{
+        fanout::shared_filter::SharedFilter,
+        store::read::{Cursor, Position},
+    },
+    model::event_id::EventId,
 };
 
 /// Filter of a group, and how far its events were checked.
 #[derive(Debug)]
 pub(crate) struct GroupFilter {
-    pub(crate) filter: Filter,
+    pub(crate) filter: Rc<SharedFilter>,
     /// Newest spans, oldest first. Subscribers that lag skip the older ones.
     spans: RefCell<VecDeque<Span>>,
     /// Position up to which events were checked. The group has notified its waiting subscribers of
@@ -36,7 +40,7 @@ const SPANS_MAX: usize = 8;
 
 impl GroupFilter {
     /// Creates the state of a group that has no subscriber yet. `head` is the newest id.
-    pub(crate) fn new(filter: Filter, head: EventId) -> Self {
+    pub(crate) fn new(filter: Rc<SharedFilter>, head: EventId) -> Self {
         let cursor = Cursor { after: head, losses_seen: 0 };
         let checked = Cell::new(Position { cursor, complete_at: None });
         Self { filter, spans: RefCell::default(), checked, is_due: Cell::default() }

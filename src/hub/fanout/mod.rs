@@ -6,4 +6,5 @@ pub(crate) mod groups;
 pub(crate) mod hidden;
 pub(crate) mod notifier;
 pub(crate) mod shard;
+pub(crate) mod shared_filter;
 pub(crate) mod subscriber;

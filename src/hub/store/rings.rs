@@ -39,7 +39,7 @@ pub struct Limits {
     pub subscribers: usize,
     /// Largest memory for the topics and filters of all groups, in bytes, as estimated.
     pub followed_bytes: usize,
-    /// Largest number of groups with a filter, on each worker.
+    /// Largest number of different filters, on each worker.
     pub filters: usize,
 }
 

@@ -1,6 +1,7 @@
 //! Filter of a reader: an expression over the attributes of messages, in Pub/Sub's own language
 //! (<https://cloud.google.com/pubsub/docs/subscription-message-filter>).
 
+mod cache;
 mod expression;
 mod parse;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use std::{
     sync::Arc,
 };
 
+pub use cache::FilterCache;
 use expression::Expression;
 pub use parse::FilterError;
 use parse::Parser;

@@ -1,6 +1,6 @@
 //! `GET /events`: admits a reader, and opens its stream.
 
-use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll};
+use std::{cell::RefCell, future::poll_fn, pin::pin, rc::Rc, task::Poll};
 
 use actix_web::{
     HttpMessage as _, HttpRequest, HttpResponse,
@@ -25,7 +25,7 @@ use crate::{
     model::{
         control::{EndReason, refusal_wait},
         encode::Format,
-        filter::Filter,
+        filter::{Filter, FilterCache},
     },
     net::http1::takeover::{TakenOver, Takeover},
     outlet::{
@@ -53,6 +53,8 @@ pub(crate) struct Worker {
     pub shard: Rc<Shard>,
     pub reactor: Rc<Reactor>,
     turns: Turns,
+    /// Filters of earlier requests.
+    filters: RefCell<FilterCache>,
 }
 
 /// Longest query, and largest number of topics, of a request that needs no turn: such a request
@@ -63,7 +65,7 @@ const FEW_TOPICS: usize = 64;
 impl Worker {
     /// Creates the state of one worker.
     pub(crate) fn new(shard: Rc<Shard>, reactor: Rc<Reactor>) -> Self {
-        Self { shard, reactor, turns: Turns::default() }
+        Self { shard, reactor, turns: Turns::default(), filters: RefCell::default() }
     }
 }
 
@@ -75,7 +77,12 @@ pub(crate) async fn events(
 ) -> HttpResponse {
     let is_long = SHORT_QUERY_BYTES < request.query_string().len();
     let mut turn = worker.turns.take(is_long).await;
-    let asked = StreamRequest::read(&request, clock::now_ms(), context.topics_per_stream);
+    let asked = StreamRequest::read(
+        &request,
+        clock::now_ms(),
+        context.topics_per_stream,
+        &mut worker.filters.borrow_mut(),
+    );
     if let Err(wait) = context.admit(&request) {
         let asked = asked.as_ref().ok();
         return too_many(&context, asked, "rate", TOO_OFTEN, wait);

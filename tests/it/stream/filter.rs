@@ -178,6 +178,39 @@ fn a_thousand_streams_check_an_event_once() {
     gateway.until_metric(EVALUATIONS, f64::from(published + 1));
 }
 
+/// Streams of other topics and in other formats share the answers of their filter.
+#[test]
+fn an_event_is_checked_once_for_all_streams_with_the_same_filter() {
+    let gateway = Gateway::dev(&[("workers", "1"), ("filters-max", "1"), ("keep-alive", "10 min")]);
+    let one = query("attributes.shown = \"yes\"");
+    let several =
+        query("(attributes.\"shown\"=\"\\x79es\")").replacen("orders", "orders,parcels", 1);
+    let open = |topics: &String, format: &str| gateway.events(&format!("{topics}&format={format}"));
+    let mut sources: Vec<_> = [&one, &several]
+        .into_iter()
+        .flat_map(|topics| ["data", "message", "cloudevents"].map(|format| open(topics, format)))
+        .collect();
+    let mut published = 0;
+    for n in 0..30 {
+        let is_shown = n % 3 == 0;
+        let value = if is_shown { "yes" } else { "no" };
+        publish(&gateway, &format!("event {n}"), &json!({ "shown": value }));
+        published += 1;
+        if is_shown {
+            for source in &mut sources {
+                let data = source.next().data;
+                assert!(data.contains(&format!("event {n}")), "{data}");
+            }
+        }
+        gateway.until_metric(EVALUATIONS, f64::from(published));
+    }
+    let refused = gateway.get(&format!("/events{}", query("attributes:other")), &[]);
+    assert_eq!(refused.status, 503);
+    drop(sources);
+    gateway.until_metric("stream_events_streams", 0.0);
+    drop(gateway.events(&query("attributes:other")));
+}
+
 #[test]
 fn readers_with_more_filters_than_are_allowed_are_told_to_come_back() {
     let gateway = Gateway::dev(&[("filters-max", "2"), ("workers", "1")]);
