@@ -1,6 +1,6 @@
 //! Stream request: the query and the headers of `GET /events`, parsed once.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use actix_web::{
     HttpRequest,
@@ -99,10 +99,12 @@ impl Delivery {
         }
     }
 
-    /// Returns the delivery of a media type.
-    fn of(media_type: &str) -> Option<Self> {
-        let all = [Self::EventStream, Self::JsonLines, Self::Poll];
-        all.into_iter().find(|delivery| delivery.media_type() == media_type)
+    /// Returns the range of all media types with the type of the answer.
+    fn media_range(self) -> &'static str {
+        match self {
+            Self::EventStream => "text/*",
+            Self::JsonLines | Self::Poll => "application/*",
+        }
     }
 }
 
@@ -154,13 +156,12 @@ impl StreamRequest {
     ) -> Result<Self, StreamRequestError> {
         let Query(parameters) = Query::<Parameters>::from_query(request.query_string())
             .map_err(|err| unread(&format!("{}: {}", err.path(), err.source())))?;
-        let accepted = match parameters.mode.as_deref() {
+        let (delivery, is_named) = match parameters.mode.as_deref() {
             None => accepted(request)?,
-            Some("poll") => Some(Delivery::Poll),
+            Some("poll") => (Delivery::Poll, true),
             Some(other) => return bad("mode", other, "is not poll"),
         };
-        let is_event_source = accepted == Some(Delivery::EventStream);
-        let delivery = accepted.unwrap_or(Delivery::EventStream);
+        let is_event_source = is_named && delivery == Delivery::EventStream;
         let format = format(parameters.format.as_deref(), delivery)?;
         let poll = poll_options(&parameters, delivery)?;
         let id_of_query = match parameters.last_event_id.as_deref() {
@@ -355,36 +356,39 @@ fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, StreamRequestE
     bad("since", text, "is neither a time span, as in 10m, nor an RFC 3339 time")
 }
 
-/// Returns the delivery that `Accept` names with the highest quality, the first of several. `None`
-/// if it names none and does not exclude every delivery.
+/// Returns the delivery that `Accept` prefers, and true if `Accept` names it. The quality of a
+/// delivery is that of the most specific range that matches it (RFC 9110, section 12.5.1). Of
+/// several with the same quality, the first named one is preferred, and if none is named, server-sent
+/// events before the answer that ends.
 ///
 /// # Errors
 /// Fails if `Accept` excludes every delivery.
-fn accepted(request: &HttpRequest) -> Result<Option<Delivery>, StreamRequestError> {
+fn accepted(request: &HttpRequest) -> Result<(Delivery, bool), StreamRequestError> {
+    const DEFAULT: (Delivery, bool) = (Delivery::EventStream, false);
     let mut fields = request.headers().get_all(header::ACCEPT);
     match (fields.next(), fields.next()) {
-        (None, _) => return Ok(None),
+        (None, _) => return Ok(DEFAULT),
         // What `EventSource` sends needs no parser.
         (Some(only), None) if only == "text/event-stream" => {
-            return Ok(Some(Delivery::EventStream));
+            return Ok((Delivery::EventStream, true));
         }
         _ => {}
     }
     // A header that cannot be parsed excludes nothing.
-    let Ok(accept) = header::Accept::parse(request) else { return Ok(None) };
-    let wanted = || accept.iter().filter(|item| item.quality > header::Quality::ZERO);
-    let named = wanted().filter_map(|item| {
-        let delivery = Delivery::of(item.item.essence_str())?;
-        Some((delivery, item.quality))
-    });
-    // Of several with the same quality, `max_by_key` returns the last one.
-    if let Some((delivery, _)) = named.rev().max_by_key(|(_, quality)| *quality) {
-        return Ok(Some(delivery));
-    }
-    if accept.is_empty()
-        || wanted().any(|item| ["*/*", "text/*"].contains(&item.item.essence_str()))
-    {
-        return Ok(None);
-    }
-    Err(StreamRequestError::NotAcceptable)
+    let accept = match header::Accept::parse(request) {
+        Ok(accept) if !accept.is_empty() => accept,
+        _ => return Ok(DEFAULT),
+    };
+    let item = |range| accept.iter().enumerate().find(|(_, it)| it.item.essence_str() == range);
+    let rank = |delivery: Delivery| {
+        let named = item(delivery.media_type());
+        let (at, found) = named.or_else(|| item(delivery.media_range())).or_else(|| item("*/*"))?;
+        let is_first = Reverse(named.map_or(usize::MAX, |_| at));
+        let is_accepted = found.quality > header::Quality::ZERO;
+        is_accepted.then_some(((found.quality, is_first), (delivery, named.is_some())))
+    };
+    // Of several with the same rank, `max_by_key` returns the last one.
+    let all = [Delivery::JsonLines, Delivery::Poll, Delivery::EventStream];
+    let best = all.into_iter().filter_map(rank).max_by_key(|(rank, _)| *rank);
+    best.map(|(_, delivery)| delivery).ok_or(StreamRequestError::NotAcceptable)
 }

@@ -80,7 +80,7 @@ fn a_stream_ends_with_a_reason_and_a_retry_time() {
 #[test]
 fn accept_chooses_by_quality() {
     let gateway = Gateway::dev(&[]);
-    let (sse, ndjson) = ("text/event-stream", "application/x-ndjson");
+    let (sse, ndjson, json) = ("text/event-stream", "application/x-ndjson", "application/json");
     for (accept, media_type) in [
         ("application/x-ndjson", ndjson),
         ("application/x-ndjson, text/event-stream", ndjson),
@@ -89,13 +89,24 @@ fn accept_chooses_by_quality() {
         ("application/x-ndjson;q=0, text/event-stream", sse),
         ("application/x-ndjson, */*", ndjson),
         ("*/*", sse),
+        ("text/*", sse),
+        ("application/*", json),
+        ("application/*, text/*;q=0.9", json),
+        ("application/*;q=0.9, text/*", sse),
+        ("application/json, text/plain, */*", json),
+        ("application/json;q=0.5, */*", sse),
+        ("application/json;q=0.5, application/*", ndjson),
+        ("text/event-stream;q=0, */*;q=0.1", json),
+        ("text/html, application/xhtml+xml, application/xml;q=0.9, */*;q=0.8", sse),
     ] {
         let (status, headers) = gateway.get_head("/events", &[("Accept", accept)]);
         assert_eq!(status, 200, "{accept}");
         let found = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
         assert_eq!(found.unwrap().1, media_type, "{accept}");
     }
-    for accept in ["application/x-ndjson;q=0", "application/xml"] {
+    for accept in
+        ["application/x-ndjson;q=0", "application/xml", "*/*;q=0", "text/event-stream;q=0, text/*"]
+    {
         assert_eq!(gateway.get("/events", &[("Accept", accept)]).status, 406, "{accept}");
     }
 }
