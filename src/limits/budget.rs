@@ -49,6 +49,17 @@ impl Claim {
         taken.is_ok()
     }
 
+    /// Adds `by` bytes to the claim, even beyond the budget, if no other claim has any. Returns
+    /// false otherwise.
+    #[must_use]
+    pub fn grow_alone(&mut self, by: usize) -> bool {
+        let (from, to) = (self.bytes, self.bytes.saturating_add(by));
+        let taken =
+            self.budget.bytes.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+        self.bytes = if taken.is_ok() { to } else { from };
+        taken.is_ok()
+    }
+
     /// Returns the number of bytes of this claim.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -87,5 +98,17 @@ mod tests {
         assert!(!one.grow(usize::MAX), "the sum does not overflow");
         drop(one);
         assert_eq!(budget.bytes(), 2);
+    }
+
+    #[test]
+    fn a_claim_may_exceed_the_budget_only_alone() {
+        let budget = Budget::new(10);
+        let (mut one, mut other) = (budget.claim(), budget.claim());
+        assert!(one.grow(1) && one.grow_alone(19) && !other.grow_alone(1) && !other.grow(1));
+        assert_eq!((budget.bytes(), one.bytes(), other.bytes()), (20, 20, 0));
+        drop(one);
+        assert!(other.grow_alone(11));
+        drop(other);
+        assert_eq!(budget.bytes(), 0);
     }
 }

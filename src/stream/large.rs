@@ -15,8 +15,13 @@ use crate::{
 
 /// Limit of the bytes of large events that slow readers may keep in memory after the events have
 /// left their rings, over all streams. Within this limit, a reader that takes longer for an event
-/// than its ring holds it still receives it whole.
+/// than its ring holds it still receives it whole. A single event that has to be encoded may be
+/// larger.
 pub(crate) const LARGE_EVENTS_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// Largest size of an event that is encoded again for each slice when the budget is used up: it has
+/// few slices.
+const ENCODED_AGAIN_MAX_BYTES: usize = 16 * BATCH_MAX_BYTES;
 
 /// Large events that streams are sending. Each is encoded once for all of its readers in one
 /// format.
@@ -48,8 +53,8 @@ pub struct LargeEvent {
 enum Source {
     /// Encoded bytes, which the streams that send them keep within the budget.
     Kept(Arc<Kept>),
-    /// Reference to the event in its ring, used when the budget is used up: the bytes are encoded
-    /// again for each slice, while the ring holds the event.
+    /// Reference to the event in its ring, used when the budget is used up: each slice is made from
+    /// the event again, while the ring holds it.
     InRing(Weak<Event>, Format),
 }
 
@@ -72,37 +77,39 @@ impl LargeEvents {
         self.budget.bytes()
     }
 
-    /// Begins to send `event`: returns the state before its first byte.
-    pub fn begin(&self, event: &Arc<Event>, format: Format) -> LargeEvent {
-        let source = match self.kept(event, format) {
-            Some(kept) => Source::Kept(kept),
-            None => Source::InRing(Arc::downgrade(event), format),
-        };
-        LargeEvent { id: event.id, publish_time_ms: event.publish_time_ms, source, sent: 0 }
+    /// Begins to send `event`: returns the state before its first byte. `None` when the memory for
+    /// its encoding is used up: the connection must then be cut, so that the reader comes back for
+    /// the event.
+    pub fn begin(&self, event: &Arc<Event>, format: Format) -> Option<LargeEvent> {
+        let source = self.source(event, format)?;
+        Some(LargeEvent { id: event.id, publish_time_ms: event.publish_time_ms, source, sent: 0 })
     }
 
-    /// Returns the encoded event, and encodes it if no stream is sending it. `None` when the budget
-    /// does not suffice.
-    fn kept(&self, event: &Arc<Event>, format: Format) -> Option<Arc<Kept>> {
+    /// Returns the source of an event's bytes. Encodes the event if no stream is sending it.
+    fn source(&self, event: &Arc<Event>, format: Format) -> Option<Source> {
         let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (event.id, format);
         if let Some(kept) = lock().get(&key).and_then(Weak::upgrade) {
-            return Some(kept);
-        }
-        let mut claim = self.budget.claim();
-        if !claim.grow(event.size()) {
-            return None;
+            return Some(Source::Kept(kept));
         }
         // Other streams are not kept waiting while this one encodes.
         let bytes = format.event(event);
-        if !claim.grow(bytes.len().saturating_sub(event.size())) {
-            return None;
+        let mut claim = self.budget.claim();
+        if !claim.grow(bytes.len()) {
+            let is_frame = bytes.as_ptr() == event.frame().as_ptr();
+            if is_frame || bytes.len() <= ENCODED_AGAIN_MAX_BYTES {
+                return Some(Source::InRing(Arc::downgrade(event), format));
+            }
+            // An event that is larger than the budget must not be refused for ever.
+            if !claim.grow_alone(bytes.len()) {
+                return None;
+            }
         }
         let kept = Arc::new(Kept { bytes, _claim: claim });
         let mut all = lock();
         all.retain(|_, kept| 0 < kept.strong_count());
         all.insert(key, Arc::downgrade(&kept));
-        Some(kept)
+        Some(Source::Kept(kept))
     }
 }
 

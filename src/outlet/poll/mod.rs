@@ -51,7 +51,14 @@ pub(super) async fn read(
             Next::Say(Control::Checkpoint(id)) => page.set_next(id),
             Next::Say(Control::Gap(gap)) => page.push_gap(*gap),
             Next::Say(Control::End(end)) if page.next().is_none() => return Err(end.reason),
-            Next::Say(Control::End(_)) | Next::Finished | Next::FellBehind => break,
+            Next::FellBehind if page.is_empty() => {
+                return Err(count_refusal(&session, EndReason::Busy));
+            }
+            Next::FellBehind => {
+                page.cut();
+                break;
+            }
+            Next::Say(Control::End(_)) | Next::Finished => break,
             Next::Say(
                 Control::Auth(_) | Control::Folded(_) | Control::KeepAlive | Control::Waiting,
             ) => {}

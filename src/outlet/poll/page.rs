@@ -106,6 +106,16 @@ impl Page {
         0 < self.count || self.gap.is_some()
     }
 
+    /// Returns true if the page has nothing, also no part of an event.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.has_news() && self.record.is_empty()
+    }
+
+    /// Ends the page before an event that cannot be read now.
+    pub(super) fn cut(&mut self) {
+        (self.more, self.limit) = (true, self.count);
+    }
+
     /// Returns true if the page takes no more events.
     pub(super) fn is_full(&self) -> bool {
         self.next.is_some() && (self.limit <= self.count || PAGE_BYTES <= self.events.len())

@@ -258,24 +258,28 @@ impl Session {
                 Next::Give(batch.bytes)
             }
             ReadEvents::Large(event) => {
-                let large = self.context.large_events.begin(&event, self.format);
-                self.next_slice(large)
+                match self.context.large_events.begin(&event, self.format) {
+                    Some(large) => self.next_slice(large),
+                    None => self.fall_behind(),
+                }
             }
         }
     }
 
     fn next_slice(&mut self, mut large: LargeEvent) -> Next {
-        let Some(slice) = large.next_slice() else {
-            self.phase = Phase::Finished;
-            self.context.metrics.streams_ended.with_label_values(&["fell-behind"]).inc();
-            return Next::FellBehind;
-        };
+        let Some(slice) = large.next_slice() else { return self.fall_behind() };
         if slice.is_last {
             self.record_delivered(1, large.id, large.publish_time_ms);
         } else if let Phase::Open(open) = &mut self.phase {
             open.first = Some(Box::new(First::Large(large)));
         }
         Next::Give(slice.bytes)
+    }
+
+    fn fall_behind(&mut self) -> Next {
+        self.phase = Phase::Finished;
+        self.context.metrics.streams_ended.with_label_values(&["fell-behind"]).inc();
+        Next::FellBehind
     }
 
     /// Records that events were sent whole.

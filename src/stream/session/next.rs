@@ -19,7 +19,8 @@ pub(crate) enum Next {
     Yield,
     /// Ends the response: the last message was sent.
     Finished,
-    /// Cuts the connection: a large event left its ring while it was being written. The reader
-    /// reconnects with the id before it, and receives the gap.
+    /// Cuts the connection: a large event left its ring while it was being written, or there is no
+    /// memory to encode it. The reader reconnects with the id before it, and receives the gap or
+    /// the event.
     FellBehind,
 }

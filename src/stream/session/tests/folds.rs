@@ -18,6 +18,7 @@ use crate::{
     },
     stream::{
         fold::{FOLD_EVENTS_MAX, FoldBy, FoldRule, Slow},
+        large::LargeEvents,
         pending::PendingStream,
         session::Next,
     },
@@ -291,4 +292,24 @@ fn events_of_a_fold_outlive_their_rings() {
     stream.say_open();
     gateway.hub().sweep(NOW_MS + RING_AGE_MS + 1);
     assert_eq!(run(&mut stream), (data.to_vec(), vec![]), "all of it came, so nothing is told");
+}
+
+/// A fold gives a large event up to the budget for large events. If that is used up, and the event
+/// has left its ring, the stream is cut before the event, and its reader resumes with a gap.
+#[test]
+fn a_large_event_of_a_fold_that_is_cut_is_told_as_a_gap() {
+    let gateway = Gateway::with(hub(9), |context| context.large_events = LargeEvents::new(0));
+    let before = gateway.publish("orders", "before");
+    let large = gateway.publish("orders", &"x".repeat(3 * BATCH_MAX_BYTES));
+    let mut stream = open(&gateway, Start::Held, Some(REWIND_2));
+    let begin = stream.say_open().id;
+    assert!(begin < before);
+    gateway.hub().sweep(NOW_MS + RING_AGE_MS + 1);
+    assert_eq!(stream.give(), format!("{before} before\n"));
+    assert_eq!(stream.give().len(), BATCH_MAX_BYTES);
+    assert!(matches!(stream.next(), Next::FellBehind));
+    let mut resumed = open(&gateway, Start::After(before), Some(REWIND_2));
+    assert_eq!(resumed.say_open().id, before);
+    let gap = resumed.say_gap();
+    assert_eq!((gap.after, gap.upto), (Some(before), large));
 }

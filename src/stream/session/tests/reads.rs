@@ -192,3 +192,33 @@ fn streams_of_one_format_share_a_large_event() {
     drop(streams);
     assert_eq!(gateway.context.large_events.bytes(), 0);
 }
+
+/// An event that is larger than all memory for encoded events is sent to one stream at a time.
+/// Other streams are cut before its first byte, and resume there.
+#[test]
+fn an_event_is_not_encoded_again_for_each_of_many_slices() {
+    let gateway = Gateway::with(hub(10), |context| context.large_events = LargeEvents::new(1));
+    let open = |format, start| {
+        let mut pending = gateway.pending(start);
+        pending.key.format = format;
+        let mut stream = gateway.open_pending(pending);
+        (stream.say_open().id, stream)
+    };
+    let (_, mut first) = open(LINES, Start::Live);
+    let (_, mut as_published) = open(SSE, Start::Live);
+    let (id, mut second) = open(SSE_MESSAGES, Start::Live);
+    let data = "x".repeat(20 * BATCH_MAX_BYTES);
+    gateway.publish("orders", &data);
+    assert_eq!(first.give().len(), BATCH_MAX_BYTES);
+    assert_eq!(as_published.give().len(), BATCH_MAX_BYTES, "its frame takes no memory");
+    let bytes = gateway.context.large_events.bytes();
+    assert!((data.len()..data.len() + 1_000).contains(&bytes), "{bytes}");
+    assert!(matches!(second.next(), Next::FellBehind));
+    assert!(matches!(second.next(), Next::Finished));
+    assert_eq!(gateway.ended("fell-behind"), 1);
+    drop((first, second));
+    let (resumed_at, mut again) = open(SSE_MESSAGES, Start::After(id));
+    assert_eq!(resumed_at, id);
+    let text: String = (0..21).map(|_| again.give()).collect();
+    assert!(text.contains(&data) && text.ends_with("\n\n"));
+}
