@@ -200,6 +200,43 @@ async fn a_group_is_checked_to_the_end_and_served_when_it_asks_to_be() {
         .await;
 }
 
+/// A worker with many filters lets its other tasks run between the checks of one event.
+#[tokio::test]
+async fn other_tasks_run_between_the_checks_of_many_filters() {
+    const FILTERS: u64 = 80;
+    let (hub, shard) = hub(limits());
+    let readers: Vec<_> = (0..FILTERS)
+        .map(|n| {
+            let filter = Some(Filter::parse(&format!("attributes:a{n}")).unwrap());
+            let key = GroupKey { filter, ..in_sse(topics(&["orders"])) };
+            let mut reader = Reader::new(&hub, &shard, key, Start::Live);
+            reader.read();
+            reader
+        })
+        .collect();
+    LocalSet::new()
+        .run_until(async {
+            spawn_local(Rc::clone(&shard).run(Duration::ZERO));
+            settle().await;
+            publish(&hub, "orders", "hidden", false, T0);
+            let counting = hub.clone();
+            let other = spawn_local(async move {
+                let (mut before, mut most) = (0, 0);
+                while before < FILTERS {
+                    yield_now().await;
+                    let now = counting.evaluations();
+                    (before, most) = (now, most.max(now - before));
+                }
+                most
+            });
+            let most = other.await.unwrap();
+            // The scheduler may run the shard twice before the other task.
+            assert!((1..=16).contains(&most), "{most} checks without a pause");
+        })
+        .await;
+    assert_eq!(readers.iter().filter(|reader| reader.is_woken()).count(), 0);
+}
+
 /// A rare event is found by a read that is interrupted, and a cursor before hidden events resumes
 /// without a gap while the ring holds its id.
 #[test]

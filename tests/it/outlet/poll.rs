@@ -12,6 +12,7 @@ use crate::{
         http1::Answer,
         jwks::{KeyServer, sign},
         reader::{BY_GATEWAY, CASES},
+        redis::RedisServer,
     },
 };
 
@@ -171,6 +172,27 @@ fn a_long_poll_is_answered_when_the_gateway_leaves() {
     let answer = waiting.join().unwrap();
     assert_eq!((answer.status, &answer.json()["events"]), (200, &json!([])));
     assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+/// A poll that waits for the log is counted by what refuses it, and no second time by its answer.
+#[test]
+fn a_refused_poll_is_counted_once() {
+    let refused = |gateway: &Gateway, reason: &str| {
+        gateway.metric(&format!("stream_events_streams_refused_total{{reason=\"{reason}\"}}"))
+    };
+    let mut redis = RedisServer::stopped();
+    let url = redis.url();
+    let gateway = Gateway::dev(&[("backplane", &url), ("filters-max", "0")]);
+    let unready = gateway.get("/events?mode=poll", &[]);
+    assert_eq!((unready.status, refused(&gateway, "unready")), (503, 1.0));
+    std::thread::scope(|scope| {
+        let query = "/events?mode=poll&wait=20s&filter=attributes:a";
+        let waiting = scope.spawn(|| gateway.get(query, &[]));
+        redis.restart();
+        let answer = waiting.join().unwrap();
+        assert_eq!(answer.status, 503, "{}", answer.text());
+    });
+    assert_eq!((refused(&gateway, "busy"), refused(&gateway, "unready")), (1.0, 1.0));
 }
 
 #[test]
