@@ -358,8 +358,8 @@ fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, StreamRequestE
 
 /// Returns the delivery that `Accept` prefers, and true if `Accept` names it. The quality of a
 /// delivery is that of the most specific range that matches it (RFC 9110, section 12.5.1). Of
-/// several with the same quality, the first named one is preferred, and if none is named, server-sent
-/// events before the answer that ends.
+/// several with the same quality, the first named one is preferred, and if none is named,
+/// server-sent events before the answer that ends.
 ///
 /// # Errors
 /// Fails if `Accept` excludes every delivery.

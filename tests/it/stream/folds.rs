@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     io::{BufReader, Read, Write},
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use crate::{
         gateway::{Gateway, message},
         http1,
         parser::Dispatched,
-        reader::{CASES, Case, FEW_CASES, tls_stream},
+        reader::{CASES, Case, FEW_CASES, Reader, tls_stream},
         redis::RedisServer,
     },
 };
@@ -133,6 +134,8 @@ fn data_of(page: &Value) -> Vec<u64> {
 const KEYS: usize = 20;
 /// More than the sockets and the buffers between a gateway and its reader hold.
 const EVENTS: usize = 12_000;
+/// Events that are published at once.
+const BURST: usize = 500;
 
 /// Connection to a gateway over which events of many keys are pushed, one after another.
 struct Publisher {
@@ -153,10 +156,10 @@ impl Publisher {
         Self { connection: BufReader::new(connection), published: 0 }
     }
 
-    /// Publishes one event of each key.
-    fn publish(&mut self) {
+    /// Publishes events of one key after another.
+    fn publish(&mut self, events: usize) {
         let mut requests = Vec::new();
-        for n in self.published..self.published + KEYS {
+        for n in self.published..self.published + events {
             let key = format!("key-{}", n % KEYS);
             let mut message = message(format!("{key} {n} {}", "x".repeat(300)), &n.to_string());
             message["orderingKey"] = key.into();
@@ -168,10 +171,10 @@ impl Publisher {
             requests.extend_from_slice(body.as_bytes());
         }
         self.connection.get_mut().write_all(&requests).unwrap();
-        for _ in 0..KEYS {
+        for _ in 0..events {
             assert_eq!(http1::read_head(&mut self.connection).unwrap().0, 204);
         }
-        self.published += KEYS;
+        self.published += events;
     }
 }
 
@@ -206,36 +209,47 @@ impl Seen {
         }
     }
 
-    fn is_complete(&self) -> bool {
+    fn is_complete(&self, published: usize) -> bool {
         let sum = |counts: &HashMap<String, usize>| counts.values().sum::<usize>();
-        EVENTS <= sum(&self.events) + sum(&self.folded)
+        published <= sum(&self.events) + sum(&self.folded)
     }
+
+    /// Reads until each of `published` events was received or counted. The newest of each key must
+    /// be received, all in order.
+    fn finish(mut self, reader: &mut Reader, published: usize) {
+        while !self.is_complete(published) {
+            self.add(&reader.next_raw().expect("the stream has ended"));
+        }
+        assert!(self.ids.is_sorted_by(|a, b| a < b));
+        for key in 0..KEYS {
+            let name = format!("key-{key}");
+            assert_eq!(self.newest[&name], published - KEYS + key);
+            assert_eq!(self.events[&name] + self.folded[&name], published / KEYS, "{name}");
+        }
+        let folded: usize = self.folded.values().sum();
+        assert!(published / 2 < folded, "{folded} folded: the reader was not slow enough");
+        assert!(self.ids.len() + folded == published);
+    }
+}
+
+fn open_slow(case: Case, gateway: &Gateway) -> Reader {
+    let mut reader = case.open_narrow(gateway, "?topic=orders&slow=latest");
+    assert_eq!(reader.next_raw().unwrap().event, "stream-open");
+    reader
 }
 
 /// A reader that takes one event while hundreds are published gets the newest of each key in the
 /// end, in order, and is told of all others.
 fn read_slowly(case: Case, gateway: &Gateway) {
-    let mut reader = case.open_narrow(gateway, "?topic=orders&slow=latest");
-    assert_eq!(reader.next_raw().unwrap().event, "stream-open");
+    let mut reader = open_slow(case, gateway);
     let (mut publisher, mut seen) = (Publisher::connect(gateway), Seen::default());
     while publisher.published < EVENTS {
         for _ in 0..20 {
-            publisher.publish();
+            publisher.publish(KEYS);
         }
         seen.add(&reader.next_raw().unwrap());
     }
-    while !seen.is_complete() {
-        seen.add(&reader.next_raw().expect("the stream has ended"));
-    }
-    assert!(seen.ids.is_sorted_by(|a, b| a < b));
-    for key in 0..KEYS {
-        let name = format!("key-{key}");
-        assert_eq!(seen.newest[&name], EVENTS - KEYS + key);
-        assert_eq!(seen.events[&name] + seen.folded[&name], EVENTS / KEYS, "{name}");
-    }
-    let folded: usize = seen.folded.values().sum();
-    assert!(EVENTS / 2 < folded, "{folded} folded: the reader was not slow enough for this test");
-    assert!(seen.ids.len() + folded == EVENTS);
+    seen.finish(&mut reader, EVENTS);
 }
 
 const RING: (&str, &str) = ("ring-events", "100000");
@@ -253,4 +267,26 @@ fn a_slow_reader_of_a_replica_gets_the_newest_of_each_key_and_counts() {
     let gateway = Gateway::dev(&[RING, ("backplane", &redis.url())]);
     eventually("ready", || (gateway.get("/readyz", &[]).status == 200).then_some(()));
     read_slowly(CASES[1], &gateway);
+}
+
+/// The reader takes one event in each second, in which 10,000 are published. (A machine that takes
+/// longer to publish them makes the seconds longer.)
+#[test]
+fn a_reader_of_one_event_a_second_gets_the_newest_of_ten_thousand() {
+    const PER_SECOND: usize = 10_000;
+    const SECONDS: usize = 5;
+    let gateway = Gateway::dev(&[RING, ("ring-bytes", "256 MiB"), ("workers", "1")]);
+    let mut reader = open_slow(CASES[0], &gateway);
+    let (mut publisher, mut seen) = (Publisher::connect(&gateway), Seen::default());
+    let begun = Instant::now();
+    for second in 1..=SECONDS {
+        while publisher.published < second * PER_SECOND {
+            publisher.publish(BURST);
+        }
+        seen.add(&reader.next_raw().unwrap());
+        let rest = Duration::from_secs(second as u64).saturating_sub(begun.elapsed());
+        std::thread::sleep(rest);
+    }
+    eprintln!("{} events in {:?}", publisher.published, begun.elapsed());
+    seen.finish(&mut reader, SECONDS * PER_SECOND);
 }
