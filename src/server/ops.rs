@@ -89,6 +89,7 @@ async fn connections(
         header_timeout: ops.config.header_timeout,
         slow_heads: ops.metrics.limit("header-timeout"),
         may_take_over: |_| false,
+        may_wait: |_| false,
         heads: HeadBudget::new(HEADS_MAX_BYTES, ops.metrics.limit("head-bytes-max")),
     });
     let service = fn_service(move |io: TcpStream| {

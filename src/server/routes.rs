@@ -129,6 +129,13 @@ pub(super) fn may_take_over(request: &RequestHead) -> bool {
     request.method == Method::GET && (path == "/events" || path.contains('%'))
 }
 
+/// Returns true if the handler of a request may wait for something: a poll of `GET /events` with
+/// `wait=`.
+pub(super) fn may_wait(request: &RequestHead) -> bool {
+    let query = request.uri.query().unwrap_or_default();
+    query.split('&').any(|parameter| parameter.starts_with("wait="))
+}
+
 /// Routes of the ops listener.
 pub(super) fn ops_routes(routes: &mut web::ServiceConfig) {
     for entry in ROUTES.iter().filter(|entry| [Place::Ops, Place::Both].contains(&entry.place)) {

@@ -28,7 +28,7 @@ use rustls::ServerConfig;
 
 use crate::server::{
     components::Components,
-    routes::{may_take_over, public_routes},
+    routes::{may_take_over, may_wait, public_routes},
 };
 use crate::{
     config::Config,
@@ -276,6 +276,7 @@ fn http1<S>(public: &Public, dispatch: Rc<S>) -> Http1<S> {
         header_timeout: public.config.header_timeout,
         slow_heads: public.metrics.limit("header-timeout"),
         may_take_over,
+        may_wait,
         heads: public.heads.clone(),
     }
 }

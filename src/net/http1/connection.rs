@@ -41,7 +41,7 @@ use crate::net::{
 pub(super) struct Http1Connection {
     pub(super) io: Socket,
     /// Received bytes that are not decoded yet.
-    read: BytesMut,
+    pub(super) read: BytesMut,
     codec: Codec,
     config: ServiceConfig,
     /// Version of the last request.
@@ -60,7 +60,7 @@ pub(super) struct Http1Connection {
     /// True if the connection had a request or a stream before.
     was_used: bool,
     /// Memory of the incomplete head.
-    head_claim: HeadClaim,
+    pub(super) head_claim: HeadClaim,
     scan: HeadScan,
     /// Number of bytes of `read` that are counted in `head_claim`.
     claimed: usize,
@@ -84,8 +84,6 @@ pub(super) enum NextRequest {
     Closed,
 }
 
-/// Limit of the bytes that are kept while a stream is open. They are the next requests.
-const BEHIND_STREAM_MAX_BYTES: usize = 16 * 1024;
 /// Answer to `Expect: 100-continue`.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 impl Http1Connection {
@@ -186,7 +184,7 @@ impl Http1Connection {
     }
 
     /// Reads available bytes. Returns their number, which is 0 at the end.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Self { io, read, received, .. } = self;
         poll_scratch(io, cx, |bytes| {
             if read.capacity() == 0 {
@@ -347,24 +345,6 @@ impl Http1Connection {
             let _taken = bytes.split_to(written);
         }
         Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    /// Waits until the peer of a stream is gone, and returns the reason. Keeps the bytes that the
-    /// peer sends meanwhile: they are its next requests.
-    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        loop {
-            if BEHIND_STREAM_MAX_BYTES < self.read.len() {
-                self.head_claim.count_refusal();
-                return Poll::Ready(io::Error::other(
-                    "too many bytes behind the request of a stream",
-                ));
-            }
-            match ready!(self.poll_read(cx)) {
-                Ok(0) => return Poll::Ready(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
-                Err(err) => return Poll::Ready(err),
-            }
-        }
     }
 
     /// Closes the side of the gateway.

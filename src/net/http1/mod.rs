@@ -7,6 +7,7 @@ mod buffers;
 pub(crate) mod chunk;
 mod connection;
 mod odd;
+pub(crate) mod peer_closed;
 mod request_head;
 mod response;
 pub(crate) mod takeover;
@@ -18,12 +19,14 @@ use std::{
     future::poll_fn,
     io,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     rc::Rc,
     time::Duration,
 };
 
 use crate::net::http1::{
     connection::{Body, Http1Connection, NextRequest},
+    peer_closed::PeerClosed,
     request_head::HeadError,
     response::{HEAD_BYTES, ResponseWriter},
     takeover::{Receiver, TakenSocket, Takeover},
@@ -57,6 +60,9 @@ pub(crate) struct Http1<S> {
     pub slow_heads: IntCounter,
     /// Returns true if the handler of a request may take the connection over.
     pub may_take_over: fn(&RequestHead) -> bool,
+    /// Returns true if the handler of a request may wait for something, and wants to know when the
+    /// client leaves ([`PeerClosed`]).
+    pub may_wait: fn(&RequestHead) -> bool,
     /// Memory budget of incomplete heads.
     pub heads: HeadBudget,
 }
@@ -127,8 +133,8 @@ where
             connection.borrow_mut().begin_wait();
             let response = match poll_fn(|cx| connection.borrow_mut().poll_request(cx)).await {
                 NextRequest::Request(request) => {
-                    let (answer, takeover) = self.call(&connection, request, &peer);
-                    let Ok(response) = answer.await;
+                    let (answer, takeover, closed) = self.call(&connection, request, &peer);
+                    let Ok(response) = answer_watched(answer, &connection, closed).await;
                     if let Some(receiver) = takeover.and_then(|takeover| takeover.take()) {
                         return give_socket(connection, response, peer, receiver);
                     }
@@ -153,26 +159,50 @@ where
         Ok(())
     }
 
-    /// Calls the service with a request. Returns its answer, and the offer to take the socket over
-    /// that was made to it.
+    /// Calls the service with a request. Returns its answer, the offer to take the socket over that
+    /// was made to it, and the sign for a handler that may wait.
     fn call(
         &self,
         connection: &Shared,
         mut request: Request,
         peer: &Peer,
-    ) -> (S::Future, Option<Rc<Takeover>>) {
+    ) -> (S::Future, Option<Rc<Takeover>>, Option<Rc<PeerClosed>>) {
         request.head_mut().peer_addr = peer.address;
-        let may_take_over =
-            (self.may_take_over)(request.head()) && connection.borrow().can_take_over();
+        let has_body = connection.borrow().has_body();
+        let may_wait = !has_body && (self.may_wait)(request.head());
+        let closed = may_wait.then(Rc::<PeerClosed>::default);
+        if let Some(closed) = &closed {
+            request.extensions_mut().insert(Rc::clone(closed));
+        }
+        let may_take_over = !may_wait
+            && (self.may_take_over)(request.head())
+            && connection.borrow().can_take_over();
         let takeover = may_take_over.then(Rc::<Takeover>::default);
         if let Some(takeover) = &takeover {
             request.extensions_mut().insert(Rc::clone(takeover));
         }
-        if connection.borrow().has_body() {
+        if has_body {
             *request.payload() = Payload::Stream { payload: Box::pin(Body(Rc::clone(connection))) };
         }
-        (self.dispatch.call(request), takeover)
+        (self.dispatch.call(request), takeover, closed)
     }
+}
+
+/// Returns the answer of the service, and sets the sign meanwhile when the client has left.
+async fn answer_watched<T>(
+    answer: impl Future<Output = T>,
+    connection: &Shared,
+    closed: Option<Rc<PeerClosed>>,
+) -> T {
+    let mut answer = pin!(answer);
+    poll_fn(|cx| {
+        let answered = answer.as_mut().poll(cx);
+        if let (true, Some(closed)) = (answered.is_pending(), &closed) {
+            closed.poll(&mut connection.borrow_mut(), cx);
+        }
+        answered
+    })
+    .await
 }
 
 /// Logs the error of a connection. Clients cause most of them, so the level is debug.

@@ -27,7 +27,10 @@ use crate::{
         encode::Format,
         filter::{Filter, FilterCache},
     },
-    net::http1::takeover::{TakenOver, Takeover},
+    net::http1::{
+        peer_closed::PeerClosed,
+        takeover::{TakenOver, Takeover},
+    },
     outlet::{
         ndjson::{NDJSON_CLOUD_EVENTS, NDJSON_MESSAGES},
         poll::{self, POLL_CLOUD_EVENTS, POLL_MESSAGES},
@@ -136,7 +139,9 @@ pub(crate) async fn events(
     if is_poll {
         // Other requests are not kept waiting while the poll waits.
         drop(turn);
-        return match poll::read(session, &asked.poll, &context.poll_answers).await {
+        let client = request.extensions().get::<Rc<PeerClosed>>().cloned();
+        let page = poll::read(session, &asked.poll, &context.poll_answers, client.as_deref()).await;
+        return match page {
             Ok(page) => page.answer(&request, grant.is_none()),
             Err(reason) => poll::refusal(reason),
         };

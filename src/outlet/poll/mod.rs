@@ -21,6 +21,7 @@ use crate::{
     hub::Subscriber,
     limits::budget::Budget,
     model::control::{Control, EndReason, refusal_wait},
+    net::http1::peer_closed::PeerClosed,
     stream::{
         request::PollOptions,
         session::{Next, Session},
@@ -30,7 +31,7 @@ use crate::{
 /// Time that a poll without `wait=` waits for the log.
 const LOG_WAIT: Duration = Duration::from_secs(5);
 
-/// Reads a page from a stream that was just opened.
+/// Reads a page from a stream that was just opened. A wait ends when `client` has left.
 ///
 /// # Errors
 /// Returns the reason for which the reader is to come back later. The refusal is counted.
@@ -38,6 +39,7 @@ pub(super) async fn read(
     mut session: Session,
     options: &PollOptions,
     budget: &Arc<Budget>,
+    client: Option<&PeerClosed>,
 ) -> Result<Page, EndReason> {
     let begun = Instant::now();
     let (deadline, log_deadline) = (begun + options.wait, begun + options.wait.max(LOG_WAIT));
@@ -65,10 +67,11 @@ pub(super) async fn read(
             Next::Yield => yield_now().await,
             Next::WaitUntil(until) => {
                 let is_open = session.subscriber().is_some();
-                if is_open && (page.has_news() || deadline <= Instant::now()) {
+                let has_left = client.is_some_and(PeerClosed::is_set);
+                if is_open && (page.has_news() || deadline <= Instant::now() || has_left) {
                     break;
                 }
-                if log_deadline <= Instant::now() {
+                if log_deadline <= Instant::now() || has_left {
                     return Err(count_refusal(&session, EndReason::Unready));
                 }
                 wait(&session, until.min(if is_open { deadline } else { log_deadline })).await;

@@ -2,6 +2,7 @@
 
 mod browser;
 mod formats;
+mod long_poll;
 mod ndjson;
 pub mod poll;
 mod position;
