@@ -33,7 +33,7 @@ use crate::{
     hub::{
         fanout::{groups::Groups, notifier::Notifier, shared_filter::SharedFilter},
         store::{
-            read::{Cursor, Found},
+            read::{Cursor, Found, Version},
             rings::Rings,
         },
     },
@@ -57,8 +57,8 @@ struct Inner {
     /// over all topics are assigned in one step. The lock is never held across I/O, an await, or
     /// work that grows with the size of an event or the number of subscribers.
     rings: Mutex<Rings>,
-    /// Version: the number of changes to the rings, counted under the lock. A reader whose last
-    /// read was complete at this version can skip the lock.
+    /// [`Version`], which is changed under the lock. A reader whose last read was complete at this
+    /// version can skip the lock.
     version: AtomicU64,
     /// Number of publishers that waited for the lock for longer than each of [`WAITS_US`].
     waits: [AtomicU64; WAITS_US.len()],
@@ -128,7 +128,7 @@ impl Hub {
     fn after(limits: Limits, origin: EventId, is_copy: bool) -> Self {
         let inner = Inner {
             rings: Mutex::new(Rings::new(limits, origin)),
-            version: AtomicU64::new(0),
+            version: AtomicU64::new(Version::MIN.get()),
             waits: Default::default(),
             notifiers: RwLock::default(),
             subscribers: AtomicUsize::new(0),
@@ -212,7 +212,7 @@ impl Hub {
             self.inner.subscribers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, try_acquire);
         counted.map_err(|_| SubscribeError::Subscribers)?;
         let slot = shard.enter(key).inspect_err(|_| self.release())?;
-        Ok(Subscriber::new(self.clone(), Rc::clone(shard), slot, start))
+        Ok(Subscriber::new(Rc::clone(shard), slot, start))
     }
 
     /// Reserves the memory of a group that will be subscribed to later. The claim must be dropped
@@ -308,7 +308,7 @@ impl Hub {
         cursor: &mut Cursor,
         upto: EventId,
         out: &mut Vec<Arc<Event>>,
-    ) -> (Found, u64) {
+    ) -> (Found, Version) {
         let rings = lock(&self.inner.rings);
         (rings.read(topics, cursor, upto, out), self.version())
     }
@@ -323,7 +323,7 @@ impl Hub {
         cursor: &mut Cursor,
         upto: EventId,
         out: &mut Vec<Arc<Event>>,
-    ) -> (Found, u64) {
+    ) -> (Found, Version) {
         let (mut checked, mut evaluations) = (0, 0);
         loop {
             let (found, version) = self.read(topics, cursor, upto, out);
@@ -364,8 +364,8 @@ impl Hub {
         self.inner.waits.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
-    fn version(&self) -> u64 {
-        self.inner.version.load(Ordering::SeqCst)
+    fn version(&self) -> Version {
+        Version::new(self.inner.version.load(Ordering::SeqCst)).unwrap_or(Version::MIN)
     }
 
     fn release(&self) {

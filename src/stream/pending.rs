@@ -101,7 +101,7 @@ impl PendingStream {
             LeaseTimer::new(lease, entry, now)
         });
         let open = control::Open {
-            id: subscriber.opened_at(),
+            id: subscriber.cursor(),
             stream: name,
             topics: self.names,
             resumed: brought_id && !subscriber.is_unknown(),

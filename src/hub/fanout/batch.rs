@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::{hub::store::read::BATCH_MAX_BYTES, model::encode::Format};
 use crate::{
-    hub::store::read::Cursor,
-    model::{event::Event, event_id::EventId},
+    hub::store::read::{BATCH_MAX_BYTES, Cursor, Version},
+    model::{encode::Format, event::Event, event_id::EventId},
 };
 
 /// Events that a read returns.
@@ -98,7 +97,7 @@ pub(crate) struct SharedRead {
     pub to: Cursor,
     pub batch: Batch,
     /// Version of the hub up to which the read was complete. `None` if there was more to read.
-    pub complete_at: Option<u64>,
+    pub complete_at: Option<Version>,
 }
 
 /// Last few reads of one worker. Each keeps at most [`BATCH_MAX_BYTES`] of events that have left

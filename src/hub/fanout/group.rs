@@ -187,6 +187,10 @@ impl Group {
         self.waiting.set(self.waiting.get() + usize::from(waits) - usize::from(waited));
     }
 
+    pub(crate) fn is_listening(&self, slot: usize) -> bool {
+        self.slots.borrow().get(slot).is_some_and(|slot| slot.listener.is_some())
+    }
+
     pub(crate) fn listen(&self, slot: usize, listener: Weak<dyn Listener>) {
         if let Some(slot) = self.slots.borrow_mut().get_mut(slot) {
             slot.listener = Some(listener);

@@ -17,7 +17,7 @@ use crate::{
             hidden::GroupFilter,
             notifier::{Notifier, PendingTopics},
         },
-        store::read::{Cursor, Found, Position},
+        store::read::{Cursor, Found, Position, Version},
     },
     model::{event::Event, event_id::EventId, gap::Gap},
 };
@@ -43,7 +43,7 @@ pub struct Read {
     /// Events after the cursor. `None` if there are none.
     pub events: Option<ReadEvents>,
     /// Version of the hub up to which everything was read. `None` if there is more to read at once.
-    pub complete_at: Option<u64>,
+    pub complete_at: Option<Version>,
 }
 
 /// Number of subscribers that are served before other tasks of the thread, such as pushes, run.
@@ -64,6 +64,11 @@ impl Shard {
             rescheduled: RefCell::default(),
             events: RefCell::default(),
         })
+    }
+
+    /// Returns the hub that the subscribers read from.
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     /// Notifies subscribers when their topics have new events, as long as it is polled.
@@ -161,7 +166,7 @@ impl Shard {
     fn check(&self, group: &Rc<Group>) -> bool {
         let Some(filter) = group.filter() else { return true };
         let mut at = filter.checked();
-        let read = self.read(&self.hub, group, &mut at.cursor, EventId::MAX);
+        let read = self.read(group, &mut at.cursor, EventId::MAX);
         at.complete_at = read.complete_at;
         let has_news = read.gap.is_some() || read.events.is_some();
         if has_news {
@@ -189,7 +194,7 @@ impl Shard {
         cursor: &mut Cursor,
         upto: EventId,
         out: &mut Vec<Arc<Event>>,
-    ) -> (Found, u64) {
+    ) -> (Found, Version) {
         match group.filter() {
             None => self.hub.read(group.topics(), cursor, upto, out),
             Some(GroupFilter { filter, .. }) => {
@@ -200,16 +205,10 @@ impl Shard {
 
     /// Reads the events after `cursor`, up to `upto`, for a subscriber of `group`, and moves the
     /// cursor.
-    pub(crate) fn read(
-        &self,
-        hub: &Hub,
-        group: &Group,
-        cursor: &mut Cursor,
-        upto: EventId,
-    ) -> Read {
+    pub(crate) fn read(&self, group: &Group, cursor: &mut Cursor, upto: EventId) -> Read {
         if let Some(end) = group.filter().and_then(|filter| filter.end_of_span(cursor)) {
             *cursor = end.cursor;
-            if upto <= end.after() || end.complete_at == Some(hub.version()) {
+            if upto <= end.after() || end.complete_at == Some(self.hub.version()) {
                 return Read { gap: None, events: None, complete_at: end.complete_at };
             }
         }

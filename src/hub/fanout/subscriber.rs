@@ -13,7 +13,7 @@ use crate::{
             group::{Group, Listener},
             shard::{Read, Shard},
         },
-        store::read::{Cursor, Position},
+        store::read::{Cursor, Position, Version},
     },
     model::{
         event::Event,
@@ -47,15 +47,20 @@ pub struct Subscriber {
     reader: Reader,
     slot: usize,
     at: Position,
-    /// Gap that the reader's id implies, which is sent first.
-    pending_gap: Option<Box<Gap>>,
+    pending: Option<Box<PendingGap>>,
+}
+
+/// Gap that the reader's id implies, which is sent first.
+#[derive(Debug)]
+struct PendingGap {
+    gap: Gap,
+    /// Id that the reader receives before the gap.
     opened_at: EventId,
 }
 
 /// Handle that reads for a group.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    hub: Hub,
     shard: Rc<Shard>,
     group: Rc<Group>,
 }
@@ -63,7 +68,7 @@ pub struct Reader {
 impl Reader {
     /// Returns the hub that the handle reads from.
     pub fn hub(&self) -> &Hub {
-        &self.hub
+        self.shard.hub()
     }
 
     /// Returns the group that the handle reads for.
@@ -81,8 +86,8 @@ impl Reader {
 
     /// Returns the version of the hub, which grows with everything that is stored. A notification
     /// that the group has received belongs to this version or to an older one.
-    pub fn version(&self) -> u64 {
-        self.hub.version()
+    pub fn version(&self) -> Version {
+        self.hub().version()
     }
 
     /// Reads the next events, and the gap before them. Returns `None` if there is neither.
@@ -104,10 +109,10 @@ impl Reader {
     }
 
     fn read_upto(&self, upto: EventId, at: &mut Position) -> Option<Read> {
-        if at.complete_at == Some(self.hub.version()) {
+        if at.complete_at == Some(self.hub().version()) {
             return None;
         }
-        let read = self.shard.read(&self.hub, &self.group, &mut at.cursor, upto);
+        let read = self.shard.read(&self.group, &mut at.cursor, upto);
         at.complete_at = read.complete_at;
         (read.gap.is_some() || read.events.is_some()).then_some(read)
     }
@@ -116,64 +121,50 @@ impl Reader {
 impl Subscriber {
     /// Creates a subscriber for a slot in a group of `shard`. Dropping the subscriber frees the
     /// slot.
-    pub(crate) fn new(
-        hub: Hub,
-        shard: Rc<Shard>,
-        (group, slot): (Rc<Group>, usize),
-        start: Start,
-    ) -> Self {
-        let (origin, head) = hub.origin_and_head();
-        let gap = |reason, after, upto| {
+    pub(crate) fn new(shard: Rc<Shard>, (group, slot): (Rc<Group>, usize), start: Start) -> Self {
+        let (origin, head) = shard.hub().origin_and_head();
+        let gap = |reason, after: Option<EventId>, upto| {
             // Without topics, the gap can be in any topic, also in those that a prefix selects.
             let has_prefixes = !group.topics().prefixes().is_empty();
             let topics = if has_prefixes { &[][..] } else { group.topics().names() }.to_vec();
-            Some(Box::new(Gap { reason, topics, after, upto }))
+            let opened_at = after.unwrap_or(upto);
+            Some(Box::new(PendingGap { gap: Gap { reason, topics, after, upto }, opened_at }))
         };
-        let (opened_at, after, pending_gap) = match start {
-            Start::Live => (head, head, None),
-            Start::Unknown => (head, head, gap(GapReason::UnknownId, None, head)),
+        let (after, pending) = match start {
+            Start::Live => (head, None),
+            Start::Unknown => (head, gap(GapReason::UnknownId, None, head)),
             Start::After(id) if id.history() != origin.history() => {
-                (id, origin, gap(GapReason::Restart, Some(id), origin))
+                (origin, gap(GapReason::Restart, Some(id), origin))
             }
-            Start::After(id) if head < id => (id, head, gap(GapReason::UnknownId, Some(id), head)),
-            Start::After(id) | Start::Ahead(id) => (id, id, None),
-            Start::Held => {
-                let after = EventId::before(0, origin.history());
-                (after, after, None)
-            }
-            Start::Since(time_ms) => {
-                let after = EventId::before(time_ms, origin.history()).min(head);
-                (after, after, None)
-            }
+            Start::After(id) if head < id => (head, gap(GapReason::UnknownId, Some(id), head)),
+            Start::After(id) | Start::Ahead(id) => (id, None),
+            Start::Held => (EventId::before(0, origin.history()), None),
+            Start::Since(time_ms) => (EventId::before(time_ms, origin.history()).min(head), None),
         };
         // A reader that expects only what is held has lost nothing before.
         let losses_seen = if start == Start::Held { u64::MAX } else { 0 };
         let at = Position { cursor: Cursor { after, losses_seen }, complete_at: None };
-        Self { reader: Reader { hub, shard, group }, slot, at, pending_gap, opened_at }
+        Self { reader: Reader { shard, group }, slot, at, pending }
     }
 
     /// Returns the hub that the subscriber reads from.
     pub fn hub(&self) -> &Hub {
-        &self.reader.hub
-    }
-
-    /// Returns the id that the reader receives first. A reader that is disconnected before it
-    /// receives another id reconnects with this one and has missed nothing. It is the id that the
-    /// reader sent, if that is an event id.
-    pub fn opened_at(&self) -> EventId {
-        self.opened_at
+        self.reader.hub()
     }
 
     /// Returns true if the id that the reader sent says nothing about its position.
     pub fn is_unknown(&self) -> bool {
-        self.pending_gap.as_ref().is_some_and(|gap| gap.reason == GapReason::UnknownId)
+        self.pending.as_ref().is_some_and(|pending| pending.gap.reason == GapReason::UnknownId)
     }
 
     /// Returns the cursor. Everything up to it was read, is of topics that the reader does not
     /// follow, or is hidden by its filter. While a gap is pending, it is the id that the reader
-    /// sent.
+    /// sent, or the head if that is no event id.
+    ///
+    /// Before the first read it is the id that the reader receives first: a reader that is
+    /// disconnected before it receives another id reconnects with this one and has missed nothing.
     pub fn cursor(&self) -> EventId {
-        if self.pending_gap.is_some() { self.opened_at } else { self.at.cursor.after }
+        self.pending.as_ref().map_or(self.at.cursor.after, |pending| pending.opened_at)
     }
 
     /// Returns true if the last read found nothing only because it stopped before the head.
@@ -205,7 +196,7 @@ impl Subscriber {
     pub fn is_with(&self, other: &Position, last_sent_id: EventId) -> bool {
         let (here, there) = (self.at.after(), other.after());
         let is_past = there <= here && !self.at.has_more();
-        self.pending_gap.is_none() && last_sent_id <= there && (here == there || is_past)
+        self.pending.is_none() && last_sent_id <= there && (here == there || is_past)
     }
 
     /// Reads the next events, and the gap before them. Returns `None` if there is neither.
@@ -216,8 +207,8 @@ impl Subscriber {
     /// Reads like [`Subscriber::read`], but not beyond `upto`, which must be after the cursor.
     pub fn read_upto(&mut self, upto: EventId) -> Option<Read> {
         debug_assert!(self.at.after() < upto, "reading does not go back");
-        if let Some(gap) = self.pending_gap.take() {
-            return Some(Read { gap: Some(*gap), events: None, complete_at: None });
+        if let Some(pending) = self.pending.take() {
+            return Some(Read { gap: Some(pending.gap), events: None, complete_at: None });
         }
         self.reader.read_upto(upto, &mut self.at)
     }
@@ -235,6 +226,11 @@ impl Subscriber {
         self.reader.group.stop_waiting(self.slot);
     }
 
+    /// Returns true if [`Subscriber::listen`] was called.
+    pub fn is_listening(&self) -> bool {
+        self.reader.group.is_listening(self.slot)
+    }
+
     /// Sets the listener that is called instead of waking the task while the subscriber waits.
     pub fn listen(&self, listener: Weak<dyn Listener>) {
         self.reader.group.listen(self.slot, listener);
@@ -243,8 +239,8 @@ impl Subscriber {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        let Reader { hub, shard, group } = &self.reader;
+        let Reader { shard, group } = &self.reader;
         shard.leave(group, self.slot);
-        hub.release();
+        shard.hub().release();
     }
 }

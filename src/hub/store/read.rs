@@ -1,6 +1,7 @@
 //! Reads: the events after a cursor in the order over all topics, and the gap before them.
 
 use std::{
+    num::NonZeroU64,
     ops::Bound::{Included, Unbounded},
     sync::Arc,
 };
@@ -26,13 +27,17 @@ pub(crate) struct Cursor {
     pub losses_seen: u64,
 }
 
+/// Version of the hub: the number of changes to its rings, and one. Not zero, so that an optional
+/// version takes no more memory.
+pub(crate) type Version = NonZeroU64;
+
 /// Cursor, with the version of the hub at which it is complete.
 #[derive(Debug, Clone, Copy)]
 pub struct Position {
     pub(crate) cursor: Cursor,
     /// Version of the hub up to which everything was read. `None` while there is more to read at
     /// once.
-    pub(crate) complete_at: Option<u64>,
+    pub(crate) complete_at: Option<Version>,
 }
 
 impl Position {
@@ -42,7 +47,7 @@ impl Position {
     }
 
     /// Returns true if everything was read that was stored up to `version`.
-    pub fn is_complete_as_of(&self, version: u64) -> bool {
+    pub fn is_complete_as_of(&self, version: Version) -> bool {
         self.complete_at.is_some_and(|complete_at| version <= complete_at)
     }
 

@@ -16,7 +16,7 @@ impl Session {
     /// batch to read cannot keep up.
     pub(crate) fn mark_blocked(&mut self) {
         if let Phase::Open(open) = &mut self.phase {
-            open.slow.set_blocked(true);
+            open.set_blocked(true);
         }
     }
 
@@ -24,7 +24,8 @@ impl Session {
     /// everything yet.
     pub(super) fn read_fold(&mut self) -> bool {
         let Phase::Open(open) = &mut self.phase else { return true };
-        let Some(fold) = &mut open.fold else { return true };
+        let fold = open.extras.as_mut().and_then(|extras| extras.fold.as_mut());
+        let Some(fold) = fold else { return true };
         if !fold.read(open.subscriber.reader()) {
             return false;
         }
@@ -41,7 +42,8 @@ impl Session {
     /// given everything: then the stream reads on after it.
     pub(super) fn give_folded(&mut self, now: Instant) -> Option<Next> {
         let Phase::Open(open) = &mut self.phase else { return None };
-        let fold = open.fold.as_mut()?;
+        let held = &mut open.extras.as_mut()?.fold;
+        let fold = held.as_mut()?;
         if let Some(gap) = fold.take_gap() {
             return Some(self.say_gap(gap, now));
         }
@@ -53,7 +55,7 @@ impl Session {
         let events = fold.next_events(self.format);
         if fold.is_empty() {
             open.subscriber.move_to(fold.position());
-            open.fold = None;
+            *held = None;
         }
         let events = events?;
         self.written_at = now;
@@ -68,16 +70,25 @@ impl Open {
         let before = self.subscriber.position();
         let read = self.subscriber.read();
         if !self.subscriber.has_more() {
-            self.slow.set_blocked(false);
+            self.set_blocked(false);
         }
         let has_events = |read: &Read| read.gap.is_none() && read.events.is_some();
-        if !self.slow.is_blocked() || !read.as_ref().is_some_and(has_events) {
+        let Some(extras) = self.extras.as_mut().filter(|extras| extras.slow.is_blocked()) else {
+            return read;
+        };
+        if !read.as_ref().is_some_and(has_events) {
             return read;
         }
         self.subscriber.move_to(before);
-        self.slow.set_blocked(false);
+        extras.slow.set_blocked(false);
         let head = self.subscriber.hub().head();
-        self.fold = Some(Box::new(Fold::of_slow_reader(before, head, budget)));
+        extras.fold = Some(Box::new(Fold::of_slow_reader(before, head, budget)));
         None
+    }
+
+    fn set_blocked(&mut self, value: bool) {
+        if let Some(extras) = &mut self.extras {
+            extras.slow.set_blocked(value);
+        }
     }
 }

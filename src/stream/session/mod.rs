@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 pub(crate) use next::Next;
 pub(crate) use state::MemberPosition;
-use state::{First, Open, Phase};
+use state::{Extras, First, Open, Phase};
 
 use crate::{
     hub::{Read, ReadEvents, SubscribeError},
@@ -30,6 +30,7 @@ use crate::{
         StreamContext,
         fold::Fold,
         large::LargeEvent,
+        lease::LeaseTimer,
         limits::StreamPermit,
         pending::{LogAnswer, PendingStream},
     },
@@ -91,18 +92,16 @@ impl Session {
         self.context.metrics.streams_opened.inc();
         self.permit = started.permit;
         let (head, at) = (started.subscriber.hub().head(), started.subscriber.position());
-        let fold = rule.map(|rule| Box::new(Fold::new(rule, at, head, &self.context.folds)));
+        let fold = rule.map(|rule| Fold::new(rule, at, head, &self.context.folds));
         self.phase = Phase::Open(Open {
-            last_sent_id: started.subscriber.opened_at(),
+            last_sent_id: started.subscriber.cursor(),
             opened_at_head: head,
             subscriber: started.subscriber,
             first: Some(Box::new(First::Say(started.open))),
             checkpoint_due: false,
             gap_sent: false,
             is_ending: false,
-            slow,
-            fold,
-            lease: started.lease.map(Box::new),
+            extras: Extras::new(slow, fold, started.lease),
         });
         Ok(())
     }
@@ -152,7 +151,7 @@ impl Session {
         let Phase::Open(open) = &mut self.phase else { return Next::Finished };
         match open.read(&self.context.folds) {
             Some(read) => self.take_read(read, now),
-            None if open.fold.is_some() => Next::Yield,
+            None if open.has_fold() => Next::Yield,
             None if open.checkpoint_due => self.checkpoint(now),
             None if open.subscriber.has_more() => Next::Yield,
             None if is_over => self.next_end(),
@@ -167,7 +166,7 @@ impl Session {
             Phase::WaitingForLog(_, answer) => answer.register(waker),
             Phase::Open(open) => {
                 open.subscriber.wait(waker);
-                if let Some(lease) = &open.lease {
+                if let Some(lease) = open.lease() {
                     lease.register(waker);
                 }
             }
@@ -180,7 +179,7 @@ impl Session {
     pub(crate) fn needs_waker(&self) -> bool {
         match &self.phase {
             Phase::WaitingForLog(..) => true,
-            Phase::Open(open) => open.lease.is_some(),
+            Phase::Open(open) => open.lease().is_some(),
             Phase::Finished => false,
         }
     }
@@ -305,7 +304,7 @@ impl Session {
         // No checkpoint may follow a gap that was not sent: the cursor then is the id that the
         // reader sent. During a fold, the cursor is before it.
         let is_behind = open.last_sent_id != open.subscriber.cursor();
-        if is_behind && !open.checkpoint_due && open.fold.is_none() {
+        if is_behind && !open.checkpoint_due && !open.has_fold() {
             open.is_ending = true;
             return self.checkpoint(self.written_at);
         }
@@ -332,7 +331,7 @@ impl Session {
     /// there are more events.
     fn next_of_lease(&mut self, now: Instant) -> Option<Next> {
         let Phase::Open(open) = &mut self.phase else { return None };
-        let lease = open.lease.as_mut()?;
+        let lease = open.extras.as_mut()?.lease.as_mut()?;
         if let Some(left) = lease.poll_notice(now).filter(|left| !left.is_zero()) {
             self.written_at = now;
             return Some(Next::Say(Control::Auth(left)));
@@ -370,10 +369,11 @@ impl Session {
             // The task that asks the log ends the wait at the maximum age. A driver that got that
             // time after it has passed would repeat without a pause.
             Phase::WaitingForLog(..) => keep_alive,
-            Phase::Open(Open { lease: Some(lease), .. }) => {
-                keep_alive.min(self.end_at).min(lease.next_deadline())
+            Phase::Open(open) => {
+                let end_at = open.lease().map_or(self.end_at, LeaseTimer::next_deadline);
+                keep_alive.min(self.end_at).min(end_at)
             }
-            Phase::Open(_) | Phase::Finished => keep_alive.min(self.end_at),
+            Phase::Finished => keep_alive.min(self.end_at),
         }
     }
 }

@@ -39,16 +39,45 @@ pub(super) struct Open {
     /// True if a gap was sent since the stream was last a member of a broadcast.
     pub(super) gap_sent: bool,
     pub(super) is_ending: bool,
+    /// Parts that many streams do not have. `None` if the stream has none of them.
+    pub(super) extras: Option<Box<Extras>>,
+}
+
+/// Parts that many streams do not have. They take one word of a stream without them.
+#[derive(Debug)]
+pub(super) struct Extras {
     pub(super) slow: Slow,
     /// Fold, whose events are sent before anything else is read. The subscriber is before it.
     pub(super) fold: Option<Box<Fold>>,
-    pub(super) lease: Option<Box<LeaseTimer>>,
+    pub(super) lease: Option<LeaseTimer>,
 }
 
 impl Open {
     /// Returns true if nothing is left to send before the next read.
     pub(super) fn is_reading(&self) -> bool {
-        self.first.is_none() && self.fold.is_none() && !self.is_ending
+        self.first.is_none() && !self.has_fold() && !self.is_ending
+    }
+
+    /// Returns true if the events of a fold are sent before anything else is read.
+    pub(super) fn has_fold(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.fold.is_some())
+    }
+
+    /// Returns the lease. `None` if the stream does not end with a token.
+    pub(super) fn lease(&self) -> Option<&LeaseTimer> {
+        self.extras.as_ref()?.lease.as_ref()
+    }
+}
+
+impl Extras {
+    /// Returns the parts, if there are any.
+    pub(super) fn new(
+        slow: Slow,
+        fold: Option<Fold>,
+        lease: Option<LeaseTimer>,
+    ) -> Option<Box<Self>> {
+        let is_needed = slow != Slow::Gap || fold.is_some() || lease.is_some();
+        is_needed.then(|| Box::new(Self { slow, fold: fold.map(Box::new), lease }))
     }
 }
 

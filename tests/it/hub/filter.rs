@@ -64,7 +64,7 @@ impl Reader {
     fn new(hub: &Hub, shard: &Rc<Shard>, key: GroupKey, start: Start) -> Self {
         let subscriber = hub.subscribe(shard, key, start).unwrap();
         let woken = Arc::<Woken>::default();
-        let from = subscriber.opened_at();
+        let from = subscriber.cursor();
         let waker = Waker::from(Arc::clone(&woken));
         Self { subscriber, woken, waker, from, got: Vec::new(), gaps: Vec::new() }
     }

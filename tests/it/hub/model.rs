@@ -115,7 +115,7 @@ impl Reader {
     ) -> Self {
         let start = after.map_or(Start::Live, Start::After);
         let subscriber = hub.subscribe(shard, in_sse(topics), start).unwrap();
-        let from = subscriber.opened_at();
+        let from = subscriber.cursor();
         let names = names.to_vec();
         Self { subscriber, asked, from, got: Vec::new(), gaps: Vec::new(), names }
     }

@@ -110,7 +110,7 @@ fn histories_are_told_apart() {
     publish(&new, "orders", "1", T0 - 900);
     let mut reader =
         new.subscribe(&shard, in_sse(topics(&["orders"])), Start::After(old_id)).unwrap();
-    assert_eq!(reader.opened_at(), old_id);
+    assert_eq!(reader.cursor(), old_id);
     let (gaps, events) = read_all(&mut reader);
     assert_eq!(gaps.len(), 1);
     assert_eq!((gaps[0].reason, gaps[0].after), (GapReason::Restart, Some(old_id)));
