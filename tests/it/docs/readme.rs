@@ -100,3 +100,16 @@ fn the_metrics_of_the_documents_are_those_of_the_program() {
     }
     assert!(10 < named, "only {named} metrics are named");
 }
+
+/// The guarantees name their tests.
+#[test]
+fn the_files_that_the_readme_names_exist() {
+    let readme = read("README.md");
+    let names = readme.split('`').filter(|name| {
+        (name.starts_with("tests/") || name.starts_with("src/")) && name.ends_with(".rs")
+    });
+    let (found, missing): (Vec<_>, Vec<_>) =
+        names.partition(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join(name).exists());
+    assert!(10 < found.len());
+    assert!(missing.is_empty(), "{missing:?}");
+}
