@@ -17,7 +17,7 @@ pub enum Access {
     /// A reader needs a token, and may read the topics that the token grants.
     Token {
         /// Verifier of the tokens.
-        verifier: ReaderVerifier,
+        verifier: Box<ReaderVerifier>,
         /// Cookie that can hold the token. `None` when only the `Authorization` header can.
         cookie: Option<TokenCookie>,
     },
@@ -154,7 +154,7 @@ mod tests {
         let verifier = ReaderVerifier::new(TokenKeys::Single(key), &[], &[], "topics");
         let pages = || Pages { mode: Mode::Serve, origins: Vec::new() };
         let cookie = cookie.map(|name| TokenCookie { name: name.to_owned(), pages: pages() });
-        Access::Token { verifier, cookie }
+        Access::Token { verifier: Box::new(verifier), cookie }
     }
 
     #[tokio::test]

@@ -172,7 +172,7 @@ fn access(
     let verifier = ReaderVerifier::new(keys, audiences, issuers, &options.topics_claim);
     let pages = || Pages { mode: config.mode, origins: config.cors_origins.clone() };
     let cookie = options.cookie.clone().map(|name| TokenCookie { name, pages: pages() });
-    Ok(Access::Token { verifier, cookie })
+    Ok(Access::Token { verifier: Box::new(verifier), cookie })
 }
 
 /// Makes the hub and the backplane that fills it. Adds the backplane's background tasks to `tasks`.

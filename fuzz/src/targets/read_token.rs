@@ -47,7 +47,7 @@ static ACCESS: LazyLock<(Runtime, Access)> = LazyLock::new(|| {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let pages = Pages { mode: Mode::Serve, origins: Vec::new() };
     let cookie = Some(TokenCookie { name: "session".to_owned(), pages });
-    (runtime, Access::Token { verifier, cookie })
+    (runtime, Access::Token { verifier: Box::new(verifier), cookie })
 });
 
 /// Runs the target on one input: see the module.
