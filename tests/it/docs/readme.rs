@@ -105,9 +105,9 @@ fn the_metrics_of_the_documents_are_those_of_the_program() {
 #[test]
 fn the_files_that_the_readme_names_exist() {
     let readme = read("README.md");
-    let names = readme.split('`').filter(|name| {
-        (name.starts_with("tests/") || name.starts_with("src/")) && name.ends_with(".rs")
-    });
+    let is_rust = |name: &&str| Path::new(name).extension().is_some_and(|it| it == "rs");
+    let is_named = |name: &&str| name.starts_with("tests/") || name.starts_with("src/");
+    let names = readme.split('`').filter(is_rust).filter(is_named);
     let (found, missing): (Vec<_>, Vec<_>) =
         names.partition(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join(name).exists());
     assert!(10 < found.len());
