@@ -62,6 +62,18 @@ impl Access {
         verifier.verify(token).await.map(Some)
     }
 
+    /// Verifies a token that is not in the head of a request. Returns `None` if readers need no
+    /// token.
+    ///
+    /// # Errors
+    /// See [`AuthError`].
+    pub async fn verify(&self, token: &str) -> Result<Option<Grant>, AuthError> {
+        match self {
+            Self::Anonymous => Ok(None),
+            Self::Token { verifier, .. } => verifier.verify(token.as_bytes()).await.map(Some),
+        }
+    }
+
     /// Returns true if readers can be admitted: no tokens are needed, or their keys are available.
     pub(crate) fn is_ready(&self) -> bool {
         match self {

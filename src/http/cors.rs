@@ -69,15 +69,36 @@ impl Pages {
     /// request relates to the gateway. Browsers send it also for images and frames, which have no
     /// `Origin`. A request from another site, or from another host of the same site, needs an
     /// allowed `Origin`. Older browsers and other clients do not send the header; their requests
-    /// may use the cookie.
+    /// may use the cookie, except to open a WebSocket from a page with another `Origin`.
     pub fn may_use_cookies(&self, request: &RequestHead) -> bool {
         let headers = request.headers();
-        let Some(site) = headers.get("sec-fetch-site") else { return true };
+        let Some(site) = headers.get("sec-fetch-site") else {
+            return !is_websocket(request) || self.is_allowed_or_none(request);
+        };
         // `none`: the user entered the address.
         if ["same-origin", "none"].contains(&site.to_str().unwrap_or_default()) {
             return true;
         }
-        let Some(origin) = headers.get(header::ORIGIN) else { return false };
+        headers.contains_key(header::ORIGIN) && self.is_allowed_or_none(request)
+    }
+
+    /// Returns true if a request may open a WebSocket. A browser lets every page open WebSockets to
+    /// every host and read from them, and sends the `Origin` of the page each time. So the page must
+    /// be one that [`cors`] allows. Other clients send no `Origin`.
+    pub fn may_open_websocket(&self, request: &RequestHead) -> bool {
+        match self.mode {
+            Mode::Serve if self.origins.is_empty() => true,
+            Mode::Serve => self.is_allowed_or_none(request),
+            Mode::Dev => {
+                let is_file = request.headers().get(header::ORIGIN).is_some_and(|o| o == "null");
+                is_file || self.is_allowed_or_none(request)
+            }
+        }
+    }
+
+    /// Returns true if a request has no `Origin`, or one that is listed or the gateway's own.
+    fn is_allowed_or_none(&self, request: &RequestHead) -> bool {
+        let Some(origin) = request.headers().get(header::ORIGIN) else { return true };
         match self.mode {
             Mode::Dev => is_local_origin(origin),
             Mode::Serve => origin.to_str().is_ok_and(|asked| {
@@ -85,6 +106,11 @@ impl Pages {
             }),
         }
     }
+}
+
+/// Returns true for the handshake of a WebSocket.
+fn is_websocket(request: &RequestHead) -> bool {
+    request.headers().contains_key(header::SEC_WEBSOCKET_VERSION)
 }
 
 /// Returns true if `origin` is `https://` and the host of the request. An `http://` page of this

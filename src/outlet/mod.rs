@@ -8,3 +8,4 @@ mod poll;
 mod refusal;
 pub mod sse;
 pub(crate) mod tickets;
+pub(crate) mod websocket;

@@ -17,7 +17,7 @@ use crate::{
         cors::cors,
         problem::{problem, problem_with},
     },
-    outlet::{demo, events, tickets},
+    outlet::{demo, events, tickets, websocket},
     server::{
         api::{self, Documents},
         health,
@@ -48,6 +48,7 @@ enum Place {
     Both,
 }
 
+const GET: &[Method] = &[Method::GET];
 const READ: &[Method] = &[Method::GET, Method::HEAD];
 const PAGES_READ: &[Method] = &[Method::GET, Method::HEAD, Method::OPTIONS];
 const POST: &[Method] = &[Method::POST];
@@ -57,6 +58,8 @@ const PAGES_POST: &[Method] = &[Method::POST, Method::OPTIONS];
 /// second path, because Cloud Run reserves some paths that end in z.
 const ROUTES: &[RouteEntry] = &[
     route("/events", PAGES_READ, Place::Public, || to(events::events)),
+    // Browsers send no preflight for WebSockets: the handler checks the origin.
+    route("/ws", GET, Place::Public, || to(websocket::websocket)),
     route("/ticket", PAGES_POST, Place::Public, || to(tickets::ticket)),
     route("/renew", PAGES_POST, Place::Public, || to(tickets::renew)),
     // `Dispatch` has answered the pushes.
@@ -122,11 +125,11 @@ pub(super) fn public_routes(
     }
 }
 
-/// Returns true if the handler of a request may take its connection over: `GET /events`. A path
-/// with percent signs may be `/events` once it is decoded.
+/// Returns true if the handler of a request may take its connection over: `GET /events` and `GET
+/// /ws`. A path with percent signs may be one of them once it is decoded.
 pub(super) fn may_take_over(request: &RequestHead) -> bool {
     let path = request.uri.path();
-    request.method == Method::GET && (path == "/events" || path.contains('%'))
+    request.method == Method::GET && (["/events", "/ws"].contains(&path) || path.contains('%'))
 }
 
 /// Returns true if the handler of a request may wait for something: a poll of `GET /events` with

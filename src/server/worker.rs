@@ -32,7 +32,7 @@ use crate::server::{
 };
 use crate::{
     config::Config,
-    http::{client_address::network, head_limits::HeadLimits},
+    http::{client_address::network, cors::Pages, head_limits::HeadLimits},
     hub::Hub,
     inlet::push::PushEndpoint,
     limits::concurrency::ConcurrencyLimit,
@@ -287,12 +287,14 @@ async fn dispatch(
     worker: Worker,
 ) -> Result<impl Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static, ()> {
     let config = &public.config;
+    let pages = Pages { mode: config.mode, origins: config.cors_origins.clone() };
     let app = App::new()
         .app_data(public.streams.clone())
         .app_data(public.readiness.clone())
         .app_data(public.health.clone())
         .app_data(public.documents.clone())
         .app_data(web::Data::new(worker))
+        .app_data(web::Data::new(pages))
         .wrap(CatchPanic::default())
         .configure(public_routes(config.mode, &config.cors_origins));
     let head_limits = HeadLimits {

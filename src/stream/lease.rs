@@ -155,6 +155,11 @@ impl LeaseTimer {
         timer
     }
 
+    /// Returns the lease.
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
     fn restart(&mut self, expires_ms: u64, now: Instant) {
         let left = Duration::from_millis(expires_ms.saturating_sub(clock::now_ms()));
         self.expires_ms = expires_ms;

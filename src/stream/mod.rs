@@ -1,10 +1,12 @@
 //! Streams: from a reader's request to the last byte. [`session`] is a stream without I/O and
 //! without a format; [`drive`] writes its bytes to clients.
+pub mod delivery;
 pub(crate) mod drive;
 pub mod fold;
 pub(crate) mod large;
 pub(crate) mod lease;
 pub(crate) mod limits;
+pub(crate) mod open;
 pub(crate) mod pending;
 pub mod request;
 pub(crate) mod session;

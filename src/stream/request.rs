@@ -1,11 +1,8 @@
 //! Stream request: the query and the headers of `GET /events`, parsed once.
 
-use std::{cmp::Reverse, time::Duration};
+use std::time::Duration;
 
-use actix_web::{
-    HttpRequest,
-    http::header::{self, Header as _, HeaderName},
-};
+use actix_web::{HttpRequest, http::header::HeaderName};
 use actix_web_lab::extract::Query;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 use serde::Deserialize;
@@ -17,7 +14,10 @@ use crate::{
         filter::{Filter, FilterCache},
         topic::TopicPattern,
     },
-    stream::fold::{FoldBy, FoldRule, Slow},
+    stream::{
+        delivery::{Delivery, accepted},
+        fold::{FoldBy, FoldRule, Slow},
+    },
 };
 
 /// Parsed request for a stream.
@@ -46,17 +46,6 @@ pub struct StreamRequest {
     pub is_event_source: bool,
     /// Ticket in place of a token.
     pub ticket: Option<String>,
-}
-
-/// Way in which a reader receives events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
-    /// Server-sent events.
-    EventStream,
-    /// Newline-delimited JSON.
-    JsonLines,
-    /// One JSON answer with a page of events.
-    Poll,
 }
 
 /// Options of a poll.
@@ -89,25 +78,6 @@ pub enum EventFormat {
     CloudEvents,
 }
 
-impl Delivery {
-    /// Returns the media type of the answer.
-    pub fn media_type(self) -> &'static str {
-        match self {
-            Self::EventStream => "text/event-stream",
-            Self::JsonLines => "application/x-ndjson",
-            Self::Poll => "application/json",
-        }
-    }
-
-    /// Returns the range of all media types with the type of the answer.
-    fn media_range(self) -> &'static str {
-        match self {
-            Self::EventStream => "text/*",
-            Self::JsonLines | Self::Poll => "application/*",
-        }
-    }
-}
-
 /// Error of a request for a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum StreamRequestError {
@@ -121,30 +91,48 @@ pub enum StreamRequestError {
 
 /// Query parameters. Unknown ones are refused: a misspelled `topics=` would otherwise stream all
 /// topics.
-#[derive(Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(crate) struct Parameters {
     #[serde(default)]
-    topic: Vec<String>,
-    last_event_id: Option<String>,
-    since: Option<String>,
-    rewind: Option<String>,
-    latest: Option<String>,
-    slow: Option<String>,
-    filter: Option<String>,
-    format: Option<String>,
-    mode: Option<String>,
-    limit: Option<String>,
-    wait: Option<String>,
-    ticket: Option<String>,
+    pub topic: Vec<String>,
+    pub last_event_id: Option<String>,
+    pub since: Option<String>,
+    pub rewind: Option<String>,
+    pub latest: Option<String>,
+    pub slow: Option<String>,
+    pub filter: Option<String>,
+    pub format: Option<String>,
+    pub mode: Option<String>,
+    pub limit: Option<String>,
+    pub wait: Option<String>,
+    pub ticket: Option<String>,
 }
 
 /// Longest error text about a query, in characters.
 const PROBLEM_CHARS_MAX: usize = 200;
 
+impl Parameters {
+    /// Parses the query of a request.
+    ///
+    /// # Errors
+    /// Returns the error of a parameter that is malformed or unknown.
+    pub(crate) fn of_query(query: &str) -> Result<Self, StreamRequestError> {
+        let parsed = Query::<Self>::from_query(query);
+        let unread = |text: String| {
+            // The text repeats the invalid one, which can be as long as the query.
+            StreamRequestError::Parameter(text.chars().take(PROBLEM_CHARS_MAX).collect())
+        };
+        match parsed {
+            Ok(Query(parameters)) => Ok(parameters),
+            Err(err) => Err(unread(format!("{}: {}", err.path(), err.source()))),
+        }
+    }
+}
+
 impl StreamRequest {
-    /// Parses a request that arrived at `now_ms`, with at most `topics_max` topics. `filters` has
-    /// the filters of earlier requests.
+    /// Parses a request of `GET /events` that arrived at `now_ms`, with at most `topics_max` topics.
+    /// `filters` has the filters of earlier requests.
     ///
     /// # Errors
     /// See [`StreamRequestError`].
@@ -154,14 +142,44 @@ impl StreamRequest {
         topics_max: usize,
         filters: &mut FilterCache,
     ) -> Result<Self, StreamRequestError> {
-        let Query(parameters) = Query::<Parameters>::from_query(request.query_string())
-            .map_err(|err| unread(&format!("{}: {}", err.path(), err.source())))?;
+        let parameters = Parameters::of_query(request.query_string())?;
         let (delivery, is_named) = match parameters.mode.as_deref() {
-            None => accepted(request)?,
+            None => accepted(request).map_err(|_| StreamRequestError::NotAcceptable)?,
             Some("poll") => (Delivery::Poll, true),
             Some(other) => return bad("mode", other, "is not poll"),
         };
+        let asked =
+            Self::of(parameters, header_id(request), delivery, (now_ms, topics_max), filters)?;
         let is_event_source = is_named && delivery == Delivery::EventStream;
+        Ok(Self { is_event_source, ..asked })
+    }
+
+    /// Creates the request for a stream of a WebSocket. `id_of_header` is the value of the header
+    /// `Last-Event-ID` of the handshake.
+    ///
+    /// # Errors
+    /// See [`StreamRequestError`].
+    pub(crate) fn of_socket(
+        parameters: Parameters,
+        id_of_header: HeaderId,
+        now_ms: u64,
+        topics_max: usize,
+        filters: &mut FilterCache,
+    ) -> Result<Self, StreamRequestError> {
+        if let Some(mode) = &parameters.mode {
+            return bad("mode", mode, "is for /events");
+        }
+        let limits = (now_ms, topics_max);
+        Self::of(parameters, id_of_header, Delivery::WebSocket, limits, filters)
+    }
+
+    fn of(
+        parameters: Parameters,
+        id_of_header: HeaderId,
+        delivery: Delivery,
+        (now_ms, topics_max): (u64, usize),
+        filters: &mut FilterCache,
+    ) -> Result<Self, StreamRequestError> {
         let format = format(parameters.format.as_deref(), delivery)?;
         let poll = poll_options(&parameters, delivery)?;
         let id_of_query = match parameters.last_event_id.as_deref() {
@@ -172,7 +190,7 @@ impl StreamRequest {
             _ => None,
         };
         let since = start_since(parameters.since.as_deref(), now_ms)?;
-        let (start, id) = match (header_id(request), id_of_query) {
+        let (start, id) = match (id_of_header, id_of_query) {
             (Some(Ok(id)), _) | (None, Some(id)) => (Start::After(id), Some(id)),
             // An invalid id in the header is not an error: a browser would never reconnect, and its
             // page cannot change the header.
@@ -189,6 +207,7 @@ impl StreamRequest {
         let (start, fold) = if is_position { (Start::Live, None) } else { (start, fold) };
         let filter = filter(parameters.filter.as_deref(), filters)?;
         let (topics, ticket) = (topics(&parameters.topic, topics_max)?, parameters.ticket);
+        let is_event_source = false;
         Ok(Self {
             topics,
             filter,
@@ -205,18 +224,16 @@ impl StreamRequest {
     }
 }
 
-/// Shortens an error text, which repeats the invalid text. That can be as long as the query.
-fn unread(problem: &str) -> StreamRequestError {
-    StreamRequestError::Parameter(problem.chars().take(PROBLEM_CHARS_MAX).collect())
-}
-
 fn bad<T>(parameter: &str, text: &str, problem: &str) -> Result<T, StreamRequestError> {
     let shown: String = text.chars().take(64).collect();
     Err(StreamRequestError::Parameter(format!("{parameter}: {shown:?} {problem}")))
 }
 
+/// Id of a header, or an error if its text is no event id. `None` without the header.
+pub(crate) type HeaderId = Option<Result<EventId, ()>>;
+
 /// Parses the header in which `EventSource` sends its last id. An empty header counts as absent.
-fn header_id(request: &HttpRequest) -> Option<Result<EventId, ()>> {
+pub(crate) fn header_id(request: &HttpRequest) -> HeaderId {
     const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
     let value = request.headers().get(LAST_EVENT_ID)?;
     let text = value.to_str().map(str::trim);
@@ -247,10 +264,10 @@ fn topics(lists: &[String], max: usize) -> Result<Vec<TopicPattern>, StreamReque
 /// line.
 fn format(name: Option<&str>, delivery: Delivery) -> Result<EventFormat, StreamRequestError> {
     match (name, delivery) {
-        (None | Some("data"), Delivery::EventStream) => Ok(EventFormat::Data),
+        (None | Some("data"), Delivery::EventStream | Delivery::WebSocket) => Ok(EventFormat::Data),
         (None | Some("message"), _) => Ok(EventFormat::Message),
         (Some("cloudevents"), _) => Ok(EventFormat::CloudEvents),
-        (Some(other), Delivery::EventStream) => {
+        (Some(other), Delivery::EventStream | Delivery::WebSocket) => {
             bad("format", other, "is not data, message or cloudevents")
         }
         (Some(other), _) => bad("format", other, "is not message or cloudevents"),
@@ -264,7 +281,7 @@ fn poll_options(
     let given = [("limit", &parameters.limit), ("wait", &parameters.wait)];
     let given = given.into_iter().find_map(|(name, text)| Some((name, text.as_deref()?)));
     if let (Some((name, text)), true) = (given, delivery != Delivery::Poll) {
-        return bad(name, text, "is for polls: add mode=poll");
+        return bad(name, text, "is for polls (/events?mode=poll)");
     }
     let limit = match parameters.limit.as_deref().map(|text| (text, text.parse())) {
         None => POLL_LIMIT,
@@ -354,41 +371,4 @@ fn start_since(since: Option<&str>, now_ms: u64) -> Result<Start, StreamRequestE
         return Ok(Start::Since(time_ms));
     }
     bad("since", text, "is neither a time span, as in 10m, nor an RFC 3339 time")
-}
-
-/// Returns the delivery that `Accept` prefers, and true if `Accept` names it. The quality of a
-/// delivery is that of the most specific range that matches it (RFC 9110, section 12.5.1). Of
-/// several with the same quality, the first named one is preferred, and if none is named,
-/// server-sent events before the answer that ends.
-///
-/// # Errors
-/// Fails if `Accept` excludes every delivery.
-fn accepted(request: &HttpRequest) -> Result<(Delivery, bool), StreamRequestError> {
-    const DEFAULT: (Delivery, bool) = (Delivery::EventStream, false);
-    let mut fields = request.headers().get_all(header::ACCEPT);
-    match (fields.next(), fields.next()) {
-        (None, _) => return Ok(DEFAULT),
-        // What `EventSource` sends needs no parser.
-        (Some(only), None) if only == "text/event-stream" => {
-            return Ok((Delivery::EventStream, true));
-        }
-        _ => {}
-    }
-    // A header that cannot be parsed excludes nothing.
-    let accept = match header::Accept::parse(request) {
-        Ok(accept) if !accept.is_empty() => accept,
-        _ => return Ok(DEFAULT),
-    };
-    let item = |range| accept.iter().enumerate().find(|(_, it)| it.item.essence_str() == range);
-    let rank = |delivery: Delivery| {
-        let named = item(delivery.media_type());
-        let (at, found) = named.or_else(|| item(delivery.media_range())).or_else(|| item("*/*"))?;
-        let is_first = Reverse(named.map_or(usize::MAX, |_| at));
-        let is_accepted = found.quality > header::Quality::ZERO;
-        is_accepted.then_some(((found.quality, is_first), (delivery, named.is_some())))
-    };
-    // Of several with the same rank, `max_by_key` returns the last one.
-    let all = [Delivery::JsonLines, Delivery::Poll, Delivery::EventStream];
-    let best = all.into_iter().filter_map(rank).max_by_key(|(rank, _)| *rank);
-    best.map(|(_, delivery)| delivery).ok_or(StreamRequestError::NotAcceptable)
 }

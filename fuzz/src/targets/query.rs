@@ -24,8 +24,9 @@ use stream_events::{
         topic::TopicPattern,
     },
     stream::{
+        delivery::Delivery,
         fold::Slow,
-        request::{Delivery, StreamRequest, StreamRequestError},
+        request::{StreamRequest, StreamRequestError},
     },
 };
 

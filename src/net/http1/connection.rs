@@ -32,6 +32,7 @@ use crate::net::{
         buffers::{poll_scratch, recycle, spare},
         odd::{check_expectation, codec_without_upgrade},
         request_head::{HeadError, HeadScan},
+        takeover::Takeover,
     },
     limiter::{ConnectionPermit, IDLE_LOOK},
     socket::Socket,
@@ -86,6 +87,7 @@ pub(super) enum NextRequest {
 
 /// Answer to `Expect: 100-continue`.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 impl Http1Connection {
     /// Creates a connection whose first received bytes are `ahead`.
     pub(super) fn new(
@@ -247,13 +249,11 @@ impl Http1Connection {
         self.codec.keep_alive() && !self.has_body()
     }
 
-    /// Returns true if the handler of the request may take the socket over: the socket is plain,
-    /// all received bytes are used, and the response can be chunked and leave the connection open.
-    pub(super) fn can_take_over(&self) -> bool {
-        self.io.is_plain()
-            && self.read.is_empty()
-            && self.is_kept()
-            && self.version == Version::HTTP_11
+    /// Returns the offer to take the socket over: the response can be chunked and leave the
+    /// connection open.
+    pub(super) fn offer_takeover(&self) -> Option<Takeover> {
+        let is_direct = self.io.is_plain() && self.read.is_empty();
+        (self.is_kept() && self.version == Version::HTTP_11).then(|| Takeover::new(is_direct))
     }
 
     /// Writes the head of a response, whose body has the size `size`, to `out`.

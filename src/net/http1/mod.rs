@@ -174,10 +174,9 @@ where
         if let Some(closed) = &closed {
             request.extensions_mut().insert(Rc::clone(closed));
         }
-        let may_take_over = !may_wait
-            && (self.may_take_over)(request.head())
-            && connection.borrow().can_take_over();
-        let takeover = may_take_over.then(Rc::<Takeover>::default);
+        let may_take_over = !may_wait && (self.may_take_over)(request.head());
+        let takeover =
+            may_take_over.then(|| connection.borrow().offer_takeover()).flatten().map(Rc::new);
         if let Some(takeover) = &takeover {
             request.extensions_mut().insert(Rc::clone(takeover));
         }
@@ -233,11 +232,6 @@ fn give_socket(
     let mut out = BytesMut::with_capacity(HEAD_BYTES);
     let (head, _) = response.into_parts();
     connection.encode_head(head, BodySize::Stream, &mut out)?;
-    let Http1Connection { io, permit, .. } = connection;
-    let io = io.into_plain().ok_or(io::ErrorKind::Unsupported)?.into_std()?;
-    // The peer is kept only if it has a permit, or an address that is not that of the socket. Most
-    // streams have neither.
-    let address = io.peer_addr().ok();
-    let is_kept = peer.counted.is_some() || peer.address != address;
-    receiver(TakenSocket { io, head: out.freeze(), peer: is_kept.then_some(peer), permit })
+    let Http1Connection { io, read, permit, .. } = connection;
+    receiver(TakenSocket { io, received: read.freeze(), head: out.freeze(), peer, permit })
 }

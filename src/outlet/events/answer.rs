@@ -14,10 +14,7 @@ use crate::{
     http::problem::come_back_later,
     model::control::{Control, End, EndReason, refusal_wait},
     outlet::sse::SSE,
-    stream::{
-        StreamContext,
-        request::{Delivery, StreamRequest},
-    },
+    stream::{StreamContext, delivery::Delivery, request::StreamRequest},
 };
 
 /// Creates the head of every stream. `no-transform` keeps proxies from compressing the stream,

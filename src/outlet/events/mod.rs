@@ -8,24 +8,17 @@ use actix_web::{
     http::{Method, StatusCode},
     web,
 };
-use rand::RngExt as _;
-use tokio::time::Instant;
-
 mod answer;
 
 use crate::{
-    auth::{
-        AuthError,
-        access::{self, TopicDeniedError},
-        grant::Grant,
-    },
+    auth::{AuthError, access::TopicDeniedError, grant::Grant},
     clock,
     http::{client_address::client_address, problem::problem},
-    hub::{GroupKey, Shard, SubscribeError},
+    hub::Shard,
     model::{
         control::{EndReason, refusal_wait},
         encode::Format,
-        filter::{Filter, FilterCache},
+        filter::FilterCache,
     },
     net::http1::{
         peer_closed::PeerClosed,
@@ -40,10 +33,10 @@ use crate::{
     },
     stream::{
         StreamContext, TOO_OFTEN,
+        delivery::Delivery,
         drive::{body::StreamBody, reactor::Reactor},
-        lease::Terms,
-        pending::PendingStream,
-        request::{Delivery, EventFormat, StreamRequest, StreamRequestError},
+        open::{OpenError, StreamReader},
+        request::{EventFormat, StreamRequest, StreamRequestError},
         session::Session,
         turns::{Turn, Turns},
     },
@@ -55,9 +48,9 @@ use answer::{refuse, stream_head, too_many};
 pub(crate) struct Worker {
     pub shard: Rc<Shard>,
     pub reactor: Rc<Reactor>,
-    turns: Turns,
+    pub turns: Turns,
     /// Filters of earlier requests.
-    filters: RefCell<FilterCache>,
+    pub filters: RefCell<FilterCache>,
 }
 
 /// Longest query, and largest number of topics, of a request that needs no turn: such a request
@@ -117,7 +110,9 @@ pub(crate) async fn events(
         None => worker.turns.take(FEW_TOPICS < asked.topics.len().max(patterns)).await,
         held => held,
     };
-    let topics = match access::choose(&asked.topics, grant.as_ref(), &context.served) {
+    let address = client_address(request.head(), context.trusted_proxies);
+    let reader = StreamReader { address, grant: grant.as_ref() };
+    let topics = match reader.topics(&context, &asked) {
         Ok(topics) => topics,
         Err(denied) => return deny_topic(&denied),
     };
@@ -130,11 +125,10 @@ pub(crate) async fn events(
             HttpResponse::map_into_boxed_body,
         );
     }
-    let filter = filter_of(&asked, grant.as_ref());
-    let key = GroupKey { topics, filter, format: format_of(&asked) };
-    let session = match open(&context, &request, &asked, key, grant.as_ref(), &worker) {
+    let session = reader.open(&context, &worker.shard, &asked, topics, format_of(&asked));
+    let session = match session {
         Ok(session) => session,
-        Err(refusal) => return *refusal,
+        Err(err) => return not_opened(&context, &asked, err),
     };
     if is_poll {
         // Other requests are not kept waiting while the poll waits.
@@ -184,49 +178,17 @@ async fn admit(
     }
 }
 
-/// Counts a stream and opens it.
-///
-/// # Errors
-/// Returns the refusal when the gateway is shutting down, or the stream would exceed a limit.
-fn open(
-    context: &web::Data<StreamContext>,
-    request: &HttpRequest,
-    asked: &StreamRequest,
-    key: GroupKey,
-    grant: Option<&Grant>,
-    worker: &Worker,
-) -> Result<Session, Box<HttpResponse>> {
-    if context.hub.draining().is_some() {
-        let text = "this gateway is shutting down";
-        return Err(refuse(context, asked, EndReason::Draining, text).into());
-    }
-    let holder = grant.map(|grant| &grant.holder);
-    let address = client_address(request.head(), context.trusted_proxies);
-    let counted = match context.limits.try_acquire(address, holder) {
-        Ok(counted) => counted,
-        Err(met) => {
-            let wait = refusal_wait();
-            return Err(too_many(context, Some(asked), met.as_str(), met.text(), wait).into());
+/// Returns the refusal of a stream that the reader is to open later.
+fn not_opened(context: &StreamContext, asked: &StreamRequest, err: OpenError) -> HttpResponse {
+    match err {
+        OpenError::Draining => {
+            refuse(context, asked, EndReason::Draining, "this gateway is shutting down")
         }
-    };
-    // The maximum age is random, so that streams that were opened together do not end together.
-    let age = context.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
-    let now = Instant::now();
-    let pending = PendingStream {
-        context: context.clone(),
-        shard: Rc::clone(&worker.shard),
-        key,
-        terms: grant.map(Terms::of),
-        names: asked.topics.clone(),
-        start: asked.start,
-        fold: asked.fold.clone(),
-        slow: asked.slow,
-        id: asked.id,
-        permit: counted,
-        end_at: now + age,
-    };
-    begin(context, pending, now)
-        .map_err(|reached| refuse(context, asked, EndReason::Busy, &reached.to_string()).into())
+        OpenError::TooMany(met) => {
+            too_many(context, Some(asked), met.as_str(), met.text(), refusal_wait())
+        }
+        OpenError::Busy(reached) => refuse(context, asked, EndReason::Busy, &reached.to_string()),
+    }
 }
 
 /// Answers with a stream.
@@ -236,48 +198,25 @@ fn stream(
     session: Session,
     worker: &Worker,
 ) -> HttpResponse {
-    if let Some(takeover) = request.extensions().get::<Rc<Takeover>>() {
+    if let Some(takeover) = request.extensions().get::<Rc<Takeover>>()
+        && takeover.is_direct()
+    {
         let reactor = Rc::clone(&worker.reactor);
-        takeover.accept(move |socket| reactor.register(socket, session));
+        takeover.accept(move |socket| reactor.register(socket.into_direct()?, session));
         return stream_head(asked.delivery).body(TakenOver);
     }
     stream_head(asked.delivery).body(BoxBody::new(StreamBody::new(session)))
 }
 
-/// Returns the filter of a stream: an event must match that of the request and that of the token.
-fn filter_of(asked: &StreamRequest, grant: Option<&Grant>) -> Option<Filter> {
-    match (grant.and_then(|grant| grant.filter.as_ref()), &asked.filter) {
-        (Some(granted), Some(asked)) => Some(granted.and(asked)),
-        (granted, asked) => granted.or(asked.as_ref()).cloned(),
-    }
-}
-
 /// Returns the format of a stream.
 fn format_of(asked: &StreamRequest) -> Format {
     match (asked.delivery, asked.format) {
-        (Delivery::EventStream, EventFormat::Data) => SSE,
-        (Delivery::EventStream, EventFormat::Message) => SSE_MESSAGES,
-        (Delivery::EventStream, EventFormat::CloudEvents) => SSE_CLOUD_EVENTS,
         (Delivery::JsonLines, EventFormat::Data | EventFormat::Message) => NDJSON_MESSAGES,
         (Delivery::JsonLines, EventFormat::CloudEvents) => NDJSON_CLOUD_EVENTS,
         (Delivery::Poll, EventFormat::Data | EventFormat::Message) => POLL_MESSAGES,
         (Delivery::Poll, EventFormat::CloudEvents) => POLL_CLOUD_EVENTS,
+        (_, EventFormat::Data) => SSE,
+        (_, EventFormat::Message) => SSE_MESSAGES,
+        (_, EventFormat::CloudEvents) => SSE_CLOUD_EVENTS,
     }
-}
-
-/// Opens a stream at once, or lets it wait for the log.
-///
-/// # Errors
-/// Returns the limit that the stream would exceed.
-fn begin(
-    context: &StreamContext,
-    pending: PendingStream,
-    now: Instant,
-) -> Result<Session, SubscribeError> {
-    if pending.is_settled() {
-        return Session::open(pending, now);
-    }
-    let claim = context.reserve(&pending.key)?;
-    let answer = pending.ask_log(claim);
-    Ok(Session::wait_for_log(pending, answer, now))
 }

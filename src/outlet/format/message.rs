@@ -25,6 +25,21 @@ struct Fields<'a> {
     payload: Payload<'a>,
 }
 
+/// Appends the id, the topic and the data of one event to `out`.
+pub(super) fn write_data(event: &Event, out: &mut Vec<u8>) {
+    let data = event.data();
+    let fields = Fields {
+        id: event.id.to_string(),
+        topic: event.topic.as_str(),
+        message_id: None,
+        publish_time: None,
+        ordering_key: None,
+        attributes: BTreeMap::new(),
+        payload: Payload::of(&data),
+    };
+    append_json(&fields, out);
+}
+
 /// Appends one event to `out`.
 pub(super) fn write(event: &Event, out: &mut Vec<u8>) {
     let data = event.data();

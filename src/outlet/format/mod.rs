@@ -14,6 +14,8 @@ use crate::model::event::Event;
 /// Format of an event that is a JSON object without line ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum JsonFormat {
+    /// Id, topic and data.
+    Data,
     /// Fields of the Pub/Sub message.
     Message,
     /// [CloudEvents 1.0](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md).
@@ -24,6 +26,7 @@ impl JsonFormat {
     /// Appends one event to `out`.
     pub(super) fn write(self, event: &Event, out: &mut Vec<u8>) {
         match self {
+            Self::Data => message::write_data(event, out),
             Self::Message => message::write(event, out),
             Self::CloudEvent => cloud_event::write(event, out),
         }

@@ -1,6 +1,7 @@
 //! Session: one reader's stream, without I/O and without a format. A driver asks the session for
 //! the next step and carries it out.
 
+mod duplex;
 mod folding;
 mod membership;
 mod next;
@@ -47,6 +48,8 @@ pub(crate) struct Session {
     end_at: Instant,
     end_reason: EndReason,
     stalled: bool,
+    /// Number of keep-alives since the reader was last heard: see [`Session::mark_heard`].
+    keep_alives: u8,
     /// Permit of the stream, held until the stream ends.
     permit: Option<Box<StreamPermit>>,
 }
@@ -82,6 +85,7 @@ impl Session {
             end_at: pending.end_at,
             end_reason: EndReason::MaxAge,
             stalled: false,
+            keep_alives: 0,
             permit: None,
         }
     }
@@ -349,6 +353,7 @@ impl Session {
             return Next::WaitUntil(self.next_deadline());
         }
         self.written_at = now;
+        self.keep_alives = self.keep_alives.saturating_add(1);
         match &self.phase {
             Phase::WaitingForLog(..) => Next::Say(Control::Waiting),
             Phase::Open(open) if open.last_sent_id != open.subscriber.cursor() => {

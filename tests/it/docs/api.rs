@@ -92,7 +92,8 @@ fn parameters_are_those_that_the_code_reads() {
     ] {
         let source = read(file);
         let lines = between(&source, &format!("{name} {{"), "\n}").lines().map(str::trim);
-        let fields = lines.filter(|line| !line.starts_with(['/', '#']));
+        let fields = lines.map(|line| line.trim_start_matches("pub "));
+        let fields = fields.filter(|line| !line.starts_with(['/', '#']));
         let fields: BTreeSet<_> =
             fields.filter_map(|line| Some(line.split_once(": ")?.0.to_owned())).collect();
         assert!(!fields.is_empty(), "{file}: {name}");

@@ -9,3 +9,4 @@ mod position;
 mod round_trip;
 mod sse;
 pub mod tickets;
+mod websocket;

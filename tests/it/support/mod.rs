@@ -13,6 +13,7 @@ pub mod reader;
 pub mod redis;
 pub mod tls;
 pub mod victim;
+pub mod websocket;
 
 use std::time::{Duration, Instant};
 

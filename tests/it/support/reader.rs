@@ -20,12 +20,15 @@ use super::{
     http1::{self, Body},
     ndjson::NdjsonParser,
     parser::{Dispatched, Parser},
+    websocket::{Lines, RecordParser, WebSocket},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Sse,
     Ndjson,
+    /// Records of a WebSocket.
+    WebSocket,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,21 +53,23 @@ const fn case(format: Format, transport: Transport) -> Case {
 }
 
 /// Each format over each transport.
-pub const CASES: [Case; 6] = [
+pub const CASES: [Case; 8] = [
     case(Format::Sse, Transport::Plain),
     case(Format::Ndjson, Transport::Plain),
     case(Format::Sse, Transport::Tls),
     case(Format::Ndjson, Transport::Tls),
     case(Format::Sse, Transport::Http2),
     case(Format::Ndjson, Transport::Http2),
+    case(Format::WebSocket, Transport::Plain),
+    case(Format::WebSocket, Transport::Tls),
 ];
 
 /// The cases of a gateway in clear text, and of one over TLS: for tests with many readers at once.
 pub const BY_GATEWAY: [&[Case]; 2] =
-    [&[CASES[0], CASES[1], CASES[4], CASES[5]], &[CASES[2], CASES[3]]];
+    [&[CASES[0], CASES[1], CASES[4], CASES[5], CASES[6]], &[CASES[2], CASES[3], CASES[7]]];
 
 /// Each transport, and each format over HTTP/1.1 in clear text: for tests that take long.
-pub const FEW_CASES: [Case; 4] = [CASES[0], CASES[1], CASES[3], CASES[4]];
+pub const FEW_CASES: [Case; 5] = [CASES[0], CASES[1], CASES[3], CASES[4], CASES[6]];
 
 impl Case {
     /// A gateway as `dev` that serves the transport.
@@ -120,6 +125,7 @@ impl Case {
         let accept = match self.format {
             Format::Sse => "text/event-stream",
             Format::Ndjson => "application/x-ndjson",
+            Format::WebSocket => return over_websocket(socket, wire, tls, query, headers),
         };
         let headers = [&[("accept", accept)], headers].concat();
         let path = format!("/events{query}");
@@ -130,19 +136,29 @@ impl Case {
         };
         let parser = match self.format {
             Format::Sse => AnyParser::Sse(Parser::default(), Vec::new()),
-            Format::Ndjson => AnyParser::Ndjson(NdjsonParser::default()),
+            Format::Ndjson | Format::WebSocket => AnyParser::Ndjson(NdjsonParser::default()),
         };
-        Reader {
-            status,
-            headers: head,
-            wire,
-            body,
-            parser,
-            came: VecDeque::new(),
-            last_event_id: String::new(),
-            opened: None,
-        }
+        Reader::new((status, head, body), wire, parser)
     }
+}
+
+/// Opens a WebSocket. Its stream counts as one with the status 200.
+fn over_websocket(
+    socket: TcpStream,
+    wire: TcpStream,
+    tls: Option<&Arc<ClientConfig>>,
+    query: &str,
+    headers: &[(&str, &str)],
+) -> Reader {
+    // Without a query, a WebSocket has no stream.
+    let path = format!("/ws{}", if query.is_empty() { "?slow=gap" } else { query });
+    let socket = match tls {
+        Some(tls) => WebSocket::on(tls_stream(socket, tls), &path, headers),
+        None => WebSocket::on(socket, &path, headers),
+    };
+    let parser = AnyParser::Records(RecordParser::default());
+    let head = socket.headers.clone();
+    Reader::new((200, head, Box::new(Lines::new(socket))), wire, parser)
 }
 
 /// What a reader is sent.
@@ -161,6 +177,7 @@ enum AnyParser {
     /// The parser, and the text of a block that has not ended.
     Sse(Parser, Vec<u8>),
     Ndjson(NdjsonParser),
+    Records(RecordParser),
 }
 
 /// An open stream.
@@ -178,6 +195,15 @@ pub struct Reader {
 }
 
 impl Reader {
+    fn new(
+        (status, headers, body): (u16, Vec<(String, String)>, AnyBody),
+        wire: TcpStream,
+        parser: AnyParser,
+    ) -> Self {
+        let (came, last_event_id) = (VecDeque::new(), String::new());
+        Self { status, headers, wire, body, parser, came, last_event_id, opened: None }
+    }
+
     /// Reads the first message, which must be `stream-open`.
     fn opened(mut self) -> Self {
         assert_eq!(self.status, 200);
@@ -253,7 +279,7 @@ impl Reader {
         let end: serde_json::Value = serde_json::from_str(&last.data).unwrap();
         let retry = match &self.parser {
             AnyParser::Sse(parser, _) => parser.retry.unwrap(),
-            AnyParser::Ndjson(_) => end["retry"].as_u64().unwrap(),
+            AnyParser::Ndjson(_) | AnyParser::Records(_) => end["retry"].as_u64().unwrap(),
         };
         (end["reason"].as_str().unwrap().to_owned(), retry)
     }
@@ -268,6 +294,7 @@ impl AnyParser {
     fn feed(&mut self, bytes: &[u8]) -> Vec<Signal> {
         let (parser, text) = match self {
             Self::Ndjson(parser) => return parser.feed(bytes),
+            Self::Records(parser) => return parser.feed(bytes),
             Self::Sse(parser, text) => (parser, text),
         };
         let mut signals = Vec::new();

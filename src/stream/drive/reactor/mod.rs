@@ -35,7 +35,7 @@ use tokio::{
 };
 
 use crate::net::{
-    http1::{Peer, takeover::TakenSocket},
+    http1::{Peer, takeover::TakenDirect},
     limiter::ConnectionPermit,
     stall::{BlockedWriter, StallDetector},
 };
@@ -71,7 +71,7 @@ pub(crate) struct Reactor {
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub io: TcpStream,
-    /// Client of the connection, if it was kept: see [`TakenSocket::peer`].
+    /// Client of the connection, if it was kept: see [`TakenDirect::peer`].
     pub peer: Option<Box<Peer>>,
     pub permit: ConnectionPermit,
 }
@@ -154,7 +154,7 @@ impl Reactor {
     /// Fails when the socket cannot be watched.
     pub(crate) fn register(
         self: &Rc<Self>,
-        TakenSocket { io, head, peer, permit }: TakenSocket,
+        TakenDirect { io, head, peer, permit }: TakenDirect,
         session: Session,
     ) -> io::Result<()> {
         let at = self.streams.borrow().vacant_key();

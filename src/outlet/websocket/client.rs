@@ -1,0 +1,84 @@
+//! Client of a WebSocket: what its commands need.
+
+use std::{cell::RefCell, net::IpAddr, rc::Rc};
+
+use actix_web::web;
+
+use super::{close::Refusal, encode::format_of};
+use crate::{
+    auth::grant::Grant,
+    clock,
+    outlet::events::Worker,
+    stream::{
+        StreamContext, TOO_OFTEN,
+        open::StreamReader,
+        request::{HeaderId, Parameters, StreamRequest, StreamRequestError},
+        session::Session,
+    },
+};
+
+/// Client of one connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) context: web::Data<StreamContext>,
+    pub(super) worker: web::Data<Worker>,
+    /// Address that limits count. `None` if it is not known.
+    pub(super) address: Option<IpAddr>,
+    /// Grant of the client's newest token. `None` if readers need no token.
+    pub(super) grant: RefCell<Option<Grant>>,
+}
+
+impl Client {
+    /// Counts a request of the client.
+    ///
+    /// # Errors
+    /// Refuses a client whose address sends too many requests.
+    pub(super) fn count_request(&self) -> Result<(), Refusal> {
+        let counted = self.context.requests.try_acquire(self.address);
+        counted.map_err(|_| Refusal::too_often(TOO_OFTEN))
+    }
+
+    /// Opens a stream.
+    ///
+    /// # Errors
+    /// Returns the refusal of the stream.
+    pub(super) fn open(
+        &self,
+        parameters: Parameters,
+        id_of_header: HeaderId,
+    ) -> Result<Session, Refusal> {
+        let context = &self.context;
+        let (now_ms, topics_max) = (clock::now_ms(), context.topics_per_stream);
+        let filters = &mut self.worker.filters.borrow_mut();
+        let asked = StreamRequest::of_socket(parameters, id_of_header, now_ms, topics_max, filters);
+        let asked = asked.map_err(|err| self.malformed(err))?;
+        let grant = self.grant.borrow();
+        let reader = StreamReader { address: self.address, grant: grant.as_ref() };
+        let topics = reader.topics(context, &asked)?;
+        let format = format_of(asked.format);
+        let opened = reader.open(context, &self.worker.shard, &asked, topics, format);
+        opened.map_err(|err| self.counted(err.into()))
+    }
+
+    /// Returns the refusal of a malformed request.
+    pub(super) fn malformed(&self, err: StreamRequestError) -> Refusal {
+        let text = match err {
+            StreamRequestError::TooManyTopics(max) => {
+                self.context.metrics.limit("topics-per-stream").inc();
+                format!("topics: more than {max}; leave them out to get all topics")
+            }
+            StreamRequestError::Parameter(text) => text,
+            StreamRequestError::NotAcceptable => "the request is not acceptable".to_owned(),
+        };
+        Refusal::new(super::close::CloseCode::BadRequest, text)
+    }
+
+    /// Counts a refused stream.
+    pub(super) fn counted(&self, refusal: Refusal) -> Refusal {
+        self.context.metrics.streams_refused.with_label_values(&[refusal.reason]).inc();
+        refusal
+    }
+}
+
+/// Shared handle to a client.
+pub(super) type SharedClient = Rc<Client>;

@@ -1,0 +1,150 @@
+//! Commands: the JSON objects that a client sends, one in each text message.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{
+    client::SharedClient,
+    close::{CloseCode, Refusal},
+};
+use crate::{auth::grant::Grant, stream::request::Parameters};
+
+/// Longest name of a stream, and longest `ref`, in bytes of JSON.
+const NAME_MAX_BYTES: usize = 128;
+/// Length of a command, in bytes, from which on it waits for a turn: see
+/// [`Turns`](crate::stream::turns::Turns).
+const LONG_COMMAND_BYTES: usize = 512;
+
+/// Members that all commands have. Others are ignored.
+#[derive(Deserialize)]
+struct Command {
+    r#type: String,
+    r#ref: Option<Value>,
+}
+
+/// Command `subscribe`: opens a stream.
+#[derive(Deserialize)]
+struct Subscribe {
+    #[serde(default)]
+    sub: String,
+    /// Topics and patterns of topics. Empty means all.
+    #[serde(default)]
+    topics: Vec<String>,
+    last_event_id: Option<String>,
+    since: Option<String>,
+    rewind: Option<u64>,
+    latest: Option<String>,
+    slow: Option<String>,
+    filter: Option<String>,
+    format: Option<String>,
+}
+
+/// Command `unsubscribe`: ends a stream.
+#[derive(Deserialize)]
+struct Unsubscribe {
+    #[serde(default)]
+    sub: String,
+}
+
+/// Command `renew`: lets the connection go on with another token.
+#[derive(Deserialize)]
+struct Renew {
+    token: String,
+}
+
+/// Command that was read and checked, and its answer's `ref`.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) reference: Option<Value>,
+    pub(super) result: Result<Effect, Refusal>,
+}
+
+/// What is left to do for a command, all of it at once.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// Opens a stream with a name.
+    Subscribe(String, Box<Parameters>),
+    /// Ends the stream with a name.
+    Unsubscribe(String),
+    /// Extends the leases of all streams.
+    Renew(Box<Grant>),
+    /// Nothing: the command was carried out. The members are those of its answer.
+    #[expect(dead_code, reason = "for commands that wait for their result")]
+    Answer(Map<String, Value>),
+}
+
+/// Reads a command, and carries out what has to wait for others.
+pub(super) async fn run(client: SharedClient, text: String) -> Outcome {
+    let (kind, reference) = match read::<Command>(&text) {
+        Ok(Command { r#type, r#ref }) => (r#type, r#ref),
+        Err(refusal) => return Outcome { reference: None, result: Err(refusal) },
+    };
+    let reference = match reference {
+        Some(value) if !is_reference(&value) => {
+            let text = format!("ref: expected a number, or a text of {NAME_MAX_BYTES} bytes");
+            let result = Err(Refusal::new(CloseCode::BadRequest, text));
+            return Outcome { reference: None, result };
+        }
+        other => other,
+    };
+    let result = match kind.as_str() {
+        "subscribe" => subscribe(&client, &text).await,
+        "unsubscribe" => read(&text).map(|Unsubscribe { sub }| Effect::Unsubscribe(sub)),
+        "renew" => renew(&client, &text).await,
+        other => {
+            let shown: String = other.chars().take(64).collect();
+            let text = format!("type: {shown:?} is not subscribe, unsubscribe or renew");
+            Err(Refusal::new(CloseCode::BadRequest, text))
+        }
+    };
+    Outcome { reference, result }
+}
+
+/// Parses the members of a command.
+fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
+    serde_json::from_str(text).map_err(|err| {
+        let text = format!("the message is not a JSON object of a command: {err}");
+        Refusal::new(CloseCode::BadRequest, text.chars().take(256).collect::<String>())
+    })
+}
+
+/// Returns true if a value can be the `ref` of a command.
+fn is_reference(value: &Value) -> bool {
+    match value {
+        Value::Number(_) => true,
+        Value::String(text) => text.len() <= NAME_MAX_BYTES,
+        _ => false,
+    }
+}
+
+async fn subscribe(client: &SharedClient, text: &str) -> Result<Effect, Refusal> {
+    client.count_request()?;
+    drop(client.worker.turns.take(LONG_COMMAND_BYTES < text.len()).await);
+    let asked: Subscribe = read(text)?;
+    if NAME_MAX_BYTES < asked.sub.len() {
+        let text = format!("sub: the name is longer than {NAME_MAX_BYTES} bytes");
+        return Err(Refusal::new(CloseCode::BadRequest, text));
+    }
+    let parameters = Parameters {
+        topic: asked.topics,
+        last_event_id: asked.last_event_id,
+        since: asked.since,
+        rewind: asked.rewind.map(|count| count.to_string()),
+        latest: asked.latest,
+        slow: asked.slow,
+        filter: asked.filter,
+        format: asked.format,
+        ..Parameters::default()
+    };
+    Ok(Effect::Subscribe(asked.sub, Box::new(parameters)))
+}
+
+async fn renew(client: &SharedClient, text: &str) -> Result<Effect, Refusal> {
+    client.count_request()?;
+    let Renew { token } = read(text)?;
+    let Some(grant) = client.context.access.verify(&token).await? else {
+        let text = "anyone may read here (--read-auth anonymous), so there is nothing to renew";
+        return Err(Refusal::new(CloseCode::NotFound, text));
+    };
+    Ok(Effect::Renew(Box::new(grant)))
+}

@@ -1,0 +1,423 @@
+//! Connection of a WebSocket without I/O: received bytes go in, and bytes to write come out.
+
+use std::{collections::VecDeque, rc::Rc, task::Waker, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::{
+    client::SharedClient,
+    close::{CloseCode, Refusal},
+    command::{Effect, Outcome},
+    frame::{Input, Received, insert_members, write_close, write_pong},
+    quiet::Quiet,
+    record,
+};
+use crate::{
+    auth::grant::Grant,
+    clock,
+    model::control::Control,
+    net::limiter::ConnectionPermit,
+    outlet::format,
+    stream::session::{Next, Session},
+};
+
+/// Limit of the streams of a connection.
+const STREAMS_MAX: usize = 32;
+/// Limit of the messages that were received and not carried out: behind them nothing is read.
+const COMMANDS_MAX: usize = 8;
+/// Limit of the messages and control frames of a client within a second.
+const MESSAGES_PER_SECOND: u32 = 100;
+/// Number of bytes of answers above which nothing is read.
+const ANSWERS_MAX_BYTES: usize = 16 * 1024;
+/// Time for which the close frame of the client is waited for.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One connection: its streams, and what is to be written.
+#[derive(Debug)]
+pub(super) struct Connection {
+    client: SharedClient,
+    streams: Vec<Stream>,
+    /// Index of the stream that is asked first.
+    first: usize,
+    /// Index of the stream of which a part of a large event was given: its rest comes next.
+    within: Option<usize>,
+    input: Input,
+    /// Control frames. They may go between the frames of a message.
+    controls: BytesMut,
+    /// Answers to commands. They go between messages.
+    answers: BytesMut,
+    /// Commands that are not carried out.
+    commands: VecDeque<String>,
+    state: State,
+    /// Begin of the current second, and the number of messages and control frames within it.
+    rate: (Instant, u32),
+    /// Clock of a connection without streams.
+    quiet: Quiet,
+    permit: Option<ConnectionPermit>,
+}
+
+/// Stream of a connection.
+#[derive(Debug)]
+struct Stream {
+    name: String,
+    session: Session,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// The gateway has sent its close frame, and waits for that of the client until this time.
+    Closing(Instant),
+    /// Nothing more is received.
+    Closed,
+}
+
+/// Next step of the driver.
+#[derive(Debug)]
+pub(super) enum Step {
+    Write(Bytes),
+    /// Waits for the client, for the wakers of the streams, and until this time at the latest.
+    WaitUntil(Instant),
+    /// Asks again after other tasks of the thread have run.
+    Yield,
+    /// Closes the socket.
+    Close,
+}
+
+impl Connection {
+    /// Creates a connection without streams.
+    pub(super) fn new(client: SharedClient, now: Instant) -> Self {
+        let quiet = Quiet::new(&client.context, now);
+        Self {
+            client,
+            streams: Vec::new(),
+            first: 0,
+            within: None,
+            input: Input::default(),
+            controls: BytesMut::new(),
+            answers: BytesMut::new(),
+            commands: VecDeque::new(),
+            state: State::Open,
+            rate: (now, 0),
+            quiet,
+            permit: None,
+        }
+    }
+
+    /// Sets the permit of the connection.
+    pub(super) fn set_permit(&mut self, permit: ConnectionPermit) {
+        if !self.streams.is_empty() {
+            permit.begin_stream();
+        }
+        self.permit = Some(permit);
+    }
+
+    /// Adds a stream. The name of that of the query is empty.
+    pub(super) fn add(&mut self, name: String, session: Session) {
+        if self.streams.is_empty()
+            && let Some(permit) = &self.permit
+        {
+            permit.begin_stream();
+        }
+        self.streams.push(Stream { name, session });
+    }
+
+    /// Removes a stream.
+    fn remove(&mut self, at: usize, now: Instant) -> Stream {
+        let stream = self.streams.remove(at);
+        if self.streams.is_empty() {
+            self.quiet = Quiet::new(&self.client.context, now);
+            if let Some(permit) = &self.permit {
+                permit.end_stream();
+            }
+        }
+        stream
+    }
+
+    /// Adds received bytes, and handles the messages and control frames in them.
+    pub(super) fn receive(&mut self, bytes: &[u8], now: Instant) {
+        if self.state == State::Closed {
+            return;
+        }
+        self.quiet.mark_heard();
+        self.streams.iter_mut().for_each(|stream| stream.session.mark_heard());
+        self.input.receive(bytes);
+        self.read_frames(now);
+    }
+
+    /// Returns true if more bytes may be received.
+    pub(super) fn wants_input(&self) -> bool {
+        let answers = self.controls.len() + self.answers.len();
+        self.commands.len() < COMMANDS_MAX && answers < ANSWERS_MAX_BYTES && self.input.has_room()
+    }
+
+    fn read_frames(&mut self, now: Instant) {
+        while self.state != State::Closed && self.commands.len() < COMMANDS_MAX {
+            let received = match self.input.next() {
+                Ok(Some(received)) => received,
+                Ok(None) => return,
+                Err(_) if self.state != State::Open => return self.state = State::Closed,
+                Err(code) => {
+                    self.close(Some(code.number()), "", now);
+                    return self.state = State::Closed;
+                }
+            };
+            match received {
+                Received::Close(code) => {
+                    if self.state == State::Open {
+                        self.close(code, "", now);
+                    }
+                    self.state = State::Closed;
+                }
+                _ if self.state != State::Open => {}
+                _ if self.is_too_often(now) => {
+                    let text = format!(
+                        "a client may send {MESSAGES_PER_SECOND} messages and control frames in a \
+                         second"
+                    );
+                    self.refuse(&Refusal::too_often(text), now);
+                }
+                Received::Ping(payload) => write_pong(&mut self.controls, &payload),
+                Received::Pong => {}
+                Received::Text(text) => self.commands.push_back(text),
+            }
+        }
+    }
+
+    fn is_too_often(&mut self, now: Instant) -> bool {
+        let (since, count) = &mut self.rate;
+        if *since + Duration::from_secs(1) <= now {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        MESSAGES_PER_SECOND < *count
+    }
+
+    /// Takes the next command, if it can be carried out now.
+    pub(super) fn take_command(&mut self, now: Instant) -> Option<String> {
+        if self.within.is_some() || self.state != State::Open {
+            return None;
+        }
+        let command = self.commands.pop_front();
+        if command.is_some() {
+            self.read_frames(now);
+        }
+        command
+    }
+
+    /// Finishes a command, and answers it.
+    pub(super) fn finish(&mut self, outcome: Outcome, now: Instant) {
+        let Outcome { reference, result } = outcome;
+        if self.state != State::Open {
+            return;
+        }
+        let done = result.and_then(|effect| self.carry_out(effect, now));
+        let reference = reference.as_ref();
+        self.answers.extend_from_slice(&match done {
+            Ok(fields) => record::done(reference, &fields),
+            Err(refusal) => record::failed(reference, &refusal),
+        });
+    }
+
+    fn carry_out(&mut self, effect: Effect, now: Instant) -> Result<Map<String, Value>, Refusal> {
+        match effect {
+            Effect::Subscribe(name, parameters) => {
+                if self.position(&name).is_some() {
+                    let text = format!("sub: {name:?} is open: unsubscribe first");
+                    return Err(Refusal::new(CloseCode::BadRequest, text));
+                }
+                if STREAMS_MAX <= self.streams.len() {
+                    let text = format!("a connection has at most {STREAMS_MAX} streams");
+                    return Err(self.client.counted(Refusal::too_often(text)));
+                }
+                let session = self.client.open(*parameters, None)?;
+                self.add(name, session);
+            }
+            Effect::Unsubscribe(name) => {
+                let Some(at) = self.position(&name) else {
+                    let text = format!("sub: {name:?} is not open");
+                    return Err(Refusal::new(CloseCode::NotFound, text));
+                };
+                drop(self.remove(at, now));
+            }
+            Effect::Renew(grant) => return self.renew(*grant),
+            Effect::Answer(fields) => return Ok(fields),
+        }
+        Ok(Map::new())
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        self.streams.iter().position(|stream| stream.name == name)
+    }
+
+    /// Extends the leases of all streams.
+    fn renew(&mut self, grant: Grant) -> Result<Map<String, Value>, Refusal> {
+        let refused = |text: &str| Refusal::new(CloseCode::Forbidden, text);
+        let mut current = self.client.grant.borrow_mut();
+        if grant.subject.is_none() || current.as_ref().is_none_or(|it| it.subject != grant.subject)
+        {
+            return Err(refused(
+                "the token is not of the subject (sub) that opened the connection",
+            ));
+        }
+        let leases = || self.streams.iter().filter_map(|stream| stream.session.lease());
+        leases().try_for_each(|lease| lease.allows(&grant)).map_err(refused)?;
+        leases().for_each(|lease| lease.extend(grant.expires_ms));
+        let left = Duration::from_millis(grant.expires_ms.saturating_sub(clock::now_ms()));
+        *current = Some(grant);
+        Ok(Map::from_iter([("expires_in".to_owned(), json!(left.as_secs()))]))
+    }
+
+    /// Refuses the connection: the record `end`, and a close frame.
+    pub(super) fn refuse(&mut self, refusal: &Refusal, now: Instant) {
+        // A record cannot go between the frames of an event.
+        if self.within.is_none() {
+            self.answers.extend_from_slice(&record::refused(refusal));
+        }
+        self.close(Some(refusal.code.number()), refusal.reason, now);
+    }
+
+    /// Ends all streams, and adds a close frame behind what can still be written.
+    fn close(&mut self, code: Option<u16>, reason: &str, now: Instant) {
+        if self.within.take().is_none() {
+            self.controls.extend_from_slice(&self.answers);
+        }
+        write_close(&mut self.controls, code, reason);
+        self.end_all(now);
+    }
+
+    /// Ends all streams, and waits for the close frame of the client.
+    pub(super) fn end_all(&mut self, now: Instant) {
+        self.within = None;
+        self.answers = BytesMut::new();
+        self.commands.clear();
+        self.streams.clear();
+        self.state = State::Closing(now + CLOSE_TIMEOUT);
+    }
+
+    /// Records that the socket did not take all bytes.
+    pub(super) fn mark_blocked(&mut self) {
+        self.streams.iter_mut().for_each(|stream| stream.session.mark_blocked());
+    }
+
+    /// Records that the client took nothing for too long.
+    pub(super) fn mark_stalled(&mut self) {
+        self.streams.iter_mut().for_each(|stream| stream.session.mark_stalled());
+    }
+
+    /// Returns the next step. A step that waits calls `waker` when a stream has more to write.
+    pub(super) fn next(&mut self, now: Instant, waker: &Waker) -> Step {
+        if !self.controls.is_empty() {
+            return Step::Write(std::mem::take(&mut self.controls).freeze());
+        }
+        match self.state {
+            State::Closed => return Step::Close,
+            State::Closing(until) if until <= now => return Step::Close,
+            State::Closing(until) => return Step::WaitUntil(until),
+            State::Open => {}
+        }
+        if let Some(at) = self.within {
+            return self.next_of(at, now, waker);
+        }
+        if !self.answers.is_empty() {
+            return Step::Write(std::mem::take(&mut self.answers).freeze());
+        }
+        if self.streams.is_empty() {
+            return self.next_in_silence(now);
+        }
+        self.next_of_any(now, waker)
+    }
+
+    /// Asks each stream in turn.
+    fn next_of_any(&mut self, now: Instant, waker: &Waker) -> Step {
+        let (count, first) = (self.streams.len(), self.first);
+        let (mut deadline, mut yields) = (None, false);
+        for at in (first..first + count).map(|at| at % count) {
+            match self.next_of(at, now, waker) {
+                Step::WaitUntil(due) => {
+                    deadline = Some(deadline.map_or(due, |before: Instant| before.min(due)));
+                }
+                Step::Yield => yields = true,
+                step => {
+                    self.first = at + 1;
+                    return step;
+                }
+            }
+        }
+        match deadline {
+            Some(due) if !yields => Step::WaitUntil(due),
+            _ => Step::Yield,
+        }
+    }
+
+    fn next_of(&mut self, at: usize, now: Instant, waker: &Waker) -> Step {
+        let Some(Stream { name, session }) = self.streams.get_mut(at) else {
+            self.within = None;
+            return Step::Yield;
+        };
+        let next = session.next(now);
+        if session.is_silent() {
+            self.refuse(&Refusal::new(CloseCode::Silent, "the client answered no pings"), now);
+            return Step::Yield;
+        }
+        match next {
+            Next::Give(bytes) => {
+                self.within = session.is_within_event().then_some(at);
+                Step::Write(with_name(name, bytes))
+            }
+            Next::Say(Control::End(end)) => {
+                let name = self.remove(at, now).name;
+                if !self.streams.is_empty() {
+                    return Step::Write(record::control(&name, &Control::End(end)));
+                }
+                self.end_all(now);
+                Step::Write(record::end_and_close(&name, &end))
+            }
+            Next::Say(control) => Step::Write(record::control(name, &control)),
+            Next::WaitUntil(due) => {
+                session.wait(waker);
+                Step::WaitUntil(due)
+            }
+            Next::Yield => Step::Yield,
+            Next::Finished => {
+                drop(self.remove(at, now));
+                Step::Yield
+            }
+            Next::FellBehind => {
+                self.close(Some(CloseCode::TryAgain.number()), "fell-behind", now);
+                Step::Yield
+            }
+        }
+    }
+
+    /// Returns the next step of a connection without streams.
+    fn next_in_silence(&mut self, now: Instant) -> Step {
+        let expires_ms = self.client.grant.borrow().as_ref().map(|grant| grant.expires_ms);
+        let limiter = self.permit.as_ref().map(ConnectionPermit::limiter);
+        let is_shed = limiter.is_some_and(|it| it.is_idle_expired(self.quiet.lasted(now)));
+        match self.quiet.next(&self.client.context, expires_ms, is_shed, now) {
+            Ok(None) => Step::WaitUntil(self.quiet.deadline()),
+            Ok(Some(())) => Step::Write(record::ping()),
+            Err(refusal) => {
+                self.refuse(&refusal, now);
+                Step::Yield
+            }
+        }
+    }
+
+    /// Returns the client.
+    pub(super) fn client(&self) -> SharedClient {
+        Rc::clone(&self.client)
+    }
+}
+
+/// Returns the events of a stream with its name.
+fn with_name(name: &str, events: Bytes) -> Bytes {
+    if name.is_empty() {
+        return events;
+    }
+    let members = format!("\"sub\":{},", format::control::json(&name));
+    insert_members(&events, members.as_bytes())
+}

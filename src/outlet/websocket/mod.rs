@@ -1,0 +1,149 @@
+//! `GET /ws`: streams over a WebSocket ([RFC 6455](https://www.rfc-editor.org/rfc/rfc6455)), and
+//! commands of its client. docs/websocket.md describes the records and the commands.
+//!
+//! A browser tells its page nothing about a refused handshake. So a handshake is accepted unless it
+//! is malformed, and a refusal is the record `end` and a close frame.
+
+mod client;
+mod close;
+mod command;
+mod connection;
+mod drive;
+mod encode;
+mod frame;
+mod quiet;
+mod record;
+
+use std::{cell::RefCell, rc::Rc};
+
+use actix_http::ws::{HandshakeError, handshake_response, verify_handshake};
+use actix_web::{
+    HttpMessage as _, HttpRequest, HttpResponse,
+    http::{StatusCode, Version, header},
+    rt::spawn,
+    web,
+};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use self::{
+    client::{Client, SharedClient},
+    close::{CloseCode, Refusal},
+    connection::Connection,
+    drive::drive,
+};
+use crate::{
+    auth::grant::Grant,
+    http::{client_address::client_address, cors::Pages, problem::problem},
+    net::http1::takeover::{TakenOver, TakenSocket, Takeover},
+    outlet::{events::Worker, tickets::redeem},
+    stream::{
+        StreamContext,
+        request::{Parameters, header_id},
+    },
+};
+
+/// Answers `GET`.
+pub(crate) async fn websocket(
+    request: HttpRequest,
+    context: web::Data<StreamContext>,
+    worker: web::Data<Worker>,
+    pages: web::Data<Pages>,
+) -> HttpResponse {
+    if let Err(err) = verify_handshake(request.head()) {
+        return no_handshake(&request, err);
+    }
+    let takeover = request.extensions().get::<Rc<Takeover>>().cloned();
+    let Some(takeover) = takeover else {
+        let text = "a WebSocket needs a request of HTTP/1.1 without a body";
+        return problem(StatusCode::BAD_REQUEST, text);
+    };
+    let address = client_address(request.head(), context.trusted_proxies);
+    let client = Rc::new(Client { context, worker, address, grant: RefCell::default() });
+    let connection = connect(&request, client, &pages).await;
+    takeover.accept(move |socket| {
+        spawn(serve(socket, connection));
+        Ok(())
+    });
+    let response = handshake_response(request.head()).message_body(TakenOver);
+    response.map_or_else(
+        |_| HttpResponse::InternalServerError().finish(),
+        |response| HttpResponse::from(response.map_into_boxed_body()),
+    )
+}
+
+/// Answers a request that is no handshake.
+fn no_handshake(request: &HttpRequest, err: HandshakeError) -> HttpResponse {
+    let is_upgrade =
+        matches!(err, HandshakeError::NoVersionHeader | HandshakeError::BadWebsocketKey);
+    if is_upgrade {
+        let text = "the handshake of the WebSocket is malformed (RFC 6455, section 4.2.1): its \
+                    Sec-WebSocket-Version or its Sec-WebSocket-Key";
+        return problem(StatusCode::BAD_REQUEST, text);
+    }
+    let text = "this path is for WebSockets, of version 13: connect with a WebSocket client, as in \
+                `wscat -c ws://HOST/ws?topic=TOPIC`; GET /events streams over plain HTTP";
+    let mut refused = problem(StatusCode::UPGRADE_REQUIRED, text);
+    let headers = refused.headers_mut();
+    headers.insert(header::SEC_WEBSOCKET_VERSION, header::HeaderValue::from_static("13"));
+    if request.version() < Version::HTTP_2 {
+        headers.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
+    }
+    refused
+}
+
+/// Admits a client, and opens the stream of its query, if there is one. A refused client gets a
+/// connection that closes at once.
+async fn connect(request: &HttpRequest, client: SharedClient, pages: &Pages) -> Connection {
+    let mut connection = Connection::new(Rc::clone(&client), Instant::now());
+    let refusal = match admit(request, &client, pages).await {
+        Ok(None) => None,
+        Ok(Some(parameters)) => match client.open(parameters, header_id(request)) {
+            Ok(session) => {
+                connection.add(String::new(), session);
+                None
+            }
+            Err(refusal) => Some(refusal),
+        },
+        Err(refusal) => Some(refusal),
+    };
+    if let Some(refusal) = refusal {
+        connection.refuse(&refusal, Instant::now());
+    }
+    connection
+}
+
+/// Verifies the token or the ticket of a client. Returns the parameters of the stream to open.
+async fn admit(
+    request: &HttpRequest,
+    client: &Client,
+    pages: &Pages,
+) -> Result<Option<Parameters>, Refusal> {
+    client.count_request()?;
+    if !pages.may_open_websocket(request.head()) {
+        let text = "the page that opens the WebSocket (Origin) is not allowed: list its origin \
+                    (--cors-origin)";
+        return Err(Refusal::new(CloseCode::Forbidden, text));
+    }
+    let parameters = Parameters::of_query(request.query_string());
+    let mut parameters = parameters.map_err(|err| client.malformed(err))?;
+    let grant: Option<Grant> = match parameters.ticket.take() {
+        Some(ticket) => Some(redeem(&client.context, &ticket).await?),
+        None => client.context.access.admit(request).await?,
+    };
+    client.grant.replace(grant);
+    Ok((parameters != Parameters::default()).then_some(parameters))
+}
+
+/// Serves a connection until it is closed.
+async fn serve(taken: TakenSocket, mut connection: Connection) {
+    let TakenSocket { io, received, head, peer, permit } = taken;
+    connection.set_permit(permit);
+    connection.receive(&received, Instant::now());
+    let driven = drive(io, connection, Bytes::clone(&head)).await;
+    if let Err(err) = driven {
+        tracing::debug!(error = %err, "a WebSocket failed");
+    }
+    // The permit of the limit per address is kept until the end.
+    drop(peer);
+}

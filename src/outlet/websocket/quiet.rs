@@ -1,0 +1,100 @@
+//! Clock of a connection without streams: pings, and the reasons to close it.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio::time::Instant;
+
+use super::close::{CloseCode, Refusal};
+use crate::{clock, model::control::EndReason, stream::StreamContext};
+
+/// Time between two looks at the drain and at the number of connections.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Clock of a connection without streams.
+#[derive(Debug)]
+pub(super) struct Quiet {
+    since: Instant,
+    /// Time of the next ping.
+    ping_at: Instant,
+    /// Number of pings without an answer.
+    pings: u8,
+    /// Maximum age, or the end in a drain.
+    end_at: Instant,
+    is_draining: bool,
+    /// Time of the next look.
+    look_at: Instant,
+}
+
+impl Quiet {
+    /// Starts the clock.
+    pub(super) fn new(context: &StreamContext, now: Instant) -> Self {
+        let age = context.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
+        Self {
+            since: now,
+            ping_at: now + context.keep_alive,
+            pings: 0,
+            end_at: now + age,
+            is_draining: false,
+            look_at: now,
+        }
+    }
+
+    /// Records that the client has sent something.
+    pub(super) fn mark_heard(&mut self) {
+        self.pings = 0;
+    }
+
+    /// Returns the time since the connection has had no stream.
+    pub(super) fn lasted(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
+    /// Returns the time of the next step.
+    pub(super) fn deadline(&self) -> Instant {
+        self.ping_at.min(self.end_at).min(self.look_at)
+    }
+
+    /// Returns `Some` if a ping is due.
+    ///
+    /// # Errors
+    /// Returns the reason to close the connection.
+    pub(super) fn next(
+        &mut self,
+        context: &StreamContext,
+        expires_ms: Option<u64>,
+        is_shed: bool,
+        now: Instant,
+    ) -> Result<Option<()>, Refusal> {
+        self.look_at = now + LOOK;
+        if !self.is_draining
+            && let Some(drain) = context.hub.draining()
+        {
+            let share = rand::rng().random_range(0.0..0.9);
+            self.is_draining = true;
+            self.end_at =
+                self.end_at.min(Instant::from_std(drain.from + drain.over.mul_f64(share)));
+        }
+        if expires_ms.is_some_and(|expires_ms| expires_ms <= clock::now_ms()) {
+            let later = Refusal::later(EndReason::Expired, "the token has expired");
+            return Err(later);
+        }
+        if self.end_at <= now {
+            let reason = if self.is_draining { EndReason::Draining } else { EndReason::MaxAge };
+            return Err(Refusal::later(reason, "the connection has no stream"));
+        }
+        if is_shed {
+            let text = "too many connections without a stream (--idle-connections-max)";
+            return Err(Refusal::later(EndReason::Busy, text));
+        }
+        if now < self.ping_at {
+            return Ok(None);
+        }
+        self.ping_at = now + context.keep_alive;
+        self.pings += 1;
+        if 2 < self.pings {
+            return Err(Refusal::new(CloseCode::Silent, "the client answered no pings"));
+        }
+        Ok(Some(()))
+    }
+}
