@@ -82,9 +82,9 @@ impl Pages {
         headers.contains_key(header::ORIGIN) && self.is_allowed_or_none(request)
     }
 
-    /// Returns true if a request may open a WebSocket. A browser lets every page open WebSockets to
-    /// every host and read from them, and sends the `Origin` of the page each time. So the page must
-    /// be one that [`cors`] allows. Other clients send no `Origin`.
+    /// Returns true if a request may open a WebSocket. A browser lets every page open one to every
+    /// host and read from it, and sends the `Origin` of the page each time. So the page must be one
+    /// that [`cors`] allows. Other clients send no `Origin`.
     pub fn may_open_websocket(&self, request: &RequestHead) -> bool {
         match self.mode {
             Mode::Serve if self.origins.is_empty() => true,

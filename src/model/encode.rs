@@ -27,6 +27,11 @@ pub trait Encode: fmt::Debug + Sync {
 
     /// Encodes one control message whole.
     fn control(&self, control: &Control) -> Bytes;
+
+    /// Returns true if what this format encodes is written as it is, without chunks of HTTP.
+    fn is_framed(&self) -> bool {
+        false
+    }
 }
 
 /// Handle to a format. Two handles are equal if they have the same name.
@@ -47,6 +52,11 @@ impl Format {
     /// Encodes one control message whole.
     pub fn control(self, control: &Control) -> Bytes {
         self.0.control(control)
+    }
+
+    /// Returns true if what the format encodes is written as it is, without chunks of HTTP.
+    pub fn is_framed(self) -> bool {
+        self.0.is_framed()
     }
 }
 

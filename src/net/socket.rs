@@ -54,12 +54,12 @@ impl Socket {
     }
 
     /// Returns true if the socket has no TLS.
-    pub(super) fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         matches!(self.transport, Transport::Plain(_))
     }
 
     /// Returns the plain socket. `None` with TLS.
-    pub(super) fn into_plain(self) -> Option<TcpStream> {
+    pub(crate) fn into_plain(self) -> Option<TcpStream> {
         match self.transport {
             Transport::Plain(io) => Some(io),
             Transport::Tls(_) => None,

@@ -54,7 +54,7 @@ use crate::{
     },
     stream::{
         StreamContext,
-        drive::reactor::{Finished, Reactor},
+        drive::reactor::{Reactor, owner::Finished},
     },
     telemetry::metrics::Metrics,
 };

@@ -281,7 +281,7 @@ fn poll_options(
     let given = [("limit", &parameters.limit), ("wait", &parameters.wait)];
     let given = given.into_iter().find_map(|(name, text)| Some((name, text.as_deref()?)));
     if let (Some((name, text)), true) = (given, delivery != Delivery::Poll) {
-        return bad(name, text, "is for polls (/events?mode=poll)");
+        return bad(name, text, "is for polls of /events: add mode=poll");
     }
     let limit = match parameters.limit.as_deref().map(|text| (text, text.parse())) {
         None => POLL_LIMIT,

@@ -188,7 +188,9 @@ impl Group {
     }
 
     pub(crate) fn is_listening(&self, slot: usize) -> bool {
-        self.slots.borrow().get(slot).is_some_and(|slot| slot.listener.is_some())
+        let slots = self.slots.borrow();
+        let listener = slots.get(slot).and_then(|slot| slot.listener.as_ref());
+        listener.is_some_and(|listener| 0 < listener.strong_count())
     }
 
     pub(crate) fn listen(&self, slot: usize, listener: Weak<dyn Listener>) {

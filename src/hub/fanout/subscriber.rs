@@ -226,7 +226,7 @@ impl Subscriber {
         self.reader.group.stop_waiting(self.slot);
     }
 
-    /// Returns true if [`Subscriber::listen`] was called.
+    /// Returns true if [`Subscriber::listen`] was called with a listener that still exists.
     pub fn is_listening(&self) -> bool {
         self.reader.group.is_listening(self.slot)
     }

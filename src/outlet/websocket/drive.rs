@@ -22,7 +22,7 @@ use super::{
 use crate::net::stall::is_stall;
 
 /// Number of bytes read at once.
-const READ_BYTES: usize = 4 * 1024;
+pub(super) const READ_BYTES: usize = 4 * 1024;
 /// Number of steps after which other tasks of the thread run.
 const STEPS_PER_TURN: usize = 32;
 /// Time for which bytes are still read after the end. A close over unread bytes would reset the
@@ -38,29 +38,45 @@ struct Driver<'a, S> {
     /// Command that waits for its result.
     running: Option<LocalBoxFuture<'static, Outcome>>,
     timer: Pin<Box<Sleep>>,
+    ends_idle: bool,
 }
 
-/// Drives a connection to its end. `out` is written first.
+/// State in which a driver leaves a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Driven {
+    /// It has one stream and waits for its events, and nothing else is to be done.
+    Idle,
+    /// It was closed.
+    Closed,
+}
+
+/// Drives a connection to its end, or until it is idle if `ends_idle`. `out` is written first.
 ///
 /// # Errors
 /// Fails when the socket breaks, or its peer takes nothing for too long.
-pub(super) async fn drive<S>(mut io: S, mut connection: Connection, out: Bytes) -> io::Result<()>
+pub(super) async fn drive<S>(
+    io: &mut S,
+    connection: &mut Connection,
+    out: Bytes,
+    ends_idle: bool,
+) -> io::Result<Driven>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let timer = Box::pin(sleep_until(Instant::now()));
-    let (io, connection) = (&mut io, &mut connection);
-    let mut driver = Driver { io, connection, out, running: None, timer };
+    let mut driver = Driver { io, connection, out, running: None, timer, ends_idle };
     let ended = poll_fn(|cx| driver.poll(cx)).await;
     let Driver { io, connection, .. } = driver;
     if ended.as_ref().is_err_and(is_stall) {
         connection.mark_stalled();
     }
-    ended?;
+    if ended? == Driven::Idle {
+        return Ok(Driven::Idle);
+    }
     poll_fn(|cx| Pin::new(&mut *io).poll_shutdown(cx)).await?;
     let discard = poll_fn(|cx| poll_discard(io, cx));
     drop(timeout(LINGER, discard).await);
-    Ok(())
+    Ok(Driven::Closed)
 }
 
 /// Reads and drops bytes until the peer closes its side.
@@ -76,7 +92,7 @@ fn poll_discard(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Driven>> {
         for _ in 0..STEPS_PER_TURN {
             ready!(self.poll_write(cx))?;
             self.poll_command(cx);
@@ -87,6 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 Step::Write(bytes) => self.out = bytes,
                 // What was read may have to be answered, and there may be more to read.
                 Step::WaitUntil(_) if is_read => {}
+                Step::WaitUntil(_) if self.is_idle() => return Poll::Ready(Ok(Driven::Idle)),
                 Step::WaitUntil(due) => {
                     if due != self.timer.deadline() {
                         self.timer.as_mut().reset(due);
@@ -94,11 +111,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                     ready!(self.timer.as_mut().poll(cx));
                 }
                 Step::Yield => break,
-                Step::Close => return Poll::Ready(Ok(())),
+                Step::Close => return Poll::Ready(Ok(Driven::Closed)),
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Returns true if the connection may be left idle.
+    fn is_idle(&self) -> bool {
+        self.ends_idle && self.running.is_none() && self.connection.is_idle()
     }
 
     /// Writes all of `out`.

@@ -77,4 +77,8 @@ impl Encode for WebSocket {
             other => record::control("", other),
         }
     }
+
+    fn is_framed(&self) -> bool {
+        true
+    }
 }

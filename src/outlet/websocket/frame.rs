@@ -18,8 +18,8 @@ const HEADER_MAX_BYTES: usize = 14;
 /// Payload of a frame that has [`BATCH_MAX_BYTES`] with its header of four bytes.
 const FRAGMENT_BYTES: usize = BATCH_MAX_BYTES - 4;
 
-/// Returns a text message. One that needs more than [`BATCH_MAX_BYTES`] is fragmented into frames of
-/// that size, so that each slice of a large event is one frame, and control frames can go in
+/// Returns a text message. One that needs more than [`BATCH_MAX_BYTES`] is fragmented into frames
+/// of that size, so that each slice of a large event is one frame, and control frames can go in
 /// between.
 pub(super) fn text_message(text: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(text.len() + 4 * text.len().div_ceil(FRAGMENT_BYTES));
@@ -122,6 +122,11 @@ impl Input {
     /// Returns true if more bytes may be added.
     pub(super) fn has_room(&self) -> bool {
         self.bytes.len() < MESSAGE_MAX_BYTES + HEADER_MAX_BYTES
+    }
+
+    /// Returns true if no part of a frame or of a message was received.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.fragments == 0
     }
 
     /// Returns the next message or control frame, or `None` if none is complete.

@@ -14,7 +14,12 @@ mod frame;
 mod quiet;
 mod record;
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::RefCell,
+    io::{self, Read as _},
+    net::TcpStream,
+    rc::Rc,
+};
 
 use actix_http::ws::{HandshakeError, handshake_response, verify_handshake};
 use actix_web::{
@@ -29,16 +34,23 @@ use tokio::time::Instant;
 use self::{
     client::{Client, SharedClient},
     close::{CloseCode, Refusal},
-    connection::Connection,
-    drive::drive,
+    connection::{Connection, idle::Parked},
+    drive::{Driven, READ_BYTES, drive},
 };
 use crate::{
     auth::grant::Grant,
     http::{client_address::client_address, cors::Pages, problem::problem},
-    net::http1::takeover::{TakenOver, TakenSocket, Takeover},
+    net::{
+        http1::{
+            Peer,
+            takeover::{TakenOver, TakenSocket, Takeover},
+        },
+        socket::Socket,
+    },
     outlet::{events::Worker, tickets::redeem},
     stream::{
         StreamContext,
+        drive::reactor::owner::{GiveBack, Returned},
         request::{Parameters, header_id},
     },
 };
@@ -135,15 +147,57 @@ async fn admit(
     Ok((parameters != Parameters::default()).then_some(parameters))
 }
 
-/// Serves a connection until it is closed.
+/// Serves a connection that was taken over.
 async fn serve(taken: TakenSocket, mut connection: Connection) {
     let TakenSocket { io, received, head, peer, permit } = taken;
     connection.set_permit(permit);
     connection.receive(&received, Instant::now());
-    let driven = drive(io, connection, Bytes::clone(&head)).await;
-    if let Err(err) = driven {
-        tracing::debug!(error = %err, "a WebSocket failed");
+    go_on(io, connection, head, peer).await;
+}
+
+/// Serves a connection until it is closed, or until the reactor takes it. `out` is written first.
+/// `peer` is kept until the connection is closed, for the permit of the limit per address.
+async fn go_on(mut io: Socket, mut connection: Connection, out: Bytes, peer: Box<Peer>) {
+    let is_plain = io.is_plain();
+    match drive(&mut io, &mut connection, out, is_plain).await {
+        Ok(Driven::Closed) => {}
+        Ok(Driven::Idle) => {
+            if let Some(Ok(io)) = io.into_plain().map(tokio::net::TcpStream::into_std) {
+                park(io, connection, peer);
+            }
+        }
+        Err(err) => tracing::debug!(error = %err, "a WebSocket failed"),
     }
-    // The permit of the limit per address is kept until the end.
-    drop(peer);
+}
+
+/// Gives an idle connection to the reactor, which needs no task and no buffers for it.
+fn park(io: TcpStream, connection: Connection, peer: Box<Peer>) {
+    let reactor = Rc::clone(&connection.client().worker.reactor);
+    let Some((parked, session, permit)) = connection.park() else { return };
+    let give_back = GiveBack(Box::new(move |returned| resume(returned, parked, peer)));
+    if let Err(err) = reactor.register_duplex(io, session, permit, give_back) {
+        tracing::debug!(error = %err, "a WebSocket could not be given to the reactor");
+    }
+}
+
+/// Continues with a connection that the reactor gives back. Most clients have only answered a ping,
+/// so that the connection is idle again: the socket is read here, without a task.
+fn resume(returned: Returned, parked: Parked, peer: Box<Peer>) {
+    let Returned { io, session, rest, permit } = returned;
+    let now = Instant::now();
+    let mut connection = parked.resume(session, permit, now);
+    let mut buffer = [0; READ_BYTES];
+    match (&io).read(&mut buffer) {
+        Ok(0) => return,
+        Ok(len) => connection.receive(buffer.get(..len).unwrap_or_default(), now),
+        Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+        Err(_) => return,
+    }
+    if rest.is_empty() && connection.is_idle() {
+        return park(io, connection, peer);
+    }
+    match connection.client().worker.reactor.socket(io) {
+        Ok(io) => drop(spawn(go_on(io, connection, rest, peer))),
+        Err(err) => tracing::debug!(error = %err, "a WebSocket could not be continued"),
+    }
 }

@@ -28,6 +28,11 @@ impl Session {
         }
     }
 
+    /// Returns true if the last message was given.
+    pub(crate) fn is_finished(&self) -> bool {
+        matches!(self.phase, Phase::Finished)
+    }
+
     /// Returns the lease of the stream, if it ends with a token and is open.
     pub(crate) fn lease(&self) -> Option<&Arc<Lease>> {
         match &self.phase {

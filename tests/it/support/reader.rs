@@ -72,6 +72,11 @@ pub const BY_GATEWAY: [&[Case]; 2] =
 pub const FEW_CASES: [Case; 5] = [CASES[0], CASES[1], CASES[3], CASES[4], CASES[6]];
 
 impl Case {
+    /// Returns true if the case can also send polls.
+    pub fn can_poll(&self) -> bool {
+        self.format != Format::WebSocket
+    }
+
     /// A gateway as `dev` that serves the transport.
     pub fn gateway(self, flags: &[(&'static str, &str)]) -> Gateway {
         eprintln!("{self:?}");

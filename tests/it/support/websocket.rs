@@ -294,7 +294,7 @@ impl RecordParser {
         if line.is_empty() {
             return Signal::KeepAlive;
         }
-        let record: Value = serde_json::from_slice(line).unwrap();
+        let mut record: Value = serde_json::from_slice(line).unwrap();
         if let Some(id) = record["id"].as_str() {
             id.clone_into(&mut self.last_event_id);
         }
@@ -305,7 +305,11 @@ impl RecordParser {
                 let named = record["event"].as_str().unwrap_or("message");
                 (named.to_owned(), text_of(&record))
             }
-            control => (format!("stream-{control}"), record.to_string()),
+            control => {
+                let event = format!("stream-{control}");
+                record.as_object_mut().unwrap().remove("type");
+                (event, record.to_string())
+            }
         };
         Signal::Event(Dispatched { id, event, data })
     }

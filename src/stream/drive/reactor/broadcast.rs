@@ -17,11 +17,14 @@ use bytes::Bytes;
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::stream::{drive::reactor::Reactor, session::MemberPosition};
+use crate::stream::{
+    drive::reactor::{Reactor, framing::Framing},
+    session::MemberPosition,
+};
 use crate::{
     hub::{Batch, Broadcast, Group, Read, ReadEvents, Reader, Subscriber},
     model::event_id::EventId,
-    net::http1::chunk::{send_rest, whole_chunk},
+    net::http1::chunk::send_rest,
     stream::StreamContext,
 };
 
@@ -50,7 +53,7 @@ struct Member {
 struct Pass {
     /// Events of the pass. `None` if all members must leave.
     block: Option<Batch>,
-    /// Events of the pass, framed as a chunk of HTTP/1.1.
+    /// Events of the pass as they are sent.
     chunk: Bytes,
     /// Slot of the first member that was not written to yet.
     next: usize,
@@ -243,7 +246,8 @@ impl State {
         self.at.position = position;
         let block = block?;
         (self.at.last_sent_id, self.at.written_at) = (block.newest, Instant::now());
-        Some(Pass { chunk: whole_chunk(&block.bytes), block: Some(block), next: 0, before })
+        let chunk = Framing::of(reader.group().format()).whole(&block.bytes);
+        Some(Pass { chunk, block: Some(block), next: 0, before })
     }
 }
 

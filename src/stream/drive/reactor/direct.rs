@@ -3,10 +3,12 @@
 use std::{
     cell::RefCell,
     hint::black_box,
+    net::TcpStream,
     rc::{Rc, Weak},
     task::Waker,
 };
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
@@ -25,6 +27,8 @@ pub(super) struct DirectStream {
     socket: DirectSocket,
     /// Waker of the stream, for a renewal of its token and an answer of the log.
     waker: Waker,
+    /// True for a connection in both directions, which is given back if its client is silent.
+    is_duplex: bool,
 }
 
 /// Result of driving a stream.
@@ -38,6 +42,8 @@ pub(super) enum DriveResult {
     Blocked,
     /// The response has ended, and the socket took all of it.
     Finished,
+    /// The client of a connection in both directions has answered no keep-alives.
+    Silent,
     /// The connection is gone, or has to be closed.
     Broken,
 }
@@ -47,8 +53,21 @@ const WRITES_PER_TURN: usize = 16;
 
 impl DirectStream {
     /// Creates a stream. It must be driven at once.
-    pub(super) fn new(session: Session, socket: DirectSocket, waker: Waker) -> Rc<RefCell<Self>> {
-        Rc::new(RefCell::new(Self { session, socket, waker }))
+    pub(super) fn new(
+        session: Session,
+        socket: DirectSocket,
+        waker: Waker,
+        is_duplex: bool,
+    ) -> Rc<RefCell<Self>> {
+        Rc::new(RefCell::new(Self { session, socket, waker, is_duplex }))
+    }
+
+    /// Returns the session, the socket, and the bytes that the socket did not take. `None` if the
+    /// socket is gone.
+    pub(super) fn into_parts(mut self) -> Option<(Session, TcpStream, Bytes)> {
+        let socket = self.socket();
+        let (io, rest) = (socket.take()?, socket.take_rest());
+        Some((self.session, io, rest))
     }
 
     /// Returns the socket. The stream leaves its broadcast, so it must be driven to continue.
@@ -59,9 +78,12 @@ impl DirectStream {
         &mut self.socket
     }
 
-    /// Marks the stream as ended because its reader took nothing.
-    pub(super) fn mark_stalled(&mut self) {
-        self.socket.mark_stalled();
+    /// Marks the stream, before its end, as one whose reader took nothing, if `is_stalled` or if
+    /// the socket reported that.
+    pub(super) fn mark_end(&mut self, is_stalled: bool) {
+        if is_stalled || self.socket.is_stalled() {
+            self.session.mark_stalled();
+        }
     }
 
     /// Writes available bytes until the socket is full, but at most [`WRITES_PER_TURN`] times.
@@ -94,7 +116,11 @@ impl DirectStream {
                 }
                 Err(_) => return DriveResult::Broken,
             }
-            let chunk = match self.session.next(Instant::now()) {
+            let next = self.session.next(Instant::now());
+            if self.is_duplex && self.session.is_silent() {
+                return DriveResult::Silent;
+            }
+            let chunk = match next {
                 Next::Give(bytes) => bytes,
                 Next::Say(control) => self.session.format().control(&control),
                 // Nothing is to be sent with the head.
@@ -175,14 +201,6 @@ impl DirectStream {
             return true;
         }
         self.schedule()
-    }
-}
-
-impl Drop for DirectStream {
-    fn drop(&mut self) {
-        if self.socket.is_stalled() {
-            self.session.mark_stalled();
-        }
     }
 }
 

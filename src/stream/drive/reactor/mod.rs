@@ -5,6 +5,8 @@
 mod broadcast;
 mod deadlines;
 mod direct;
+mod framing;
+pub(crate) mod owner;
 mod socket;
 
 use std::{
@@ -35,7 +37,7 @@ use tokio::{
 };
 
 use crate::net::{
-    http1::{Peer, takeover::TakenDirect},
+    http1::takeover::TakenDirect,
     limiter::ConnectionPermit,
     stall::{BlockedWriter, StallDetector},
 };
@@ -44,6 +46,8 @@ use crate::stream::{
         broadcast::SocketBroadcast,
         deadlines::Deadlines,
         direct::{DirectStream, DriveResult},
+        framing::Framing,
+        owner::{Finished, GiveBack, Owner},
         socket::DirectSocket,
     },
     session::Session,
@@ -67,20 +71,13 @@ pub(crate) struct Reactor {
     on_finished: Box<dyn Fn(Finished)>,
 }
 
-/// Connection whose stream has ended.
-#[derive(Debug)]
-pub(crate) struct Finished {
-    pub io: TcpStream,
-    /// Client of the connection, if it was kept: see [`TakenDirect::peer`].
-    pub peer: Option<Box<Peer>>,
-    pub permit: ConnectionPermit,
-}
-
 struct Entry {
     stream: Rc<RefCell<DirectStream>>,
     /// Bucket of the stream's next deadline. Keys of the stream in other buckets are ignored.
     bucket: Cell<u64>,
-    peer: Option<Box<Peer>>,
+    /// Owner of the connection. `None` if the reader has no permit of the limit per address, and
+    /// its address is that of the socket.
+    owner: Option<Box<Owner>>,
     permit: ConnectionPermit,
 }
 
@@ -154,20 +151,51 @@ impl Reactor {
     /// Fails when the socket cannot be watched.
     pub(crate) fn register(
         self: &Rc<Self>,
-        TakenDirect { io, head, peer, permit }: TakenDirect,
+        taken: TakenDirect,
         session: Session,
     ) -> io::Result<()> {
+        let TakenDirect { io, head, peer, permit } = taken;
+        let owner = peer.map(|peer| Box::new(Owner::Http(*peer)));
+        self.add((io, head), session, owner, permit)
+    }
+
+    /// Adds the stream of a connection in both directions, of which all bytes so far were written.
+    /// `give_back` continues with the connection.
+    ///
+    /// # Errors
+    /// Fails when the socket cannot be watched.
+    pub(crate) fn register_duplex(
+        self: &Rc<Self>,
+        io: TcpStream,
+        session: Session,
+        permit: ConnectionPermit,
+        give_back: GiveBack,
+    ) -> io::Result<()> {
+        let owner = Some(Box::new(Owner::Duplex(give_back)));
+        self.add((io, Bytes::new()), session, owner, permit)
+    }
+
+    fn add(
+        self: &Rc<Self>,
+        (io, head): (TcpStream, Bytes),
+        session: Session,
+        owner: Option<Box<Owner>>,
+        permit: ConnectionPermit,
+    ) -> io::Result<()> {
+        let is_duplex = matches!(owner.as_deref(), Some(Owner::Duplex(_)));
         let at = self.streams.borrow().vacant_key();
         let Ok(key) = u32::try_from(at) else { return Err(io::ErrorKind::OutOfMemory.into()) };
         // Edge-triggered: the kernel reports once that there is room again, and that the peer is
         // gone. Bytes that the peer sends meanwhile stay in the kernel, and are its next request.
-        let what = EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let mut what = EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        what.set(EventFlags::IN, is_duplex);
         epoll::add(self.epoll.get_ref(), &io, EventData::new_u64(u64::from(key)), what)?;
         let waker = if session.needs_waker() { self.waker(key) } else { Waker::noop().clone() };
-        let socket = DirectSocket::new(io, head, Rc::downgrade(self), key);
-        let stream = DirectStream::new(session, socket, waker);
+        let framing = Framing::of(session.format());
+        let socket = DirectSocket::new(io, head, framing, Rc::downgrade(self), key);
+        let stream = DirectStream::new(session, socket, waker, is_duplex);
         permit.begin_stream();
-        self.streams.borrow_mut().insert(Entry { stream, bucket: Cell::new(0), peer, permit });
+        self.streams.borrow_mut().insert(Entry { stream, bucket: Cell::new(0), owner, permit });
         self.drive(key);
         Ok(())
     }
@@ -229,7 +257,13 @@ impl Reactor {
         }
         for epoll::Event { flags, data } in events {
             let Ok(key) = u32::try_from(data.u64()) else { continue };
-            if flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
+            let is_gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+            if !is_gone
+                && flags.intersects(EventFlags::IN | EventFlags::RDHUP)
+                && self.is_duplex(key)
+            {
+                self.give_back(key);
+            } else if is_gone || flags.contains(EventFlags::RDHUP) {
                 let is_stalled = flags.contains(EventFlags::ERR) && self.has_timed_out(key);
                 self.close(key, is_stalled);
             } else if self.blocked.borrow().contains_key(&key) {
@@ -268,6 +302,12 @@ impl Reactor {
         let stream_of = |entry: &Entry| Rc::clone(&entry.stream);
         let Some(stream) = self.streams.borrow().get(key as usize).map(stream_of) else { return };
         let driven = DirectStream::drive(&stream);
+        if matches!(driven, DriveResult::Silent)
+            || matches!(driven, DriveResult::Finished) && self.is_duplex(key)
+        {
+            drop(stream);
+            return self.give_back(key);
+        }
         if matches!(driven, DriveResult::Blocked) {
             let has_progress = stream.borrow_mut().socket().take_progress();
             return self.set_blocked(key, has_progress);
@@ -285,7 +325,7 @@ impl Reactor {
                     (self.on_finished)(finished);
                 }
             }
-            DriveResult::Broken => self.close(key, false),
+            DriveResult::Broken | DriveResult::Silent => self.close(key, false),
         }
     }
 
@@ -327,23 +367,9 @@ impl Reactor {
 
     /// Closes the connection of a stream. The kernel stops watching a socket that is closed.
     fn close(&self, key: u32, stalled: bool) {
-        if stalled && let Some(entry) = self.streams.borrow().get(key as usize) {
-            entry.stream.borrow_mut().mark_stalled();
+        if let Some(entry) = self.streams.borrow().get(key as usize) {
+            entry.stream.borrow_mut().mark_end(stalled);
         }
         drop(self.remove(key));
-    }
-
-    /// Removes a stream. Its socket is still watched.
-    fn remove(&self, key: u32) -> Option<Finished> {
-        let mut streams = self.streams.borrow_mut();
-        let entry = streams.try_remove(key as usize)?;
-        if streams.is_empty() {
-            // The memory of the slab is freed when it becomes empty.
-            *streams = Slab::new();
-        }
-        drop(streams);
-        self.blocked.borrow_mut().remove(&key);
-        let io = entry.stream.borrow_mut().socket().take()?;
-        Some(Finished { io, peer: entry.peer, permit: entry.permit })
     }
 }

@@ -10,14 +10,11 @@ use actix_web::web;
 use bytes::Bytes;
 
 use crate::stream::{
-    drive::reactor::{Reactor, broadcast::SocketBroadcast},
+    drive::reactor::{Reactor, broadcast::SocketBroadcast, framing::Framing},
     session::MemberPosition,
 };
 use crate::{
-    hub::Subscriber,
-    model::event_id::EventId,
-    net::http1::chunk::{LAST_CHUNK, chunk_after, send_chunk, send_rest},
-    stream::StreamContext,
+    hub::Subscriber, model::event_id::EventId, net::http1::chunk::send_rest, stream::StreamContext,
 };
 
 /// Socket that a stream writes to without a task and without buffers.
@@ -33,6 +30,7 @@ pub(super) struct DirectSocket {
     key: u32,
     /// True if the socket took bytes since this field was last read.
     progress: bool,
+    framing: Framing,
     state: State,
 }
 
@@ -51,17 +49,18 @@ enum State {
 }
 
 impl DirectSocket {
-    /// Creates a socket. `head` is written before all chunks, with the first of them.
-    pub(super) fn new(io: TcpStream, head: Bytes, by: Weak<Reactor>, key: u32) -> Self {
-        Self {
-            io: Some(io),
-            broadcast: None,
-            rest: Some(Box::new(head)),
-            by,
-            key,
-            progress: false,
-            state: State::New,
-        }
+    /// Creates a socket. `head` is written before all chunks, with the first of them. It is empty
+    /// if it was written.
+    pub(super) fn new(
+        io: TcpStream,
+        head: Bytes,
+        framing: Framing,
+        by: Weak<Reactor>,
+        key: u32,
+    ) -> Self {
+        let state = if head.is_empty() { State::Open } else { State::New };
+        let rest = (!head.is_empty()).then(|| Box::new(head));
+        Self { io: Some(io), broadcast: None, rest, by, key, progress: false, framing, state }
     }
 
     /// Writes a chunk. Must be called after [`DirectSocket::flush`] has returned true. Returns true
@@ -70,7 +69,7 @@ impl DirectSocket {
         if self.state == State::New {
             self.state = State::Open;
             let head = self.rest.take().unwrap_or_default();
-            self.keep(chunk_after(&head, chunk));
+            self.keep(self.framing.after(&head, chunk));
             return self.flush().unwrap_or_default();
         }
         debug_assert!(self.rest.is_none(), "chunks do not overtake each other");
@@ -78,7 +77,7 @@ impl DirectSocket {
             self.state = State::Broken;
             return false;
         }
-        match self.io.as_ref().map(|io| send_chunk(io, chunk)) {
+        match self.io.as_ref().map(|io| self.framing.send(io, chunk)) {
             Some(Ok(sent)) => {
                 self.progress |= 0 < sent.bytes;
                 self.keep(sent.rest)
@@ -140,7 +139,7 @@ impl DirectSocket {
     pub(super) fn write_last_chunk(&mut self) {
         self.state = State::Last;
         let head = self.rest.take().unwrap_or_default();
-        self.keep([&head, &LAST_CHUNK[..]].concat().into());
+        self.keep([&head[..], &self.framing.end()].concat().into());
     }
 
     /// Has the next flush write the head without a chunk. Returns false if the head was written.
@@ -217,15 +216,16 @@ impl DirectSocket {
         error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
     }
 
-    pub(super) fn mark_stalled(&mut self) {
-        self.state = State::Stalled;
-    }
-
     pub(super) fn take_progress(&mut self) -> bool {
         mem::take(&mut self.progress)
     }
 
     pub(super) fn take(&mut self) -> Option<TcpStream> {
         self.io.take()
+    }
+
+    /// Takes the bytes that the socket did not take.
+    pub(super) fn take_rest(&mut self) -> Bytes {
+        self.rest.take().map(|rest| *rest).unwrap_or_default()
     }
 }

@@ -1,22 +1,21 @@
 //! Connection of a WebSocket without I/O: received bytes go in, and bytes to write come out.
 
+mod commands;
+pub(super) mod idle;
+
 use std::{collections::VecDeque, rc::Rc, task::Waker, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::{
+use crate::outlet::websocket::{
     client::SharedClient,
     close::{CloseCode, Refusal},
-    command::{Effect, Outcome},
     frame::{Input, Received, insert_members, write_close, write_pong},
     quiet::Quiet,
     record,
 };
 use crate::{
-    auth::grant::Grant,
-    clock,
     model::control::Control,
     net::limiter::ConnectionPermit,
     outlet::format,
@@ -193,81 +192,6 @@ impl Connection {
         }
         *count += 1;
         MESSAGES_PER_SECOND < *count
-    }
-
-    /// Takes the next command, if it can be carried out now.
-    pub(super) fn take_command(&mut self, now: Instant) -> Option<String> {
-        if self.within.is_some() || self.state != State::Open {
-            return None;
-        }
-        let command = self.commands.pop_front();
-        if command.is_some() {
-            self.read_frames(now);
-        }
-        command
-    }
-
-    /// Finishes a command, and answers it.
-    pub(super) fn finish(&mut self, outcome: Outcome, now: Instant) {
-        let Outcome { reference, result } = outcome;
-        if self.state != State::Open {
-            return;
-        }
-        let done = result.and_then(|effect| self.carry_out(effect, now));
-        let reference = reference.as_ref();
-        self.answers.extend_from_slice(&match done {
-            Ok(fields) => record::done(reference, &fields),
-            Err(refusal) => record::failed(reference, &refusal),
-        });
-    }
-
-    fn carry_out(&mut self, effect: Effect, now: Instant) -> Result<Map<String, Value>, Refusal> {
-        match effect {
-            Effect::Subscribe(name, parameters) => {
-                if self.position(&name).is_some() {
-                    let text = format!("sub: {name:?} is open: unsubscribe first");
-                    return Err(Refusal::new(CloseCode::BadRequest, text));
-                }
-                if STREAMS_MAX <= self.streams.len() {
-                    let text = format!("a connection has at most {STREAMS_MAX} streams");
-                    return Err(self.client.counted(Refusal::too_often(text)));
-                }
-                let session = self.client.open(*parameters, None)?;
-                self.add(name, session);
-            }
-            Effect::Unsubscribe(name) => {
-                let Some(at) = self.position(&name) else {
-                    let text = format!("sub: {name:?} is not open");
-                    return Err(Refusal::new(CloseCode::NotFound, text));
-                };
-                drop(self.remove(at, now));
-            }
-            Effect::Renew(grant) => return self.renew(*grant),
-            Effect::Answer(fields) => return Ok(fields),
-        }
-        Ok(Map::new())
-    }
-
-    fn position(&self, name: &str) -> Option<usize> {
-        self.streams.iter().position(|stream| stream.name == name)
-    }
-
-    /// Extends the leases of all streams.
-    fn renew(&mut self, grant: Grant) -> Result<Map<String, Value>, Refusal> {
-        let refused = |text: &str| Refusal::new(CloseCode::Forbidden, text);
-        let mut current = self.client.grant.borrow_mut();
-        if grant.subject.is_none() || current.as_ref().is_none_or(|it| it.subject != grant.subject)
-        {
-            return Err(refused(
-                "the token is not of the subject (sub) that opened the connection",
-            ));
-        }
-        let leases = || self.streams.iter().filter_map(|stream| stream.session.lease());
-        leases().try_for_each(|lease| lease.allows(&grant)).map_err(refused)?;
-        leases().for_each(|lease| lease.extend(grant.expires_ms));
-        let left = Duration::from_millis(grant.expires_ms.saturating_sub(clock::now_ms()));
-        *current = Some(grant);
-        Ok(Map::from_iter([("expires_in".to_owned(), json!(left.as_secs()))]))
     }
 
     /// Refuses the connection: the record `end`, and a close frame.
