@@ -136,7 +136,12 @@ pub(super) fn may_take_over(request: &RequestHead) -> bool {
 /// `wait=`.
 pub(super) fn may_wait(request: &RequestHead) -> bool {
     let query = request.uri.query().unwrap_or_default();
-    query.split('&').any(|parameter| parameter.starts_with("wait="))
+    request.uri.path() != "/ws" && query.split('&').any(|parameter| parameter.starts_with("wait="))
+}
+
+/// Returns true if the handler of a request accepts tunnels of HTTP/2: that of `/ws`.
+pub(super) fn may_tunnel(request: &RequestHead) -> bool {
+    request.uri.path() == "/ws"
 }
 
 /// Routes of the ops listener.

@@ -28,7 +28,7 @@ use rustls::ServerConfig;
 
 use crate::server::{
     components::Components,
-    routes::{may_take_over, may_wait, public_routes},
+    routes::{may_take_over, may_tunnel, may_wait, public_routes},
 };
 use crate::{
     config::Config,
@@ -226,6 +226,7 @@ fn http2(public: &Public, limiter: Rc<ConnectionLimiter>, stalls: Rc<StallDetect
         slow_heads: public.metrics.limit("header-timeout"),
         hub: public.hub.clone(),
         limiter,
+        may_tunnel,
     }
 }
 

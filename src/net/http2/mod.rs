@@ -9,6 +9,7 @@ mod body;
 mod frames;
 mod socket;
 pub(crate) mod translate;
+pub(crate) mod tunnel;
 
 use std::{
     convert::Infallible,
@@ -19,12 +20,16 @@ use std::{
     time::Duration,
 };
 
-use actix_http::{Request, Response};
+use actix_http::{HttpMessage as _, Request, RequestHead, Response};
 use actix_service::Service;
-use actix_web::body::{BodySize, BoxBody, MessageBody as _};
+use actix_web::{
+    body::{BodySize, BoxBody, MessageBody as _},
+    http::StatusCode,
+};
 use bytes::Bytes;
 use h2::{
     Reason, RecvStream, SendStream,
+    ext::Protocol,
     server::{Builder, SendResponse},
 };
 use prometheus::IntCounter;
@@ -38,6 +43,7 @@ use crate::{
         http2::{
             body::BodyWriter,
             socket::{Head, HeadSocket},
+            tunnel::{Receiver, Tunnel, TunnelOffer},
         },
         limiter::{ConnectionLimiter, ConnectionPermit, IDLE_LOOK},
         socket::Socket,
@@ -64,6 +70,8 @@ pub(crate) struct Http2 {
     pub hub: Hub,
     /// Source of the idle timeout.
     pub limiter: Rc<ConnectionLimiter>,
+    /// Returns true if the handler of a request accepts tunnels of WebSockets.
+    pub may_tunnel: fn(&RequestHead) -> bool,
 }
 
 /// Limit of the bytes of a decompressed request head. It leaves room for the attributes of
@@ -127,6 +135,7 @@ impl Http2 {
             .max_send_buffer_size(UNWRITTEN_MAX_BYTES)
             .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .enable_connect_protocol()
             .handshake(socket)
             .await?;
         let mut check = pin!(sleep(self.check_interval()));
@@ -182,8 +191,13 @@ impl Http2 {
             }
             let connection = Rc::clone(&connection);
             // In a box, which is freed when the body begins: the task of a stream is small.
-            let begun =
-                Box::pin(answer(request, respond, Rc::clone(service), connection.peer.address));
+            let begun: Pin<Box<dyn Future<Output = Begun>>> =
+                if request.method() == http::Method::CONNECT {
+                    let (service, address) = (Rc::clone(service), connection.peer.address);
+                    Box::pin(connect(request, respond, service, address, self.may_tunnel))
+                } else {
+                    Box::pin(answer(request, respond, Rc::clone(service), connection.peer.address))
+                };
             let watch = WriteWatch::new(&self.stalls);
             spawn_stream(begun, watch, connection, counted);
         }
@@ -192,7 +206,7 @@ impl Http2 {
 
 /// Spawns the task of a stream: waits for `begun`, and writes the body.
 fn spawn_stream(
-    begun: Pin<Box<impl Future<Output = Begun> + 'static>>,
+    begun: Pin<Box<dyn Future<Output = Begun>>>,
     watch: WriteWatch,
     connection: Rc<ServedConnection>,
     counted: Rc<()>,
@@ -200,13 +214,17 @@ fn spawn_stream(
     actix_web::rt::spawn(async move {
         let begun = begun.await;
         let written = match begun {
-            Ok(Some((body, stream))) => {
+            Ok(Answered::Tunnel { receiver, incoming, outgoing }) => {
+                receiver(Tunnel::new(incoming, outgoing, watch, connection, Rc::clone(&counted)));
+                Ok(())
+            }
+            Ok(Answered::Body(body, stream)) => {
                 let is_stream = body.size() == BodySize::Stream;
                 let _streaming = is_stream.then(|| connection.permit.stream());
                 let mut writer = BodyWriter::new(body, stream, watch);
                 poll_fn(|cx| writer.poll(cx)).await
             }
-            Ok(None) => Ok(()),
+            Ok(Answered::Whole) => Ok(()),
             Err(err) => Err(err),
         };
         if let Err(err) = written {
@@ -216,8 +234,17 @@ fn spawn_stream(
     });
 }
 
-/// Body of a response and its stream, if it has a body.
-type Begun = Result<Option<(BoxBody, SendStream<Bytes>)>, h2::Error>;
+/// What follows the head of a response, which is sent.
+enum Answered {
+    /// Nothing.
+    Whole,
+    /// Body, which is to be written.
+    Body(BoxBody, SendStream<Bytes>),
+    /// Bytes in both directions, for `receiver`.
+    Tunnel { receiver: Receiver, incoming: RecvStream, outgoing: SendStream<Bytes> },
+}
+
+type Begun = Result<Answered, h2::Error>;
 
 /// State of a connection that its streams share.
 struct ServedConnection {
@@ -238,20 +265,77 @@ where
     let is_head = request.method() == http::Method::HEAD;
     let Some(mut request) = translate::request(request) else {
         respond.send_reset(Reason::PROTOCOL_ERROR);
-        return Ok(None);
+        return Ok(Answered::Whole);
     };
     request.head_mut().peer_addr = address;
-    let mut answered = pin!(service.call(request));
-    // A reset ends the work on the answer. Otherwise requests that are reset before their answer
-    // would add up beyond the limit of streams.
-    let Ok(response) = tokio::select! {
-        biased;
-        _reset = poll_fn(|cx| respond.poll_reset(cx)) => return Ok(None),
-        response = &mut answered => response,
+    let Some(response) = call(&mut respond, service, request).await else {
+        return Ok(Answered::Whole);
     };
+    send(respond, response, is_head)
+}
+
+/// Answers an extended CONNECT ([RFC 8441](https://www.rfc-editor.org/rfc/rfc8441)): the handler
+/// gets it as a GET with a [`TunnelOffer`].
+async fn connect<S>(
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    service: Rc<S>,
+    address: Option<SocketAddr>,
+    may_tunnel: fn(&RequestHead) -> bool,
+) -> Begun
+where
+    S: Service<Request, Response = Response<BoxBody>, Error = Infallible>,
+{
+    let (parts, incoming) = request.into_parts();
+    let Some(protocol) = parts.extensions.get::<Protocol>() else {
+        respond.send_reset(Reason::PROTOCOL_ERROR);
+        return Ok(Answered::Whole);
+    };
+    let is_websocket = protocol.as_str() == "websocket";
+    let Some(mut request) = translate::tunnel_request(&parts) else {
+        respond.send_reset(Reason::PROTOCOL_ERROR);
+        return Ok(Answered::Whole);
+    };
+    if !is_websocket || !may_tunnel(request.head()) {
+        let status = if is_websocket { StatusCode::NOT_FOUND } else { StatusCode::NOT_IMPLEMENTED };
+        return send(respond, Response::new(status).set_body(BoxBody::new(())), false);
+    }
+    request.head_mut().peer_addr = address;
+    let offer = Rc::<TunnelOffer>::default();
+    request.extensions_mut().insert(Rc::clone(&offer));
+    let Some(response) = call(&mut respond, service, request).await else {
+        return Ok(Answered::Whole);
+    };
+    let Some(receiver) = offer.take() else { return send(respond, response, false) };
+    let (response, _) = response.into_parts();
+    let head = translate::response(&response, BodySize::Stream);
+    let outgoing = respond.send_response(head, false)?;
+    Ok(Answered::Tunnel { receiver, incoming, outgoing })
+}
+
+/// Calls the service. Returns `None` if the peer resets the stream before the answer. Without that,
+/// requests that are reset before their answer would add up beyond the limit of streams.
+async fn call<S>(
+    respond: &mut SendResponse<Bytes>,
+    service: Rc<S>,
+    request: Request,
+) -> Option<Response<BoxBody>>
+where
+    S: Service<Request, Response = Response<BoxBody>, Error = Infallible>,
+{
+    let mut answered = pin!(service.call(request));
+    tokio::select! {
+        biased;
+        _reset = poll_fn(|cx| respond.poll_reset(cx)) => None,
+        response = &mut answered => response.ok(),
+    }
+}
+
+/// Sends the head of a response.
+fn send(mut respond: SendResponse<Bytes>, response: Response<BoxBody>, is_head: bool) -> Begun {
     let (response, body) = response.into_parts();
     let size = body.size();
     let is_finished = is_head || size.is_eof();
     let stream = respond.send_response(translate::response(&response, size), is_finished)?;
-    Ok((!is_finished).then_some((body, stream)))
+    Ok(if is_finished { Answered::Whole } else { Answered::Body(body, stream) })
 }

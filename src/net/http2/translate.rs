@@ -20,13 +20,23 @@ use crate::clock;
 const CONNECTION_HEADERS: [&str; 5] =
     ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
-/// Translates a request for actix. Returns `None` for one that actix cannot represent, such as a
-/// CONNECT, which has no path.
+/// Translates a request for actix. Returns `None` for one that actix cannot represent.
 pub(super) fn request(request: http::Request<RecvStream>) -> Option<Request> {
     let (parts, body) = request.into_parts();
-    let mut request = Request::with_payload(payload(body));
+    let method = Method::from_bytes(parts.method.as_str().as_bytes()).ok()?;
+    translate(&parts, method, payload(body))
+}
+
+/// Translates an extended CONNECT for actix: as a GET without a body. Returns `None` for one that
+/// actix cannot represent.
+pub(super) fn tunnel_request(parts: &http::request::Parts) -> Option<Request> {
+    translate(parts, Method::GET, Payload::None)
+}
+
+fn translate(parts: &http::request::Parts, method: Method, payload: Payload) -> Option<Request> {
+    let mut request = Request::with_payload(payload);
     let head: &mut RequestHead = request.head_mut();
-    head.method = Method::from_bytes(parts.method.as_str().as_bytes()).ok()?;
+    head.method = method;
     head.uri = uri(&parts.uri)?;
     head.version = Version::HTTP_2;
     for (name, value) in &parts.headers {

@@ -21,7 +21,10 @@ use std::{
     rc::Rc,
 };
 
-use actix_http::ws::{HandshakeError, handshake_response, verify_handshake};
+use actix_http::{
+    Response,
+    ws::{HandshakeError, handshake_response, verify_handshake},
+};
 use actix_web::{
     HttpMessage as _, HttpRequest, HttpResponse,
     http::{StatusCode, Version, header},
@@ -45,6 +48,7 @@ use crate::{
             Peer,
             takeover::{TakenOver, TakenSocket, Takeover},
         },
+        http2::tunnel::{Tunnel, TunnelOffer},
         socket::Socket,
     },
     outlet::{events::Worker, tickets::redeem},
@@ -62,26 +66,64 @@ pub(crate) async fn websocket(
     worker: web::Data<Worker>,
     pages: web::Data<Pages>,
 ) -> HttpResponse {
-    if let Err(err) = verify_handshake(request.head()) {
-        return no_handshake(&request, err);
-    }
-    let takeover = request.extensions().get::<Rc<Takeover>>().cloned();
-    let Some(takeover) = takeover else {
-        let text = "a WebSocket needs a request of HTTP/1.1 without a body";
-        return problem(StatusCode::BAD_REQUEST, text);
+    let offer = match Offer::of(&request) {
+        Ok(offer) => offer,
+        Err(refusal) => return *refusal,
     };
     let address = client_address(request.head(), context.trusted_proxies);
     let client = Rc::new(Client { context, worker, address, grant: RefCell::default() });
     let connection = connect(&request, client, &pages).await;
-    takeover.accept(move |socket| {
-        spawn(serve(socket, connection));
-        Ok(())
-    });
-    let response = handshake_response(request.head()).message_body(TakenOver);
+    let mut response = match offer {
+        Offer::Socket(takeover) => {
+            takeover.accept(move |socket| {
+                spawn(serve(socket, connection));
+                Ok(())
+            });
+            handshake_response(request.head())
+        }
+        Offer::Tunnel(offer) => {
+            offer.accept(|tunnel| drop(spawn(serve_tunnel(tunnel, connection))));
+            Response::build(StatusCode::OK)
+        }
+    };
+    let response = response.message_body(TakenOver);
     response.map_or_else(
         |_| HttpResponse::InternalServerError().finish(),
         |response| HttpResponse::from(response.map_into_boxed_body()),
     )
+}
+
+/// Offer of a request: what carries the bytes of a WebSocket.
+enum Offer {
+    /// Socket of HTTP/1.1.
+    Socket(Rc<Takeover>),
+    /// Stream of HTTP/2.
+    Tunnel(Rc<TunnelOffer>),
+}
+
+impl Offer {
+    /// Returns the offer of a handshake.
+    ///
+    /// # Errors
+    /// Returns the answer to a request that is no handshake, or a malformed one.
+    fn of(request: &HttpRequest) -> Result<Self, Box<HttpResponse>> {
+        if let Some(offer) = request.extensions().get::<Rc<TunnelOffer>>() {
+            // The other headers of a handshake have no use there (RFC 8441, section 5).
+            let version = request.headers().get(header::SEC_WEBSOCKET_VERSION);
+            let is_known = version.is_some_and(|version| version == "13");
+            if is_known {
+                return Ok(Self::Tunnel(Rc::clone(offer)));
+            }
+            return Err(no_handshake(request, HandshakeError::UnsupportedVersion).into());
+        }
+        verify_handshake(request.head()).map_err(|err| no_handshake(request, err))?;
+        if let Some(takeover) = request.extensions().get::<Rc<Takeover>>() {
+            return Ok(Self::Socket(Rc::clone(takeover)));
+        }
+        let text = "a WebSocket needs a request of HTTP/1.1 without a body, or an extended CONNECT \
+                    of HTTP/2";
+        Err(problem(StatusCode::BAD_REQUEST, text).into())
+    }
 }
 
 /// Answers a request that is no handshake.
@@ -147,7 +189,7 @@ async fn admit(
     Ok((parameters != Parameters::default()).then_some(parameters))
 }
 
-/// Serves a connection that was taken over.
+/// Serves a connection whose socket was taken over.
 async fn serve(taken: TakenSocket, mut connection: Connection) {
     let TakenSocket { io, received, head, peer, permit } = taken;
     connection.set_permit(permit);
@@ -199,5 +241,12 @@ fn resume(returned: Returned, parked: Parked, peer: Box<Peer>) {
     match connection.client().worker.reactor.socket(io) {
         Ok(io) => drop(spawn(go_on(io, connection, rest, peer))),
         Err(err) => tracing::debug!(error = %err, "a WebSocket could not be continued"),
+    }
+}
+
+/// Serves a connection over a stream of HTTP/2 until it is closed.
+async fn serve_tunnel(mut io: Tunnel, mut connection: Connection) {
+    if let Err(err) = drive(&mut io, &mut connection, Bytes::new(), false).await {
+        tracing::debug!(error = %err, "a WebSocket over HTTP/2 failed");
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{
     gateway::{Gateway, message},
     http1,
+    tunnel::Tunnel,
     websocket::{HANDSHAKE, Received, WebSocket, frame},
 };
 
@@ -375,4 +376,39 @@ fn pages_of_other_origins_are_refused() {
             assert_eq!(socket.end().1, Some(4403), "{origin}");
         }
     }
+}
+
+/// A stream of HTTP/2 carries a WebSocket; other paths and other protocols carry none.
+#[test]
+fn http2_carries_a_websocket() {
+    let gateway = Gateway::dev(&[("keep-alive", "1 s")]);
+    let tunnel = |asked, headers: &[(&str, &str)]| {
+        let socket = http1::connect(gateway.address);
+        Tunnel::connect(socket, gateway.address, asked, headers).map(drop).unwrap_err()
+    };
+    let version = [("sec-websocket-version", "13")];
+    assert_eq!(tunnel(("websocket", "/events"), &version), 404);
+    assert_eq!(tunnel(("connect-udp", "/ws"), &version), 501);
+    assert_eq!(tunnel(("websocket", "/ws"), &[("sec-websocket-version", "8")]), 426);
+    assert_eq!(tunnel(("websocket", "/ws"), &[]), 426);
+    let socket = http1::connect(gateway.address);
+    let mut socket = WebSocket::over_http2(socket, gateway.address, "/ws?topic=orders", &[]);
+    assert_eq!(socket.record()["type"], "open");
+    gateway.until_metric("stream_events_streams", 1.0);
+    socket.command(&json!({"type": "subscribe", "ref": 1, "sub": "a", "topics": ["chats"]}));
+    assert_eq!(socket.record(), json!({"type": "ok", "ref": 1}));
+    assert_eq!(socket.record()["sub"], "a");
+    // Larger than the window of a stream, so that the client opens it while it reads.
+    gateway.publish("chats", "x".repeat(200_000));
+    assert_eq!(socket.record()["data"].as_str().map(str::len), Some(200_000));
+    while !matches!(socket.receive().expect("a ping in silence"), Received::Ping(_)) {}
+    socket.send_frame(0x88, &4_000_u16.to_be_bytes());
+    assert_eq!(socket.end().1, Some(4_000));
+    gateway.until_metric("stream_events_streams", 0.0);
+    // A client that resets its stream is gone at once.
+    let client = http1::connect(gateway.address);
+    let mut socket = WebSocket::over_http2(client, gateway.address, "/ws?topic=orders", &[]);
+    assert_eq!(socket.record()["type"], "open");
+    drop(socket);
+    gateway.until_metric("stream_events_streams", 0.0);
 }

@@ -12,6 +12,7 @@ pub mod process;
 pub mod reader;
 pub mod redis;
 pub mod tls;
+pub mod tunnel;
 pub mod victim;
 pub mod websocket;
 

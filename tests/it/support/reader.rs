@@ -53,7 +53,7 @@ const fn case(format: Format, transport: Transport) -> Case {
 }
 
 /// Each format over each transport.
-pub const CASES: [Case; 8] = [
+pub const CASES: [Case; 9] = [
     case(Format::Sse, Transport::Plain),
     case(Format::Ndjson, Transport::Plain),
     case(Format::Sse, Transport::Tls),
@@ -62,11 +62,14 @@ pub const CASES: [Case; 8] = [
     case(Format::Ndjson, Transport::Http2),
     case(Format::WebSocket, Transport::Plain),
     case(Format::WebSocket, Transport::Tls),
+    case(Format::WebSocket, Transport::Http2),
 ];
 
 /// The cases of a gateway in clear text, and of one over TLS: for tests with many readers at once.
-pub const BY_GATEWAY: [&[Case]; 2] =
-    [&[CASES[0], CASES[1], CASES[4], CASES[5], CASES[6]], &[CASES[2], CASES[3], CASES[7]]];
+pub const BY_GATEWAY: [&[Case]; 2] = [
+    &[CASES[0], CASES[1], CASES[4], CASES[5], CASES[6], CASES[8]],
+    &[CASES[2], CASES[3], CASES[7]],
+];
 
 /// Each transport, and each format over HTTP/1.1 in clear text: for tests that take long.
 pub const FEW_CASES: [Case; 5] = [CASES[0], CASES[1], CASES[3], CASES[4], CASES[6]];
@@ -130,7 +133,10 @@ impl Case {
         let accept = match self.format {
             Format::Sse => "text/event-stream",
             Format::Ndjson => "application/x-ndjson",
-            Format::WebSocket => return over_websocket(socket, wire, tls, query, headers),
+            Format::WebSocket => {
+                let socket = (socket, address, self.transport == Transport::Http2);
+                return over_websocket(socket, wire, tls, query, headers);
+            }
         };
         let headers = [&[("accept", accept)], headers].concat();
         let path = format!("/events{query}");
@@ -149,7 +155,7 @@ impl Case {
 
 /// Opens a WebSocket. Its stream counts as one with the status 200.
 fn over_websocket(
-    socket: TcpStream,
+    (socket, address, is_http2): (TcpStream, SocketAddr, bool),
     wire: TcpStream,
     tls: Option<&Arc<ClientConfig>>,
     query: &str,
@@ -159,6 +165,7 @@ fn over_websocket(
     let path = format!("/ws{}", if query.is_empty() { "?slow=gap" } else { query });
     let socket = match tls {
         Some(tls) => WebSocket::on(tls_stream(socket, tls), &path, headers),
+        None if is_http2 => WebSocket::over_http2(socket, address, &path, headers),
         None => WebSocket::on(socket, &path, headers),
     };
     let parser = AnyParser::Records(RecordParser::default());

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, BufReader, Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
 };
 
 use serde_json::Value;
@@ -13,6 +13,7 @@ use super::{
     http1,
     parser::Dispatched,
     reader::{Signal, tls_stream},
+    tunnel::Tunnel,
 };
 
 /// A message or a control frame of the server.
@@ -75,6 +76,20 @@ impl WebSocket {
         let mut io: BufReader<Box<dyn Io>> = BufReader::new(Box::new(io));
         http1::write_head(io.get_mut(), "GET", path, &[&HANDSHAKE, headers].concat());
         Self::begun(io)
+    }
+
+    /// Connects over a stream of HTTP/2.
+    pub fn over_http2(
+        socket: TcpStream,
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Self {
+        let headers = [&[("sec-websocket-version", "13")], headers].concat();
+        let tunnel = Tunnel::connect(socket, address, ("websocket", path), &headers).unwrap();
+        let headers = tunnel.headers.clone();
+        let io: BufReader<Box<dyn Io>> = BufReader::new(Box::new(tunnel));
+        Self { io, headers, answers: true, message: Vec::new(), fragments: 0 }
     }
 
     /// Reads the answer to a handshake that was sent.
