@@ -1,6 +1,7 @@
 //! Tests of `src/outlet`: `GET /events`, formats, polls, tickets and browsers.
 
 mod browser;
+mod browser_websocket;
 mod formats;
 mod long_poll;
 mod ndjson;

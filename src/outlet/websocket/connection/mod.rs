@@ -146,8 +146,12 @@ impl Connection {
         self.read_frames(now);
     }
 
-    /// Returns true if more bytes may be received.
+    /// Returns true if more bytes may be received. After both close frames, none are: over HTTP/2,
+    /// Chromium ends its direction with its close frame, which must not cut off the answer to it.
     pub(super) fn wants_input(&self) -> bool {
+        if self.state == State::Closed {
+            return false;
+        }
         let answers = self.controls.len() + self.answers.len();
         self.commands.len() < COMMANDS_MAX && answers < ANSWERS_MAX_BYTES && self.input.has_room()
     }
