@@ -85,6 +85,7 @@ pub fn decode(
 ) -> Result<Message, DecodeError> {
     let text =
         |name: &str| headers.get(name).and_then(|value| str::from_utf8(value.as_bytes()).ok());
+    let non_empty = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let topic = match topic {
         Some(topic) => topic,
         None => topic_of(text(SUBSCRIPTION))?,
@@ -94,8 +95,8 @@ pub fn decode(
         topic,
         data: body,
         attributes,
-        ordering_key: ORDERING_KEY.into_iter().find_map(text).map(str::to_owned),
-        message_id: text(MESSAGE_ID).filter(|id| !id.is_empty()).map(str::to_owned),
+        ordering_key: ORDERING_KEY.into_iter().find_map(text).and_then(non_empty),
+        message_id: text(MESSAGE_ID).and_then(non_empty),
         publish_time_ms: text(PUBLISH_TIME).and_then(parse_time),
     })
 }
