@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use crate::{
     backplane::{
         outcome::Confirmed,
         redis::{
-            entry,
+            batch::{bytes, unpack},
+            entry::{self, Entry},
             link::{Link, parse_id},
         },
     },
@@ -20,56 +21,114 @@ use crate::{
 const MESSAGE_ID_MAX: usize = 128;
 /// Number of the keys that come before the deduplication keys: the log and its state.
 const LOG_KEYS: usize = 2;
+/// Number of entries of other replicas after which a call reads no more of them. Pushes wait for
+/// the answer, so it must be short: the tail reads a longer backlog.
+const READ_MAX: usize = 128;
+/// Number of bytes after which a call reads no more entries.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Answer to a call that appended messages.
+#[derive(Debug)]
+pub(crate) struct Appended {
+    /// Result of each message.
+    pub(crate) results: Vec<RedisResult<Confirmed>>,
+    /// What the caller had not read. `None` if the caller did not ask, or if it was too much.
+    pub(crate) before: Option<Before>,
+}
+
+/// All entries between the newest entry that the caller has read and its own messages.
+#[derive(Debug)]
+pub(crate) struct Before {
+    pub(crate) entries: Vec<(EventId, Entry)>,
+    /// Newest id that had been trimmed from the log. Ids that the caller has read may be missing.
+    pub(crate) trimmed: EventId,
+}
 
 impl Link {
     /// Appends messages in their order, each unless the log has one with the same message id.
-    /// `seen` is the newest id that the rings hold. Returns the result of each message.
+    /// `seen` is the newest id that the caller has read. With `reads`, reads the entries after it.
     ///
     /// # Errors
     /// Fails when Redis does not confirm any of the messages. They may have been stored.
-    pub(crate) async fn append<'a>(
+    pub(crate) async fn append(
         &mut self,
         seen: EventId,
-        messages: impl ExactSizeIterator<Item = &'a Message> + Clone,
-    ) -> RedisResult<Vec<RedisResult<Confirmed>>> {
+        reads: bool,
+        messages: &[Message],
+    ) -> RedisResult<Appended> {
         let context = Arc::clone(&self.context);
         let dedup_key = |message: &Message| {
             let id = message.message_id.as_deref().filter(|id| id.len() <= MESSAGE_ID_MAX);
             id.map(|id| context.keys.dedup(message.topic.as_str(), id))
         };
-        let dedup: Vec<_> = messages.clone().map(dedup_key).collect();
+        let dedup: Vec<_> = messages.iter().map(dedup_key).collect();
         let keys = [&context.keys.log, &context.keys.state].into_iter();
         let keys: Vec<&str> = keys.chain(dedup.iter().flatten()).map(String::as_str).collect();
-        let (count, mut position) = (messages.len(), LOG_KEYS);
-        let answers: Vec<String> = self
+        let mut position = LOG_KEYS;
+        let answer: Value = self
             .call(&context.scripts.append, &keys, |command, run_id| {
                 let dedup_ms = context.config.dedup_age.as_millis();
                 command.arg(run_id).arg(seen.to_string()).arg(dedup_ms.to_string());
-                command.arg(entry::ARGS);
-                for (message, key) in messages.zip(&dedup) {
+                command.arg(READ_BYTES).arg(if reads { READ_MAX } else { 0 });
+                command.arg(entry::FORMAT).arg(entry::FIELDS.len()).arg(&entry::FIELDS);
+                for (message, key) in messages.iter().zip(&dedup) {
                     position += usize::from(key.is_some());
                     command.arg(if key.is_some() { position } else { 0 });
                     entry::encode(command, message);
                 }
             })
             .await?;
-        if answers.len() != count {
-            return Err((ErrorKind::UnexpectedReturnType, "not an answer for each message").into());
-        }
-        Ok(answers.iter().map(|answer| parse_answer(answer)).collect())
+        let mut appended = parse_answer(&bytes(answer), messages.len()).ok_or_else(|| {
+            RedisError::from((ErrorKind::UnexpectedReturnType, "not an answer of append.lua"))
+        })?;
+        appended.before = appended.before.filter(|_| reads);
+        Ok(appended)
     }
 }
 
-/// Parses the answer of `lua/append.lua` to one message.
-fn parse_answer(answer: &str) -> RedisResult<Confirmed> {
-    if answer == "duplicate" {
+/// Parses the answer of `lua/append.lua` to `count` messages. `None` for any other text.
+fn parse_answer(answer: &[u8], count: usize) -> Option<Appended> {
+    let mut lines = answer.splitn(count + 2, |byte| *byte == b'\n');
+    let first = str::from_utf8(lines.next()?).ok()?;
+    let results: Vec<_> = lines.by_ref().take(count).map(parse_result).collect();
+    // The packed entries come last, also if there are none.
+    let packed = lines.next()?;
+    let (trimmed, rest) = first.split_once(' ')?;
+    let trimmed = trimmed.parse().ok()?;
+    let entries = if rest == "all" { Some(unpack(packed, entry::decode).ok()?) } else { None };
+    Some(Appended { results, before: entries.map(|entries| Before { entries, trimmed }) })
+}
+
+/// Parses the line of `lua/append.lua` for one message.
+fn parse_result(line: &[u8]) -> RedisResult<Confirmed> {
+    let line = &*String::from_utf8_lossy(line);
+    if line == "duplicate" {
         return Ok(Confirmed::Duplicate);
     }
-    match answer.strip_prefix("error: ") {
+    match line.strip_prefix("error: ") {
         Some(reason) => {
             let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
             Err(RedisError::from((kind, "a message was not appended", reason.to_owned())))
         }
-        None => parse_id(answer).map(Confirmed::Stored),
+        None => parse_id(line).map(Confirmed::Stored),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_another_form_are_refused() {
+        let id = EventId { time_ms: 7, sequence: 1 };
+        let answer = b"0-0 all\n7-1\nduplicate\nerror: full\n";
+        let appended = parse_answer(answer, 3).unwrap();
+        let results: Vec<_> = appended.results.into_iter().map(Result::ok).collect();
+        assert_eq!(results, [Some(Confirmed::Stored(id)), Some(Confirmed::Duplicate), None]);
+        assert!(appended.before.unwrap().entries.is_empty());
+        assert!(parse_answer(b"0-0 more\n7-1\n", 1).unwrap().before.is_none());
+        for answer in ["", "0-0", "0-0 all", "0-0 all\n7-1", "x all\n7-1\n", "0-0 all\n7-1\nx"] {
+            assert!(parse_answer(answer.as_bytes(), 1).is_none(), "{answer:?}");
+        }
     }
 }

@@ -1,21 +1,19 @@
 //! Queue of the messages that pushes append to the log. Pushes that wait at the same time share a
 //! call to Redis: the system calls and wake-ups of a call cost many times what a message costs.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use prometheus::Histogram;
-use redis::{RedisError, RedisResult};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout},
 };
 
 use crate::{
     backplane::{
         outcome::{Confirmed, PublishError},
-        redis::shared_link::SharedLink,
+        redis::{log_copy::LogCopy, shared_link::SharedLink},
     },
-    hub::Hub,
     model::message::Message,
 };
 
@@ -27,10 +25,12 @@ const CALL_BYTES: usize = 1024 * 1024;
 /// Largest number of messages in the queue. Further pushes wait for room in it.
 const QUEUE_MAX: usize = 1024;
 
-/// Message that waits for its confirmation.
+/// Message in the queue, and the push that waits for it.
+type Waiting = (Message, Push);
+
+/// Push that waits for the confirmation of its message.
 #[derive(Debug)]
-struct Waiting {
-    message: Message,
+struct Push {
     /// Time at which the push asked for the confirmation.
     since: Instant,
     confirm: oneshot::Sender<Result<Confirmed, PublishError>>,
@@ -38,7 +38,11 @@ struct Waiting {
 
 /// End of the queue at which pushes add messages.
 #[derive(Debug)]
-pub(crate) struct AppendQueue(mpsc::Sender<Waiting>);
+pub(crate) struct AppendQueue {
+    waiting: mpsc::Sender<Waiting>,
+    /// Longest time for the confirmation of a message, its time in the queue included.
+    confirm_max: Duration,
+}
 
 impl AppendQueue {
     /// Appends a message to the log, after all messages that were added to the queue before.
@@ -47,9 +51,14 @@ impl AppendQueue {
     /// Fails when the log does not confirm the message in time. It may have been stored.
     pub(crate) async fn append(&self, message: Message) -> Result<Confirmed, PublishError> {
         let (confirm, confirmed) = oneshot::channel();
-        let waiting = Waiting { message, since: Instant::now(), confirm };
-        self.0.send(waiting).await.map_err(|_| PublishError::Unconfirmed)?;
-        confirmed.await.unwrap_or(Err(PublishError::Unconfirmed))
+        let waiting = (message, Push { since: Instant::now(), confirm });
+        let confirmation = async {
+            self.waiting.send(waiting).await.ok()?;
+            confirmed.await.ok()
+        };
+        // A call that appends goes on when the time of a push is over: it has messages of others.
+        let confirmation = timeout(self.confirm_max, confirmation).await;
+        confirmation.ok().flatten().unwrap_or(Err(PublishError::Unconfirmed))
     }
 }
 
@@ -58,74 +67,79 @@ impl AppendQueue {
 pub(crate) struct Appender {
     waiting: mpsc::Receiver<Waiting>,
     link: Arc<SharedLink>,
-    hub: Hub,
-    /// Longest time for the confirmation of a message, its time in the queue included.
-    confirm_max: Duration,
+    copy: Arc<LogCopy>,
     /// Histogram of the time from a push's request to the answer of Redis.
     times: Histogram,
 }
 
 impl Appender {
-    /// Creates an appender that sends messages over `link`, and its queue. `hub` has the newest
-    /// event that this replica has read.
+    /// Creates an appender that sends messages over `link` and adds them to `copy`, and its queue.
     pub(crate) fn new(
         link: Arc<SharedLink>,
-        hub: Hub,
+        copy: Arc<LogCopy>,
         confirm_max: Duration,
         times: Histogram,
     ) -> (AppendQueue, Self) {
         let (sender, waiting) = mpsc::channel(QUEUE_MAX);
-        (AppendQueue(sender), Self { waiting, link, hub, confirm_max, times })
+        let queue = AppendQueue { waiting: sender, confirm_max };
+        (queue, Self { waiting, link, copy, times })
     }
 
     /// Appends messages until the queue is dropped. One call is under way at a time, which keeps
     /// the order. A message that finds none is sent at once; messages that arrive during a call
     /// share the next one.
     pub(crate) async fn run(mut self) {
-        let mut batch = Vec::with_capacity(CALL_MESSAGES);
+        let mut messages = Vec::with_capacity(CALL_MESSAGES);
+        let mut pushes = Vec::with_capacity(CALL_MESSAGES);
         while let Some(first) = self.waiting.recv().await {
-            let mut bytes = size(&first.message);
-            batch.push(first);
-            while batch.len() < CALL_MESSAGES && bytes < CALL_BYTES {
-                let Ok(next) = self.waiting.try_recv() else { break };
-                bytes += size(&next.message);
-                batch.push(next);
+            let (mut next, mut bytes) = (Some(first), 0);
+            while let Some((message, push)) = next {
+                // A push that was cancelled or has waited too long gets no confirmation.
+                if !push.confirm.is_closed() {
+                    bytes += size(&message);
+                    messages.push(message);
+                    pushes.push(push);
+                }
+                let has_room = messages.len() < CALL_MESSAGES && bytes < CALL_BYTES;
+                next = if has_room { self.waiting.try_recv().ok() } else { None };
             }
-            // A push that was cancelled or has waited too long gets no confirmation.
-            let now = Instant::now();
-            let in_time = |waiting: &Waiting| now < waiting.since + self.confirm_max;
-            batch.retain(|waiting| in_time(waiting) && !waiting.confirm.is_closed());
-            self.append(&mut batch).await;
+            self.append(&mut messages, &mut pushes).await;
             // Messages without an answer are not confirmed: this drops their senders.
-            batch.clear();
+            messages.clear();
+            pushes.clear();
         }
     }
 
-    /// Appends a batch, the oldest message first, and answers those messages that Redis answers.
-    async fn append(&self, batch: &mut Vec<Waiting>) {
+    /// Appends messages, adds them to the copy of the log, and answers those pushes whose message
+    /// Redis answers.
+    async fn append(&self, messages: &mut Vec<Message>, pushes: &mut Vec<Push>) {
+        if messages.is_empty() {
+            return;
+        }
         let Some(mut link) = self.link.get_followed() else { return };
-        let Some(oldest) = batch.first() else { return };
-        let deadline = oldest.since + self.confirm_max;
-        let messages = batch.iter().map(|waiting| &waiting.message);
-        let appending = link.append(self.hub.head(), messages);
-        let timed_out = |_| Err(RedisError::from(io::Error::from(io::ErrorKind::TimedOut)));
-        let appended: RedisResult<_> =
-            timeout_at(deadline, appending).await.unwrap_or_else(timed_out);
-        for waiting in &*batch {
-            self.times.observe(waiting.since.elapsed().as_secs_f64());
+        let position = self.copy.begin_append(link.server());
+        let appended = link.append(position.newest, position.is_followed(), messages).await;
+        let now = Instant::now();
+        for push in &*pushes {
+            self.times.observe(now.duration_since(push.since).as_secs_f64());
         }
         match appended {
-            Ok(results) => {
-                for (waiting, result) in batch.drain(..).zip(results) {
+            Ok(appended) => {
+                let messages = messages.drain(..);
+                self.copy.end_append(&position, messages, &appended.results, appended.before);
+                for (push, result) in pushes.drain(..).zip(appended.results) {
                     let result = result.map_err(|err| {
                         self.link.report_error(&link, &err);
                         PublishError::Unconfirmed
                     });
                     // Fails if the push was cancelled.
-                    waiting.confirm.send(result).ok();
+                    push.confirm.send(result).ok();
                 }
             }
-            Err(err) => self.link.report_error(&link, &err),
+            Err(err) => {
+                self.link.report_error(&link, &err);
+                self.copy.end_append(&position, messages.drain(..), &[], None);
+            }
         }
     }
 }

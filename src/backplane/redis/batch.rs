@@ -57,12 +57,12 @@ fn list(value: Value) -> Vec<Value> {
 }
 
 /// Returns the bytes of a string. Any other value is an empty string.
-fn bytes(value: Value) -> Vec<u8> {
+pub(crate) fn bytes(value: Value) -> Vec<u8> {
     if let Value::BulkString(bytes) = value { bytes } else { Vec::new() }
 }
 
-/// Unpacks entries that `lua/read.lua` packed, and decodes the fields of each.
-fn unpack<T>(
+/// Unpacks entries that `pack` in `lua/shared.lua` packed, and decodes the fields of each.
+pub(crate) fn unpack<T>(
     packed: &[u8],
     decode: impl Fn(&Fields<'_>) -> T,
 ) -> Result<Vec<(EventId, T)>, TailError> {

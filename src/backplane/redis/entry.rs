@@ -9,10 +9,12 @@ use crate::model::message::Message;
 
 /// Format of the entries that this program writes and reads. During an upgrade a newer program may
 /// write another format.
-const FORMAT: &str = "1";
+pub(crate) const FORMAT: &str = "1";
 
-/// Number of arguments that [`encode`] adds: names and values of the fields of a message.
-pub(crate) const ARGS: usize = 14;
+/// Names of the fields of a message, after the field `format`. All entries have the same fields in
+/// the same order, since Redis then stores the names only once for many entries.
+pub(crate) const FIELDS: [&str; 6] =
+    ["topic", "data", "attributes", "orderingKey", "messageId", "publishTimeMs"];
 
 /// Decoded entry.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,23 +28,21 @@ pub(crate) enum Entry {
     Unreadable { reason: String },
 }
 
-/// Adds the fields of a message to a command. All entries have the same fields in the same order,
-/// since Redis then stores the field names only once for many entries.
+/// Adds the values of [`FIELDS`] to a command. A text that is empty is decoded as `None`.
 pub(crate) fn encode(command: &mut Cmd, message: &Message) {
-    let attributes = if message.attributes.is_empty() {
-        String::new()
+    command.arg(message.topic.as_str()).arg(&*message.data);
+    if message.attributes.is_empty() {
+        command.arg("");
     } else {
         // Cannot fail: keys and values are strings.
-        serde_json::to_string(&message.attributes).unwrap_or_default()
+        command.arg(serde_json::to_string(&message.attributes).unwrap_or_default());
+    }
+    command.arg(message.ordering_key.as_deref().unwrap_or_default());
+    command.arg(message.message_id.as_deref().unwrap_or_default());
+    match message.publish_time_ms {
+        Some(time_ms) => command.arg(itoa::Buffer::new().format(time_ms)),
+        None => command.arg(""),
     };
-    let publish_time = message.publish_time_ms.map(|time| time.to_string()).unwrap_or_default();
-    command
-        .arg(&["format", FORMAT, "topic", message.topic.as_str(), "data"])
-        .arg(&*message.data)
-        .arg(&["attributes", &attributes])
-        .arg(&["orderingKey", message.ordering_key.as_deref().unwrap_or_default()])
-        .arg(&["messageId", message.message_id.as_deref().unwrap_or_default()])
-        .arg(&["publishTimeMs", &publish_time]);
 }
 
 /// Names and values of the fields of an entry.
@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// Encodes a message and returns the texts that Redis stores.
+    /// Encodes a message and returns the names and values that Redis stores.
     fn stored(message: &Message) -> Vec<Vec<u8>> {
         let mut command = Cmd::new();
         encode(&mut command, message);
@@ -112,7 +112,11 @@ mod tests {
             Arg::Simple(bytes) => <[u8]>::to_vec(bytes),
             _ => panic!("only plain arguments"),
         };
-        command.args_iter().map(text).collect()
+        let values: Vec<_> = command.args_iter().map(text).collect();
+        assert_eq!(values.len(), FIELDS.len());
+        let fields = FIELDS.iter().map(|name| name.as_bytes().to_vec()).zip(values);
+        let format = [b"format".to_vec(), FORMAT.into()];
+        format.into_iter().chain(fields.flat_map(|(name, value)| [name, value])).collect()
     }
 
     fn fields(texts: &[Vec<u8>]) -> Fields<'_> {
@@ -142,9 +146,7 @@ mod tests {
             ..message()
         };
         for message in [full, bare] {
-            let stored = stored(&message);
-            assert_eq!(stored.len(), ARGS);
-            assert_eq!(decode(&fields(&stored)), Entry::Message(message));
+            assert_eq!(decode(&fields(&stored(&message))), Entry::Message(message));
         }
     }
 

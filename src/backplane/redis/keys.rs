@@ -42,6 +42,7 @@ impl Keys {
 
     /// Returns the deduplication key of a message, whose value is the id of its event.
     pub(crate) fn dedup(&self, topic: &str, message_id: &str) -> String {
-        format!("{{{}}}:claim:{topic}:{message_id}", self.prefix)
+        // Without `format!`, which takes longer than all else that is done for a key.
+        ["{", &self.prefix, "}:claim:", topic, ":", message_id].concat()
     }
 }

@@ -64,6 +64,10 @@ pub(crate) struct Reply {
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Largest number of entries in one read.
 const BATCH_MAX: usize = 256;
+/// Capacity of a command for each of its keys, in arguments and bytes. A command that appends many
+/// messages is not copied several times while it grows.
+const CALL_ARGS: usize = 10;
+const CALL_BYTES: usize = 400;
 /// Renewals that Redis keeps. Tails read them at once; kept ones are for tails that lose their
 /// connection for a moment.
 const RENEWALS_KEPT: &str = "10000";
@@ -193,8 +197,8 @@ impl Link {
         keys: &[&str],
         add_args: impl FnOnce(&mut Cmd, &str),
     ) -> RedisResult<T> {
-        let mut command = cmd("EVALSHA");
-        command.arg(script.get_hash()).arg(keys.len()).arg(keys);
+        let mut command = Cmd::with_capacity(CALL_ARGS * keys.len(), CALL_BYTES * keys.len());
+        command.arg("EVALSHA").arg(script.get_hash()).arg(keys.len()).arg(keys);
         add_args(&mut command, &self.run_id);
         match command.query_async(&mut self.connection).await {
             // `SCRIPT FLUSH` removed the scripts from the server.

@@ -1,7 +1,8 @@
 //! Log in Redis for all replicas: a Redis stream whose entry ids are the ids of the events.
 //!
 //! An atomic script (`lua/append.lua`) appends messages, and its answer confirms them. Only the
-//! tail writes to the rings: it copies the entries from the log, in the order of the log.
+//! copy of the log writes to the rings, in the order of the log. The tail and the answers to
+//! appends fill it.
 
 mod append;
 mod append_queue;
@@ -11,6 +12,7 @@ mod entry;
 mod error;
 mod keys;
 mod link;
+mod log_copy;
 mod newest;
 mod scripts;
 mod shared_link;
@@ -32,6 +34,7 @@ use crate::{
             append_queue::{AppendQueue, Appender},
             dialer::Dialer,
             link::Link,
+            log_copy::LogCopy,
             newest::NewestId,
             shared_link::SharedLink,
             tail::Tail,
@@ -85,14 +88,15 @@ impl RedisLog {
         tasks: &mut JoinSet<()>,
     ) -> (Arc<Self>, mpsc::Receiver<Renewal>) {
         let dialer = Dialer::new(config);
+        let copy = Arc::new(LogCopy::new(hub, metrics.clone()));
         let (tail, renewals) =
-            Tail::new(Arc::clone(&dialer), hub.clone(), metrics.clone(), ring_age);
+            Tail::new(Arc::clone(&dialer), Arc::clone(&copy), metrics.clone(), ring_age);
         let progress = Arc::clone(tail.progress());
         let connects = metrics.log_connects.with_label_values(&["push"]);
         let link = SharedLink::new(dialer, Arc::clone(&progress), CONFIRM_MAX, connects);
         let link = Arc::new(link);
         let (queue, appender) =
-            Appender::new(Arc::clone(&link), hub, CONFIRM_MAX, metrics.log_append);
+            Appender::new(Arc::clone(&link), copy, CONFIRM_MAX, metrics.log_append);
         tasks.spawn(tail.run());
         tasks.spawn(appender.run());
         tasks.spawn({

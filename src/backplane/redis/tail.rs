@@ -1,7 +1,4 @@
-//! Tail: the task that copies the log into the rings.
-//!
-//! The tail is the only writer of the rings. If a push also wrote to the rings of its replica,
-//! event 11 could be there before event 10 of another replica.
+//! Tail: the task that reads the log and copies it into the rings.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -10,10 +7,9 @@ use tokio::sync::mpsc;
 use crate::{
     backplane::{
         follower::{Backoff, Progress},
-        redis::{batch::LogBatch, dialer::Dialer, entry::Entry, error::TailError},
+        redis::{batch::LogBatch, dialer::Dialer, error::TailError, log_copy::LogCopy},
         renewal::Renewal,
     },
-    hub::Hub,
     model::{event_id::EventId, gap::GapReason},
     telemetry::metrics::Metrics,
 };
@@ -30,12 +26,10 @@ const RENEWALS_MAX: usize = 10_000;
 #[derive(Debug)]
 pub(crate) struct Tail {
     dialer: Arc<Dialer>,
-    hub: Hub,
+    copy: Arc<LogCopy>,
     metrics: Metrics,
     progress: Arc<Progress>,
     ring_age: Duration,
-    /// Newest entry that was read.
-    last_entry: EventId,
     /// Newest renewal that was read.
     last_renewal: EventId,
     renewals: mpsc::Sender<Renewal>,
@@ -44,22 +38,21 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    /// Creates a tail that copies the entries of the last `ring_age` into `hub`, and a channel of
-    /// the renewals that it reads.
+    /// Creates a tail that adds the entries of the last `ring_age` to `copy`, and a channel of the
+    /// renewals that it reads.
     pub(crate) fn new(
         dialer: Arc<Dialer>,
-        hub: Hub,
+        copy: Arc<LogCopy>,
         metrics: Metrics,
         ring_age: Duration,
     ) -> (Self, mpsc::Receiver<Renewal>) {
         let (renewals, received) = mpsc::channel(RENEWALS_MAX);
         let tail = Self {
             dialer,
-            hub,
+            copy,
             metrics,
             progress: Arc::default(),
             ring_age,
-            last_entry: EventId::ZERO,
             last_renewal: EventId::ZERO,
             renewals,
             server: None,
@@ -77,6 +70,7 @@ impl Tail {
         let mut backoff = Backoff::default();
         loop {
             let Err(err) = self.follow(&mut backoff).await;
+            self.copy.set_followed(None);
             self.progress.set_caught_up(false);
             self.progress.set_server(None);
             let wait = backoff.next();
@@ -90,85 +84,57 @@ impl Tail {
     async fn follow(&mut self, backoff: &mut Backoff) -> Result<Infallible, TailError> {
         self.metrics.log_connects.with_label_values(&["tail"]).inc();
         let mut link = self.dialer.dial(BLOCK_MAX + ANSWER_MAX).await?;
-        let opened = link.open(self.last_entry, self.ring_age, self.server.as_deref()).await?;
+        let last_entry = self.copy.newest();
+        let opened = link.open(last_entry, self.ring_age, self.server.as_deref()).await?;
         if self.server.is_none() {
-            self.restart_after(opened.after, GapReason::Evicted);
+            self.copy.restart_after(opened.after, GapReason::Evicted);
             self.last_renewal = opened.renewal;
         }
         // The stream of renewals may have been lost and have begun again with smaller ids.
         self.last_renewal = self.last_renewal.min(opened.renewal);
         self.server = Some(Arc::clone(link.server()));
         self.progress.set_server(self.server.clone());
-        let server = self.dialer.address();
-        tracing::info!(server, from = %self.last_entry, newest = %opened.newest, "reading the log");
+        let (server, from) = (self.dialer.address(), self.copy.newest());
+        tracing::info!(server, %from, newest = %opened.newest, "reading the log");
         let mut block = None;
         loop {
+            let after = self.copy.newest();
             let reply = tokio::select! {
-                reply = link.read(self.last_entry, self.last_renewal, block) => reply?,
+                reply = link.read(after, self.last_renewal, block) => reply?,
                 () = self.progress.reconnect_requested() => {
                     return Err(TailError::AppendsElsewhere);
                 }
             };
             backoff.reset();
-            let caught_up = self.apply(LogBatch::decode(reply)?)?;
+            let caught_up = self.apply(after, LogBatch::decode(reply)?)?;
+            self.copy.set_followed(self.server.clone().filter(|_| caught_up));
             self.progress.set_caught_up(caught_up);
-            block = caught_up.then_some(BLOCK_MAX);
             if caught_up && !self.progress.is_filled() {
                 self.progress.set_filled();
-                tracing::info!(newest = %self.last_entry, "the rings are filled from the log");
+                let newest = self.copy.newest();
+                tracing::info!(%newest, "the rings are filled from the log");
             }
+            block = (caught_up && self.copy.read_due().await).then_some(BLOCK_MAX);
         }
     }
 
-    /// Copies a batch into the rings and sends its renewals. Returns true if the log has no more
-    /// entries.
-    fn apply(&mut self, batch: LogBatch) -> Result<bool, TailError> {
-        if self.last_entry < batch.trimmed {
-            let (last_read, trimmed) = (self.last_entry, batch.trimmed);
-            tracing::warn!(%last_read, %trimmed, "entries were trimmed before they were read");
-            self.restart_after(batch.trimmed, GapReason::Evicted);
-        }
+    /// Adds a batch, which was read after `after`, to the copy, and sends its renewals. Returns
+    /// true if the log had no more entries.
+    fn apply(&mut self, after: EventId, batch: LogBatch) -> Result<bool, TailError> {
         for (id, renewal) in batch.renewals {
             self.last_renewal = id;
             // Dropped if the channel is full: a reader whose renewal is lost renews again.
             renewal.map(|renewal| self.renewals.try_send(renewal).ok());
         }
+        // The copy can be further already, by the answers to appends after this read.
+        let last_read = batch.entries.last().map_or(after, |(id, _)| *id).max(batch.trimmed);
         let is_empty = batch.entries.is_empty();
-        for (id, entry) in batch.entries {
-            // Entries that were trimmed after they were read are part of the gap already.
-            if self.last_entry < id {
-                self.last_entry = id;
-                self.store(id, entry);
-            }
-        }
+        self.copy.add(batch.trimmed, batch.entries);
         match batch.newest {
-            Some(newest) if self.last_entry <= newest => {}
+            Some(newest) if last_read <= newest => {}
             _ => return Err(TailError::LogShortened),
         }
         // The newest entry may have been deleted by hand, so an empty batch also is the end.
-        Ok(is_empty || batch.newest == Some(self.last_entry))
-    }
-
-    fn store(&mut self, id: EventId, entry: Entry) {
-        match entry {
-            Entry::Message(message) => self.hub.store(message, id),
-            Entry::Break { reason } => {
-                tracing::warn!(%id, reason, "the log may have lost entries before this one");
-                self.restart_after(id, GapReason::LogChanged);
-            }
-            Entry::Unreadable { reason } => {
-                tracing::error!(%id, reason, "cannot decode an entry of the log");
-                self.hub.skip(id);
-            }
-        }
-    }
-
-    /// Continues after `id`, and records a gap before it for the readers.
-    fn restart_after(&mut self, id: EventId, reason: GapReason) {
-        self.last_entry = id;
-        if reason == GapReason::LogChanged {
-            self.metrics.log_breaks.inc();
-        }
-        self.hub.begin(id, reason);
+        Ok(is_empty || batch.newest == Some(last_read))
     }
 }

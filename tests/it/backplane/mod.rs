@@ -1,5 +1,6 @@
 //! Tests of `src/backplane`: several replicas that share a log in Redis.
 
+mod append_answers;
 mod chaos;
 mod log_changes;
 mod log_faults;

@@ -1,26 +1,50 @@
 -- Appends messages to the log in their order, each unless the log has it. One message that fails does not
 -- fail the others. Redis does not roll back the writes of a failed script, so the order matters: a
--- deduplication key is written only for an entry of the log.
+-- deduplication key is written only for an entry of the log. Also reads the entries before the messages
+-- that the caller has not read, so that it need not read the messages back.
 --
 -- KEYS: the log, its state, and the deduplication keys of the messages that have an id.
--- ARGV: the server's run id, the newest id that the caller has seen, the lifetime of a deduplication key
--- in milliseconds, and the number of fields and values of an entry. Then for each message the position of
--- its deduplication key in KEYS, or 0 if it has none, and the fields and values of its entry.
--- Returns for each message the id of its entry, 'duplicate', or 'error: ' and the reason.
+-- ARGV: the server's run id, the newest id that the caller has read, the lifetime of a deduplication key
+-- in milliseconds, the number of bytes and the number of entries after which the read ends (0 to read
+-- nothing), the format of the entries, the number of their other fields, and the names of these. Then for
+-- each message the position of its deduplication key in KEYS, or 0 if it has none, and the values of its
+-- fields.
+-- Returns one string, which the caller decodes much faster than a list. Its first line has the newest id
+-- that was trimmed (0-0 if no entry that the caller has not read can have been), and 'all' if the entries
+-- below are all that the caller had not read, else 'more'. Then a line for each message: the id of its
+-- entry, 'duplicate', or 'error: ' and the reason. Then the packed entries before the messages.
 
 local newest = mark_break_if_changed(KEYS[1], KEYS[2], ARGV[1], ARGV[2], '')
-local entry_size = tonumber(ARGV[4])
+local bytes_max, entries_max, fields = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
 
-local function append(dedup_key, first)
+local before, is_all, removed = {}, newest == ARGV[2], '0-0'
+if not is_all and 0 < entries_max then
+    before, is_all = entries_after(KEYS[1], ARGV[2], bytes_max, entries_max)
+    removed = trimmed(KEYS[1])
+end
+
+local entry = {'format', ARGV[6]}
+for field = 1, fields do
+    entry[2 * field + 1] = ARGV[7 + field]
+end
+
+local function error_line(reply)
+    return 'error: ' .. string.gsub(reply.err, '%c', ' ')
+end
+
+local function append(dedup_key, at)
     local known = dedup_key and redis.pcall('GET', dedup_key)
     if type(known) == 'table' then
-        return 'error: ' .. known.err
+        return error_line(known)
     elseif known then
         return 'duplicate'
     end
-    local id = redis.pcall('XADD', KEYS[1], '*', unpack(ARGV, first, first + entry_size - 1))
+    for field = 1, fields do
+        entry[2 * field + 2] = ARGV[at + field]
+    end
+    local id = redis.pcall('XADD', KEYS[1], '*', unpack(entry))
     if type(id) == 'table' then
-        return 'error: ' .. id.err
+        return error_line(id)
     end
     newest = id
     if dedup_key then
@@ -30,10 +54,11 @@ local function append(dedup_key, first)
     return id
 end
 
-local answers = {}
-for at = 5, #ARGV, 1 + entry_size do
-    answers[#answers + 1] = append(KEYS[tonumber(ARGV[at])], at + 1)
+local lines = {removed .. (is_all and ' all' or ' more')}
+for at = 8 + fields, #ARGV, 1 + fields do
+    lines[#lines + 1] = append(KEYS[tonumber(ARGV[at])], at)
 end
 -- This write fails on a server that is no longer the master, which must not confirm duplicates either.
 redis.call('HSET', KEYS[2], 'newest', newest)
-return answers
+lines[#lines + 1] = pack(before)
+return table.concat(lines, '\n')

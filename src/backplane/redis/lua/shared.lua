@@ -78,3 +78,45 @@ local function trimmed(log)
     end
     return string.format('%.0f-4294967295', math.max(0, ms - 1))
 end
+
+-- Entries per XRANGE. Small, since each entry can have 10 MB.
+local STEP = 4
+
+-- Reads entries after an id, until they have `bytes_max` bytes, or there are `entries_max`; the last step
+-- can exceed both. Returns the entries, and true if the log has no more.
+local function entries_after(log, after, bytes_max, entries_max)
+    local entries, bytes = {}, 0
+    while bytes < bytes_max and #entries < entries_max do
+        local step = redis.call('XRANGE', log, '(' .. after, '+', 'COUNT', STEP)
+        for _, entry in ipairs(step) do
+            entries[#entries + 1] = entry
+            after = entry[1]
+            for _, text in ipairs(entry[2]) do
+                bytes = bytes + #text
+            end
+        end
+        if #step < STEP then
+            return entries, true
+        end
+    end
+    return entries, false
+end
+
+-- Packs entries into one string, since the caller takes much longer to decode lists of lists: for each
+-- entry its id, the number of its names and values, and these. A number has 4 bytes, and the bytes of a
+-- text come after their number.
+local function pack(entries)
+    local parts = {}
+    local function add(text)
+        parts[#parts + 1] = struct.pack('>I4', #text)
+        parts[#parts + 1] = text
+    end
+    for _, entry in ipairs(entries) do
+        add(entry[1])
+        parts[#parts + 1] = struct.pack('>I4', #entry[2])
+        for _, text in ipairs(entry[2]) do
+            add(text)
+        end
+    end
+    return table.concat(parts)
+end

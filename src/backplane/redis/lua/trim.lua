@@ -6,8 +6,8 @@
 -- largest number of bytes, or '' to skip that check (which takes time in proportion to the log).
 -- Returns the number of removed entries, and 1 if there may be more to remove, else 0.
 
--- Entries and bytes after which a step ends, and entries per XRANGE.
-local ENTRIES, BYTES, STEP = 1000, 16777216, 4
+-- Entries and bytes after which a step ends.
+local ENTRIES, BYTES = 1000, 16777216
 
 local newest = redis.call('HGET', KEYS[2], 'newest')
 local length = redis.call('XLEN', KEYS[1])
