@@ -4,6 +4,8 @@ import rules_names as names
 import rules_network as network
 import rules_streams as streams
 from changing import MISSING, add, annotated, of_pod, put, setting, without
+from manifests import PUBLIC
+from public_paths import PUBLIC_PATHS
 
 INGRESS = ("spec", "rules", 0, "http", "paths")
 POLICY = ("spec", "ingress")
@@ -35,6 +37,17 @@ STREAMS = [
      annotated(MISSING, "Ingress", "nginx.org/proxy-buffering"), "F5 nginx holds"),
     (streams.nginx_lets_through, "nginx-ingress",
      annotated("16m", "Ingress", f"{NGINX}/proxy-body-size"), "refuses pushes"),
+    (streams.websockets_pass, "nginx-ingress",
+     annotated("other", "Ingress", "nginx.org/websocket-services"), "no handshake"),
+    (streams.websockets_pass, "istio",
+     put("UPGRADE", "DestinationRule", "spec", "trafficPolicy", "connectionPool", "http",
+         "h2UpgradePolicy"), "inside the mesh"),
+    (streams.websockets_pass, "gke-ingress",
+     annotated('{"http":"HTTP2"}', "Service", "cloud.google.com/app-protocols"), "is for HTTP/2"),
+    (streams.websockets_pass, "gke-gateway",
+     put("kubernetes.io/h2c", "Service", "spec", "ports", 0, "appProtocol"), "is for HTTP/2"),
+    (streams.mesh_tries_another_pod, "istio", put("connect-failure,refused-stream,reset",
+     "VirtualService", "spec", "http", 1, "retries", "retryOn"), "'reset'"),
     (streams.mesh_tries_another_pod, "istio", put(0, "VirtualService", "spec", "http", 0, "retries",
      "attempts"), "no other pod"),
     (streams.mesh_tries_another_pod, "istio", put(MISSING, "VirtualService", "spec", "http", 0,
@@ -59,7 +72,6 @@ NETWORK = [
      "/… can"),
     (network.only_public_paths, "istio", put([{"uri": {"prefix": "/"}}], "VirtualService", "spec",
      "http", 0, "match"), "/… can"),
-    (network.only_public_paths, "nginx-ingress", put(MISSING, "Ingress", *INGRESS, 3), "/ticket"),
     (network.network_is_closed, "base", put(["Ingress"], "NetworkPolicy", "spec", "policyTypes"),
      "both ways"),
     (network.network_is_closed, "base", put([{"namespaceSelector": {}}], "NetworkPolicy", *POLICY,
@@ -123,4 +135,36 @@ NAMES = [
     (names.hosts_agree, "gke-ingress", put(["other.example.com"], "ManagedCertificate", "spec",
      "domains"), "several names"),
 ]
-CHANGES = STREAMS + NETWORK + NAMES
+
+
+def without_path(public):
+    """Takes a public path out of what is in front, in whatever form it stands there."""
+    names = {public.path, public.beginning, public.beginning + "*", public.beginning.rstrip("/")} - {""}
+
+    def stays(item):
+        """The form of a path in an Ingress, an HTTPRoute, a VirtualService, an AuthorizationPolicy."""
+        match = item if isinstance(item, str) else item.get("path") or item.get("uri") or {}
+        texts = [match] if isinstance(match, str) else match.values()
+        return not names & set(texts)
+
+    def prune(part):
+        for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+            if key in ("paths", "matches", "match"):
+                part[key] = [item for item in value if stays(item)]
+            elif isinstance(value, (dict, list)):
+                prune(value)
+
+    def change(docs):
+        for doc in docs:
+            if doc["kind"] in ("Ingress", "HTTPRoute", "VirtualService", "AuthorizationPolicy"):
+                prune(doc["spec"])
+    return change
+
+
+MISSING_PATHS = [(network.only_public_paths, overlay, without_path(public), public.path)
+                 for overlay in PUBLIC for public in PUBLIC_PATHS]
+MISSING_PATHS += [(network.mesh_allows_public_paths, "istio", without_path(public),
+                   f"{public.beginning or public.path}") for public in PUBLIC_PATHS]
+ADDED_PATH = [(network.mesh_allows_public_paths, "istio", add("/metrics", "AuthorizationPolicy", "spec",
+               "rules", 0, "to", 0, "operation", "paths"), "/metrics is allowed")]
+CHANGES = STREAMS + NETWORK + NAMES + MISSING_PATHS + ADDED_PATH

@@ -10,6 +10,7 @@ CHANGES = [
     (public.outside_needs_tokens, "base", put("LoadBalancer", "Service", "spec", "type"),
      "READ_AUTH is anonymous"),
     (public.outside_needs_tokens, "istio", setting("PUSH_AUTH", "none"), "PUSH_AUTH is none"),
+    (public.outside_needs_tokens, "istio", setting("PUBLISH_AUTH", "none"), "PUBLISH_AUTH is none"),
     (public.outside_needs_tokens, "gke-gateway", setting("READ_ISSUER", ""), "READ_ISSUER is"),
     (public.outside_needs_tokens, "gke-gateway", setting("READ_AUDIENCE", ""), "READ_AUDIENCE is"),
     (public.outside_needs_tokens, "nginx-ingress", setting("READ_JWKS_URL",

@@ -7,8 +7,11 @@ from ipaddress import ip_network
 
 import yaml
 from deploy_rules import PROJECT, seconds, settings_known
+from public_paths import PUBLIC_PATHS
 
 SIZES = {"k": 2**10, "m": 2**20}
+# Names of locations of l7.conf.
+PUSH, PUBLISH = "~ ^/push(/[^/]+)?$", "/publish/"
 
 
 def nginx_size(text):
@@ -99,8 +102,7 @@ def proxies(files):
 def paths(files):
     """What l7.conf passes on has a route at Kong."""
     patterns = [path.removeprefix("~") for route in files.routes() for path in route["paths"]]
-    asked = ["/events", "/push", "/push/orders"]
-    asked += ["/" + name for name in re.search(r"\^/\((.*)\)\$", files.l7)[1].split("|")]
+    asked = [public.example for public in PUBLIC_PATHS] + ["/readyz", "/ready"]
     return [f"Kong has no route for {path}, which l7.conf passes on" for path in asked
             if not any(re.match(pattern, path) for pattern in patterns)]
 
@@ -126,11 +128,13 @@ def limits(files):
     theirs = own.get("KONG_NGINX_HTTP_LARGE_CLIENT_HEADER_BUFFERS", "4 8k").split()
     if int(theirs[0]) < int(number) or nginx_size(theirs[1]) < nginx_size(each):
         wrong.append("Kong refuses heads that l7.conf lets through")
-    body = directive(location(files.l7, "/push"), "client_max_body_size")
-    if nginx_size(own["KONG_NGINX_HTTP_CLIENT_MAX_BODY_SIZE"]) < nginx_size(body):
-        wrong.append("Kong refuses bodies that l7.conf lets through")
+    for place in (PUSH, PUBLISH):
+        body = directive(location(files.l7, place), "client_max_body_size")
+        if nginx_size(own["KONG_NGINX_HTTP_CLIENT_MAX_BODY_SIZE"]) < nginx_size(body):
+            wrong.append("Kong refuses bodies that l7.conf lets through")
     waits = {service["name"]: service["read_timeout"] / 1000 for service in files.kong["services"]}
-    for name, place in [("events", "= /events"), ("push", "/push")]:
+    for name, place in [("events", "= /events"), ("events", "= /ws"), ("push", PUSH),
+                        ("publish", PUBLISH)]:
         if waits[name] < seconds(directive(location(files.l7, place), "proxy_read_timeout")):
             wrong.append(f"{name}: Kong gives up before l7.conf does")
     upstream = re.search(r"upstream gateways \{(.*?)\n    \}", files.l7, re.S)[1]

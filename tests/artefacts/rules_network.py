@@ -3,10 +3,12 @@
 from urllib.parse import urlsplit
 
 from manifests import all_of, at, one, pod, settings
+from public_paths import PUBLIC_PATHS
 from rules_streams import google_gateways, google_ingresses
 
-# What the public listener has for the outside. Health is there too, but nobody's business.
-PUBLIC = {"/events", "/push", "/push/", "/renew", "/ticket"}
+# Beginnings of paths that may be let through as a whole, with and without the slash at the end.
+BEGINNINGS = {text for path in PUBLIC_PATHS if path.beginning
+              for text in (path.beginning, path.beginning.rstrip("/"))}
 GOOGLE = {"130.211.0.0/22", "35.191.0.0/16"}  # Load balancers and health checks.
 EVERYWHERE = {"0.0.0.0/0", "::/0"}
 
@@ -59,15 +61,15 @@ def _routes(docs):
 
 
 def only_public_paths(docs):
-    """Neither metrics nor health from outside, and all that readers and Pub/Sub need."""
+    """Neither metrics nor health from outside, and all public paths."""
     routes = set(_routes(docs))
     for path, begins in sorted(routes):
-        if path not in PUBLIC or (begins and not path.startswith("/push")):
+        if path not in (BEGINNINGS if begins else {public.path for public in PUBLIC_PATHS}):
             yield f"{path}{'…' if begins else ''} can be reached from outside"
-    if routes:
-        missing = {"/events", "/push", "/renew", "/ticket"} - {path for path, _ in routes}
-        if missing:
-            yield f"{sorted(missing)} cannot be reached from outside"
+    for public in PUBLIC_PATHS if routes else []:
+        if not any(public.example == path or begins and public.example.startswith(
+                path.rstrip("/") + "/") for path, begins in routes):
+            yield f"{public.path} cannot be reached from outside"
 
 
 def _policy(docs, name="stream-events"):
@@ -161,5 +163,15 @@ def mesh_asks_who_comes(docs):
                 yield f"anyone may {what}"
 
 
-RULES = [ports_agree, only_public_paths, network_is_closed, network_lets_out,
+def mesh_allows_public_paths(docs):
+    """The sidecar refuses what the policy does not list: each public path is there, nothing else."""
+    policy = at(one(docs, "AuthorizationPolicy"), "spec", default={})
+    listed = [path for rule in policy.get("rules", []) for to in rule.get("to", [])
+              if to["operation"].get("ports") == ["8080"] for path in to["operation"]["paths"]]
+    wanted = {public.beginning + "*" if public.beginning else public.path for public in PUBLIC_PATHS}
+    for path in sorted(wanted ^ set(listed)) if policy else []:
+        yield f"{path} is {'refused' if path in wanted else 'allowed'} by the sidecar"
+
+
+RULES = [ports_agree, only_public_paths, mesh_allows_public_paths, network_is_closed, network_lets_out,
          only_the_gateway_writes_the_log, mesh_asks_who_comes]

@@ -1,6 +1,7 @@
 """Rules for what is in front: no proxy may cut, hold back or refuse what the gateway would not."""
 
 import json
+import re
 
 from manifests import all_of, annotation, at, one, settings
 from quantities import seconds, size
@@ -106,13 +107,34 @@ def nginx_lets_through(docs):
                 yield f"{name} nginx refuses pushes that the gateway answers"
 
 
+def websockets_pass(docs):
+    """F5's nginx is told which Service takes them, and no hop in a cluster speaks HTTP/2."""
+    for doc in nginx_ingresses(docs):
+        if "stream-events" not in annotation(doc, "nginx.org/websocket-services", "").split(","):
+            yield "F5 nginx passes on no handshake of a WebSocket"
+    for doc in all_of(docs, "DestinationRule"):
+        if at(doc, "spec", "trafficPolicy", "connectionPool", "http",
+              "h2UpgradePolicy") != "DO_NOT_UPGRADE":
+            yield "Istio may speak HTTP/2 inside the mesh, which WebSockets do not pass"
+    # Google's load balancers pass WebSockets on over HTTP/1.1 only.
+    service = one(docs, "Service")
+    protocols = [annotation(service, "cloud.google.com/app-protocols", "")]
+    protocols += [port.get("appProtocol", "") for port in service["spec"]["ports"]]
+    if any(re.search("HTTP2|h2c", text, re.IGNORECASE) for text in protocols):
+        yield "the Service is for HTTP/2, which WebSockets do not pass"
+
+
 def mesh_tries_another_pod(docs):
-    """When one is gone, and not after an answer: 503 asks for less."""
+    """When one is gone, and not after an answer: 503 asks for less. A message that is published may
+    have arrived when its connection breaks, and would be published twice."""
     for doc in all_of(docs, "VirtualService"):
         for route in doc["spec"].get("http", []):
+            wanted = {"connect-failure", "refused-stream"}
+            if "/publish" not in str(route.get("match")):
+                wanted.add("reset")
             # Without retryOn Istio tries again after 503 too.
             tried = set(at(route, "retries", "retryOn", default="503").split(","))
-            if tried != {"connect-failure", "refused-stream", "reset"}:
+            if tried != wanted:
                 yield f"Istio tries again after {sorted(tried)}"
             if at(route, "retries", "attempts", default=0) < 1:
                 yield "Istio tries no other pod"
@@ -133,5 +155,5 @@ def proxies_are_counted(docs):
         yield f"TRUSTED_PROXIES is {trusted}, and {behind} add addresses"
 
 
-RULES = [responses_may_last, silence_is_broken_in_time, nginx_lets_through, mesh_tries_another_pod,
-         unhealthy_by_default, proxies_are_counted]
+RULES = [responses_may_last, silence_is_broken_in_time, nginx_lets_through, websockets_pass,
+         mesh_tries_another_pod, unhealthy_by_default, proxies_are_counted]

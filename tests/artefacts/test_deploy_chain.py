@@ -33,6 +33,14 @@ http {{
         default 1;
         "127.0.0.1 https" 0;
     }}
+    map $http_upgrade $upgrade {{
+        default "";
+        websocket websocket;
+    }}
+    map $http_upgrade $connection_header {{
+        default "";
+        websocket upgrade;
+    }}
     map $http_x_forwarded_for $forwarded {{
         "" $remote_addr;
         default "$http_x_forwarded_for, $realip_remote_addr";
@@ -48,7 +56,8 @@ http {{
             if ($refused) {{ return 426; }}
             proxy_pass http://127.0.0.1:{gateway};
             proxy_http_version 1.1;
-            proxy_set_header Connection "";
+            proxy_set_header Connection $connection_header;
+            proxy_set_header Upgrade $upgrade;
             proxy_set_header Host $host;
             proxy_set_header X-Forwarded-For $forwarded;
             proxy_buffering off;
@@ -99,6 +108,9 @@ class Rules(unittest.TestCase):
             ("refuses heads", setting("kong_env", "KONG_NGINX_HTTP_LARGE_CLIENT_HEADER_BUFFERS",
                                       "4 8k")),
             ("refuses bodies", setting("kong_env", "KONG_NGINX_HTTP_CLIENT_MAX_BODY_SIZE", "8m")),
+            ("no route for /ws", kong(lambda s: s["events"]["routes"].pop())),
+            ("no route for /publish/", kong(lambda s: s["publish"]["routes"].pop())),
+            ("publish: Kong gives up", kong(lambda s: s["publish"].update(read_timeout=50_000))),
             ("push: Kong gives up", kong(lambda s: s["push"].update(read_timeout=12_000))),
             ("l4.conf closes", swap("l4", "proxy_timeout 630s", "proxy_timeout 30s")),
             ("no setting", setting("gateway_env", "STREAM_EVENTS_TRUSTED_PROXY", "2")),

@@ -167,8 +167,11 @@ fn stream_ends_when_the_reader_disconnects() {
     chain.gateway.until_metric("stream_events_streams", 0.0);
 }
 
-/// Edit that shortens the read timeout of nginx.
-const SHORT_READ_TIMEOUT: (&str, &str) = ("proxy_read_timeout 60s;", "proxy_read_timeout 3s;");
+/// Edit that shortens the read timeout of nginx for streams.
+const SHORT_READ_TIMEOUT: (&str, &str) = (
+    "proxy_buffering off;\n            proxy_read_timeout 60s;",
+    "proxy_buffering off;\n            proxy_read_timeout 3s;",
+);
 
 /// Keep-alives within the read timeout of nginx keep an idle stream open. Without them nginx closes
 /// it.
@@ -286,8 +289,11 @@ fn failed_request_is_sent_to_the_other_gateway() {
 fn nginx_limits_the_requests_of_an_address() {
     let edits = [
         ("limit_conn by_address 1000;", "limit_conn by_address 2;"),
-        ("burst=400 nodelay;", "burst=5 nodelay;"),
-        ("rate=100r/s;", "rate=1r/m;"),
+        (
+            "location = /events {\n            limit_req zone=opens burst=400 nodelay;",
+            "location = /events {\n            limit_req zone=opens burst=5 nodelay;",
+        ),
+        ("zone=opens:10m rate=100r/s;", "zone=opens:10m rate=1r/m;"),
     ];
     let chain = Chain::start(&[], &edits, &[]);
     let first = async |client: &Http2| client.events("").await.unwrap().next_raw().await.unwrap();
