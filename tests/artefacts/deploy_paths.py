@@ -123,8 +123,8 @@ def envoy(config):
                     "methods": ALL_METHODS, "unbuffered": True, "seconds": seconds(own["timeout"]),
                     "lasts": lasts and own["timeout"] == "0s",
                     "twice": "reset" in own.get("retry_policy", {}).get("retry_on", ""),
-                    "upgrade": over_http2 and {"upgrade_type": "websocket"} in own.get(
-                        "upgrade_configs", []),
+                    "upgrade": "sec-websocket-key" in str(route.get("request_headers_to_add"))
+                    and over_http2 and {"upgrade_type": "websocket"} in own.get("upgrade_configs", []),
                 }
         return None
 

@@ -115,6 +115,7 @@ class Paths(unittest.TestCase):
         self.notices(rules.envoy, load("envoy/envoy.yaml"), [
             *[(f"{public.path} is not passed on", without(public)) for public in PUBLIC_PATHS],
             ("a handshake", route("/ws", upgrade_configs=[])),
+            ("a handshake", lambda c: next(routes(manager(c), "routes"))[2].pop("request_headers_to_add")),
             ("a handshake", lambda c: manager(c)["http2_protocol_options"].pop("allow_connect")),
             ("/ws is cut", route("/ws", timeout="15s")),
             ("/ws is cut", lambda c: manager(c).update(stream_idle_timeout="20s")),
