@@ -90,8 +90,10 @@ def cloud_run(service):
 
     wrong = settings_known(str(service))
     readers = int(setting("subscribers-max"))
-    if container["ports"] != [{"name": "h2c", "containerPort": 8080}]:
-        wrong.append("not HTTP/2 end to end on the default port")
+    # WebSockets do not pass HTTP/2 end to end: https://cloud.google.com/run/docs/triggering/websockets
+    protocol = "http1" if service["metadata"]["name"].endswith("-ws") else "h2c"
+    if container["ports"] != [{"name": protocol, "containerPort": 8080}]:
+        wrong.append(f"not {protocol} on the default port")
     if not spec["timeoutSeconds"] <= TIMEOUT_MAX:
         wrong.append("a timeout that Cloud Run does not know")
     if readers > 1 and seconds(setting("stream-age-max")) >= spec["timeoutSeconds"]:

@@ -41,6 +41,11 @@ def two_services(page):
     return [line for block in blocks(page)["Steps"] for line in commands(block)]
 
 
+def websockets(page):
+    return two_services(page) + [line for block in blocks(page)["WebSockets"]
+                                 for line in commands(block)]
+
+
 def one_service(page):
     """As the section says: steps 1 and 2, the accounts and the topic of step 3, and its own."""
     steps = two_services(page)
@@ -116,6 +121,16 @@ class Steps(unittest.TestCase):
             self.assertEqual(rules.cloud_run(service), [])
             self.starts(service)
         self.none_is_idle(lines)
+
+    def test_websockets_have_a_service_without_http2(self):
+        lines = websockets(self.page)
+        made = self.works(lines)
+        self.assertEqual(sorted(made["service"]), ["events", "events-push", "events-ws"])
+        service = made["service"]["events-ws"]
+        self.assertEqual(rules.cloud_run(service), [])
+        self.starts(service)
+        made = self.works([line.replace("name: http1", "name: h2c") for line in lines])
+        self.assertIn("not http1", "".join(rules.cloud_run(made["service"]["events-ws"])))
 
     def test_one_service(self):
         lines = one_service(self.page)
