@@ -12,8 +12,11 @@ import time
 import unittest
 from pathlib import Path
 
+from ports import free_port
+
 PROJECT = Path(__file__).resolve().parents[2]
-PATIENCE = 20
+# Seconds. A machine with other work than this takes long to start what takes a second elsewhere.
+PATIENCE = 60
 
 
 def not_checked(why):
@@ -37,12 +40,6 @@ def google_sdks():
     folders = ["/usr/lib/google-cloud-sdk", "/opt/google-cloud-sdk"]
     folders += [os.environ.get("CLOUDSDK_ROOT_DIR", ""), str(Path.home() / "google-cloud-sdk")]
     return [Path(folder) for folder in folders if folder and Path(folder).is_dir()]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def until(what, condition):

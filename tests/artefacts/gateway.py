@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 
 from manifests import ROOT
+from ports import free_port
 
 BUILT = [ROOT / "target" / profile / "stream-events" for profile in ("debug", "release", "dist")]
 # The newest that was built here.
@@ -23,6 +24,8 @@ BINARY = max((path for path in BUILT if path.exists()), key=lambda path: path.st
              default=None)
 NO_BINARY = "that the settings start a gateway, since none is built (cargo build)"
 REDIS = shutil.which("valkey-server") or shutil.which("redis-server")
+# Seconds. A machine with other work than this takes long for what takes a second elsewhere.
+PATIENCE = 60
 NO_REDIS = "that replicas share the log, since there is no redis-server"
 
 
@@ -84,7 +87,7 @@ def refusal(args, settings):
     """Starts a gateway that is to refuse; gives its exit code and what it said."""
     environment = {"PATH": os.environ["PATH"]} | settings | {
         "STREAM_EVENTS_LISTEN": "127.0.0.1:0", "STREAM_EVENTS_OPS_LISTEN": "127.0.0.1:0"}
-    done = subprocess.run([BINARY, *args], env=environment, text=True, timeout=30,
+    done = subprocess.run([BINARY, *args], env=environment, text=True, timeout=PATIENCE,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return done.returncode, done.stdout
 
@@ -92,19 +95,19 @@ def refusal(args, settings):
 def publish(url, topic, data):
     """Publishes a message with the program's own command."""
     subprocess.run([BINARY, "publish", "--url", url, "--topic", topic, data], check=True,
-                   timeout=30, stdout=subprocess.DEVNULL)
+                   timeout=PATIENCE, stdout=subprocess.DEVNULL)
 
 
 def status(url, **options):
     """The status of an answer, also of one that is no success."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, **options), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, **options), timeout=PATIENCE) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
 
 
-def until(done, limit=30):
+def until(done, limit=PATIENCE):
     """Waits until it is true."""
     end = time.monotonic() + limit
     while not done():
@@ -116,9 +119,7 @@ def until(done, limit=30):
 @contextlib.contextmanager
 def redis_server(script, conf, directory):
     """Runs the container's own script, its paths in a directory; gives the process and the port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     directory = pathlib.Path(directory)
     (directory / "data").mkdir()
     (directory / "redis-password").write_text(secrets.token_hex(32))

@@ -42,7 +42,7 @@ class CloudEvents(unittest.TestCase):
             self.assertEqual(gateway.status(f"{url}/push/orders", method="POST", data=message.body,
                                             headers=message.headers), 204)
         query = "mode=poll&since=10m&format=cloudevents&filter=attributes.ce-customer%3D%22c1%22"
-        with urllib.request.urlopen(f"{url}/events?{query}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{url}/events?{query}", timeout=gateway.PATIENCE) as answer:
             page = json.load(answer)
         # The event that was sent again is there once.
         self.assertEqual(len(page["events"]), len(sent))

@@ -23,7 +23,7 @@ NO_NPM = "that the AsyncAPI document is valid, since there is no npm to fetch it
 
 
 def read(url):
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=gateway.PATIENCE) as answer:
         return json.load(answer)
 
 
@@ -59,7 +59,7 @@ def lines(url, token, last_id, count):
     """The first objects of a stream of lines of JSON."""
     headers = {"Accept": "application/x-ndjson", "Authorization": f"Bearer {token}", "Last-Event-ID": last_id}
     found = []
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=gateway.PATIENCE) as answer:
         while len(found) < count and (line := answer.readline()):
             found += [json.loads(line)] if line.strip() else []
     return found
@@ -68,7 +68,7 @@ def lines(url, token, last_id, count):
 def events(url, token, last_id, count):
     """The first events of a stream, each as its fields."""
     address, _, path = url.removeprefix("http://").partition("/")
-    client = http.client.HTTPConnection(address, timeout=30)
+    client = http.client.HTTPConnection(address, timeout=gateway.PATIENCE)
     client.request("GET", f"/{path}", headers={"Authorization": f"Bearer {token}", "Last-Event-ID": last_id})
     answer, found, fields = client.getresponse(), [], {}
     while len(found) < count and (line := answer.readline()):
@@ -97,7 +97,7 @@ class Documents(unittest.TestCase):
     def test_the_asyncapi_document_is_valid(self):
         with tempfile.TemporaryDirectory() as directory:
             subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts",
-                            "--prefix", directory, SPECS], check=True, timeout=120)
+                            "--prefix", directory, SPECS], check=True, timeout=600)
             with open(f"{directory}/node_modules/@asyncapi/specs/schemas/3.0.0.json") as file:
                 validator = jsonschema.Draft7Validator(json.load(file))
         self.assertEqual([error.message for error in validator.iter_errors(self.asyncapi)], [])

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import deploy_chain as chain
 from deploy_processes import (
-    PROJECT, Gateway, Process, Reader, free_port, listens, not_checked, push, until,
+    PATIENCE, PROJECT, Gateway, Process, Reader, listens, not_checked, push, until,
 )
+from ports import free_port
 from test_deploy_envoy import certificate
 
 NGINX = "/usr/sbin/nginx"
@@ -188,7 +189,7 @@ class Chain(unittest.TestCase):
         return Gateway(self, STREAMS_PER_ADDRESS="1", **own | changed)
 
     def status(self, port, *options, path="/events", client="127.0.0.1"):
-        command = ["curl", "-sk", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", *options]
+        command = ["curl", "-sk", "-m", str(PATIENCE), "-o", "/dev/null", "-w", "%{http_code}", *options]
         url = f"https://{client}:{port}{path}"
         said = subprocess.run([*command, "--interface", client, url], capture_output=True)
         return said.stdout.decode()

