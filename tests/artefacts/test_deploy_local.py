@@ -7,10 +7,12 @@ import shutil
 import signal
 import subprocess
 import unittest
+import urllib.request
 
 from deploy_processes import (
     PATIENCE, PROJECT, Process, Reader, binary, google_sdks, listens, not_checked, request, until,
 )
+from deploy_websockets import WebSocket
 from ports import free_ports
 
 JARS = "platform/pubsub-emulator/lib/*-all.jar"
@@ -61,6 +63,17 @@ class Local(unittest.TestCase):
         stack.publish("x" * 1_000_000)
         for reader in readers:
             self.assertEqual(len(reader.data()), 1_000_000)
+
+    def test_the_chat_is_served_and_its_websockets_pass_nginx(self):
+        stack = Stack(self)
+        for path, kind in (("/chat/", "text/html"), ("/chat/room.js", "text/javascript"),
+                           ("/chat/chat.css", "text/css")):
+            with urllib.request.urlopen(f"http://127.0.0.1:{stack.base}{path}", timeout=PATIENCE) as answer:
+                self.assertEqual(answer.headers.get_content_type(), kind, path)
+        websocket = WebSocket(self, stack.base, "/ws?topic=orders", tls=False)
+        self.assertEqual(websocket.record()["type"], "open")
+        stack.publish("hello")
+        self.assertEqual(websocket.record()["data"], "hello")
 
     def test_ctrl_c_and_a_kill_end_all_of_it(self):
         for number in (signal.SIGINT, signal.SIGKILL):

@@ -4,6 +4,7 @@ pub mod http2;
 mod odd_requests;
 mod pipelines;
 mod proxied_reads;
+mod proxied_websockets;
 pub mod proxies;
 mod proxy_protocol;
 mod tls;
