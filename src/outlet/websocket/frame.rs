@@ -90,6 +90,16 @@ fn header_and_length(frame: &[u8]) -> Option<(usize, usize)> {
     })
 }
 
+/// Returns true if a length uses as few bytes as possible, and its highest bit is 0 (RFC 6455,
+/// section 5.2). The parser does not check that.
+fn is_minimal(header: usize, length: usize) -> bool {
+    match header {
+        2 => true,
+        4 => CONTROL_MAX_BYTES < length,
+        _ => usize::from(u16::MAX) < length && i64::try_from(length).is_ok(),
+    }
+}
+
 /// Message or control frame of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Received {
@@ -189,8 +199,9 @@ impl Input {
         if self.bytes.len() < 2 {
             return Ok(());
         }
-        let (_, length) = match header_and_length(&self.bytes) {
-            Some(known) => known,
+        let length = match header_and_length(&self.bytes) {
+            Some((header, length)) if is_minimal(header, length) => length,
+            Some(_) => return Err(CloseCode::Protocol),
             // The length is incomplete, or is more than the processor can count.
             None if self.bytes.len() < HEADER_MAX_BYTES => return Ok(()),
             None => return Err(CloseCode::TooLarge),
@@ -293,7 +304,11 @@ mod tests {
             (vec![close(2999, b"")], CloseCode::Protocol),
             (vec![close(1000, &[0xff])], CloseCode::NotUtf8),
             (vec![vec![0x81, 0xff, 0, 0, 0, 0, 0, 1, 0, 1]], CloseCode::TooLarge),
-            (vec![vec![0x81, 0xff, 0xff, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0]], CloseCode::TooLarge),
+            (vec![vec![0x81, 0xff, 0x7f, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0]], CloseCode::TooLarge),
+            (vec![vec![0x81, 0xff, 0x80, 0, 0, 0, 0, 1, 0, 1]], CloseCode::Protocol),
+            (vec![vec![0x81, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff]], CloseCode::Protocol),
+            (vec![vec![0x81, 0xfe, 0, 125]], CloseCode::Protocol),
+            (vec![vec![0x89, 0xfe, 0, 5]], CloseCode::Protocol),
             (vec![masked(1, &[b'a'; 60_000]), masked(0, &[b'a'; 6_000])], CloseCode::TooLarge),
             ([vec![masked(1, b"")], vec![masked(0, b""); 1_024]].concat(), CloseCode::TooLarge),
         ] {
