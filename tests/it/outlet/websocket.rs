@@ -223,6 +223,22 @@ fn a_close_of_the_client_is_echoed_once_with_its_code() {
 }
 
 #[test]
+fn commands_before_a_close_of_the_client_are_carried_out() {
+    for gateway in both(&[]) {
+        let mut socket = opened(&gateway, "?topic=orders");
+        socket.answers = false;
+        let command = |n: u8| {
+            let command = json!({"type": "unsubscribe", "sub": "a", "ref": n});
+            frame(0x81, command.to_string().as_bytes())
+        };
+        socket.send(&[command(1), command(2), frame(0x88, &[0x03, 0xe8])].concat());
+        assert_eq!(socket.record_of("error")["ref"], 1);
+        let (last, code) = socket.end();
+        assert_eq!((&last.unwrap()["ref"], code), (&json!(2), Some(1000)));
+    }
+}
+
+#[test]
 fn pings_are_answered_between_the_frames_of_a_large_event() {
     for gateway in both(&[]) {
         let mut socket = opened(&gateway, "?topic=orders");

@@ -23,8 +23,12 @@ impl Connection {
             return None;
         }
         let command = self.commands.pop_front();
-        if command.is_some() {
+        self.is_running = command.is_some();
+        if self.is_running {
             self.read_frames(now);
+        } else if let Some(code) = self.close_after.take() {
+            self.close(code, "", now);
+            self.state = State::Closed;
         }
         command
     }
@@ -32,6 +36,7 @@ impl Connection {
     /// Finishes a command, and answers it.
     pub(crate) fn finish(&mut self, outcome: Outcome, now: Instant) {
         let Outcome { reference, result } = outcome;
+        self.is_running = false;
         if self.state != State::Open {
             return;
         }

@@ -48,6 +48,7 @@ impl Connection {
             && self.controls.is_empty()
             && self.answers.is_empty()
             && self.commands.is_empty()
+            && self.close_after.is_none()
             && self.input.is_empty()
     }
 

@@ -49,6 +49,10 @@ pub(super) struct Connection {
     answers: BytesMut,
     /// Commands that are not carried out.
     commands: VecDeque<String>,
+    /// True while a command is carried out.
+    is_running: bool,
+    /// Code of the client's close frame, which waits for the commands before it.
+    close_after: Option<Option<u16>>,
     state: State,
     /// Begin of the current second, and the number of messages and control frames within it.
     rate: (Instant, u32),
@@ -98,6 +102,8 @@ impl Connection {
             controls: BytesMut::new(),
             answers: BytesMut::new(),
             commands: VecDeque::new(),
+            is_running: false,
+            close_after: None,
             state: State::Open,
             rate: (now, 0),
             quiet,
@@ -146,10 +152,10 @@ impl Connection {
         self.read_frames(now);
     }
 
-    /// Returns true if more bytes may be received. After both close frames, none are: over HTTP/2,
-    /// Chromium ends its direction with its close frame, which must not cut off the answer to it.
+    /// Returns true if more bytes may be received. After the client's close frame, none are: over
+    /// HTTP/2, Chromium ends its direction with it, which must not cut off the answer.
     pub(super) fn wants_input(&self) -> bool {
-        if self.state == State::Closed {
+        if self.state == State::Closed || self.close_after.is_some() {
             return false;
         }
         let answers = self.controls.len() + self.answers.len();
@@ -157,7 +163,10 @@ impl Connection {
     }
 
     fn read_frames(&mut self, now: Instant) {
-        while self.state != State::Closed && self.commands.len() < COMMANDS_MAX {
+        while self.state != State::Closed
+            && self.close_after.is_none()
+            && self.commands.len() < COMMANDS_MAX
+        {
             let received = match self.input.next() {
                 Ok(Some(received)) => received,
                 Ok(None) => return,
@@ -168,6 +177,9 @@ impl Connection {
                 }
             };
             match received {
+                Received::Close(code) if self.is_running || !self.commands.is_empty() => {
+                    self.close_after = Some(code);
+                }
                 Received::Close(code) => {
                     if self.state == State::Open {
                         self.close(code, "", now);
@@ -222,7 +234,11 @@ impl Connection {
         self.answers = BytesMut::new();
         self.commands.clear();
         self.streams.clear();
-        self.state = State::Closing(now + CLOSE_TIMEOUT);
+        // The client may have sent its close frame already.
+        self.state = match self.close_after.take() {
+            Some(_) => State::Closed,
+            None => State::Closing(now + CLOSE_TIMEOUT),
+        };
     }
 
     /// Records that the socket did not take all bytes.
