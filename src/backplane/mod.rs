@@ -12,7 +12,7 @@ use std::{
 };
 
 pub use crate::backplane::{
-    outcome::{Confirmed, PublishError, UnavailableError},
+    outcome::{Confirmed, MESSAGE_ID_MAX_BYTES, PublishError, UnavailableError},
     renewal::Renewal,
     tickets::{KeepTicketError, TICKET_MAX, TICKETS_PER_HOLDER_MAX, Tickets},
 };
@@ -43,7 +43,7 @@ impl Backplane {
         match self {
             Self::Local(hub, _) => match hub.publish(message, clock::now_ms()) {
                 Published::Stored(id) => Ok(Confirmed::Stored(id)),
-                Published::Duplicate => Ok(Confirmed::Duplicate),
+                Published::Duplicate(id) => Ok(Confirmed::Duplicate(id)),
                 Published::Closed => Err(PublishError::Draining),
             },
             // Boxed, so that the future of every push does not have the size of this one.

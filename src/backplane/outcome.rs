@@ -2,13 +2,19 @@
 
 use crate::model::event_id::EventId;
 
+/// Length of the longest message id that the log remembers, in bytes: that of a client's subject
+/// and its key. Ids of Pub/Sub have some twenty digits. Longer ids would take memory that no limit
+/// counts.
+pub const MESSAGE_ID_MAX_BYTES: usize = 1_024;
+
 /// Confirmation that the log has a message. The message may be acked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confirmed {
     /// The message was stored as the event with this id.
     Stored(EventId),
-    /// A message with the same id was stored before, within the deduplication window.
-    Duplicate,
+    /// A message with the same message id was stored before, within the deduplication window, as
+    /// the event with this id.
+    Duplicate(EventId),
 }
 
 /// Error for a message that the log did not confirm. The message must not be acked, so that Pub/Sub

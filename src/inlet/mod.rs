@@ -45,8 +45,9 @@ pub struct Inlet {
 pub enum Outcome {
     /// The backplane has the message as the event with this id: ack.
     Stored(EventId),
-    /// The backplane has had a message with the same id, within the dedup window: ack.
-    Duplicate,
+    /// The backplane has a message with the same message id, within the dedup window, as the event
+    /// with this id: ack.
+    Duplicate(EventId),
     /// Poison message, dropped (`--poison ack`): ack.
     PoisonDropped(Poison),
     /// Poison message, refused (`--poison nack`): nack, so that Pub/Sub moves it to the
@@ -67,7 +68,7 @@ impl Outcome {
     fn as_str(&self) -> &'static str {
         match self {
             Self::Stored(_) => "stored",
-            Self::Duplicate => "duplicate",
+            Self::Duplicate(_) => "duplicate",
             Self::PoisonDropped(_) | Self::PoisonRefused(_) => "poison",
             Self::NotAnEnvelope(_) => "not-an-envelope",
             Self::NoTopic(_) => "no-topic",
@@ -111,9 +112,9 @@ impl Inlet {
                 tracing::debug!(%topic, %id, "stored");
                 Outcome::Stored(id)
             }
-            Ok(Confirmed::Duplicate) => {
-                tracing::debug!(%topic, "duplicate");
-                Outcome::Duplicate
+            Ok(Confirmed::Duplicate(id)) => {
+                tracing::debug!(%topic, %id, "duplicate");
+                Outcome::Duplicate(id)
             }
             Err(err) => Outcome::Unconfirmed(err),
         };

@@ -6,7 +6,7 @@ use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use crate::{
     backplane::{
-        outcome::Confirmed,
+        outcome::{Confirmed, MESSAGE_ID_MAX_BYTES},
         redis::{
             batch::{bytes, unpack},
             entry::{self, Entry},
@@ -16,9 +16,6 @@ use crate::{
     model::{event_id::EventId, message::Message},
 };
 
-/// Length of the longest message id that is remembered, in bytes. Ids of Pub/Sub have some twenty
-/// digits; longer ones would take memory that no limit counts.
-const MESSAGE_ID_MAX: usize = 128;
 /// Number of the keys that come before the deduplication keys: the log and its state.
 const LOG_KEYS: usize = 2;
 /// Number of entries of other replicas after which a call reads no more of them. Pushes wait for
@@ -58,7 +55,7 @@ impl Link {
     ) -> RedisResult<Appended> {
         let context = Arc::clone(&self.context);
         let dedup_key = |message: &Message| {
-            let id = message.message_id.as_deref().filter(|id| id.len() <= MESSAGE_ID_MAX);
+            let id = message.message_id.as_deref().filter(|id| id.len() <= MESSAGE_ID_MAX_BYTES);
             id.map(|id| context.keys.dedup(message.topic.as_str(), id))
         };
         let dedup: Vec<_> = messages.iter().map(dedup_key).collect();
@@ -102,8 +99,8 @@ fn parse_answer(answer: &[u8], count: usize) -> Option<Appended> {
 /// Parses the line of `lua/append.lua` for one message.
 fn parse_result(line: &[u8]) -> RedisResult<Confirmed> {
     let line = &*String::from_utf8_lossy(line);
-    if line == "duplicate" {
-        return Ok(Confirmed::Duplicate);
+    if let Some(id) = line.strip_prefix("duplicate: ") {
+        return parse_id(id).map(Confirmed::Duplicate);
     }
     match line.strip_prefix("error: ") {
         Some(reason) => {
@@ -121,10 +118,10 @@ mod tests {
     #[test]
     fn answers_of_another_form_are_refused() {
         let id = EventId { time_ms: 7, sequence: 1 };
-        let answer = b"0-0 all\n7-1\nduplicate\nerror: full\n";
+        let answer = b"0-0 all\n7-1\nduplicate: 7-1\nerror: full\n";
         let appended = parse_answer(answer, 3).unwrap();
         let results: Vec<_> = appended.results.into_iter().map(Result::ok).collect();
-        assert_eq!(results, [Some(Confirmed::Stored(id)), Some(Confirmed::Duplicate), None]);
+        assert_eq!(results, [Some(Confirmed::Stored(id)), Some(Confirmed::Duplicate(id)), None]);
         assert!(appended.before.unwrap().entries.is_empty());
         assert!(parse_answer(b"0-0 more\n7-1\n", 1).unwrap().before.is_none());
         for answer in ["", "0-0", "0-0 all", "0-0 all\n7-1", "x all\n7-1\n", "0-0 all\n7-1\nx"] {

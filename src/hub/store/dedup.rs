@@ -2,17 +2,20 @@
 //! I/O.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     hash::{BuildHasher, RandomState},
 };
+
+use crate::model::event_id::EventId;
 
 /// Window of message ids. Pub/Sub delivers at least once, and deliveries of one message have the
 /// same id. The window remembers ids, not publish times, which two messages can share.
 #[derive(Debug, Default)]
 pub(crate) struct DedupWindow {
-    seen: HashSet<u128, Fingerprints>,
-    /// Entries in the order in which they were stored: Unix milliseconds, fingerprint.
-    oldest_first: VecDeque<(u64, u128)>,
+    /// Events by the fingerprint of their message id.
+    seen: HashMap<u128, EventId, Fingerprints>,
+    /// Fingerprints in the order in which they were stored.
+    oldest_first: VecDeque<u128>,
 }
 
 /// Limits of the windows.
@@ -40,19 +43,23 @@ impl Fingerprinter {
 }
 
 impl DedupWindow {
-    /// Adds an id. Returns true if the window did not have it.
-    pub(crate) fn insert(&mut self, fingerprint: u128, now_ms: u64) -> bool {
-        let is_new = self.seen.insert(fingerprint);
-        if is_new {
-            self.oldest_first.push_back((now_ms, fingerprint));
+    /// Adds the message id of an event. If the window has the message id already, changes nothing
+    /// and returns the event that it belongs to.
+    pub(crate) fn insert(&mut self, fingerprint: u128, event: EventId) -> Option<EventId> {
+        match self.seen.entry(fingerprint) {
+            Entry::Occupied(known) => Some(*known.get()),
+            Entry::Vacant(place) => {
+                place.insert(event);
+                self.oldest_first.push_back(fingerprint);
+                None
+            }
         }
-        is_new
     }
 
     /// Removes the ids beyond the limits of age and number.
     pub(crate) fn trim(&mut self, now_ms: u64, limits: &DedupLimits) {
-        while let Some((stored_ms, _)) = self.oldest_first.front() {
-            let old = limits.age_ms < now_ms.saturating_sub(*stored_ms);
+        while let Some(stored_ms) = self.oldest_ms() {
+            let old = limits.age_ms < now_ms.saturating_sub(stored_ms);
             if !old && self.len() <= limits.ids {
                 break;
             }
@@ -62,7 +69,7 @@ impl DedupWindow {
 
     /// Removes the oldest id, if there is one.
     pub(crate) fn forget_oldest(&mut self) {
-        let Some((_, fingerprint)) = self.oldest_first.pop_front() else { return };
+        let Some(fingerprint) = self.oldest_first.pop_front() else { return };
         self.seen.remove(&fingerprint);
         if self.len() * 4 < self.oldest_first.capacity() && 64 < self.oldest_first.capacity() {
             self.oldest_first.shrink_to(self.len() * 2);
@@ -70,9 +77,10 @@ impl DedupWindow {
         }
     }
 
-    /// Returns the time at which the oldest id was stored.
+    /// Returns the time of the event whose message id is the oldest.
     pub(crate) fn oldest_ms(&self) -> Option<u64> {
-        self.oldest_first.front().map(|(stored_ms, _)| *stored_ms)
+        let oldest = self.oldest_first.front().and_then(|fingerprint| self.seen.get(fingerprint));
+        oldest.map(|event| event.time_ms)
     }
 
     /// Returns the number of ids.
@@ -123,15 +131,20 @@ impl std::hash::Hasher for LowBits {
 mod tests {
     use super::*;
 
+    fn event(time_ms: u64) -> EventId {
+        EventId::start_of(7, time_ms)
+    }
+
     #[test]
     fn the_window_is_bounded_by_count_and_by_age() {
         let limits = DedupLimits { age_ms: 100, ids: 3, ids_total: 100 };
         let mut window = DedupWindow::default();
         for (now_ms, id) in [(0, 1), (10, 2), (20, 3), (30, 4)] {
-            assert!(window.insert(id, now_ms));
+            assert_eq!(window.insert(id, event(now_ms)), None);
             window.trim(now_ms, &limits);
         }
-        let known = |window: &DedupWindow| (1..5).filter(|id| window.seen.contains(id)).collect();
+        let known =
+            |window: &DedupWindow| (1..5).filter(|id| window.seen.contains_key(id)).collect();
         let of: Vec<u128> = known(&window);
         assert_eq!(of, [2, 3, 4], "the oldest of four goes");
         window.trim(110, &limits);
@@ -149,8 +162,8 @@ mod tests {
     fn a_clock_that_goes_back_removes_no_ids() {
         let limits = DedupLimits { age_ms: 100, ids: 3, ids_total: 100 };
         let mut window = DedupWindow::default();
-        window.insert(1, 5_000);
+        window.insert(1, event(5_000));
         window.trim(10, &limits);
-        assert!(!window.insert(1, 20));
+        assert_eq!(window.insert(1, event(5_001)), Some(event(5_000)));
     }
 }

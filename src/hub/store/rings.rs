@@ -59,7 +59,7 @@ pub(crate) struct Rings {
     pub(crate) timeline: Timeline,
     bytes: usize,
     dedup_ids: usize,
-    /// Time at which each channel's oldest message id was stored, and the channel.
+    /// Time of the event that each channel's oldest message id belongs to, and the channel.
     dedup_oldest: BTreeSet<(u64, usize)>,
     fingerprinter: Fingerprinter,
     /// Count of losses that must be reported to readers: events that left their ring, and topics
@@ -84,8 +84,8 @@ pub(crate) struct Rings {
 pub enum Published {
     /// The message is stored in its topic's ring, with this id.
     Stored(EventId),
-    /// A message with the same id was stored before, within the window.
-    Duplicate,
+    /// A message with the same message id was stored before, within the window, as this event.
+    Duplicate(EventId),
     /// The message is not stored: the rings are closed, because their process is about to end.
     Closed,
 }
@@ -141,12 +141,12 @@ impl Rings {
             return Published::Closed;
         }
         let at = self.channel_for(draft.topic());
-        if let Some(id) = draft.message_id()
-            && self.was_stored(at, id, now_ms)
-        {
-            return Published::Duplicate;
-        }
         let id = self.head.next(now_ms);
+        if let Some(message_id) = draft.message_id()
+            && let Some(stored) = self.remember(at, message_id, id, now_ms)
+        {
+            return Published::Duplicate(stored);
+        }
         self.append(at, draft.seal(id));
         Published::Stored(id)
     }
@@ -184,15 +184,22 @@ impl Rings {
         std::mem::replace(self, anew)
     }
 
-    /// Returns true if a message id is in its topic's window, and adds it otherwise.
-    fn was_stored(&mut self, at: usize, message_id: &str, now_ms: u64) -> bool {
+    /// Adds the message id of `event` to its topic's window. If the window has the message id
+    /// already, returns the event that it belongs to.
+    fn remember(
+        &mut self,
+        at: usize,
+        message_id: &str,
+        event: EventId,
+        now_ms: u64,
+    ) -> Option<EventId> {
         let fingerprint = self.fingerprinter.of(message_id);
         // Trims first: an id that is older than the window belongs to a new message.
-        let is_new = self.dedup(at, |dedup, limits| {
+        let stored = self.dedup(at, |dedup, limits| {
             dedup.trim(now_ms, limits);
-            let is_new = dedup.insert(fingerprint, now_ms);
+            let stored = dedup.insert(fingerprint, event);
             dedup.trim(now_ms, limits);
-            is_new
+            stored
         });
         // Over all topics, the oldest ids are removed first.
         while self.limits.dedup.ids_total < self.dedup_ids
@@ -200,7 +207,7 @@ impl Rings {
         {
             self.dedup(oldest, |dedup, _| dedup.forget_oldest());
         }
-        is_new == Some(false)
+        stored.flatten()
     }
 
     /// Changes a topic's window of message ids, and updates the counts.

@@ -45,7 +45,7 @@ pub(super) fn answer(outcome: &Outcome) -> HttpResponse {
         Outcome::PoisonDropped(Poison { reason: PoisonReason::TooLarge, .. }) => {
             HttpResponse::NoContent().force_close().finish()
         }
-        Outcome::Stored(_) | Outcome::Duplicate | Outcome::PoisonDropped(_) => {
+        Outcome::Stored(_) | Outcome::Duplicate(_) | Outcome::PoisonDropped(_) => {
             HttpResponse::NoContent().finish()
         }
         Outcome::PoisonRefused(Poison { reason: PoisonReason::TooLarge, detail, .. }) => {

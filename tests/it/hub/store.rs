@@ -165,7 +165,7 @@ fn events_age_and_idle_topics_are_reaped_but_not_forgotten() {
     assert_eq!(hub.stats().events, 1, "not older than its age");
     hub.sweep(T0 + 15 * MINUTE_MS + 2);
     assert_eq!((hub.stats().events, hub.stats().bytes, hub.stats().topics), (0, 0, 1));
-    assert_eq!(hub.publish(with_id.clone(), T0 + 16 * MINUTE_MS), Published::Duplicate);
+    assert_eq!(hub.publish(with_id.clone(), T0 + 16 * MINUTE_MS), Published::Duplicate(first));
     hub.sweep(T0 + 30 * MINUTE_MS + 2);
     assert_eq!((hub.stats().topics, hub.stats().dedup_ids), (0, 0), "reaped");
 
@@ -262,13 +262,15 @@ fn message_ids_are_bounded_over_all_topics_and_the_oldest_go_first() {
         assert!(hub.stats().dedup_ids <= 10);
     }
     // A newcomer's ids are remembered as long as anyone's.
-    for id in 0..5 {
-        assert!(matches!(push("newcomer", id, now_ms + id), Published::Stored(_)));
+    let stored = [0, 1, 2, 3, 4].map(|id| match push("newcomer", id, now_ms + id) {
+        Published::Stored(event) => event,
+        other => panic!("{other:?}"),
+    });
+    for (id, event) in (0..).zip(stored) {
+        assert_eq!(push("newcomer", id, now_ms + 5 + id), Published::Duplicate(event));
     }
-    for id in 0..5 {
-        assert_eq!(push("newcomer", id, now_ms + 5 + id), Published::Duplicate);
-    }
-    assert_eq!(push("bbb", 49, now_ms + 10), Published::Duplicate, "among the newest ten");
+    let newest = push("bbb", 49, now_ms + 10);
+    assert!(matches!(newest, Published::Duplicate(_)), "among the newest ten");
     assert!(matches!(push("aaa", 40, now_ms + 11), Published::Stored(_)), "not any more");
 }
 

@@ -281,7 +281,7 @@ async fn the_policy_needs_no_transport() {
     };
     let Outcome::Stored(id) = inlet.accept(message("orders")).await else { panic!("not stored") };
     assert_eq!(id, hub.head());
-    assert_eq!(inlet.accept(message("orders")).await, Outcome::Duplicate);
+    assert_eq!(inlet.accept(message("orders")).await, Outcome::Duplicate(id));
     assert!(matches!(inlet.accept(message("parcels")).await, Outcome::NotServed(_)));
 
     let poison = || Poison {

@@ -12,7 +12,8 @@
 -- Returns one string, which the caller decodes much faster than a list. Its first line has the newest id
 -- that was trimmed (0-0 if no entry that the caller has not read can have been), and 'all' if the entries
 -- below are all that the caller had not read, else 'more'. Then a line for each message: the id of its
--- entry, 'duplicate', or 'error: ' and the reason. Then the packed entries before the messages.
+-- entry, 'duplicate: ' and the id of the entry that the log has, or 'error: ' and the reason. Then the
+-- packed entries before the messages.
 
 local newest = mark_break_if_changed(KEYS[1], KEYS[2], ARGV[1], ARGV[2], '')
 local bytes_max, entries_max, fields = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
@@ -37,7 +38,7 @@ local function append(dedup_key, at)
     if type(known) == 'table' then
         return error_line(known)
     elseif known then
-        return 'duplicate'
+        return 'duplicate: ' .. known
     end
     for field = 1, fields do
         entry[2 * field + 2] = ARGV[at + field]
