@@ -1,5 +1,8 @@
 //! Access of readers: admits a request, and decides which topics it gets.
 
+use std::sync::Arc;
+
+use actix_http::RequestHead;
 use actix_web::{HttpRequest, http::header};
 
 use crate::{
@@ -15,12 +18,16 @@ pub enum Access {
     /// Any reader may read every served topic, without a token.
     Anonymous,
     /// A reader needs a token, and may read the topics that the token grants.
-    Token {
-        /// Verifier of the tokens.
-        verifier: Box<ReaderVerifier>,
-        /// Cookie that can hold the token. `None` when only the `Authorization` header can.
-        cookie: Option<TokenCookie>,
-    },
+    Token(Arc<TokenCheck>),
+}
+
+/// Check of the tokens of readers and publishers.
+#[derive(Debug)]
+pub struct TokenCheck {
+    /// Verifier of the tokens.
+    pub verifier: ReaderVerifier,
+    /// Cookie that can hold the token. `None` when only the `Authorization` header can.
+    pub cookie: Option<TokenCookie>,
 }
 
 /// Cookie that can hold a reader's token: native `EventSource` cannot set headers.
@@ -48,18 +55,11 @@ impl Access {
     /// # Errors
     /// See [`AuthError`].
     pub async fn admit(&self, request: &HttpRequest) -> Result<Option<Grant>, AuthError> {
-        let Self::Token { verifier, cookie } = self else { return Ok(None) };
-        let in_cookie = || cookie.as_ref().map(|cookie| cookie.token_of(request)).transpose();
-        let token = match request.headers().get(header::AUTHORIZATION) {
-            Some(value) => bearer(value.as_bytes()),
-            None => in_cookie()?.flatten(),
+        let Self::Token(check) = self else { return Ok(None) };
+        let may_use = |pages: &Pages, head: &RequestHead| {
+            pages.may_use_cookies(head).then_some(()).ok_or(AuthError::AnotherSite)
         };
-        let token = token.ok_or(AuthError::MissingToken(if cookie.is_some() {
-            "send it as Authorization: Bearer TOKEN, or in the cookie that --read-cookie names"
-        } else {
-            "send it as Authorization: Bearer TOKEN"
-        }))?;
-        verifier.verify(token).await.map(Some)
+        check.verifier.verify(check.token_of(request, may_use)?).await.map(Some)
     }
 
     /// Verifies a token that is not in the head of a request. Returns `None` if readers need no
@@ -70,7 +70,7 @@ impl Access {
     pub async fn verify(&self, token: &str) -> Result<Option<Grant>, AuthError> {
         match self {
             Self::Anonymous => Ok(None),
-            Self::Token { verifier, .. } => verifier.verify(token.as_bytes()).await.map(Some),
+            Self::Token(check) => check.verifier.verify(token.as_bytes()).await.map(Some),
         }
     }
 
@@ -78,23 +78,39 @@ impl Access {
     pub(crate) fn is_ready(&self) -> bool {
         match self {
             Self::Anonymous => true,
-            Self::Token { verifier, .. } => verifier.is_ready(),
+            Self::Token(check) => check.verifier.is_ready(),
         }
     }
 }
 
-impl TokenCookie {
-    /// Returns the token that the request has in the cookie.
+impl TokenCheck {
+    /// Returns the token of a request: in the `Authorization` header, or else in the cookie.
     ///
     /// # Errors
-    /// [`AuthError::AnotherSite`] when the request has the cookie and comes from a page that may
-    /// not use it. Such a page cannot read the answer, but it would use up the streams and tickets
-    /// of the reader who has the page open.
-    fn token_of<'a>(&self, request: &'a HttpRequest) -> Result<Option<&'a [u8]>, AuthError> {
-        match cookie_of(request, &self.name) {
-            Some(_) if !self.pages.may_use_cookies(request.head()) => Err(AuthError::AnotherSite),
-            token => Ok(token),
-        }
+    /// [`AuthError::MissingToken`], and the error of `may_use_cookie` when the token is in the
+    /// cookie. A page that may not use the cookie cannot read the answer, but it would use up what
+    /// the reader has who has the page open.
+    pub(super) fn token_of<'a>(
+        &self,
+        request: &'a HttpRequest,
+        may_use_cookie: impl FnOnce(&Pages, &RequestHead) -> Result<(), AuthError>,
+    ) -> Result<&'a [u8], AuthError> {
+        let token = match (request.headers().get(header::AUTHORIZATION), &self.cookie) {
+            (Some(value), _) => bearer(value.as_bytes()),
+            (None, None) => None,
+            (None, Some(cookie)) => {
+                let token = cookie_of(request, &cookie.name);
+                if token.is_some() {
+                    may_use_cookie(&cookie.pages, request.head())?;
+                }
+                token
+            }
+        };
+        token.ok_or(AuthError::MissingToken(if self.cookie.is_some() {
+            "send it as Authorization: Bearer TOKEN, or in the cookie that --read-cookie names"
+        } else {
+            "send it as Authorization: Bearer TOKEN"
+        }))
     }
 }
 
@@ -166,7 +182,7 @@ mod tests {
         let verifier = ReaderVerifier::new(TokenKeys::Single(key), &[], &[], "topics");
         let pages = || Pages { mode: Mode::Serve, origins: Vec::new() };
         let cookie = cookie.map(|name| TokenCookie { name: name.to_owned(), pages: pages() });
-        Access::Token { verifier: Box::new(verifier), cookie }
+        Access::Token(Arc::new(TokenCheck { verifier, cookie }))
     }
 
     #[tokio::test]

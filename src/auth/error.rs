@@ -39,6 +39,14 @@ pub enum AuthError {
          Authorization header"
     )]
     AnotherSite,
+    /// The request publishes with the token in the cookie, and does not show that it comes from an
+    /// allowed page: 403.
+    #[error(
+        "a request with the token in the cookie publishes only from a page of this host or of an \
+         origin of --cors-origin (Origin, Sec-Fetch-Site): send the token in the Authorization \
+         header"
+    )]
+    UnknownPage,
     /// The issuer's key set is not available, so the token may be valid: 503. The text names the
     /// kind of tokens.
     #[error(
@@ -62,7 +70,7 @@ impl AuthError {
             Self::Invalid(_) => "invalid",
             Self::Forbidden(_) | Self::Filter(_) => "forbidden",
             Self::InvalidTicket => "invalid-ticket",
-            Self::AnotherSite => "another-site",
+            Self::AnotherSite | Self::UnknownPage => "another-site",
             Self::KeysUnavailable(_) => "no-keys",
             Self::TicketsUnavailable => "no-tickets",
         }
@@ -74,27 +82,34 @@ impl AuthError {
         matches!(self, Self::KeysUnavailable(_) | Self::TicketsUnavailable)
     }
 
+    /// Returns the HTTP status.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::MissingToken(_) | Self::Invalid(_) | Self::InvalidTicket => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::Forbidden(_) | Self::Filter(_) | Self::AnotherSite | Self::UnknownPage => {
+                StatusCode::FORBIDDEN
+            }
+            Self::KeysUnavailable(_) | Self::TicketsUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
     /// Builds the HTTP answer: 401 with `WWW-Authenticate`
     /// ([RFC 6750, section 3](https://www.rfc-editor.org/rfc/rfc6750#section-3)), 403, or 503 with
     /// `Retry-After` from `retry_after` on.
     pub(crate) fn response(&self, retry_after: Duration) -> HttpResponse {
-        let text = self.to_string();
-        let unauthorized = |challenge| {
-            let challenge = (header::WWW_AUTHENTICATE, challenge);
-            problem_with(StatusCode::UNAUTHORIZED, challenge, &text)
-        };
+        let (status, text) = (self.status(), self.to_string());
+        let unauthorized =
+            |challenge| problem_with(status, (header::WWW_AUTHENTICATE, challenge), &text);
         match self {
             // RFC 6750, section 3.1: a request without a token gets no error code.
             Self::MissingToken(_) => unauthorized("Bearer"),
             Self::Invalid(_) | Self::InvalidTicket => {
                 unauthorized("Bearer error=\"invalid_token\"")
             }
-            Self::Forbidden(_) | Self::Filter(_) | Self::AnotherSite => {
-                problem(StatusCode::FORBIDDEN, &text)
-            }
-            Self::KeysUnavailable(_) | Self::TicketsUnavailable => {
-                come_back_later(StatusCode::SERVICE_UNAVAILABLE, &text, retry_after)
-            }
+            _ if self.is_temporary() => come_back_later(status, &text, retry_after),
+            _ => problem(status, &text),
         }
     }
 }
@@ -112,6 +127,7 @@ mod tests {
             (AuthError::InvalidTicket, 401, invalid),
             (AuthError::Forbidden("x"), 403, None),
             (AuthError::AnotherSite, 403, None),
+            (AuthError::UnknownPage, 403, None),
             (AuthError::KeysUnavailable("x"), 503, None),
             (AuthError::TicketsUnavailable, 503, None),
         ] {

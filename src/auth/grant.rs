@@ -1,4 +1,4 @@
-//! Grant of a reader's token: its topics, its expiry, and the holder that limits count.
+//! Grant of a token: its topics, its expiry, and the holder that limits count.
 
 use std::{
     fmt,
@@ -17,8 +17,10 @@ pub struct Grant {
     pub subject: Option<Arc<str>>,
     /// Holder of the token, which limits per subject count.
     pub holder: Holder,
-    /// Patterns of the granted topics.
+    /// Patterns of the topics that its bearer may read.
     pub topics: Arc<[TopicPattern]>,
+    /// Patterns of the topics that its bearer may publish to: the claim `publish`.
+    pub publish: Arc<[TopicPattern]>,
     /// Filter of the token: the claim `filter`. `None` if its bearer may read all events.
     pub filter: Option<Filter>,
     /// Expiry of the token in Unix milliseconds.
@@ -71,6 +73,8 @@ struct GrantJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signed: Option<u64>,
     topics: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    publish: Vec<String>,
     /// Canonical form of the filter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     filter: Option<String>,
@@ -90,6 +94,7 @@ impl Grant {
             token,
             signed,
             topics: self.topics.iter().map(ToString::to_string).collect(),
+            publish: self.publish.iter().map(ToString::to_string).collect(),
             filter: self.filter.as_ref().map(|filter| filter.as_str().to_owned()),
             expires_ms: self.expires_ms,
         };
@@ -100,7 +105,10 @@ impl Grant {
     /// Decodes a grant from JSON. Returns `None` for any other text.
     pub fn from_json(text: &str) -> Option<Self> {
         let json: GrantJson = serde_json::from_str(text).ok()?;
-        let topics: Result<_, _> = json.topics.iter().map(|topic| topic.parse()).collect();
+        let patterns = |texts: &[String]| -> Option<Arc<[TopicPattern]>> {
+            texts.iter().map(|text| text.parse().ok()).collect()
+        };
+        let (topics, publish) = (patterns(&json.topics)?, patterns(&json.publish)?);
         let filter = json.filter.map(|text| Filter::parse_canonical(&text)).transpose().ok()?;
         let subject: Option<Arc<str>> = json.subject.filter(|text| !text.is_empty()).map(Arc::from);
         let holder = match (&subject, json.token, json.signed) {
@@ -110,6 +118,6 @@ impl Grant {
             // A replica of an earlier version writes no holder.
             (None, None, None) => Holder::Signed(0),
         };
-        Some(Self { subject, holder, topics: topics.ok()?, filter, expires_ms: json.expires_ms })
+        Some(Self { subject, holder, topics, publish, filter, expires_ms: json.expires_ms })
     }
 }

@@ -1,4 +1,4 @@
-//! Readers' tokens: verifies a token and reads the topics that it grants.
+//! Tokens of readers and publishers: verifies a token and reads the topics that it grants.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Verifier of readers' tokens. Accepts the tokens of one issuer.
+/// Verifier of the tokens of readers and publishers. Accepts the tokens of one issuer.
 #[derive(Debug)]
 pub struct ReaderVerifier {
     /// Keys of the issuer.
@@ -57,8 +57,39 @@ pub(crate) const ALGORITHMS: &[Algorithm] = &[
     Algorithm::EdDSA,
 ];
 
-/// Largest number of topic patterns in a token.
+/// Largest number of topic patterns in a claim of a token.
 const PATTERNS_MAX: usize = 1_000;
+
+/// Claim that lists the topics to which its bearer may publish.
+const PUBLISH_CLAIM: &str = "publish";
+
+/// Use that a request makes of its token. It decides which claim the token must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TokenUse {
+    Read,
+    Publish,
+}
+
+/// Texts about a claim that does not list topics.
+struct PatternErrors {
+    not_a_list: &'static str,
+    not_a_text: &'static str,
+    not_a_pattern: &'static str,
+}
+
+const TOPICS_ERRORS: PatternErrors = PatternErrors {
+    not_a_list: "its claim for topics is not a list of at most 1,000 strings",
+    not_a_text: "its claim for topics has a value that is no string",
+    not_a_pattern: "its claim for topics has a string that is neither a topic name nor a pattern \
+                    such as prefix.*",
+};
+
+const PUBLISH_ERRORS: PatternErrors = PatternErrors {
+    not_a_list: "its claim publish is not a list of at most 1,000 strings",
+    not_a_text: "its claim publish has a value that is no string",
+    not_a_pattern: "its claim publish has a string that is neither a topic name nor a pattern such \
+                    as prefix.*",
+};
 
 const REASONS: ClaimReasons = ClaimReasons {
     audience: "its aud is not one of --read-audience",
@@ -93,11 +124,24 @@ impl ReaderVerifier {
         }
     }
 
-    /// Verifies a token and returns what it grants.
+    /// Verifies a reader's token and returns what it grants.
     ///
     /// # Errors
     /// See [`AuthError`].
     pub async fn verify(&self, token: &[u8]) -> Result<Grant, AuthError> {
+        self.verify_for(token, TokenUse::Read).await
+    }
+
+    /// Verifies a publisher's token and returns what it grants. Such a token needs no claim for the
+    /// topics to read.
+    ///
+    /// # Errors
+    /// See [`AuthError`].
+    pub(crate) async fn verify_publisher(&self, token: &[u8]) -> Result<Grant, AuthError> {
+        self.verify_for(token, TokenUse::Publish).await
+    }
+
+    async fn verify_for(&self, token: &[u8], token_use: TokenUse) -> Result<Grant, AuthError> {
         let token = UnverifiedToken::parse(token)?;
         let found;
         let key = match &self.keys {
@@ -108,7 +152,7 @@ impl ReaderVerifier {
             }
         };
         let claims = token.claims(key, &self.validation(key.algorithm), &REASONS)?;
-        self.grant(&token, &claims)
+        self.grant(&token, &claims, token_use)
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
@@ -131,6 +175,7 @@ impl ReaderVerifier {
         &self,
         token: &UnverifiedToken<'_>,
         claims: &Map<String, Value>,
+        token_use: TokenUse,
     ) -> Result<Grant, AuthError> {
         let expires = claims.get("exp").and_then(Value::as_f64);
         let expires = expires.filter(|seconds| (0.0..1e12).contains(seconds));
@@ -153,41 +198,26 @@ impl ReaderVerifier {
             (None, Some(id)) => Holder::Token(id.into()),
             (None, None) => Holder::of_signed(token.text()),
         };
-        let topics = self.patterns(claims)?;
-        Ok(Grant { subject, holder, topics, filter: self.filter(claims)?, expires_ms })
+        let (topics, publish) = (self.topics(claims, token_use)?, publish(claims, token_use)?);
+        Ok(Grant { subject, holder, topics, publish, filter: self.filter(claims)?, expires_ms })
     }
 
-    /// Reads the topic patterns: a string, or a list of at most [`PATTERNS_MAX`] strings.
-    fn patterns(&self, claims: &Map<String, Value>) -> Result<Arc<[TopicPattern]>, AuthError> {
+    /// Reads the topics that the token's bearer may read.
+    fn topics(
+        &self,
+        claims: &Map<String, Value>,
+        token_use: TokenUse,
+    ) -> Result<Arc<[TopicPattern]>, AuthError> {
         let mut names = self.topics_claim.iter();
         let first = names.next().and_then(|name| claims.get(name));
         let found = names.fold(first, |found, name| found?.get(name));
-        let texts = match found {
-            None => {
-                return Err(AuthError::Forbidden(
-                    "it has no claim for topics (--read-topics-claim)",
-                ));
+        match (found, token_use) {
+            (Some(claim), _) => patterns(claim, &TOPICS_ERRORS),
+            (None, TokenUse::Publish) => Ok(Arc::default()),
+            (None, TokenUse::Read) => {
+                Err(AuthError::Forbidden("it has no claim for topics (--read-topics-claim)"))
             }
-            Some(Value::String(one)) => vec![one.as_str()],
-            Some(Value::Array(all)) if all.len() <= PATTERNS_MAX => {
-                let texts: Option<Vec<_>> = all.iter().map(Value::as_str).collect();
-                texts.ok_or(AuthError::Invalid(
-                    "its claim for topics has a value that is no string",
-                ))?
-            }
-            Some(_) => {
-                return Err(AuthError::Invalid(
-                    "its claim for topics is not a list of at most 1,000 strings",
-                ));
-            }
-        };
-        let patterns: Result<_, _> = texts.into_iter().map(str::parse::<TopicPattern>).collect();
-        patterns.map_err(|_| {
-            AuthError::Invalid(
-                "its claim for topics has a string that is neither a topic name nor a pattern \
-                 such as prefix.*",
-            )
-        })
+        }
     }
 
     /// Reads the claim `filter`. It narrows what the token grants, so that a claim which is no
@@ -198,4 +228,36 @@ impl ReaderVerifier {
         let mut filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
         filters.parse(text).map(Some).map_err(AuthError::Filter)
     }
+}
+
+/// Reads the topics to which the token's bearer may publish. A claim of another form grants none to
+/// a reader, whose issuer may use the name for something else.
+fn publish(
+    claims: &Map<String, Value>,
+    token_use: TokenUse,
+) -> Result<Arc<[TopicPattern]>, AuthError> {
+    match (claims.get(PUBLISH_CLAIM), token_use) {
+        (Some(claim), TokenUse::Publish) => patterns(claim, &PUBLISH_ERRORS),
+        (claim, TokenUse::Read) => {
+            let granted = claim.and_then(|claim| patterns(claim, &PUBLISH_ERRORS).ok());
+            Ok(granted.unwrap_or_default())
+        }
+        (None, TokenUse::Publish) => Err(AuthError::Forbidden(
+            "it has no claim publish, which lists the topics to which its bearer may publish",
+        )),
+    }
+}
+
+/// Reads the topic patterns of a claim: a string, or a list of at most [`PATTERNS_MAX`] strings.
+fn patterns(claim: &Value, errors: &PatternErrors) -> Result<Arc<[TopicPattern]>, AuthError> {
+    let texts = match claim {
+        Value::String(one) => vec![one.as_str()],
+        Value::Array(all) if all.len() <= PATTERNS_MAX => {
+            let texts: Option<Vec<_>> = all.iter().map(Value::as_str).collect();
+            texts.ok_or(AuthError::Invalid(errors.not_a_text))?
+        }
+        _ => return Err(AuthError::Invalid(errors.not_a_list)),
+    };
+    let patterns: Result<_, _> = texts.into_iter().map(str::parse::<TopicPattern>).collect();
+    patterns.map_err(|_| AuthError::Invalid(errors.not_a_pattern))
 }

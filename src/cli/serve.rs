@@ -9,7 +9,7 @@ use crate::{
     auth::key_file::{self, KeyFileError},
     backplane::redis::{self, ConnectError},
     cli::EXIT_USAGE,
-    config::{BackplaneConfig, Config, Mode, PushAuth, ReadAuth, ReadKeys},
+    config::{BackplaneConfig, Config, Mode, PublishAuth, PushAuth, ReadKeys},
     net::tls::{TlsError, load_tls},
     server::{self, ListenError, Listeners},
     telemetry::logs,
@@ -57,8 +57,8 @@ pub fn run(config: Config) -> ExitCode {
 fn start(config: Config) -> Result<(), ServeError> {
     let tls = config.tls.as_ref().map(load_tls).transpose()?;
     logs::init(config.log_format, &config.log_level).map_err(ServeError::Log)?;
-    if let ReadAuth::Jwt(jwt) = &config.read_auth
-        && let ReadKeys::File(path) = &jwt.keys
+    if let Some(checks) = config.token_checks()
+        && let ReadKeys::File(path) = &checks.keys
     {
         key_file::load_key(path)?;
     }
@@ -77,7 +77,7 @@ fn start(config: Config) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// Logs the addresses, and a warning if anyone may push.
+/// Logs the addresses, and a warning if anyone may push or publish.
 fn log_start(config: &Config, listeners: &Listeners) -> std::io::Result<()> {
     let listen = listeners.public.local_addr()?.to_string();
     let ops_listen = listeners.ops.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
@@ -87,7 +87,10 @@ fn log_start(config: &Config, listeners: &Listeners) -> std::io::Result<()> {
         tracing::info!("open http://{listen}/ or run: curl -N {listen}/events");
     }
     if config.mode == Mode::Serve && config.push_auth == PushAuth::None {
-        tracing::warn!("--push-auth none: anyone who can connect can publish");
+        tracing::warn!("--push-auth none: anyone who can connect can push messages");
+    }
+    if config.mode == Mode::Serve && matches!(config.publish_auth, PublishAuth::None) {
+        tracing::warn!("--publish-auth none: anyone who can connect can publish");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Settings of tokens: clients that may push, and clients that may read.
+//! Settings of tokens: clients that may push, publish and read.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,18 @@ pub enum ReadAuth {
     Jwt(Box<ReadJwt>),
 }
 
-/// Checks of readers' tokens, and the claim with their grants.
+/// Clients that may publish.
+#[derive(Debug, Clone)]
+pub enum PublishAuth {
+    /// No one: publishing is off.
+    Off,
+    /// Anyone who can connect.
+    None,
+    /// Publishers with a valid token, which the checks of readers' tokens verify.
+    Jwt(Box<ReadJwt>),
+}
+
+/// Checks of the tokens of readers and publishers, and the claim with the topics to read.
 #[derive(Debug, Clone)]
 pub struct ReadJwt {
     /// Source of the keys.

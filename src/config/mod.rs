@@ -13,7 +13,7 @@ mod parse;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use crate::config::auth::{PushAuth, ReadAuth, ReadJwt, ReadKeys};
+pub use crate::config::auth::{PublishAuth, PushAuth, ReadAuth, ReadJwt, ReadKeys};
 pub use crate::config::backplane::{BackplaneConfig, Password, RedisConfig};
 pub use crate::config::endpoints::Endpoints;
 pub use crate::config::flag::Flag;
@@ -47,6 +47,8 @@ pub struct Config {
     pub poison: OnPoison,
     /// Check of readers' tokens.
     pub read_auth: ReadAuth,
+    /// Check of publishers' tokens.
+    pub publish_auth: PublishAuth,
     /// Origins of the pages that may read with credentials. If empty, all pages may read, without
     /// credentials.
     pub cors_origins: Vec<Origin>,
@@ -86,6 +88,10 @@ pub struct Config {
     pub requests_per_address: u32,
     /// Pushes with a bad token per second for each client address. 0 for no limit.
     pub push_failures_per_address: u32,
+    /// Published messages per second for each subject of publishers' tokens. 0 for no limit.
+    pub publishes_per_subject: u32,
+    /// Published messages per second for each client address. 0 for no limit.
+    pub publishes_per_address: u32,
     /// Tickets per second for each subject of readers' tokens. 0 for no limit.
     pub tickets_per_subject: u32,
     /// Open connections for each address that connects. 0 for no limit.
@@ -182,6 +188,7 @@ impl Config {
     /// Returns all errors found.
     pub fn from_texts(mode: Mode, texts: &Texts, port: Option<&str>) -> Result<Self, ConfigError> {
         let mut values = parse::Values::new(mode, texts);
+        let (read_auth, publish_auth) = values.read_and_publish_auth();
         let config = Self {
             mode,
             listen: values.listen(port),
@@ -191,7 +198,8 @@ impl Config {
             push_auth: values.push_auth(),
             push_jwks_url: values.jwks_url("push-jwks-url"),
             poison: values.choice("poison", &[("ack", OnPoison::Ack), ("nack", OnPoison::Nack)]),
-            read_auth: values.read_auth(),
+            read_auth,
+            publish_auth,
             cors_origins: values.many("cors-origin"),
             push_bytes_in_flight: values.bytes("push-bytes-in-flight"),
             topics: values.many("topic"),
@@ -211,6 +219,8 @@ impl Config {
             streams_per_address: values.count("streams-per-address"),
             requests_per_address: values.small_count("requests-per-address"),
             push_failures_per_address: values.small_count("push-failures-per-address"),
+            publishes_per_subject: values.small_count("publishes-per-subject"),
+            publishes_per_address: values.small_count("publishes-per-address"),
             tickets_per_subject: values.small_count("tickets-per-subject"),
             connections_per_address: values.count("connections-per-address"),
             idle_connections_max: values.count("idle-connections-max"),
@@ -250,6 +260,14 @@ impl Config {
         });
         values.finish(config)
     }
+
+    /// Returns the checks of the tokens of readers and publishers, if any of them needs a token.
+    pub fn token_checks(&self) -> Option<&ReadJwt> {
+        match (&self.read_auth, &self.publish_auth) {
+            (ReadAuth::Jwt(checks), _) | (_, PublishAuth::Jwt(checks)) => Some(checks),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -281,6 +299,24 @@ mod tests {
         assert!(problems.iter().any(|problem| problem.starts_with("--read-auth")));
         let chosen = [("push-auth", "none"), ("read-auth", "anonymous")];
         assert!(read(Mode::Serve, &chosen).is_ok());
+    }
+
+    #[test]
+    fn publishers_have_the_keys_of_readers_also_if_anyone_may_read() {
+        let key = ("read-key-file", "key.pem");
+        let given = [("push-auth", "none"), ("publish-auth", "jwt")];
+        for read_auth in ["jwt", "anonymous"] {
+            let given = [&given[..], &[("read-auth", read_auth)]].concat();
+            let problems = read(Mode::Serve, &given).unwrap_err();
+            assert_eq!(problems.len(), 1, "{read_auth}: {problems:?}");
+            assert!(problems[0].contains("--read-key-file"), "{read_auth}: {problems:?}");
+            let config = read(Mode::Serve, &[&given[..], &[key]].concat()).unwrap();
+            assert!(matches!(config.publish_auth, PublishAuth::Jwt(_)), "{read_auth}");
+            assert!(config.token_checks().is_some(), "{read_auth}");
+        }
+        let off = read(Mode::Serve, &[("push-auth", "none"), ("read-auth", "anonymous")]).unwrap();
+        assert!(matches!(off.publish_auth, PublishAuth::Off));
+        assert!(off.token_checks().is_none());
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub fn cors(mode: Mode, origins: &[Origin], methods: &[Method]) -> Cors {
     };
     cors.allowed_methods(methods.to_vec())
         .allowed_headers([header::ACCEPT, header::AUTHORIZATION, header::CACHE_CONTROL])
+        .allowed_header(header::CONTENT_TYPE)
+        .allowed_header("idempotency-key")
         .allowed_header("last-event-id")
         .allowed_header(header::IF_NONE_MATCH)
         .expose_headers([header::RETRY_AFTER, header::ETAG])
@@ -73,32 +75,41 @@ impl Pages {
     pub fn may_use_cookies(&self, request: &RequestHead) -> bool {
         let headers = request.headers();
         let Some(site) = headers.get("sec-fetch-site") else {
-            return !is_websocket(request) || self.is_allowed_or_none(request);
+            return !is_websocket(request)
+                || !headers.contains_key(header::ORIGIN)
+                || self.is_from_allowed_page(request);
         };
         // `none`: the user entered the address.
         if ["same-origin", "none"].contains(&site.to_str().unwrap_or_default()) {
             return true;
         }
-        headers.contains_key(header::ORIGIN) && self.is_allowed_or_none(request)
+        self.is_from_allowed_page(request)
+    }
+
+    /// Returns true if a request that publishes may use the cookie: it says that it comes from a
+    /// page of the gateway's own origin, or it has an allowed `Origin`. Every browser sends one of
+    /// the two headers with a POST, so a request without both is not trusted.
+    pub fn may_publish_with_cookies(&self, request: &RequestHead) -> bool {
+        let site = request.headers().get("sec-fetch-site");
+        site.is_some_and(|site| site == "same-origin") || self.is_from_allowed_page(request)
     }
 
     /// Returns true if a request may open a WebSocket. A browser lets every page open one to every
     /// host and read from it, and sends the `Origin` of the page each time. So the page must be one
     /// that [`cors`] allows. Other clients send no `Origin`.
     pub fn may_open_websocket(&self, request: &RequestHead) -> bool {
+        let origin = request.headers().get(header::ORIGIN);
+        let Some(origin) = origin else { return true };
         match self.mode {
             Mode::Serve if self.origins.is_empty() => true,
-            Mode::Serve => self.is_allowed_or_none(request),
-            Mode::Dev => {
-                let is_file = request.headers().get(header::ORIGIN).is_some_and(|o| o == "null");
-                is_file || self.is_allowed_or_none(request)
-            }
+            Mode::Dev if origin == "null" => true,
+            Mode::Dev | Mode::Serve => self.is_from_allowed_page(request),
         }
     }
 
-    /// Returns true if a request has no `Origin`, or one that is listed or the gateway's own.
-    fn is_allowed_or_none(&self, request: &RequestHead) -> bool {
-        let Some(origin) = request.headers().get(header::ORIGIN) else { return true };
+    /// Returns true if the request has an `Origin` that is listed or the gateway's own.
+    fn is_from_allowed_page(&self, request: &RequestHead) -> bool {
+        let Some(origin) = request.headers().get(header::ORIGIN) else { return false };
         match self.mode {
             Mode::Dev => is_local_origin(origin),
             Mode::Serve => origin.to_str().is_ok_and(|asked| {

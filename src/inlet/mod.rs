@@ -1,5 +1,6 @@
 //! Inlets: each receives and decodes messages in its own way and hands each one to
-//! [`Inlet::accept`], the policy that all inlets share. [`push`] is the inlet for `POST /push`.
+//! [`Inlet::accept`], the policy that all inlets share. [`push`] is the inlet for `POST /push`, and
+//! [`publish`] the one for `POST /publish`.
 //!
 //! The policy knows no transport: each inlet translates an [`Outcome`] into its own answer.
 
@@ -9,10 +10,13 @@ mod classify;
 pub mod cloud_event;
 pub mod envelope;
 mod json;
+pub mod publish;
 pub mod push;
 pub mod unwrapped;
 
 use std::time::Instant;
+
+use prometheus::{IntCounter, IntCounterVec};
 
 pub use crate::inlet::classify::{DecodeError, Poison, PoisonReason};
 
@@ -32,8 +36,13 @@ pub struct Inlet {
     topics: Vec<Topic>,
     /// Treatment of poison messages.
     on_poison: OnPoison,
-    /// Counters.
-    metrics: Metrics,
+    /// Counters of poison messages.
+    poison: IntCounterVec,
+    /// Counters of the messages by outcome.
+    outcomes: IntCounterVec,
+    /// Counter of `outcomes` for stored messages. Kept here because a look-up by label takes a
+    /// considerable part of the time of a push.
+    stored: IntCounter,
     /// Limit on log lines about subscriptions that are set up wrongly.
     misconfigured_log: LogThrottle,
     /// Limit on log lines about poison messages.
@@ -83,18 +92,22 @@ impl Outcome {
 const TEXT_CHARS_MAX: usize = 200;
 
 impl Inlet {
-    /// Creates the policy. `topics` lists the served topics; an empty list serves all.
+    /// Creates the policy of one inlet, which counts its messages in `outcomes`. `topics` lists the
+    /// served topics; an empty list serves all.
     pub fn new(
         backplane: Backplane,
         topics: Vec<Topic>,
         on_poison: OnPoison,
-        metrics: Metrics,
+        metrics: &Metrics,
+        outcomes: &IntCounterVec,
     ) -> Self {
         Self {
             backplane,
             topics,
             on_poison,
-            metrics,
+            poison: metrics.poison.clone(),
+            stored: outcomes.with_label_values(&["stored"]),
+            outcomes: outcomes.clone(),
             misconfigured_log: LogThrottle::default(),
             poison_log: LogThrottle::default(),
         }
@@ -148,12 +161,17 @@ impl Inlet {
     /// # Errors
     /// [`Outcome::NotServed`].
     pub(crate) fn check_topic(&self, topic: &Topic) -> Result<(), Outcome> {
-        if self.topics.is_empty() || self.topics.contains(topic) {
+        if self.serves(topic) {
             return Ok(());
         }
         let text = format!("the topic {topic} is not served here: it is not one of --topic");
         self.log_misconfigured(&text);
         Err(self.count(Outcome::NotServed(text)))
+    }
+
+    /// Returns true if a topic is served.
+    pub(crate) fn serves(&self, topic: &Topic) -> bool {
+        self.topics.is_empty() || self.topics.contains(topic)
     }
 
     /// Logs that a subscription is set up wrongly: all its messages fail for the same reason.
@@ -167,7 +185,7 @@ impl Inlet {
     /// subscription (Pub/Sub backs off for up to a minute), so the default is to drop it.
     fn reject_poison(&self, mut poison: Poison) -> Outcome {
         let reason = poison.reason.as_str();
-        self.metrics.poison.with_label_values(&[reason]).inc();
+        self.poison.with_label_values(&[reason]).inc();
         poison.message_id = poison.message_id.as_deref().map(shortened);
         poison.detail = shortened(&poison.detail);
         if let Some(more) = self.poison_log.log(Instant::now()) {
@@ -182,10 +200,8 @@ impl Inlet {
 
     fn count(&self, outcome: Outcome) -> Outcome {
         match outcome {
-            // Counts with a counter of its own, since a look-up by label takes a considerable part
-            // of the time of a push.
-            Outcome::Stored(_) => self.metrics.pushes_stored.inc(),
-            _ => self.metrics.pushes.with_label_values(&[outcome.as_str()]).inc(),
+            Outcome::Stored(_) => self.stored.inc(),
+            _ => self.outcomes.with_label_values(&[outcome.as_str()]).inc(),
         }
         outcome
     }

@@ -1,4 +1,4 @@
-//! Limit on requests per second by key.
+//! Limit on requests, or on messages, per second by key.
 
 use std::{fmt, hash::Hash, num::NonZeroU32, time::Duration};
 
@@ -22,8 +22,18 @@ type Limiter<K> = RateLimiter<
 pub struct RateLimit<K: Hash + Eq + Clone> {
     /// `None` when there is no limit.
     limiter: Option<Limiter<K>>,
+    per_second: u32,
     /// Counter of the refused requests.
     refused: IntCounter,
+}
+
+/// Reason why several requests at once exceed a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateLimitError {
+    /// They are allowed after this time.
+    Wait(Duration),
+    /// They are more than the limit ever allows at once: this number.
+    TooMany(u32),
 }
 
 impl<K: Hash + Eq + Clone> fmt::Debug for RateLimit<K> {
@@ -38,7 +48,7 @@ impl<K: Hash + Eq + Clone> RateLimit<K> {
     pub fn new(per_second: u32, refused: IntCounter) -> Self {
         let quota = NonZeroU32::new(per_second).map(Quota::per_second);
         let limiter = |quota| RateLimiter::new(quota, HashMapStateStore::default(), MonotonicClock);
-        Self { limiter: quota.map(limiter), refused }
+        Self { limiter: quota.map(limiter), per_second, refused }
     }
 
     /// Counts one request of `key`. A request without a key is never limited.
@@ -51,6 +61,26 @@ impl<K: Hash + Eq + Clone> RateLimit<K> {
             self.refused.inc();
             not_until.wait_time_from(MonotonicClock.now())
         })
+    }
+
+    /// Counts `count` requests of `key` at once: all of them or none. Requests without a key are
+    /// never limited.
+    ///
+    /// # Errors
+    /// See [`RateLimitError`].
+    pub fn try_acquire_many(&self, key: Option<K>, count: usize) -> Result<(), RateLimitError> {
+        let (Some(limiter), Some(key)) = (&self.limiter, key) else { return Ok(()) };
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let Some(count) = NonZeroU32::new(count) else { return Ok(()) };
+        let refusal = match limiter.check_key_n(&key, count) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(not_until)) => {
+                RateLimitError::Wait(not_until.wait_time_from(MonotonicClock.now()))
+            }
+            Err(_) => RateLimitError::TooMany(self.per_second),
+        };
+        self.refused.inc();
+        Err(refusal)
     }
 
     /// Removes the keys that have their full quota again. Called about once a second, so that the
@@ -83,6 +113,19 @@ mod tests {
         assert_eq!(rate.refused.get(), 1);
         assert!(rate.try_acquire(other).is_ok());
         assert!(rate.try_acquire(None).is_ok(), "no key");
+    }
+
+    #[test]
+    fn several_at_once_are_counted_together_or_not_at_all() {
+        let rate = rate(10);
+        let one = || "192.0.2.1".parse().ok();
+        assert_eq!(rate.try_acquire_many(one(), 11), Err(RateLimitError::TooMany(10)));
+        assert_eq!(rate.try_acquire_many(one(), 7), Ok(()));
+        assert!(matches!(rate.try_acquire_many(one(), 9), Err(RateLimitError::Wait(_))));
+        assert_eq!(rate.try_acquire_many(one(), 3), Ok(()), "nothing of the nine was counted");
+        assert_eq!(rate.try_acquire_many(one(), 0), Ok(()));
+        assert_eq!(rate.try_acquire_many(None, 11), Ok(()), "no key");
+        assert_eq!(rate.refused.get(), 2);
     }
 
     #[test]

@@ -11,18 +11,19 @@ use tokio::task::JoinSet;
 
 use crate::{
     auth::{
-        access::{Access, TokenCookie},
+        access::{Access, TokenCheck, TokenCookie},
         jwks::{KeySource, KeyTimes, Keys},
         key_file,
+        publisher::PublishAccess,
         push::{self, Verifier},
         reader::{self, ReaderVerifier, TokenKeys},
     },
     backplane::{Backplane, redis::RedisLog},
     clock,
-    config::{self, Config, Mode, PushAuth},
+    config::{self, Config, Mode, PublishAuth, PushAuth, ReadAuth},
     http::cors::Pages,
     hub::{DedupLimits, Hub, Limits, RingLimits},
-    inlet::{Inlet, body::InFlight, push::PushEndpoint},
+    inlet::{Inlet, body::InFlight, publish::PublishEndpoint, push::PushEndpoint},
     limits::{budget::Budget, rate::RateLimit},
     model::event_id::HISTORY_MAX,
     server::{
@@ -47,6 +48,8 @@ pub(super) struct Components {
     pub(super) hub: Hub,
     /// State of the push endpoint.
     pub(super) inlet: web::Data<PushEndpoint>,
+    /// State of the publish endpoint.
+    pub(super) publish: web::Data<PublishEndpoint>,
     /// State of the handlers of streams and tickets.
     pub(super) streams: web::Data<StreamContext>,
     /// Answer to `/readyz`.
@@ -74,10 +77,12 @@ impl Components {
         let (hub, backplane) = log(config, &metrics, &leases, &mut tasks);
         let verifier = push_verifier(config, &metrics)?.map(Arc::new);
         let in_flight = InFlight::new(config.push_bytes_in_flight);
-        let policy =
-            Inlet::new(backplane.clone(), config.topics.clone(), config.poison, metrics.clone());
+        let policy = |outcomes| {
+            let (log, topics) = (backplane.clone(), config.topics.clone());
+            Inlet::new(log, topics, config.poison, &metrics, outcomes)
+        };
         let inlet = PushEndpoint {
-            inlet: Arc::new(policy),
+            inlet: Arc::new(policy(&metrics.pushes)),
             verifier: verifier.clone(),
             in_flight: Arc::clone(&in_flight),
             body_timeout: config.body_timeout,
@@ -90,10 +95,35 @@ impl Components {
             denied_log: LogThrottle::default(),
         };
         let limit = |flag| metrics.limit(flag);
+        let check = token_check(config, &metrics)?.map(Arc::new);
+        let publish = PublishEndpoint {
+            inlet: policy(&metrics.publishes),
+            access: match (&config.publish_auth, &check) {
+                (PublishAuth::None, _) => Some(PublishAccess::Anyone),
+                (PublishAuth::Jwt(_), Some(check)) => Some(PublishAccess::Token(Arc::clone(check))),
+                _ => None,
+            },
+            in_flight: Arc::clone(&in_flight),
+            body_timeout: config.body_timeout,
+            by_subject: RateLimit::new(
+                config.publishes_per_subject,
+                limit("publishes-per-subject"),
+            ),
+            by_address: RateLimit::new(
+                config.publishes_per_address,
+                limit("publishes-per-address"),
+            ),
+            trusted_proxies: config.trusted_proxies,
+            metrics: metrics.clone(),
+            denied_log: LogThrottle::default(),
+        };
         let streams = StreamContext {
             hub: hub.clone(),
             backplane: backplane.clone(),
-            access: access(config, &metrics)?,
+            access: match (&config.read_auth, check) {
+                (ReadAuth::Jwt(_), Some(check)) => Access::Token(check),
+                _ => Access::Anonymous,
+            },
             served: config.topics.clone(),
             metrics: metrics.clone(),
             limits: StreamLimits::new(config.streams_per_subject, config.streams_per_address),
@@ -117,12 +147,14 @@ impl Components {
             Arc::clone(&in_flight),
             heartbeats.clone(),
         )?;
-        let streams = web::Data::new(streams);
+        let (streams, publish) = (web::Data::new(streams), web::Data::new(publish));
+        let readiness = Readiness::new(verifier, publish.clone(), streams.clone());
         Ok(Self {
             hub,
             inlet: web::Data::new(inlet),
-            streams: streams.clone(),
-            readiness: web::Data::new(Readiness::new(verifier, streams)),
+            publish,
+            streams,
+            readiness: web::Data::new(readiness),
             health: web::Data::new(Health::new(heartbeats)),
             gauges: web::Data::new(gauges),
             documents: web::Data::new(documents(config.mode)?),
@@ -150,12 +182,13 @@ fn push_verifier(
     Ok(Some(Verifier::new(keys, audiences, service_accounts)))
 }
 
-/// Makes the check of readers' tokens.
-fn access(
+/// Makes the check of the tokens of readers and publishers. Returns `None` when none of them needs
+/// a token.
+fn token_check(
     config: &Config,
     metrics: &Metrics,
-) -> Result<Access, Box<dyn std::error::Error + Send + Sync>> {
-    let config::ReadAuth::Jwt(options) = &config.read_auth else { return Ok(Access::Anonymous) };
+) -> Result<Option<TokenCheck>, Box<dyn std::error::Error + Send + Sync>> {
+    let Some(options) = config.token_checks() else { return Ok(None) };
     let keys = match &options.keys {
         config::ReadKeys::File(path) => TokenKeys::Single(key_file::load_key(path)?),
         config::ReadKeys::Url(url) => {
@@ -172,7 +205,7 @@ fn access(
     let verifier = ReaderVerifier::new(keys, audiences, issuers, &options.topics_claim);
     let pages = || Pages { mode: config.mode, origins: config.cors_origins.clone() };
     let cookie = options.cookie.clone().map(|name| TokenCookie { name, pages: pages() });
-    Ok(Access::Token { verifier: Box::new(verifier), cookie })
+    Ok(Some(TokenCheck { verifier, cookie }))
 }
 
 /// Makes the hub and the backplane that fills it. Adds the backplane's background tasks to `tasks`.

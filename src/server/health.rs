@@ -16,10 +16,10 @@ use prometheus::{
 use serde_json::json;
 
 use crate::{
-    auth::push::Verifier,
+    auth::{publisher::PublishAccess, push::Verifier},
     backplane::Backplane,
     hub::{Hub, WAITS_US},
-    inlet::body::InFlight,
+    inlet::{body::InFlight, publish::PublishEndpoint},
     server::heartbeat::{Heartbeats, HungWorker},
     stream::StreamContext,
 };
@@ -31,6 +31,8 @@ use crate::{
 pub struct Readiness {
     /// Verifier of push tokens. `None` if pushes need no token.
     verifier: Option<Arc<Verifier>>,
+    /// State of the publish endpoint: its tokens' keys.
+    publish: web::Data<PublishEndpoint>,
     /// State of the streams: their tokens' keys and the backplane.
     streams: web::Data<StreamContext>,
     /// True after the first time that the gateway is ready.
@@ -42,9 +44,13 @@ pub struct Readiness {
 impl Readiness {
     /// Makes the readiness of a gateway. It is ready when the rings are filled and the keys of all
     /// tokens are fetched.
-    pub fn new(verifier: Option<Arc<Verifier>>, streams: web::Data<StreamContext>) -> Self {
+    pub fn new(
+        verifier: Option<Arc<Verifier>>,
+        publish: web::Data<PublishEndpoint>,
+        streams: web::Data<StreamContext>,
+    ) -> Self {
         let (was_ready, leaving) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { verifier, streams, was_ready, leaving }
+        Self { verifier, publish, streams, was_ready, leaving }
     }
 
     /// Makes the gateway unready until the process ends.
@@ -63,7 +69,8 @@ impl Readiness {
         if self.verifier.as_ref().is_some_and(|verifier| !verifier.is_ready()) {
             return Some("the keys of push tokens are not fetched yet (--push-jwks-url)");
         }
-        if !self.streams.access.is_ready() {
+        let is_publishing_ready = self.publish.access.as_ref().is_none_or(PublishAccess::is_ready);
+        if !self.streams.access.is_ready() || !is_publishing_ready {
             return Some("the keys of readers' tokens are not fetched yet (--read-jwks-url)");
         }
         if !self.streams.backplane.is_filled() {

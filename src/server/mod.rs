@@ -21,7 +21,13 @@ pub use crate::server::listeners::{ListenError, Listeners};
 use actix_web::{dev::Server, web};
 use rustls::ServerConfig;
 
-use crate::{clock, config::Config, hub::Hub, inlet::push::PushEndpoint, stream::StreamContext};
+use crate::{
+    clock,
+    config::Config,
+    hub::Hub,
+    inlet::{publish::PublishEndpoint, push::PushEndpoint},
+    stream::StreamContext,
+};
 
 /// Time after the drain in which the last bytes are sent and the remaining connections are closed.
 const FLUSH: Duration = Duration::from_millis(400);
@@ -52,6 +58,7 @@ pub async fn run(
     components.tasks.spawn(sweep(
         components.hub.clone(),
         components.inlet.clone(),
+        components.publish.clone(),
         components.streams.clone(),
     ));
 
@@ -104,12 +111,18 @@ async fn leave(config: &Config, components: &Components) {
 }
 
 /// Removes old events and unused entries of limits each second. Never returns.
-async fn sweep(hub: Hub, inlet: web::Data<PushEndpoint>, streams: web::Data<StreamContext>) {
+async fn sweep(
+    hub: Hub,
+    inlet: web::Data<PushEndpoint>,
+    publish: web::Data<PublishEndpoint>,
+    streams: web::Data<StreamContext>,
+) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
         ticks.tick().await;
         hub.sweep(clock::now_ms());
         inlet.failures.sweep();
+        publish.sweep();
         streams.requests.sweep();
         streams.tickets.sweep();
         streams.backplane.sweep(Instant::now());

@@ -17,6 +17,7 @@ use crate::{
         cors::cors,
         problem::{problem, problem_with},
     },
+    inlet::publish,
     outlet::{demo, events, tickets, websocket},
     server::{
         api::{self, Documents},
@@ -62,6 +63,7 @@ const ROUTES: &[RouteEntry] = &[
     route("/ws", GET, Place::Public, || to(websocket::websocket)),
     route("/ticket", PAGES_POST, Place::Public, || to(tickets::ticket)),
     route("/renew", PAGES_POST, Place::Public, || to(tickets::renew)),
+    route("/publish/{topic}", PAGES_POST, Place::Public, || to(publish::publish)),
     // `Dispatch` has answered the pushes.
     route("/push", POST, Place::Public, || to(not_found)),
     route("/push/{topic}", POST, Place::Public, || to(not_found)),

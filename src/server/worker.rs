@@ -34,7 +34,7 @@ use crate::{
     config::Config,
     http::{client_address::network, cors::Pages, head_limits::HeadLimits},
     hub::Hub,
-    inlet::push::PushEndpoint,
+    inlet::{publish::PublishEndpoint, push::PushEndpoint},
     limits::concurrency::ConcurrencyLimit,
     net::{
         accept::{Accepted, Acceptor},
@@ -68,6 +68,7 @@ struct Public {
     /// Handle to the hub.
     hub: Hub,
     inlet: web::Data<PushEndpoint>,
+    publish: web::Data<PublishEndpoint>,
     /// State of the handlers of streams and tickets.
     streams: web::Data<StreamContext>,
     /// Answer to `/readyz`.
@@ -102,6 +103,7 @@ pub(super) fn server(
         acceptor: Acceptor::new(tls, proxy_protocol, config.handshake_timeout, silent),
         hub: components.hub.clone(),
         inlet: components.inlet.clone(),
+        publish: components.publish.clone(),
         streams: components.streams.clone(),
         readiness: components.readiness.clone(),
         health: components.health.clone(),
@@ -291,6 +293,7 @@ async fn dispatch(
     let pages = Pages { mode: config.mode, origins: config.cors_origins.clone() };
     let app = App::new()
         .app_data(public.streams.clone())
+        .app_data(public.publish.clone())
         .app_data(public.readiness.clone())
         .app_data(public.health.clone())
         .app_data(public.documents.clone())

@@ -12,9 +12,9 @@ pub struct Metrics {
     pub registry: Registry,
     /// `stream_events_pushes_total{outcome}`: answered pushes. Each push is counted once.
     pub pushes: IntCounterVec,
-    /// Counter of `pushes` with the outcome `stored`. Kept here because a look-up by label takes a
-    /// considerable part of the time of a push.
-    pub pushes_stored: IntCounter,
+    /// `stream_events_publishes_total{outcome}`: messages that clients published and that the
+    /// backplane was given, and refused requests to publish.
+    pub publishes: IntCounterVec,
     /// `stream_events_poison_total{reason}`: messages that can never be used. They are acked and
     /// dropped, or refused with `--poison nack`.
     pub poison: IntCounterVec,
@@ -68,8 +68,10 @@ const LATENCY_BUCKETS: [f64; 15] =
 
 /// Flags of the limits in `stream_events_limits_met_total`: limits of connections and requests.
 /// `stream_events_streams_refused_total` counts those of streams.
-const LIMITS: [&str; 14] = [
+const LIMITS: [&str; 16] = [
     "requests-per-address",
+    "publishes-per-subject",
+    "publishes-per-address",
     "push-failures-per-address",
     "tickets-per-subject",
     "connections-per-address",
@@ -96,8 +98,13 @@ impl Metrics {
         let pushes = counters(&registry, "pushes_total", "Pushes by outcome.", "outcome")?;
         let push_tokens = counters(&registry, "push_tokens_total", "Push tokens.", "result")?;
         let metrics = Self {
-            pushes_stored: pushes.with_label_values(&["stored"]),
             pushes,
+            publishes: counters(
+                &registry,
+                "publishes_total",
+                "Published messages and refused requests by outcome.",
+                "outcome",
+            )?,
             poison: counters(&registry, "poison_total", "Poison messages.", "reason")?,
             push_tokens_remembered: push_tokens.with_label_values(&["remembered"]),
             push_tokens,

@@ -3,14 +3,17 @@
 //!
 //! An input that begins with `g` is a grant in JSON, as another replica sends it.
 
-use std::{io::Write as _, sync::LazyLock};
+use std::{
+    io::Write as _,
+    sync::{Arc, LazyLock},
+};
 
 use actix_web::{http::header::HeaderValue, test::TestRequest};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::Value;
 use stream_events::{
     auth::{
-        access::{Access, TokenCookie},
+        access::{Access, TokenCheck, TokenCookie},
         grant::{Grant, Holder},
         key_file::load_key,
         reader::{ReaderVerifier, TokenKeys},
@@ -47,7 +50,7 @@ static ACCESS: LazyLock<(Runtime, Access)> = LazyLock::new(|| {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let pages = Pages { mode: Mode::Serve, origins: Vec::new() };
     let cookie = Some(TokenCookie { name: "session".to_owned(), pages });
-    (runtime, Access::Token { verifier: Box::new(verifier), cookie })
+    (runtime, Access::Token(Arc::new(TokenCheck { verifier, cookie })))
 });
 
 /// Runs the target on one input: see the module.
@@ -94,6 +97,17 @@ fn granted(token: &[u8]) -> Option<Grant> {
     by_header
 }
 
+/// Returns the patterns of the claim `publish`. `None` if it is missing or has another form.
+fn published(claims: &Value) -> Option<Vec<TopicPattern>> {
+    let texts = match claims.get("publish")? {
+        Value::String(one) => vec![one.as_str()],
+        Value::Array(list) => list.iter().map(Value::as_str).collect::<Option<_>>()?,
+        _ => return None,
+    };
+    let patterns: Option<Vec<_>> = texts.iter().map(|text| text.parse().ok()).collect();
+    patterns.filter(|all| all.len() <= PATTERNS_MAX)
+}
+
 /// Returns the grant that the claims must give, or `None` if they must be refused.
 fn expected(token: &str, claims: &Value) -> Option<Grant> {
     let now = clock::now_ms() / 1000;
@@ -123,6 +137,7 @@ fn expected(token: &str, claims: &Value) -> Option<Grant> {
         subject: named("sub").map(Into::into),
         holder,
         topics: patterns.into(),
+        publish: published(claims).unwrap_or_default().into(),
         filter,
         expires_ms: (exp * 1000.0) as u64,
     })

@@ -6,6 +6,7 @@ mod history;
 mod limits;
 mod listeners;
 mod process;
+mod publish;
 mod push;
 mod readers;
 mod times;
@@ -17,6 +18,7 @@ const CATEGORIES: &[&[Flag]] = &[
     listeners::FLAGS,
     push::FLAGS,
     readers::FLAGS,
+    publish::FLAGS,
     history::FLAGS,
     backplane::FLAGS,
     limits::FLAGS,

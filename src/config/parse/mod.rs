@@ -1,16 +1,16 @@
 //! Parser of the flags' texts. It collects all errors.
 
 pub(crate) mod addresses;
+mod tokens;
 
-use std::{fmt::Display, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt::Display, path::PathBuf, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
 use jiff::SignedDuration;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{
-    BackplaneConfig, ConfigError, Flag, Mode, Password, PushAuth, ReadAuth, ReadJwt, ReadKeys,
-    RedisConfig, Texts, TlsFiles, flags,
+    BackplaneConfig, ConfigError, Flag, Mode, Password, RedisConfig, Texts, TlsFiles, flags,
 };
 
 /// Parser of the texts of one configuration, and the errors found so far.
@@ -175,72 +175,6 @@ impl<'a> Values<'a> {
                 None
             }
         }
-    }
-
-    /// Reads the flags for push tokens.
-    pub(super) fn push_auth(&mut self) -> PushAuth {
-        if !self.choice("push-auth", &[("none", false), ("oidc", true)]) {
-            return PushAuth::None;
-        }
-        let audiences = self.many::<String>("push-audience");
-        let service_accounts = self.many::<String>("push-service-account");
-        if audiences.is_empty() {
-            self.problem("push-audience", "--push-auth oidc needs at least one audience");
-        }
-        if service_accounts.is_empty() {
-            // Without a service account, any token that Google issued for the audience would pass.
-            self.problem(
-                "push-service-account",
-                "--push-auth oidc needs at least one service account",
-            );
-        }
-        PushAuth::Oidc { audiences, service_accounts }
-    }
-
-    /// Reads the flags for readers' tokens.
-    pub(super) fn read_auth(&mut self) -> ReadAuth {
-        let is_jwt = self.choice("read-auth", &[("anonymous", false), ("jwt", true)]);
-        let url = self.filled("read-jwks-url").map(str::to_owned);
-        let file = self.filled("read-key-file").map(PathBuf::from);
-        let audiences = self.many::<String>("read-audience");
-        let issuers = self.many::<String>("read-issuer");
-        let cookie = self.filled("read-cookie").map(str::to_owned);
-        let topics_claim = self.text("read-topics-claim").unwrap_or_default().to_owned();
-        if !is_jwt {
-            let given = url.is_some() || file.is_some() || cookie.is_some();
-            if given || !audiences.is_empty() || !issuers.is_empty() {
-                self.problem("read-auth", "anonymous checks no tokens, but flags for tokens are given. Choose jwt, or remove --read-jwks-url, --read-key-file, --read-cookie, --read-audience and --read-issuer");
-            }
-            return ReadAuth::Anonymous;
-        }
-        let keys = match (url, file) {
-            (Some(_), None) => ReadKeys::Url(self.jwks_url("read-jwks-url")),
-            (None, Some(path)) => ReadKeys::File(path),
-            _ => {
-                self.problem("read-auth", "jwt needs one of --read-jwks-url and --read-key-file");
-                ReadKeys::Url(String::new())
-            }
-        };
-        ReadAuth::Jwt(Box::new(ReadJwt { keys, audiences, issuers, cookie, topics_claim }))
-    }
-
-    /// Reads the URL of a key set. It must be https, or http on loopback: an attacker on the
-    /// network could replace keys that are sent in clear text, and sign tokens.
-    pub(super) fn jwks_url(&mut self, flag: &str) -> String {
-        let text = self.text(flag).unwrap_or_default();
-        let url = reqwest::Url::parse(text).ok();
-        let host = url.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
-        let loopback = host == "localhost"
-            || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-        match url.as_ref().map(reqwest::Url::scheme) {
-            Some("https") => {}
-            Some("http") if loopback => {}
-            _ => self.problem(
-                flag,
-                format!("{text:?} must be an https URL, or an http URL on loopback"),
-            ),
-        }
-        text.to_owned()
     }
 
     /// Reads `--backplane`, and the flags for Redis.

@@ -112,9 +112,10 @@ impl From<AuthError> for Refusal {
             AuthError::KeysUnavailable(_) | AuthError::TicketsUnavailable => {
                 Self::later(EndReason::Unready, text)
             }
-            AuthError::Forbidden(_) | AuthError::Filter(_) | AuthError::AnotherSite => {
-                Self::new(CloseCode::Forbidden, text)
-            }
+            AuthError::Forbidden(_)
+            | AuthError::Filter(_)
+            | AuthError::AnotherSite
+            | AuthError::UnknownPage => Self::new(CloseCode::Forbidden, text),
             AuthError::MissingToken(_) | AuthError::Invalid(_) | AuthError::InvalidTicket => {
                 Self::new(CloseCode::Unauthorized, text)
             }

@@ -215,6 +215,7 @@ fn leased(gateway: &Gateway) -> PendingStream {
         subject: Some("reader".into()),
         holder: Holder::Subject("reader".into()),
         topics: [TopicPattern::All].into(),
+        publish: std::sync::Arc::default(),
         filter: None,
         expires_ms: clock::now_ms() + 200_000,
     };

@@ -274,7 +274,7 @@ async fn the_policy_needs_no_transport() {
     let metrics = Metrics::new().unwrap();
     let backplane = Backplane::Local(hub.clone(), std::sync::Arc::default());
     let topics = vec![crate::hub::helpers::topic("orders")];
-    let inlet = Inlet::new(backplane, topics, OnPoison::Nack, metrics.clone());
+    let inlet = Inlet::new(backplane, topics, OnPoison::Nack, &metrics, &metrics.pushes);
     let message = |topic: &str| {
         let body = json!({ "message": message("x", "1") }).to_string();
         envelope::decode(body.as_bytes(), topic.parse().ok()).unwrap()

@@ -10,7 +10,8 @@ use super::{assert_none, shipped, sources};
 const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["server"],
-    &["outlet", "inlet"],
+    &["outlet"],
+    &["inlet"],
     &["stream"],
     &["backplane", "auth", "net"],
     &["http", "telemetry"],
