@@ -31,7 +31,7 @@ pub struct Publisher {
     topics: Option<Arc<[TopicPattern]>>,
 }
 
-/// Longest subject that may publish, in bytes. OpenID Connect allows 255 characters.
+/// Longest subject that may publish, in bytes. Subjects of the standard OIDC have at most 255.
 pub(crate) const SUBJECT_MAX_BYTES: usize = 256;
 
 impl PublishAccess {

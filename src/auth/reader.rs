@@ -70,24 +70,25 @@ enum TokenUse {
     Publish,
 }
 
-/// Texts about a claim that does not list topics.
+/// Texts about a claim that does not list topics: it is no list, has a value that is no string, or
+/// has a string that is no pattern.
 struct PatternErrors {
-    not_a_list: &'static str,
-    not_a_text: &'static str,
-    not_a_pattern: &'static str,
+    list: &'static str,
+    text: &'static str,
+    pattern: &'static str,
 }
 
 const TOPICS_ERRORS: PatternErrors = PatternErrors {
-    not_a_list: "its claim for topics is not a list of at most 1,000 strings",
-    not_a_text: "its claim for topics has a value that is no string",
-    not_a_pattern: "its claim for topics has a string that is neither a topic name nor a pattern \
+    list: "its claim for topics is not a list of at most 1,000 strings",
+    text: "its claim for topics has a value that is no string",
+    pattern: "its claim for topics has a string that is neither a topic name nor a pattern \
                     such as prefix.*",
 };
 
 const PUBLISH_ERRORS: PatternErrors = PatternErrors {
-    not_a_list: "its claim publish is not a list of at most 1,000 strings",
-    not_a_text: "its claim publish has a value that is no string",
-    not_a_pattern: "its claim publish has a string that is neither a topic name nor a pattern such \
+    list: "its claim publish is not a list of at most 1,000 strings",
+    text: "its claim publish has a value that is no string",
+    pattern: "its claim publish has a string that is neither a topic name nor a pattern such \
                     as prefix.*",
 };
 
@@ -254,10 +255,10 @@ fn patterns(claim: &Value, errors: &PatternErrors) -> Result<Arc<[TopicPattern]>
         Value::String(one) => vec![one.as_str()],
         Value::Array(all) if all.len() <= PATTERNS_MAX => {
             let texts: Option<Vec<_>> = all.iter().map(Value::as_str).collect();
-            texts.ok_or(AuthError::Invalid(errors.not_a_text))?
+            texts.ok_or(AuthError::Invalid(errors.text))?
         }
-        _ => return Err(AuthError::Invalid(errors.not_a_list)),
+        _ => return Err(AuthError::Invalid(errors.list)),
     };
     let patterns: Result<_, _> = texts.into_iter().map(str::parse::<TopicPattern>).collect();
-    patterns.map_err(|_| AuthError::Invalid(errors.not_a_pattern))
+    patterns.map_err(|_| AuthError::Invalid(errors.pattern))
 }

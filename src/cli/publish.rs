@@ -39,6 +39,10 @@ pub fn command() -> Command {
     };
     Command::new("publish")
         .about("Send a message to a gateway, as a Pub/Sub push subscription does")
+        .after_help(
+            "With a publisher's token, send POST /publish/TOPIC instead, for example with curl: see \
+             docs/publishing.md",
+        )
         .arg(option("topic", "NAME", "Topic of the message").required(true))
         .arg(
             Arg::new("data")

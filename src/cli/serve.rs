@@ -86,13 +86,21 @@ fn log_start(config: &Config, listeners: &Listeners) -> std::io::Result<()> {
     if config.mode == Mode::Dev {
         tracing::info!("open http://{listen}/ or run: curl -N {listen}/events");
     }
-    if config.mode == Mode::Serve && config.push_auth == PushAuth::None {
-        tracing::warn!("--push-auth none: anyone who can connect can push messages");
-    }
-    if config.mode == Mode::Serve && matches!(config.publish_auth, PublishAuth::None) {
-        tracing::warn!("--publish-auth none: anyone who can connect can publish");
+    if config.mode == Mode::Serve {
+        warn_if_open(config);
     }
     Ok(())
+}
+
+/// Logs a warning for each way in that needs no token.
+fn warn_if_open(config: &Config) {
+    let is_push_open = config.push_auth == PushAuth::None;
+    let is_publish_open = matches!(config.publish_auth, PublishAuth::None);
+    for (flag, is_open) in [("--push-auth", is_push_open), ("--publish-auth", is_publish_open)] {
+        if is_open {
+            tracing::warn!("{flag} none: anyone who can connect can publish");
+        }
+    }
 }
 
 /// Returns the number of files that may be open: one for each connection. Idle connections are

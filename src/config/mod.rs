@@ -1,4 +1,4 @@
-//! Configuration: the table of flags ([`flags`]), and the checked values ([`Config`]).
+//! Configuration: the table of flags ([`flags()`]), and the checked values ([`Config`]).
 //!
 //! A value is text until [`Config::from_texts`] reads it. One call reports all errors of a
 //! configuration, not only the first.
@@ -243,22 +243,27 @@ impl Config {
                 .choice("log-format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
             log_level: values.log_level(),
         };
-        values.check(config.dedup_age >= config.ring_age, || {
+        config.check(&mut values);
+        values.finish(config)
+    }
+
+    /// Adds an error for each rule between two flags that does not hold.
+    fn check(&self, values: &mut parse::Values<'_>) {
+        values.check(self.dedup_age >= self.ring_age, || {
             "--dedup-age must be at least --ring-age, or a message that Pub/Sub sends again would be \
              shown twice"
                 .to_owned()
         });
-        if let BackplaneConfig::Redis(redis) = &config.backplane {
-            values.check(config.dedup_age >= redis.log_age, || {
+        if let BackplaneConfig::Redis(redis) = &self.backplane {
+            values.check(self.dedup_age >= redis.log_age, || {
                 "--dedup-age must be at least --log-age, or a message that Pub/Sub sends again would \
                  be shown twice"
                     .to_owned()
             });
         }
-        values.check(config.ring_bytes <= config.ring_bytes_total, || {
+        values.check(self.ring_bytes <= self.ring_bytes_total, || {
             "--ring-bytes-total must be at least --ring-bytes".to_owned()
         });
-        values.finish(config)
     }
 
     /// Returns the checks of the tokens of readers and publishers, if any of them needs a token.

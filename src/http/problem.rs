@@ -24,8 +24,8 @@ pub(crate) fn come_back_later(status: StatusCode, detail: &str, after: Duration)
     come_back_later_with(status, detail, after, Map::new())
 }
 
-/// Builds an error answer with a `Retry-After` header, as [`come_back_later`], and with more members
-/// than the other answers have ([RFC 9457, section
+/// Builds an error answer with a `Retry-After` header, as [`come_back_later`] does, and with more
+/// members than other answers ([RFC 9457, section
 /// 3.2](https://www.rfc-editor.org/rfc/rfc9457#section-3.2)).
 pub(crate) fn come_back_later_with(
     status: StatusCode,

@@ -29,6 +29,8 @@ const REQUIRED: [&str; 4] = ["ce-id", "ce-source", "ce-specversion", "ce-type"];
 const PREFIX: &str = "ce-";
 /// Media type of structured mode.
 const STRUCTURED: &str = "application/cloudevents+json";
+/// Media type of a batch of events.
+const BATCH: &str = "application/cloudevents-batch+json";
 /// Type of the events of Eventarc's Pub/Sub triggers. Their data is Pub/Sub's envelope.
 const PUBSUB_TYPE: &str = "google.cloud.pubsub.topic.v1.messagePublished";
 
@@ -39,10 +41,19 @@ pub fn is_cloud_event(headers: &HeaderMap) -> bool {
     is_structured(headers) || is_binary() && !is_envelope()
 }
 
+/// Returns true if a request has a batch of CloudEvents, which no inlet accepts.
+pub(super) fn is_batch(headers: &HeaderMap) -> bool {
+    has_media_type(headers, BATCH)
+}
+
 fn is_structured(headers: &HeaderMap) -> bool {
+    has_media_type(headers, STRUCTURED)
+}
+
+fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = value.and_then(|value| value.split(';').next());
-    media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(STRUCTURED))
+    media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(expected))
 }
 
 /// Decodes a CloudEvent. `topic` is the topic in the path. The message id is the source and the id

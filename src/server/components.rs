@@ -14,22 +14,22 @@ use crate::{
         access::{Access, TokenCheck, TokenCookie},
         jwks::{KeySource, KeyTimes, Keys},
         key_file,
-        publisher::PublishAccess,
         push::{self, Verifier},
         reader::{self, ReaderVerifier, TokenKeys},
     },
     backplane::{Backplane, redis::RedisLog},
     clock,
-    config::{self, Config, Mode, PublishAuth, PushAuth, ReadAuth},
+    config::{self, Config, Mode, PushAuth, ReadAuth},
     http::cors::Pages,
     hub::{DedupLimits, Hub, Limits, RingLimits},
-    inlet::{Inlet, body::InFlight, publish::PublishEndpoint, push::PushEndpoint},
+    inlet::{body::InFlight, publish::PublishEndpoint, push::PushEndpoint},
     limits::{budget::Budget, rate::RateLimit},
     model::event_id::HISTORY_MAX,
     server::{
         api::Documents,
         health::{Gauges, Health, Readiness},
         heartbeat::{HUNG_AFTER, Heartbeats},
+        inlets::{publish_endpoint, push_endpoint},
         routes::documents,
     },
     stream::{
@@ -39,7 +39,7 @@ use crate::{
         lease::LeaseRegistry,
         limits::StreamLimits,
     },
-    telemetry::{metrics::Metrics, throttle::LogThrottle},
+    telemetry::metrics::Metrics,
 };
 
 /// Parts that all workers share.
@@ -77,46 +77,11 @@ impl Components {
         let (hub, backplane) = log(config, &metrics, &leases, &mut tasks);
         let verifier = push_verifier(config, &metrics)?.map(Arc::new);
         let in_flight = InFlight::new(config.push_bytes_in_flight);
-        let policy = |outcomes| {
-            let (log, topics) = (backplane.clone(), config.topics.clone());
-            Inlet::new(log, topics, config.poison, &metrics, outcomes)
-        };
-        let inlet = PushEndpoint {
-            inlet: Arc::new(policy(&metrics.pushes)),
-            verifier: verifier.clone(),
-            in_flight: Arc::clone(&in_flight),
-            body_timeout: config.body_timeout,
-            metrics: metrics.clone(),
-            failures: RateLimit::new(
-                config.push_failures_per_address,
-                metrics.limit("push-failures-per-address"),
-            ),
-            trusted_proxies: config.trusted_proxies,
-            denied_log: LogThrottle::default(),
-        };
-        let limit = |flag| metrics.limit(flag);
         let check = token_check(config, &metrics)?.map(Arc::new);
-        let publish = PublishEndpoint {
-            inlet: policy(&metrics.publishes),
-            access: match (&config.publish_auth, &check) {
-                (PublishAuth::None, _) => Some(PublishAccess::Anyone),
-                (PublishAuth::Jwt(_), Some(check)) => Some(PublishAccess::Token(Arc::clone(check))),
-                _ => None,
-            },
-            in_flight: Arc::clone(&in_flight),
-            body_timeout: config.body_timeout,
-            by_subject: RateLimit::new(
-                config.publishes_per_subject,
-                limit("publishes-per-subject"),
-            ),
-            by_address: RateLimit::new(
-                config.publishes_per_address,
-                limit("publishes-per-address"),
-            ),
-            trusted_proxies: config.trusted_proxies,
-            metrics: metrics.clone(),
-            denied_log: LogThrottle::default(),
-        };
+        let log = &backplane;
+        let inlet = push_endpoint(config, log, &metrics, &in_flight, verifier.clone());
+        let publish = publish_endpoint(config, log, &metrics, &in_flight, check.as_ref());
+        let limit = |flag| metrics.limit(flag);
         let streams = StreamContext {
             hub: hub.clone(),
             backplane: backplane.clone(),

@@ -5,6 +5,7 @@ mod components;
 pub(crate) mod dispatch;
 pub mod health;
 pub mod heartbeat;
+mod inlets;
 mod listeners;
 mod ops;
 mod routes;

@@ -99,12 +99,7 @@ impl Metrics {
         let push_tokens = counters(&registry, "push_tokens_total", "Push tokens.", "result")?;
         let metrics = Self {
             pushes,
-            publishes: counters(
-                &registry,
-                "publishes_total",
-                "Published messages and refused requests by outcome.",
-                "outcome",
-            )?,
+            publishes: counters(&registry, "publishes_total", "Publishes by outcome.", "outcome")?,
             poison: counters(&registry, "poison_total", "Poison messages.", "reason")?,
             push_tokens_remembered: push_tokens.with_label_values(&["remembered"]),
             push_tokens,

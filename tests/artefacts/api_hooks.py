@@ -4,6 +4,9 @@ Push: the form of the body and the query and the headers depend on each other. A
 `application/octet-stream` is data only with `payload=raw`, and a body of JSON is an envelope only
 without it and without the headers of Pub/Sub and of CloudEvents.
 
+Publish: a body of JSON is the messages of `format=pubsub` and nothing else is, and the parameters of
+one message are not allowed with it. Limits are in bytes, and those of OpenAPI in characters.
+
 Events: `limit` and `wait` are for polls only, `format=data` is for server-sent events only, and a
 filter is an expression. OpenAPI does not describe `Accept`, so the hook chooses it.
 """
@@ -23,6 +26,8 @@ ACCEPTED = ["*/*", "text/event-stream", "application/x-ndjson", "application/jso
 def before_call(context, case, kwargs):
     if case.operation.path.startswith("/push"):
         before_push(case)
+    elif case.operation.path.startswith("/publish"):
+        before_publish(case)
     elif case.operation.path == "/events":
         before_events(case)
 
@@ -34,6 +39,24 @@ def before_push(case):
     if case.media_type == "application/octet-stream":
         case.query["payload"] = "raw"
         case.headers[SUBSCRIPTION] = "projects/p/subscriptions/orders"
+
+
+def before_publish(case):
+    """Mends a valid request. A request that is to be invalid stays so."""
+    query = case.query
+    if is_negative(case):
+        return
+    if case.media_type == "application/json":
+        query.clear()
+        query["format"] = "pubsub"
+        return
+    query.pop("format", None)
+    for name in [name for name in query if isinstance(query[name], str)]:
+        query[name] = query[name][:250]
+
+
+def is_negative(case):
+    return case.meta is not None and case.meta.generation.mode == GenerationMode.NEGATIVE
 
 
 def before_events(case):
@@ -50,6 +73,5 @@ def before_events(case):
         query.pop("latest", None)
     if "mode" in query or case.headers["Accept"] == "application/json":
         query.pop("slow", None)
-    mode = case.meta.generation.mode if case.meta else GenerationMode.POSITIVE
-    if query.get("filter") and mode == GenerationMode.POSITIVE:
+    if query.get("filter") and not is_negative(case):
         query["filter"] = f"NOT attributes.customer = {json.dumps(query['filter'][:100])}"

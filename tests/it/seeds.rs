@@ -58,6 +58,11 @@ fn query() {
 }
 
 #[test]
+fn publish() {
+    run_seeds("publish", targets::publish::run);
+}
+
+#[test]
 fn push_token() {
     run_seeds("push_token", targets::push_token::run);
 }

@@ -16,6 +16,7 @@ pub mod envelope;
 pub mod filter;
 pub mod frame;
 pub mod names;
+pub mod publish;
 pub mod push_token;
 pub mod query;
 pub mod read_token;

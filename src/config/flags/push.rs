@@ -45,7 +45,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "push-bytes-in-flight",
         "SIZE",
         Some("256 MiB"),
-        "Memory for all bodies of pushes being received. Over this limit, a push gets 503",
+        "Memory for all bodies being received, of pushes and of what clients publish. Over this limit, \
+         a request gets 503",
     )
     .range("16 MiB", "1 TiB"),
 ];

@@ -22,7 +22,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "body-timeout",
         "TIME",
         Some("60 s"),
-        "Time that a push has to send its body. Pub/Sub's ack deadline is 10 s by default",
+        "Time that a request has to send its body. Pub/Sub's ack deadline is 10 s by default",
     )
     .range("1 s", "10 min"),
     flag(

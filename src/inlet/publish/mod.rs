@@ -22,7 +22,7 @@ use actix_web::{
 };
 use serde_json::json;
 
-pub use crate::inlet::publish::{messages::MESSAGES_MAX, refusal::PublishRefusal};
+pub use crate::inlet::publish::{messages::MESSAGES_MAX, refusal::PublishRefusedError};
 
 use crate::{
     auth::{
@@ -105,32 +105,32 @@ impl PublishEndpoint {
     /// event which was stored then.
     ///
     /// # Errors
-    /// See [`PublishRefusal`]. It is counted already.
+    /// See [`PublishRefusedError`]. It is counted already.
     pub async fn publish(
         &self,
         publisher: &Publisher,
         publication: Publication,
-    ) -> Result<EventId, PublishRefusal> {
-        let published = async {
+    ) -> Result<EventId, PublishRefusedError> {
+        let outcome = async {
             self.check_topic(publisher, &publication.topic)?;
             self.acquire_by_address(publisher.address, 1)?;
             self.acquire_by_subject(publisher, 1)?;
             let message = publication.into_message(publisher, clock::now_ms())?;
-            self.store(message).await.map_err(PublishRefusal::from)
+            self.store(message).await.map_err(PublishRefusedError::from)
         };
-        published.await.inspect_err(|refusal| self.count(refusal))
+        outcome.await.inspect_err(|refusal| self.count(refusal))
     }
 
     /// Returns the publisher that a verified grant makes of the client at `address`.
     ///
     /// # Errors
-    /// [`PublishRefusal::Off`] and [`PublishRefusal::Auth`].
+    /// [`PublishRefusedError::Off`] and [`PublishRefusedError::Auth`].
     pub fn publisher(
         &self,
         grant: Option<&Grant>,
         address: Option<IpAddr>,
-    ) -> Result<Publisher, PublishRefusal> {
-        let access = self.access.as_ref().ok_or(PublishRefusal::Off)?;
+    ) -> Result<Publisher, PublishRefusedError> {
+        let access = self.access.as_ref().ok_or(PublishRefusedError::Off)?;
         Ok(access.publisher(grant, address)?)
     }
 
@@ -148,7 +148,7 @@ impl PublishEndpoint {
         request: &HttpRequest,
         topic: &str,
         payload: Payload,
-    ) -> Result<Vec<EventId>, PublishRefusal> {
+    ) -> Result<Vec<EventId>, PublishRefusedError> {
         let publisher = self.authenticate(request).await?;
         let topic: Topic =
             topic.parse().map_err(|err: ParseTopicError| PublicationError(err.to_string()))?;
@@ -180,8 +180,8 @@ impl PublishEndpoint {
 
     /// Counts the first message of a request, and verifies its token. The address is counted first,
     /// since the signature is the costly part of a flood of tokens.
-    async fn authenticate(&self, request: &HttpRequest) -> Result<Publisher, PublishRefusal> {
-        let access = self.access.as_ref().ok_or(PublishRefusal::Off)?;
+    async fn authenticate(&self, request: &HttpRequest) -> Result<Publisher, PublishRefusedError> {
+        let access = self.access.as_ref().ok_or(PublishRefusedError::Off)?;
         let address = client_address(request.head(), self.trusted_proxies);
         self.acquire_by_address(address, 1)?;
         let admitted = access.admit(request).await;
@@ -197,12 +197,12 @@ impl PublishEndpoint {
 
     /// Checks that the publisher may publish to a topic, and that the topic is served, in this
     /// order: a token reveals nothing about topics that it does not grant.
-    fn check_topic(&self, publisher: &Publisher, topic: &Topic) -> Result<(), PublishRefusal> {
+    fn check_topic(&self, publisher: &Publisher, topic: &Topic) -> Result<(), PublishRefusedError> {
         if !publisher.may_publish(topic) {
-            return Err(PublishRefusal::NotGranted(topic.clone()));
+            return Err(PublishRefusedError::NotGranted(topic.clone()));
         }
         if !self.inlet.serves(topic) {
-            return Err(PublishRefusal::NotServed(topic.clone()));
+            return Err(PublishRefusedError::NotServed(topic.clone()));
         }
         Ok(())
     }
@@ -211,7 +211,7 @@ impl PublishEndpoint {
         &self,
         address: Option<IpAddr>,
         count: usize,
-    ) -> Result<(), PublishRefusal> {
+    ) -> Result<(), PublishRefusedError> {
         self.by_address
             .try_acquire_many(address, count)
             .map_err(|err| over_limit(err, "publishes-per-address"))
@@ -221,27 +221,27 @@ impl PublishEndpoint {
         &self,
         publisher: &Publisher,
         count: usize,
-    ) -> Result<(), PublishRefusal> {
+    ) -> Result<(), PublishRefusedError> {
         self.by_subject
             .try_acquire_many(publisher.subject.clone(), count)
             .map_err(|err| over_limit(err, "publishes-per-subject"))
     }
 
-    fn not_received(&self, err: ReceiveError, max: usize) -> PublishRefusal {
+    fn not_received(&self, err: ReceiveError, max: usize) -> PublishRefusedError {
         match err {
-            ReceiveError::TooLarge => PublishRefusal::TooLarge(max),
-            ReceiveError::Busy => PublishRefusal::Busy,
-            ReceiveError::Broken => PublishRefusal::Broken,
+            ReceiveError::TooLarge => PublishRefusedError::TooLarge(max),
+            ReceiveError::Busy => PublishRefusedError::Busy,
+            ReceiveError::Broken => PublishRefusedError::Broken,
             ReceiveError::TooSlow => {
                 self.metrics.limit("body-timeout").inc();
-                PublishRefusal::TooSlow
+                PublishRefusedError::TooSlow
             }
         }
     }
 
     /// Stores messages one after another, and ends at the first one that is not confirmed: a
     /// message that is stored behind a missing one would break the order.
-    async fn store_all(&self, messages: Vec<Message>) -> Result<Vec<EventId>, PublishRefusal> {
+    async fn store_all(&self, messages: Vec<Message>) -> Result<Vec<EventId>, PublishRefusedError> {
         let (begun, count) = (Instant::now(), messages.len());
         let mut ids = Vec::with_capacity(count);
         for message in messages {
@@ -253,7 +253,7 @@ impl PublishEndpoint {
             match stored {
                 Ok(id) => ids.push(id),
                 Err(err) if ids.is_empty() => return Err(err.into()),
-                Err(_) => return Err(PublishRefusal::PartlyStored { ids, count }),
+                Err(_) => return Err(PublishRefusedError::PartlyStored { ids, count }),
             }
         }
         Ok(ids)
@@ -268,24 +268,24 @@ impl PublishEndpoint {
         }
     }
 
-    fn count(&self, refusal: &PublishRefusal) {
+    fn count(&self, refusal: &PublishRefusedError) {
         if let Some(label) = refusal.label() {
             self.metrics.publishes.with_label_values(&[label]).inc();
         }
     }
 }
 
-fn over_limit(err: RateLimitError, flag: &'static str) -> PublishRefusal {
+fn over_limit(err: RateLimitError, flag: &'static str) -> PublishRefusedError {
     match err {
-        RateLimitError::Wait(wait) => PublishRefusal::TooOften(wait, flag),
-        RateLimitError::TooMany(most) => PublishRefusal::TooMany(most, flag),
+        RateLimitError::Wait(wait) => PublishRefusedError::TooOften(wait, flag),
+        RateLimitError::TooMany(most) => PublishRefusedError::TooMany(most, flag),
     }
 }
 
 /// Refuses compressed bodies: a small one can expand to any size.
-fn check_encoding(request: &HttpRequest) -> Result<(), PublishRefusal> {
+fn check_encoding(request: &HttpRequest) -> Result<(), PublishRefusedError> {
     let encoding = request.headers().get(header::CONTENT_ENCODING);
     let is_plain =
         encoding.is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    is_plain.then_some(()).ok_or(PublishRefusal::Encoded)
+    is_plain.then_some(()).ok_or(PublishRefusedError::Encoded)
 }

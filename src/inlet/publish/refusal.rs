@@ -18,7 +18,7 @@ use crate::{
 
 /// Reason why a request to publish is refused. Its text is for the client.
 #[derive(Debug, thiserror::Error)]
-pub enum PublishRefusal {
+pub enum PublishRefusedError {
     /// Publishing is off: 404.
     #[error("publishing is off here (--publish-auth): choose jwt, or none for anyone")]
     Off,
@@ -76,7 +76,7 @@ pub enum PublishRefusal {
 /// Shortest time after which a publisher should try again when the cause is temporary.
 const RETRY: Duration = Duration::from_secs(1);
 
-impl PublishRefusal {
+impl PublishRefusedError {
     /// Returns the refusal's label in metrics. `None` for a refusal that the policy has counted.
     pub(super) fn label(&self) -> Option<&'static str> {
         Some(match self {

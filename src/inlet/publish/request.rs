@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use actix_web::{
-    http::header::{CONTENT_TYPE, HeaderMap},
-    web::Query,
-};
+use actix_web::{http::header::HeaderMap, web::Query};
 use bytes::Bytes;
 
 use crate::{
@@ -27,8 +24,6 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const ATTRIBUTES: &str = "attributes.";
 /// Attribute with the type of the event.
 const EVENT: &str = "event";
-/// Media type of a batch of CloudEvents.
-const CLOUD_EVENTS: &str = "application/cloudevents-batch+json";
 
 /// Request to publish, without its body.
 #[derive(Debug)]
@@ -48,8 +43,7 @@ impl PublishRequest {
     /// # Errors
     /// See [`PublicationError`].
     pub fn read(topic: Topic, query: &str, headers: &HeaderMap) -> Result<Self, PublicationError> {
-        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        if content_type.is_some_and(|value| value.starts_with(CLOUD_EVENTS)) {
+        if cloud_event::is_batch(headers) {
             return refuse("batches of CloudEvents are not accepted: send one event in a request");
         }
         let idempotency_key = idempotency_key(headers)?;
@@ -75,15 +69,15 @@ impl PublishRequest {
                 "event" | "key" if value.is_empty() => continue,
                 "event" => request.attributes.insert(EVENT.to_owned(), value).is_some(),
                 "key" => request.ordering_key.replace(value).is_some(),
-                other => match other.strip_prefix(ATTRIBUTES) {
-                    Some(key) => request.attributes.insert(key.to_owned(), value).is_some(),
-                    None => {
+                other => {
+                    let Some(key) = other.strip_prefix(ATTRIBUTES) else {
                         let shown = shortened(other);
                         return refuse(&format!(
                             "{shown:?} is no parameter: expected event, key, attributes.NAME or format"
                         ));
-                    }
-                },
+                    };
+                    request.attributes.insert(key.to_owned(), value).is_some()
+                }
             };
             if is_repeated {
                 return refuse(&format!("{:?} is given twice", shortened(&name)));

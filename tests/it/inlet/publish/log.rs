@@ -7,6 +7,7 @@ use super::{ids, outcome, publish};
 use crate::support::{
     eventually,
     gateway::Gateway,
+    http1::EventSource,
     redis::{Proxy, RedisServer},
 };
 
@@ -25,11 +26,11 @@ fn replicas_give_the_same_ids_and_know_the_same_duplicates() {
     let key = "k".repeat(255);
     let first = ids(&publish(&one, "/publish/orders", &key, "first"));
     assert_eq!(ids(&publish(&other, "/publish/orders", &key, "again")), first);
-    assert_eq!(outcome(&other, "duplicate"), 1.0);
+    assert_eq!(outcome(&other, "duplicate"), 1);
     // A writer follows from its own write, on the other replica.
     let mut follower = other.resume("", &first[0]);
     let second = ids(&publish(&one, "/publish/orders", "2", "second"));
-    for event in [&mut follower, &mut stream].map(|stream| stream.next()) {
+    for event in [&mut follower, &mut stream].map(EventSource::next) {
         let expected = if event.data == "first" { &first } else { &second };
         assert_eq!(event.id, expected[0]);
     }
@@ -64,7 +65,8 @@ fn a_batch_that_stops_in_the_middle_says_where() {
     assert!(stopped.header("retry-after").is_some());
     let answer = stopped.json();
     let stored: Vec<String> = serde_json::from_value(answer["ids"].clone()).unwrap();
-    assert!(20 <= stored.len() && stored.len() < 1_000, "{}", stored.len());
+    // The answer about the last one that was seen may be lost.
+    assert!((19..1_000).contains(&stored.len()), "{}", stored.len());
     let text = format!("{} of 1000 messages are stored", stored.len());
     assert!(answer["detail"].as_str().unwrap().contains(&text), "{answer}");
     proxy.swallow(false);
@@ -87,7 +89,7 @@ fn a_log_that_is_away_confirms_nothing() {
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(answer.header("retry-after").is_some());
     assert!(answer.json().get("ids").is_none());
-    assert_eq!(outcome(&gateway, "unconfirmed"), 1.0);
+    assert_eq!(outcome(&gateway, "unconfirmed"), 1);
 }
 
 /// With events in memory, readers elsewhere would miss what a gateway that is leaving stores. With
