@@ -63,7 +63,7 @@ pub struct StreamContext {
     pub trusted_proxies: usize,
     /// Leases of streams that end with a token.
     pub leases: Arc<LeaseRegistry>,
-    /// Number of streams that wait for the log.
+    /// Number of streams that wait for the log, and of connections without a stream.
     pub waiting: AtomicUsize,
     /// Memory for large events that slow readers are receiving.
     pub large_events: LargeEvents,

@@ -200,12 +200,13 @@ impl Drop for LogAnswer {
     }
 }
 
-/// Guard that counts a stream that waits for the log, so that the gateway does not exit before the
-/// stream has sent its end.
-struct Waiting(web::Data<StreamContext>);
+/// Guard that counts a stream that waits for the log, or a connection that waits for its first
+/// stream, so that the gateway does not exit before it has sent its end.
+#[derive(Debug)]
+pub(crate) struct Waiting(web::Data<StreamContext>);
 
 impl Waiting {
-    fn new(context: &web::Data<StreamContext>) -> Self {
+    pub(crate) fn new(context: &web::Data<StreamContext>) -> Self {
         context.waiting.fetch_add(1, Ordering::SeqCst);
         Self(context.clone())
     }

@@ -34,6 +34,11 @@ pub struct Metrics {
     pub streams_opened: IntCounter,
     /// `stream_events_streams_refused_total{reason}`: refused streams.
     pub streams_refused: IntCounterVec,
+    /// `stream_events_websockets_opened_total`: accepted WebSockets.
+    pub websockets_opened: IntCounter,
+    /// `stream_events_websockets_closed_total{code}`: WebSockets that the gateway refused or
+    /// closed, by the code of the close frame. Those whose streams have ended are not counted.
+    pub websockets_closed: IntCounterVec,
     /// `stream_events_limits_met_total{limit}`: requests and connections refused by a limit, by the
     /// name of the limit's flag.
     pub limits_met: IntCounterVec,
@@ -97,6 +102,7 @@ impl Metrics {
         let registry = Registry::new();
         let pushes = counters(&registry, "pushes_total", "Pushes by outcome.", "outcome")?;
         let push_tokens = counters(&registry, "push_tokens_total", "Push tokens.", "result")?;
+        let (websockets_opened, websockets_closed) = websockets(&registry)?;
         let metrics = Self {
             pushes,
             publishes: counters(&registry, "publishes_total", "Publishes by outcome.", "outcome")?,
@@ -123,6 +129,8 @@ impl Metrics {
                 "Streams refused.",
                 "reason",
             )?,
+            websockets_opened,
+            websockets_closed,
             limits_met: limits_met(&registry)?,
             streams_ended: counters(&registry, "streams_ended_total", "Streams ended.", "reason")?,
             folded: counter(
@@ -167,6 +175,13 @@ impl Metrics {
         debug_assert!(LIMITS.contains(&flag), "{flag}");
         self.limits_met.with_label_values(&[flag])
     }
+}
+
+/// Creates the counters of WebSockets.
+fn websockets(registry: &Registry) -> prometheus::Result<(IntCounter, IntCounterVec)> {
+    let opened = counter(registry, "websockets_opened_total", "WebSockets accepted.")?;
+    let help = "WebSockets refused or closed by the gateway.";
+    Ok((opened, counters(registry, "websockets_closed_total", help, "code")?))
 }
 
 /// Creates the counters of all [`LIMITS`], so that each is exposed with 0 before its first use.

@@ -3,8 +3,8 @@
 
 use std::{
     alloc::System,
-    io::{BufRead as _, BufReader, Write as _},
-    net::SocketAddr,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     process::{ChildStdin, ChildStdout, Command, ExitCode, Stdio},
     thread::sleep,
     time::Duration,
@@ -31,15 +31,23 @@ static HEAP: Cap<System> = Cap::new(System, usize::MAX);
 struct Arguments {
     #[arg(default_value_t = 5_000)]
     streams: usize,
+    /// The readers use WebSockets.
+    #[arg(long)]
+    websocket: bool,
     /// In the readers' process: the gateway.
     #[arg(long, hide = true)]
     hold: Option<SocketAddr>,
 }
 
 fn main() -> ExitCode {
-    let Arguments { streams, hold } = Arguments::parse();
+    let Arguments { streams, websocket, hold } = Arguments::parse();
     raise_file_limit();
-    match hold.map_or_else(|| measure(streams), |address| hold_streams(address, streams)) {
+    let done = match hold {
+        None => measure(streams, websocket),
+        Some(address) if websocket => hold_websockets(address, streams),
+        Some(address) => hold_streams(address, streams),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             eprintln!("heap: {err}");
@@ -51,7 +59,7 @@ fn main() -> ExitCode {
 /// Long enough for a gateway to notice that its readers are gone.
 const NOTICE: Duration = Duration::from_secs(2);
 
-fn measure(streams: usize) -> Result<()> {
+fn measure(streams: usize, websocket: bool) -> Result<()> {
     let address = gateway::start(&[("workers", "1"), ("subscribers-max", "50000")])?;
     // The first round makes what stays: the threads' own, and room in tables.
     let mut rounds = Vec::new();
@@ -60,6 +68,7 @@ fn measure(streams: usize) -> Result<()> {
         let before = HEAP.allocated();
         let mut readers = Command::new(std::env::current_exe()?)
             .args([&streams.to_string(), "--hold", &address.to_string()])
+            .args(websocket.then_some("--websocket"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -107,4 +116,28 @@ fn hold_streams(address: SocketAddr, streams: usize) -> Result<()> {
     std::io::stdout().flush()?;
     std::io::stdin().read_line(&mut String::new())?;
     rest(&mut client, Duration::from_millis(10))
+}
+
+/// Holds WebSockets, each with one stream, once each has received its first message.
+fn hold_websockets(address: SocketAddr, count: usize) -> Result<()> {
+    const HANDSHAKE: &[u8] = b"GET /ws?topic=topic-0 HTTP/1.1\r\nHost: localhost\r\n\
+        Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let mut sockets = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut socket = TcpStream::connect(address)?;
+        socket.write_all(HANDSHAKE)?;
+        let (mut received, mut part) = (Vec::new(), [0; 1024]);
+        while !received.windows(6).any(|text| text == b"\"open\"") {
+            let read = socket.read(&mut part)?;
+            received.extend_from_slice(
+                part.get(..read).filter(|read| !read.is_empty()).ok_or("closed")?,
+            );
+        }
+        sockets.push(socket);
+    }
+    println!("open");
+    std::io::stdout().flush()?;
+    std::io::stdin().read_line(&mut String::new())?;
+    Ok(())
 }

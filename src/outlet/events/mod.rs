@@ -85,17 +85,7 @@ pub(crate) async fn events(
     }
     let asked = match asked {
         Ok(asked) => asked,
-        Err(StreamRequestError::TooManyTopics(max)) => {
-            context.metrics.limit("topics-per-stream").inc();
-            let text = format!("topic: more than {max}; leave it out to get all topics");
-            return problem(StatusCode::BAD_REQUEST, text);
-        }
-        Err(StreamRequestError::Parameter(text)) => return problem(StatusCode::BAD_REQUEST, text),
-        Err(StreamRequestError::NotAcceptable) => {
-            let text =
-                "Accept rules out text/event-stream, application/x-ndjson and application/json";
-            return problem(StatusCode::NOT_ACCEPTABLE, text);
-        }
+        Err(err) => return malformed(&context, err),
     };
     let ticket = asked.ticket.as_deref().filter(|_| request.method() == Method::GET);
     let grant = match admit(&request, &context, ticket, &mut turn).await {
@@ -141,6 +131,22 @@ pub(crate) async fn events(
         };
     }
     stream(&request, &asked, session, &worker)
+}
+
+/// Answers a request that is malformed, or accepts no form of the answer.
+fn malformed(context: &StreamContext, err: StreamRequestError) -> HttpResponse {
+    match err {
+        StreamRequestError::TooManyTopics(max) => {
+            context.metrics.limit("topics-per-stream").inc();
+            let text = format!("topic: more than {max}; leave it out to get all topics");
+            problem(StatusCode::BAD_REQUEST, text)
+        }
+        StreamRequestError::Parameter(text) => problem(StatusCode::BAD_REQUEST, text),
+        StreamRequestError::NotAcceptable => problem(
+            StatusCode::NOT_ACCEPTABLE,
+            "Accept rules out text/event-stream, application/x-ndjson and application/json",
+        ),
+    }
 }
 
 /// Answers a request for a topic that the reader may not have.

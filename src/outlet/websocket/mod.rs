@@ -71,6 +71,7 @@ pub(crate) async fn websocket(
         Err(refusal) => return *refusal,
     };
     let address = client_address(request.head(), context.trusted_proxies);
+    context.metrics.websockets_opened.inc();
     let client = Rc::new(Client { context, worker, address, grant: RefCell::default() });
     let connection = connect(&request, client, &pages).await;
     let mut response = match offer {

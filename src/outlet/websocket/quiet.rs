@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
+use actix_web::web;
 use rand::RngExt as _;
 use tokio::time::Instant;
 
 use super::close::{CloseCode, Refusal};
-use crate::{clock, model::control::EndReason, stream::StreamContext};
+use crate::{
+    clock,
+    model::control::EndReason,
+    stream::{StreamContext, pending::Waiting},
+};
 
 /// Time between two looks at the drain and at the number of connections.
 const LOOK: Duration = Duration::from_secs(1);
@@ -24,11 +29,13 @@ pub(super) struct Quiet {
     is_draining: bool,
     /// Time of the next look.
     look_at: Instant,
+    /// Keeps the gateway from exiting before the connection is closed.
+    _waiting: Waiting,
 }
 
 impl Quiet {
     /// Starts the clock.
-    pub(super) fn new(context: &StreamContext, now: Instant) -> Self {
+    pub(super) fn new(context: &web::Data<StreamContext>, now: Instant) -> Self {
         let age = context.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
         Self {
             since: now,
@@ -37,6 +44,7 @@ impl Quiet {
             end_at: now + age,
             is_draining: false,
             look_at: now,
+            _waiting: Waiting::new(context),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Phase, Session, state::First};
-use crate::stream::lease::Lease;
+use crate::stream::lease::{Lease, LeaseTimer};
 
 /// Number of keep-alives without an answer after which a reader is silent.
 const UNANSWERED_MAX: u8 = 2;
@@ -36,7 +36,7 @@ impl Session {
     /// Returns the lease of the stream, if it ends with a token and is open.
     pub(crate) fn lease(&self) -> Option<&Arc<Lease>> {
         match &self.phase {
-            Phase::Open(open) => open.lease().map(|timer| timer.lease()),
+            Phase::Open(open) => open.lease().map(LeaseTimer::lease),
             _ => None,
         }
     }

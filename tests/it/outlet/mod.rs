@@ -11,3 +11,4 @@ mod round_trip;
 mod sse;
 pub mod tickets;
 mod websocket;
+mod websocket_access;

@@ -11,7 +11,7 @@ use crate::{
         gateway::{Gateway, message},
         http1::Answer,
         jwks::{KeyServer, sign},
-        reader::{BY_GATEWAY, CASES},
+        reader::{BY_GATEWAY, CASES, Case},
         redis::RedisServer,
     },
 };
@@ -137,7 +137,7 @@ fn large_events_and_pages_are_whole() {
 
 #[test]
 fn a_long_poll_waits_for_an_event_and_no_longer() {
-    for case in CASES.into_iter().filter(|case| case.can_poll()) {
+    for case in CASES.into_iter().filter(Case::can_poll) {
         let gateway = case.gateway(&[]);
         let begin = next(&poll(&gateway, "&limit=0")).to_owned();
         let query = format!("?mode=poll&wait=20s&topic=orders&last_event_id={begin}");

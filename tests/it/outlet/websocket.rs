@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 /// Returns a socket with the stream of the query, after its record `open`.
-fn opened(gateway: &Gateway, query: &str) -> WebSocket {
+pub fn opened(gateway: &Gateway, query: &str) -> WebSocket {
     let mut socket = WebSocket::open(gateway, query);
     assert_eq!(socket.record()["type"], "open");
     socket
@@ -345,53 +345,6 @@ fn a_connection_has_a_limit_of_streams_and_each_counts() {
     }
     drop((socket, other));
     gateway.until_metric("stream_events_streams", 0.0);
-}
-
-#[test]
-fn refusals_are_accepted_and_closed_with_a_code() {
-    let gateway = Gateway::dev(&[("topic", "orders")]);
-    for (query, code, reason) in [
-        ("?topics=orders", 4400, "bad-request"),
-        ("?topic=orders&filter=x", 4400, "bad-request"),
-        ("?topic=orders&mode=poll", 4400, "bad-request"),
-        ("?topic=orders&limit=1", 4400, "bad-request"),
-        ("?topic=chats", 4404, "not-served"),
-        ("?topic=orders&ticket=x", 4401, "unauthorized"),
-    ] {
-        let (last, closed) = WebSocket::open(&gateway, query).end();
-        let last = last.unwrap();
-        assert_eq!((closed, &last["reason"]), (Some(code), &json!(reason)), "{query}");
-        assert!(last["retry"].is_null() && last["detail"].is_string(), "{last}");
-    }
-    let few = Gateway::dev(&[("streams-per-address", "1")]);
-    let _first = opened(&few, "?topic=orders");
-    let (last, closed) = WebSocket::open(&few, "?topic=orders").end();
-    assert_eq!(closed, Some(4429));
-    assert!(5_000 <= last.unwrap()["retry"].as_u64().unwrap());
-}
-
-#[test]
-fn pages_of_other_origins_are_refused() {
-    let dev = Gateway::dev(&[]);
-    let open = [("push-auth", "none"), ("read-auth", "anonymous")];
-    let any = Gateway::serve(&open);
-    let listed = Gateway::serve(&[&open[..], &[("cors-origin", "https://app.example")]].concat());
-    for (gateway, origin, is_allowed) in [
-        (&dev, "https://app.example", false),
-        (&dev, "http://localhost:3000", true),
-        (&dev, "null", true),
-        (&any, "https://app.example", true),
-        (&listed, "https://app.example", true),
-        (&listed, "https://evil.example", false),
-        (&listed, "https://localhost", true),
-    ] {
-        let mut socket = WebSocket::open_with(gateway, "?topic=orders", &[("Origin", origin)]);
-        if is_allowed {
-            assert_eq!(socket.record()["type"], "open", "{origin}");
-        } else {
-            assert_eq!(socket.end().1, Some(4403), "{origin}");
-        }
-    }
 }
 
 /// A stream of HTTP/2 carries a WebSocket; other paths and other protocols carry none.

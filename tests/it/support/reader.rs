@@ -76,6 +76,7 @@ pub const FEW_CASES: [Case; 5] = [CASES[0], CASES[1], CASES[3], CASES[4], CASES[
 
 impl Case {
     /// Returns true if the case can also send polls.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "for filters")]
     pub fn can_poll(&self) -> bool {
         self.format != Format::WebSocket
     }

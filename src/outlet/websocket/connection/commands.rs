@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::{Connection, STREAMS_MAX, State};
+use super::{ClientClose, Connection, STREAMS_MAX, State};
 use crate::{
     auth::grant::Grant,
     clock,
@@ -26,7 +26,7 @@ impl Connection {
         self.is_running = command.is_some();
         if self.is_running {
             self.read_frames(now);
-        } else if let Some(code) = self.close_after.take() {
+        } else if let Some(ClientClose(code)) = self.close_after.take() {
             self.close(code, "", now);
             self.state = State::Closed;
         }

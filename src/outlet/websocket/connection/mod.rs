@@ -52,12 +52,12 @@ pub(super) struct Connection {
     /// True while a command is carried out.
     is_running: bool,
     /// Code of the client's close frame, which waits for the commands before it.
-    close_after: Option<Option<u16>>,
+    close_after: Option<ClientClose>,
     state: State,
     /// Begin of the current second, and the number of messages and control frames within it.
     rate: (Instant, u32),
-    /// Clock of a connection without streams.
-    quiet: Quiet,
+    /// Clock of a connection without streams. `None` if there is a stream.
+    quiet: Option<Quiet>,
     permit: Option<ConnectionPermit>,
 }
 
@@ -89,10 +89,14 @@ pub(super) enum Step {
     Close,
 }
 
+/// Code of a close frame of the client, if it has one.
+#[derive(Debug)]
+struct ClientClose(Option<u16>);
+
 impl Connection {
     /// Creates a connection without streams.
     pub(super) fn new(client: SharedClient, now: Instant) -> Self {
-        let quiet = Quiet::new(&client.context, now);
+        let quiet = Some(Quiet::new(&client.context, now));
         Self {
             client,
             streams: Vec::new(),
@@ -126,6 +130,7 @@ impl Connection {
         {
             permit.begin_stream();
         }
+        self.quiet = None;
         self.streams.push(Stream { name, session });
     }
 
@@ -133,7 +138,7 @@ impl Connection {
     fn remove(&mut self, at: usize, now: Instant) -> Stream {
         let stream = self.streams.remove(at);
         if self.streams.is_empty() {
-            self.quiet = Quiet::new(&self.client.context, now);
+            self.quiet = Some(Quiet::new(&self.client.context, now));
             if let Some(permit) = &self.permit {
                 permit.end_stream();
             }
@@ -146,7 +151,7 @@ impl Connection {
         if self.state == State::Closed {
             return;
         }
-        self.quiet.mark_heard();
+        self.quiet.iter_mut().for_each(Quiet::mark_heard);
         self.streams.iter_mut().for_each(|stream| stream.session.mark_heard());
         self.input.receive(bytes);
         self.read_frames(now);
@@ -172,13 +177,13 @@ impl Connection {
                 Ok(None) => return,
                 Err(_) if self.state != State::Open => return self.state = State::Closed,
                 Err(code) => {
-                    self.close(Some(code.number()), "", now);
+                    self.fail(code, "", now);
                     return self.state = State::Closed;
                 }
             };
             match received {
                 Received::Close(code) if self.is_running || !self.commands.is_empty() => {
-                    self.close_after = Some(code);
+                    self.close_after = Some(ClientClose(code));
                 }
                 Received::Close(code) => {
                     if self.state == State::Open {
@@ -216,7 +221,15 @@ impl Connection {
         if self.within.is_none() {
             self.answers.extend_from_slice(&record::refused(refusal));
         }
-        self.close(Some(refusal.code.number()), refusal.reason, now);
+        self.fail(refusal.code, refusal.reason, now);
+    }
+
+    /// Closes the connection, and counts that.
+    fn fail(&mut self, code: CloseCode, reason: &str, now: Instant) {
+        let number = code.number();
+        let closed = &self.client.context.metrics.websockets_closed;
+        closed.with_label_values(&[itoa::Buffer::new().format(number)]).inc();
+        self.close(Some(number), reason, now);
     }
 
     /// Ends all streams, and adds a close frame behind what can still be written.
@@ -234,6 +247,7 @@ impl Connection {
         self.answers = BytesMut::new();
         self.commands.clear();
         self.streams.clear();
+        self.quiet = None;
         // The client may have sent its close frame already.
         self.state = match self.close_after.take() {
             Some(_) => State::Closed,
@@ -330,7 +344,7 @@ impl Connection {
                 Step::Yield
             }
             Next::FellBehind => {
-                self.close(Some(CloseCode::TryAgain.number()), "fell-behind", now);
+                self.fail(CloseCode::TryAgain, "fell-behind", now);
                 Step::Yield
             }
         }
@@ -340,9 +354,10 @@ impl Connection {
     fn next_in_silence(&mut self, now: Instant) -> Step {
         let expires_ms = self.client.grant.borrow().as_ref().map(|grant| grant.expires_ms);
         let limiter = self.permit.as_ref().map(ConnectionPermit::limiter);
-        let is_shed = limiter.is_some_and(|it| it.is_idle_expired(self.quiet.lasted(now)));
-        match self.quiet.next(&self.client.context, expires_ms, is_shed, now) {
-            Ok(None) => Step::WaitUntil(self.quiet.deadline()),
+        let Some(quiet) = &mut self.quiet else { return Step::Close };
+        let is_shed = limiter.is_some_and(|it| it.is_idle_expired(quiet.lasted(now)));
+        match quiet.next(&self.client.context, expires_ms, is_shed, now) {
+            Ok(None) => Step::WaitUntil(quiet.deadline()),
             Ok(Some(())) => Step::Write(record::ping()),
             Err(refusal) => {
                 self.refuse(&refusal, now);
@@ -365,3 +380,6 @@ fn with_name(name: &str, events: Bytes) -> Bytes {
     let members = format!("\"sub\":{},", format::control::json(&name));
     insert_members(&events, members.as_bytes())
 }
+
+#[cfg(test)]
+mod tests;
