@@ -12,3 +12,5 @@ mod sse;
 pub mod tickets;
 mod websocket;
 mod websocket_access;
+mod websocket_cuts;
+mod websocket_pages;
