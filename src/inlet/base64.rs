@@ -16,7 +16,7 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIEN
 ///
 /// # Errors
 /// The error of the standard alphabet, when neither alphabet fits.
-pub(super) fn decode(text: &str) -> Result<Bytes, DecodeError> {
+pub(crate) fn decode(text: &str) -> Result<Bytes, DecodeError> {
     // Pub/Sub sends the standard alphabet with padding, which this decoder reads many bytes at a
     // time. The other decoder handles all other texts, and describes errors.
     if let Ok(decoded) = base64_simd::STANDARD.decode_to_vec(text) {

@@ -4,7 +4,7 @@
 //!
 //! The policy knows no transport: each inlet translates an [`Outcome`] into its own answer.
 
-mod base64;
+pub(crate) mod base64;
 pub(crate) mod body;
 mod classify;
 pub mod cloud_event;

@@ -8,6 +8,7 @@ use super::{close::Refusal, encode::format_of};
 use crate::{
     auth::grant::Grant,
     clock,
+    inlet::publish::PublishEndpoint,
     outlet::events::Worker,
     stream::{
         StreamContext, TOO_OFTEN,
@@ -22,6 +23,8 @@ use crate::{
 pub(super) struct Client {
     pub(super) context: web::Data<StreamContext>,
     pub(super) worker: web::Data<Worker>,
+    /// Inlet of the command `publish`.
+    pub(super) publish: web::Data<PublishEndpoint>,
     /// Address that limits count. `None` if it is not known.
     pub(super) address: Option<IpAddr>,
     /// Grant of the client's newest token. `None` if readers need no token.

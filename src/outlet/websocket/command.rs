@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::{
     client::SharedClient,
     close::{CloseCode, Refusal},
+    publish::publish,
 };
 use crate::{auth::grant::Grant, stream::request::Parameters};
 
@@ -69,7 +70,6 @@ pub(super) enum Effect {
     /// Extends the leases of all streams.
     Renew(Box<Grant>),
     /// Nothing: the command was carried out. The members are those of its answer.
-    #[expect(dead_code, reason = "for commands that wait for their result")]
     Answer(Map<String, Value>),
 }
 
@@ -91,9 +91,10 @@ pub(super) async fn run(client: SharedClient, text: String) -> Outcome {
         "subscribe" => subscribe(&client, &text).await,
         "unsubscribe" => read(&text).map(|Unsubscribe { sub }| Effect::Unsubscribe(sub)),
         "renew" => renew(&client, &text).await,
+        "publish" => publish(&client, &text).await,
         other => {
             let shown: String = other.chars().take(64).collect();
-            let text = format!("type: {shown:?} is not subscribe, unsubscribe or renew");
+            let text = format!("type: {shown:?} is not subscribe, unsubscribe, renew or publish");
             Err(Refusal::new(CloseCode::BadRequest, text))
         }
     };
@@ -101,7 +102,7 @@ pub(super) async fn run(client: SharedClient, text: String) -> Outcome {
 }
 
 /// Parses the members of a command.
-fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
+pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
     serde_json::from_str(text).map_err(|err| {
         let text = format!("the message is not a JSON object of a command: {err}");
         Refusal::new(CloseCode::BadRequest, text.chars().take(256).collect::<String>())

@@ -11,6 +11,7 @@ mod connection;
 mod drive;
 mod encode;
 mod frame;
+mod publish;
 mod quiet;
 mod record;
 
@@ -43,6 +44,7 @@ use self::{
 use crate::{
     auth::grant::Grant,
     http::{client_address::client_address, cors::Pages, problem::problem},
+    inlet::publish::PublishEndpoint,
     net::{
         http1::{
             Peer,
@@ -65,6 +67,7 @@ pub(crate) async fn websocket(
     context: web::Data<StreamContext>,
     worker: web::Data<Worker>,
     pages: web::Data<Pages>,
+    publish: web::Data<PublishEndpoint>,
 ) -> HttpResponse {
     let offer = match Offer::of(&request) {
         Ok(offer) => offer,
@@ -72,7 +75,7 @@ pub(crate) async fn websocket(
     };
     let address = client_address(request.head(), context.trusted_proxies);
     context.metrics.websockets_opened.inc();
-    let client = Rc::new(Client { context, worker, address, grant: RefCell::default() });
+    let client = Rc::new(Client { context, worker, publish, address, grant: RefCell::default() });
     let connection = connect(&request, client, &pages).await;
     let mut response = match offer {
         Offer::Socket(takeover) => {

@@ -14,3 +14,4 @@ mod websocket;
 mod websocket_access;
 mod websocket_cuts;
 mod websocket_pages;
+mod websocket_publish;
