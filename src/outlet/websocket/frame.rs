@@ -195,9 +195,11 @@ impl Input {
     /// Checks the header of the next frame before its payload is received: the parser waits for all
     /// that a frame announces.
     fn check_header(&self) -> Result<(), CloseCode> {
-        let Some(first) = self.bytes.first() else { return Ok(()) };
-        if self.bytes.len() < 2 {
-            return Ok(());
+        let [first, second, ..] = *self.bytes else { return Ok(()) };
+        // No extension defines the reserved bits.
+        let is_known = matches!(first & 0x7f, 0..=2 | 8..=10);
+        if !is_known || second & 0x80 == 0 {
+            return Err(CloseCode::Protocol);
         }
         let length = match header_and_length(&self.bytes) {
             Some((header, length)) if is_minimal(header, length) => length,
@@ -237,6 +239,11 @@ fn code_of(err: &ProtocolError) -> CloseCode {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{
+        collection::vec,
+        prelude::{any, prop_assert_eq, proptest},
+    };
+
     use super::*;
 
     fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -318,6 +325,28 @@ mod tests {
         assert_eq!(received(&[close(4_000, b"x")]).0, [Received::Close(Some(4_000))]);
         assert_eq!(received(&[masked(0x88, b"")]).0, [Received::Close(None)]);
         assert_eq!(received(&[masked(0x89, &[b'a'; 125])]).0.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn results_do_not_depend_on_how_bytes_arrive(
+            parts in vec((0x80_u8..0x8b, vec(any::<u8>(), 0..20)), 0..6),
+            garbage in vec(any::<u8>(), 0..20),
+        ) {
+            let mut frames: Vec<_> =
+                parts.iter().map(|(first, payload)| masked(*first, payload)).collect();
+            frames.push(garbage);
+            let (mut input, mut all) = (Input::default(), Vec::new());
+            input.receive(&frames.concat());
+            let failed = loop {
+                match input.next() {
+                    Ok(Some(one)) => all.push(one),
+                    Ok(None) => break None,
+                    Err(code) => break Some(code),
+                }
+            };
+            prop_assert_eq!((all, failed), received(&frames));
+        }
     }
 
     #[test]

@@ -123,6 +123,21 @@ fn statuses_of_the_tables_are_in_the_document() {
     }
 }
 
+/// The codes in docs/websocket.md are those of the code. 1000 is the client's.
+#[test]
+fn close_codes_are_those_of_the_code() {
+    let source = read("src/outlet/websocket/close.rs");
+    let lines = between(&source, "enum CloseCode {", "\n}").lines();
+    let codes =
+        lines.filter_map(|line| line.split_once(" = ")?.1.trim_end_matches(',').parse().ok());
+    let codes: BTreeSet<u16> = codes.chain([1000]).collect();
+    let text = read("docs/websocket.md");
+    let rows = between(&text, "\n## Close codes\n", "\n## Limits\n").lines();
+    let cells = rows.filter_map(|row| row.strip_prefix("| ")?.split([',', ' ']).next());
+    let documented: BTreeSet<u16> = cells.filter_map(|cell| cell.parse().ok()).collect();
+    assert_eq!(documented, codes);
+}
+
 /// The reasons in control messages are those of the code.
 #[test]
 fn reasons_are_those_of_the_code() {

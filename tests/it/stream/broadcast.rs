@@ -29,7 +29,7 @@ fn gateway(flags: &[(&'static str, &str)]) -> Gateway {
 
 /// Most streams are those that can be in a broadcast: of each format, over HTTP/1.1 in clear text.
 const MIX: [Case; 8] =
-    [CASES[0], CASES[1], CASES[0], CASES[1], CASES[0], CASES[1], CASES[4], CASES[5]];
+    [CASES[0], CASES[1], CASES[6], CASES[0], CASES[1], CASES[6], CASES[4], CASES[5]];
 
 fn case_of(gateway: &Gateway, number: usize) -> Case {
     let cases: &[Case] = if gateway.tls.is_some() { BY_GATEWAY[1] } else { &MIX };

@@ -23,8 +23,7 @@ use crate::{
 /// Owner of a connection, which continues with it.
 #[derive(Debug)]
 pub(super) enum Owner {
-    /// Client of a connection that serves requests: see
-    /// [`TakenDirect::peer`](crate::net::http1::takeover::TakenDirect::peer).
+    /// Client of a connection that serves requests.
     Http(Peer),
     /// Receiver of a connection in both directions.
     Duplex(GiveBack),
@@ -34,7 +33,8 @@ pub(super) enum Owner {
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub io: TcpStream,
-    /// Client of the connection, if it was kept: see [`TakenDirect::peer`].
+    /// Client of the connection, if it was kept: see
+    /// [`TakenDirect::peer`](crate::net::http1::takeover::TakenDirect::peer).
     pub peer: Option<Box<Peer>>,
     pub permit: ConnectionPermit,
 }
