@@ -26,6 +26,7 @@
 //! - [`hub`]: rings of events, and the subscribers that wait for them.
 //!
 //! Modules from the event to the socket:
+//! - [`presence`]: who takes part in a topic, over all replicas.
 //! - [`stream`]: a reader's stream: request, limits, session and writes.
 //! - [`outlet`]: answers to readers: `GET /events`, tickets and the demo page.
 //!
@@ -51,6 +52,7 @@ pub mod limits;
 pub mod model;
 pub mod net;
 pub mod outlet;
+pub mod presence;
 pub mod server;
 pub mod stream;
 pub mod telemetry;

@@ -2,6 +2,7 @@
 
 mod follower;
 mod outcome;
+mod presence;
 pub(crate) mod redis;
 mod renewal;
 mod tickets;
@@ -13,6 +14,7 @@ use std::{
 
 pub use crate::backplane::{
     outcome::{Confirmed, MESSAGE_ID_MAX_BYTES, PublishError, UnavailableError},
+    presence::{PresenceAnswer, PresenceQuestion, PresenceWrite, REPLICA_EXPIRY, StoredReport},
     renewal::Renewal,
     tickets::{KeepTicketError, TICKET_MAX, TICKETS_PER_HOLDER_MAX, Tickets},
 };
@@ -119,6 +121,39 @@ impl Backplane {
         match self {
             Self::Local(_, tickets) => Ok(tickets.take(ticket, Instant::now())),
             Self::Redis(redis) => redis.take_ticket(ticket).await,
+        }
+    }
+
+    /// Returns true if other replicas can have streams in the same topics.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Redis(_))
+    }
+
+    /// Writes the reports of the replica `replica` for some topics, and returns the reports of the
+    /// others, in the order of the questions. An empty name writes nothing. Without other replicas,
+    /// returns no answers.
+    ///
+    /// # Errors
+    /// Fails when Redis does not answer.
+    pub async fn ask_presence(
+        &self,
+        replica: &str,
+        questions: &[PresenceQuestion],
+    ) -> Result<Vec<PresenceAnswer>, UnavailableError> {
+        match self {
+            Self::Local(..) => Ok(Vec::new()),
+            Self::Redis(redis) => redis.ask_presence(replica, questions).await,
+        }
+    }
+
+    /// Removes the reports of a replica at once, and not only when they expire.
+    ///
+    /// # Errors
+    /// Fails when Redis does not confirm.
+    pub async fn leave_presence(&self, replica: &str) -> Result<(), UnavailableError> {
+        match self {
+            Self::Local(..) => Ok(()),
+            Self::Redis(redis) => redis.leave_presence(replica).await,
         }
     }
 

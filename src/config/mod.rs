@@ -116,6 +116,8 @@ pub struct Config {
     pub body_timeout: Duration,
     /// Silence on a stream before a comment is sent.
     pub keep_alive: Duration,
+    /// Time for which a member of a topic without a stream stays a member.
+    pub presence_grace: Duration,
     /// Longest life of a stream.
     pub stream_age_max: Duration,
     /// Time that a reader may take no bytes.
@@ -233,6 +235,7 @@ impl Config {
             header_timeout: values.duration("header-timeout"),
             body_timeout: values.duration("body-timeout"),
             keep_alive: values.duration("keep-alive"),
+            presence_grace: values.duration("presence-grace"),
             stream_age_max: values.duration("stream-age-max"),
             write_timeout: values.duration("write-timeout"),
             drain_delay: values.duration("drain-delay"),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use rand::RngExt as _;
 
-use crate::model::{event_id::EventId, gap::Gap, topic::TopicPattern};
+use crate::model::{event_id::EventId, gap::Gap, presence::Presence, topic::TopicPattern};
 
 /// Control message of a stream. Each format has its own encoding of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Control {
     /// The reader cannot keep up: newer events of the same ordering key have replaced events. The
     /// message has no id, like [`Control::Gap`].
     Folded(Box<Folded>),
+    /// Who takes part in a topic. The message has no id.
+    Presence(Box<Presence>),
     /// Newer position to resume from, without an event: resuming there costs less.
     Checkpoint(EventId),
     /// Message after a time without others, so that no proxy closes the stream as dead.

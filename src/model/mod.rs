@@ -10,4 +10,5 @@ pub mod filter;
 mod frame;
 pub mod gap;
 pub mod message;
+pub mod presence;
 pub mod topic;

@@ -1,10 +1,12 @@
 //! Outlets: one file for each kind of answer to readers.
 
+mod claimed_body;
 pub(crate) mod demo;
 pub(crate) mod events;
 mod format;
 pub(crate) mod ndjson;
 mod poll;
+pub(crate) mod presence;
 mod refusal;
 pub mod sse;
 pub(crate) mod tickets;

@@ -18,7 +18,7 @@ use crate::{
     },
     outlet::format::{
         JsonFormat,
-        control::{AuthData, EndData, FoldedData, GapData, OpenData, json},
+        control::{AuthData, EndData, FoldedData, GapData, OpenData, PresenceData, json},
     },
 };
 
@@ -83,6 +83,7 @@ impl Encode for Ndjson {
             Control::Open(opened) => open(opened),
             Control::Gap(gap) => line("gap", &GapData::of(gap)),
             Control::Folded(folded) => line("folded", &FoldedData::of(folded)),
+            Control::Presence(presence) => line("presence", &PresenceData::of(presence)),
             Control::Auth(left) => auth(*left),
             Control::Checkpoint(id) => checkpoint(*id),
             Control::KeepAlive | Control::Waiting => KEEP_ALIVE,

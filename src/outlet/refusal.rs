@@ -2,7 +2,11 @@
 
 use actix_web::{HttpResponse, http::StatusCode};
 
-use crate::{auth::AuthError, http::problem::come_back_later, model::control::refusal_wait};
+use crate::{
+    auth::{AuthError, access::TopicDeniedError},
+    http::problem::{come_back_later, problem},
+    model::control::refusal_wait,
+};
 
 /// Refuses a request for now with 503, `text` and `Retry-After`.
 pub(crate) fn unready(text: &str) -> HttpResponse {
@@ -12,4 +16,16 @@ pub(crate) fn unready(text: &str) -> HttpResponse {
 /// Returns the answer to a request whose token or ticket is refused.
 pub(crate) fn deny(denied: &AuthError) -> HttpResponse {
     denied.response(refusal_wait())
+}
+
+/// Answers a request for a topic that the reader may not have.
+pub(crate) fn deny_topic(denied: &TopicDeniedError) -> HttpResponse {
+    match denied {
+        TopicDeniedError::NotServed(topic) => {
+            problem(StatusCode::NOT_FOUND, format!("topic: {topic} is not served here"))
+        }
+        TopicDeniedError::NotGranted(topic) => {
+            problem(StatusCode::FORBIDDEN, format!("topic: the token does not grant {topic}"))
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
     },
     outlet::format::{
         JsonFormat,
-        control::{AuthData, EndData, FoldedData, GapData, OpenData, json},
+        control::{AuthData, EndData, FoldedData, GapData, OpenData, PresenceData, json},
     },
 };
 
@@ -75,6 +75,10 @@ impl Encode for Sse {
             Control::Auth(left) => {
                 let data = json(&AuthData { expires_in: left.as_secs() });
                 format!("event: stream-auth\ndata: {data}\n\n").into()
+            }
+            Control::Presence(presence) => {
+                let data = json(&PresenceData::of(presence));
+                format!("event: stream-presence\ndata: {data}\n\n").into()
             }
             Control::Checkpoint(id) => format!("id: {id}\n\n").into(),
             Control::KeepAlive => KEEP_ALIVE,

@@ -25,6 +25,7 @@ use crate::{
     inlet::{body::InFlight, publish::PublishEndpoint, push::PushEndpoint},
     limits::{budget::Budget, rate::RateLimit},
     model::event_id::HISTORY_MAX,
+    presence::{Rooms, exchange::Exchange},
     server::{
         api::Documents,
         health::{Gauges, Health, Readiness},
@@ -82,6 +83,9 @@ impl Components {
         let inlet = push_endpoint(config, log, &metrics, &in_flight, verifier.clone());
         let publish = publish_endpoint(config, log, &metrics, &in_flight, check.as_ref());
         let limit = |flag| metrics.limit(flag);
+        let presence = Rooms::new(backplane.is_shared(), config.presence_grace);
+        let exchange = Exchange::new(Arc::clone(&presence), backplane.clone());
+        tasks.spawn(Arc::clone(&exchange).run());
         let streams = StreamContext {
             hub: hub.clone(),
             backplane: backplane.clone(),
@@ -96,6 +100,7 @@ impl Components {
             tickets: RateLimit::new(config.tickets_per_subject, limit("tickets-per-subject")),
             requests: RateLimit::new(config.requests_per_address, limit("requests-per-address")),
             trusted_proxies: config.trusted_proxies,
+            presence: exchange,
             leases,
             waiting: AtomicUsize::new(0),
             large_events: LargeEvents::new(LARGE_EVENTS_MAX_BYTES),
@@ -110,6 +115,7 @@ impl Components {
             hub.clone(),
             backplane.clone(),
             Arc::clone(&in_flight),
+            Arc::clone(&streams.presence),
             heartbeats.clone(),
         )?;
         let (streams, publish) = (web::Data::new(streams), web::Data::new(publish));

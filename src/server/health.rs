@@ -20,6 +20,7 @@ use crate::{
     backplane::Backplane,
     hub::{Hub, WAITS_US},
     inlet::{body::InFlight, publish::PublishEndpoint},
+    presence::exchange::Exchange,
     server::heartbeat::{Heartbeats, HungWorker},
     stream::StreamContext,
 };
@@ -132,6 +133,9 @@ pub struct Gauges {
     dedup_ids: IntGauge,
     push_bytes: IntGauge,
     followed_bytes: IntGauge,
+    presence: Arc<Exchange>,
+    presence_topics: IntGauge,
+    presence_members: IntGauge,
     waits: IntCounterVec,
 }
 
@@ -145,6 +149,7 @@ impl Gauges {
         hub: Hub,
         backplane: Backplane,
         in_flight: Arc<InFlight>,
+        presence: Arc<Exchange>,
         heartbeats: Heartbeats,
     ) -> prometheus::Result<Self> {
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -179,10 +184,16 @@ impl Gauges {
             dedup_ids: gauge("dedup_ids", "Message ids remembered.")?,
             push_bytes: gauge("push_bytes_in_flight", "Bytes of bodies being received.")?,
             followed_bytes: gauge("followed_bytes", "Memory for topics that streams follow.")?,
+            presence_topics: gauge("presence_topics", "Topics with presence.")?,
+            presence_members: gauge(
+                "presence_members",
+                "Members of the topics with presence, over all replicas.",
+            )?,
             registry,
             hub,
             backplane,
             in_flight,
+            presence,
             heartbeats,
         })
     }
@@ -201,6 +212,9 @@ impl Gauges {
         set(&self.dedup_ids, stats.dedup_ids);
         set(&self.push_bytes, self.in_flight.bytes());
         set(&self.followed_bytes, self.hub.followed_bytes());
+        let (topics, members) = self.presence.rooms().count();
+        set(&self.presence_topics, topics);
+        set(&self.presence_members, members);
         for (over_us, count) in WAITS_US.iter().zip(self.hub.waits()) {
             raise(&self.waits.with_label_values(&[&over_us.to_string()]), count);
         }

@@ -71,6 +71,7 @@ pub async fn run(
         }
     }
     leave(&config, &components).await;
+    components.streams.presence.leave().await;
     let stopped = async {
         for handle in handles {
             handle.stop(false).await;

@@ -18,7 +18,7 @@ use crate::{
         problem::{problem, problem_with},
     },
     inlet::publish,
-    outlet::{demo, events, tickets, websocket},
+    outlet::{demo, events, presence, tickets, websocket},
     server::{
         api::{self, Documents},
         health,
@@ -61,6 +61,7 @@ const ROUTES: &[RouteEntry] = &[
     route("/events", PAGES_READ, Place::Public, || to(events::events)),
     // Browsers send no preflight for WebSockets: the handler checks the origin.
     route("/ws", GET, Place::Public, || to(websocket::websocket)),
+    route("/presence/{topic}", PAGES_READ, Place::Public, || to(presence::presence)),
     route("/ticket", PAGES_POST, Place::Public, || to(tickets::ticket)),
     route("/renew", PAGES_POST, Place::Public, || to(tickets::renew)),
     route("/publish/{topic}", PAGES_POST, Place::Public, || to(publish::publish)),

@@ -8,6 +8,7 @@ pub(crate) mod lease;
 pub(crate) mod limits;
 pub(crate) mod open;
 pub(crate) mod pending;
+pub(crate) mod presence;
 pub mod request;
 pub(crate) mod session;
 pub(crate) mod turns;
@@ -34,6 +35,7 @@ use crate::{
         rate::RateLimit,
     },
     model::{event_id::EventId, topic::Topic},
+    presence::exchange::Exchange,
     stream::{large::LargeEvents, lease::LeaseRegistry, limits::StreamLimits},
     telemetry::metrics::Metrics,
 };
@@ -61,6 +63,8 @@ pub struct StreamContext {
     pub tickets: RateLimit<Holder>,
     /// Number of proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: usize,
+    /// Members of topics on all replicas.
+    pub presence: Arc<Exchange>,
     /// Leases of streams that end with a token.
     pub leases: Arc<LeaseRegistry>,
     /// Number of streams that wait for the log, and of connections without a stream.
@@ -154,8 +158,11 @@ impl StreamContext {
     /// limits.
     pub(crate) fn for_tests(hub: Hub) -> Self {
         let metrics = Metrics::new().unwrap();
+        let backplane = Backplane::Local(hub.clone(), Arc::default());
+        let rooms = crate::presence::Rooms::new(false, Duration::from_secs(10));
         Self {
-            backplane: Backplane::Local(hub.clone(), Arc::default()),
+            presence: Exchange::new(rooms, backplane.clone()),
+            backplane,
             hub,
             access: Access::Anonymous,
             served: Vec::new(),

@@ -15,7 +15,7 @@ use crate::{
     model::{encode::Format, filter::Filter},
     stream::{
         StreamContext, lease::Terms, limits::StreamLimitError, pending::PendingStream,
-        request::StreamRequest, session::Session,
+        presence::PresenceError, request::StreamRequest, session::Session,
     },
 };
 
@@ -29,12 +29,14 @@ pub(crate) struct StreamReader<'a> {
 }
 
 /// Reason why a stream is not opened now.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) enum OpenError {
     /// The gateway is shutting down.
     Draining,
     /// The reader has too many streams.
     TooMany(StreamLimitError),
+    /// The reader cannot take part in the topics.
+    Presence(PresenceError),
     /// The stream would exceed a limit of the hub.
     Busy(SubscribeError),
 }
@@ -70,6 +72,10 @@ impl StreamReader<'_> {
         let holder = self.grant.map(|grant| &grant.holder);
         let counted =
             context.limits.try_acquire(self.address, holder).map_err(OpenError::TooMany)?;
+        let presence = asked.presence.as_deref();
+        let presence =
+            presence.map(|asked| asked.reserve(context.presence.rooms(), self.grant)).transpose();
+        let presence = presence.map_err(OpenError::Presence)?;
         // The maximum age is random, so that streams that were opened together do not end together.
         let age = context.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
         let now = Instant::now();
@@ -82,6 +88,7 @@ impl StreamReader<'_> {
             start: asked.start,
             fold: asked.fold.clone(),
             slow: asked.slow,
+            presence,
             id: asked.id,
             permit: counted,
             end_at: now + age,

@@ -24,6 +24,7 @@ use crate::{
         event_id::EventId,
         topic::TopicPattern,
     },
+    presence::participation::Participation,
     stream::{
         StreamContext,
         fold::{FoldRule, Slow},
@@ -47,6 +48,8 @@ pub(crate) struct PendingStream {
     /// Rule by which the stream selects its first events. `None` if it begins with all of them.
     pub fold: Option<FoldRule>,
     pub slow: Slow,
+    /// Part of the stream in its topics, which begins when the stream opens.
+    pub presence: Option<Box<Participation>>,
     /// Id that the reader sent, if it is an event id.
     pub id: Option<EventId>,
     pub permit: Option<Box<StreamPermit>>,

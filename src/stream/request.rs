@@ -17,6 +17,7 @@ use crate::{
     stream::{
         delivery::{Delivery, accepted},
         fold::{FoldBy, FoldRule, Slow},
+        presence::PresenceRequest,
     },
 };
 
@@ -33,6 +34,8 @@ pub struct StreamRequest {
     pub fold: Option<FoldRule>,
     /// What the reader gets when it cannot keep up (`slow=`).
     pub slow: Slow,
+    /// Wish to take part in the topics (`presence=`).
+    pub presence: Option<Box<PresenceRequest>>,
     /// Form of the answer.
     pub delivery: Delivery,
     /// Form of an event in the answer.
@@ -107,6 +110,8 @@ pub(crate) struct Parameters {
     pub limit: Option<String>,
     pub wait: Option<String>,
     pub ticket: Option<String>,
+    pub presence: Option<String>,
+    pub name: Option<String>,
 }
 
 /// Longest error text about a query, in characters.
@@ -206,7 +211,11 @@ impl StreamRequest {
         let is_position = delivery == Delivery::Poll && poll.limit == 0;
         let (start, fold) = if is_position { (Start::Live, None) } else { (start, fold) };
         let filter = filter(parameters.filter.as_deref(), filters)?;
-        let (topics, ticket) = (topics(&parameters.topic, topics_max)?, parameters.ticket);
+        let topics = topics(&parameters.topic, topics_max)?;
+        let (presence, name) = (parameters.presence.as_deref(), parameters.name.as_deref());
+        let is_poll = delivery == Delivery::Poll;
+        let presence = PresenceRequest::parse(presence, name, &topics, is_poll)
+            .map_err(StreamRequestError::Parameter)?;
         let is_event_source = false;
         Ok(Self {
             topics,
@@ -214,12 +223,13 @@ impl StreamRequest {
             start,
             fold,
             slow,
+            presence: presence.map(Box::new),
             delivery,
             format,
             poll,
             id,
             is_event_source,
-            ticket,
+            ticket: parameters.ticket,
         })
     }
 }

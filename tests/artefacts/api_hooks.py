@@ -7,7 +7,8 @@ without it and without the headers of Pub/Sub and of CloudEvents.
 Publish: a body of JSON is the messages of `format=pubsub` and nothing else is, and the parameters of
 one message are not allowed with it. Limits are in bytes, and those of OpenAPI in characters.
 
-Events: `limit` and `wait` are for polls only, `format=data` is for server-sent events only, and a
+Events: `limit` and `wait` are for polls only, `presence` and `name` are for streams of named topics
+only, `format=data` is for server-sent events only, and a
 filter is an expression. OpenAPI does not describe `Accept`, so the hook chooses it.
 """
 
@@ -73,5 +74,10 @@ def before_events(case):
         query.pop("latest", None)
     if "mode" in query or case.headers["Accept"] == "application/json":
         query.pop("slow", None)
+        query.pop("presence", None)
+    if query.get("presence") == "on":
+        query["topic"] = "orders"
+    else:
+        query.pop("name", None)
     if query.get("filter") and not is_negative(case):
         query["filter"] = f"NOT attributes.customer = {json.dumps(query['filter'][:100])}"

@@ -123,7 +123,7 @@ fn names(parameters: &[(String, String)]) -> impl Iterator<Item = &str> {
 
 /// `None` when that is up to the parser of times.
 fn what_is_wrong(parameters: &[(String, String)], request: &HttpRequest) -> Option<bool> {
-    const KNOWN: [&str; 9] = [
+    const KNOWN: [&str; 11] = [
         "topic",
         "last_event_id",
         "since",
@@ -133,6 +133,8 @@ fn what_is_wrong(parameters: &[(String, String)], request: &HttpRequest) -> Opti
         "filter",
         "format",
         "ticket",
+        "presence",
+        "name",
     ];
     if values(parameters, "since").iter().any(|since| !since.is_empty()) {
         return None;
@@ -145,7 +147,9 @@ fn what_is_wrong(parameters: &[(String, String)], request: &HttpRequest) -> Opti
     // `Accept` decides whether the format can be `data`, and whether a reader can be slow.
     let format = values(parameters, "format");
     let slow = values(parameters, "slow");
-    if (format.contains(&"data") || !slow.is_empty()) && request.headers().contains_key("accept") {
+    let presence = values(parameters, "presence");
+    let of_delivery = format.contains(&"data") || !slow.is_empty() || !presence.is_empty();
+    if of_delivery && request.headers().contains_key("accept") {
         return None;
     }
     let format = format.iter().any(|name| !["data", "message", "cloudevents"].contains(name));
@@ -161,12 +165,23 @@ fn what_is_wrong(parameters: &[(String, String)], request: &HttpRequest) -> Opti
     let fold = !rewind.iter().all(rewinds)
         || !latest.iter().all(is_latest)
         || !rewind.is_empty() && !latest.is_empty();
+    let name = values(parameters, "name");
+    let is_name = |name: &&str| {
+        (1..=255).contains(&name.len()) && !name.contains(char::is_control) && name.trim() == *name
+    };
+    let rooms = names(parameters).filter(|name| !name.ends_with('*')).collect::<BTreeSet<_>>();
+    let presence = match presence.first().copied() {
+        None | Some("off") => !name.is_empty(),
+        Some("on") => !(1..=16).contains(&rooms.len()),
+        Some(_) => true,
+    };
+    let presence = presence || !name.iter().all(is_name);
     let topic = names(parameters).any(|name| name.parse::<TopicPattern>().is_err());
     let many = TOPICS_MAX < names(parameters).count();
     let id = values(parameters, "last_event_id")
         .iter()
         .any(|id| !id.is_empty() && id.parse::<EventId>().is_err());
-    Some(unknown || twice || fold || slow || filter || format || topic || many || id)
+    Some(unknown || twice || fold || slow || presence || filter || format || topic || many || id)
 }
 
 fn header_id(request: &HttpRequest) -> Option<Result<EventId, ()>> {
@@ -185,6 +200,7 @@ fn is_as_asked(
     assert!(topics.into_iter().eq(asked.topics.iter().map(ToString::to_string)));
     let one = |name: &str| values(parameters, name).first().copied();
     assert_eq!(asked.ticket.as_deref(), one("ticket"));
+    assert_eq!(asked.presence.is_some(), one("presence") == Some("on"));
     let filter = one("filter").filter(|text| !text.is_empty());
     assert_eq!(asked.filter, filter.and_then(|text| Filter::parse(text).ok()));
     if asked.delivery == Delivery::Poll && asked.poll.limit == 0 {

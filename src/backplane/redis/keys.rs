@@ -10,6 +10,8 @@ pub(crate) struct Keys {
     pub(crate) state: String,
     /// Stream of the renewals.
     pub(crate) renewals: String,
+    /// Sorted set of the replicas by the time of their last call for presence.
+    pub(crate) replicas: String,
     prefix: String,
 }
 
@@ -21,8 +23,14 @@ impl Keys {
             log: key("log"),
             state: key("state"),
             renewals: key("renewals"),
+            replicas: key("presence-replicas"),
             prefix: prefix.to_owned(),
         }
+    }
+
+    /// Returns the key of the hash with the reports of all replicas about the members of a topic.
+    pub(crate) fn presence(&self, topic: &str) -> String {
+        format!("{{{}}}:presence:{topic}", self.prefix)
     }
 
     /// Returns the key of a ticket, whose value is the grant.

@@ -14,6 +14,7 @@ mod keys;
 mod link;
 mod log_copy;
 mod newest;
+mod presence;
 mod scripts;
 mod shared_link;
 mod tail;
@@ -21,8 +22,9 @@ mod tickets;
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::try_join_all;
 use redis::RedisResult;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 pub(crate) use crate::backplane::redis::error::ConnectError;
 
@@ -30,6 +32,7 @@ use crate::{
     backplane::{
         follower::Progress,
         outcome::{Confirmed, PublishError, UnavailableError},
+        presence::{PresenceAnswer, PresenceQuestion},
         redis::{
             append_queue::{AppendQueue, Appender},
             dialer::Dialer,
@@ -50,6 +53,8 @@ use crate::{
 
 /// Longest time for the confirmation of a push. Pub/Sub waits for 10 s by default.
 const CONFIRM_MAX: Duration = Duration::from_secs(8);
+/// Longest time for the answers about presence. Readers wait for the first answer for their topic.
+const PRESENCE_MAX: Duration = Duration::from_secs(2);
 /// Interval at which each replica trims the log.
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 /// Number of intervals after which the log is also trimmed by bytes. Redis takes some milliseconds
@@ -152,6 +157,29 @@ impl RedisLog {
         let mut link = self.link.get().ok_or(UnavailableError)?;
         let renewed = link.renew(renewal).await;
         self.available(&link, renewed)
+    }
+
+    /// See [`Backplane::ask_presence`](super::Backplane::ask_presence).
+    pub async fn ask_presence(
+        &self,
+        replica: &str,
+        questions: &[PresenceQuestion],
+    ) -> Result<Vec<PresenceAnswer>, UnavailableError> {
+        let link = self.link.get().ok_or(UnavailableError)?;
+        let answers = questions.iter().map(|question| {
+            let mut link = link.clone();
+            async move { link.ask_presence(replica, question).await }
+        });
+        let answers = timeout(PRESENCE_MAX, try_join_all(answers)).await;
+        let answers = answers.map_err(|_| UnavailableError)?;
+        self.available(&link, answers)
+    }
+
+    /// See [`Backplane::leave_presence`](super::Backplane::leave_presence).
+    pub async fn leave_presence(&self, replica: &str) -> Result<(), UnavailableError> {
+        let mut link = self.link.get().ok_or(UnavailableError)?;
+        let left = timeout(PRESENCE_MAX, link.leave_presence(replica)).await;
+        self.available(&link, left.map_err(|_| UnavailableError)?)
     }
 
     /// Reports the error of a command on `link` and converts it.

@@ -10,6 +10,7 @@ pub(crate) struct Scripts {
     pub(crate) read: Script,
     pub(crate) trim: Script,
     pub(crate) keep: Script,
+    pub(crate) presence: Script,
 }
 
 impl Default for Scripts {
@@ -21,6 +22,7 @@ impl Default for Scripts {
             read: script(include_str!("lua/read.lua")),
             trim: script(include_str!("lua/trim.lua")),
             keep: script(include_str!("lua/keep.lua")),
+            presence: script(include_str!("lua/presence.lua")),
         }
     }
 }
@@ -31,8 +33,8 @@ impl Scripts {
     /// # Errors
     /// Fails when the server rejects a script or does not answer.
     pub(crate) async fn load(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
-        let Self { append, open, read, trim, keep } = self;
-        for script in [append, open, read, trim, keep] {
+        let Self { append, open, read, trim, keep, presence } = self;
+        for script in [append, open, read, trim, keep, presence] {
             script.load_async(connection).await?;
         }
         Ok(())

@@ -41,6 +41,14 @@ pub(super) const FLAGS: &[Flag] = &[
     )
     .range("1 s", "24 h"),
     flag(
+        "presence-grace",
+        "TIME",
+        Some("10 s"),
+        "Time after its last stream for which a member of a topic counts as reconnecting \
+         (presence=on). Then it leaves",
+    )
+    .range("0 s", "10 min"),
+    flag(
         "write-timeout",
         "TIME",
         Some("30 s"),

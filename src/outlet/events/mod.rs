@@ -11,7 +11,7 @@ use actix_web::{
 mod answer;
 
 use crate::{
-    auth::{AuthError, access::TopicDeniedError, grant::Grant},
+    auth::{AuthError, grant::Grant},
     clock,
     http::{client_address::client_address, problem::problem},
     hub::Shard,
@@ -27,7 +27,7 @@ use crate::{
     outlet::{
         ndjson::{NDJSON_CLOUD_EVENTS, NDJSON_MESSAGES},
         poll::{self, POLL_CLOUD_EVENTS, POLL_MESSAGES},
-        refusal::deny,
+        refusal::{deny, deny_topic},
         sse::{SSE, SSE_CLOUD_EVENTS, SSE_MESSAGES},
         tickets::redeem,
     },
@@ -36,6 +36,7 @@ use crate::{
         delivery::Delivery,
         drive::{body::StreamBody, reactor::Reactor},
         open::{OpenError, StreamReader},
+        presence::PresenceError,
         request::{EventFormat, StreamRequest, StreamRequestError},
         session::Session,
         turns::{Turn, Turns},
@@ -149,18 +150,6 @@ fn malformed(context: &StreamContext, err: StreamRequestError) -> HttpResponse {
     }
 }
 
-/// Answers a request for a topic that the reader may not have.
-fn deny_topic(denied: &TopicDeniedError) -> HttpResponse {
-    match denied {
-        TopicDeniedError::NotServed(topic) => {
-            problem(StatusCode::NOT_FOUND, format!("topic: {topic} is not served here"))
-        }
-        TopicDeniedError::NotGranted(topic) => {
-            problem(StatusCode::FORBIDDEN, format!("topic: the token does not grant {topic}"))
-        }
-    }
-}
-
 /// Verifies the reader's token or ticket. Usually that does not have to wait; if it does, the turn
 /// ends.
 async fn admit(
@@ -192,6 +181,10 @@ fn not_opened(context: &StreamContext, asked: &StreamRequest, err: OpenError) ->
         }
         OpenError::TooMany(met) => {
             too_many(context, Some(asked), met.as_str(), met.text(), refusal_wait())
+        }
+        OpenError::Presence(PresenceError::Name(text)) => problem(StatusCode::BAD_REQUEST, text),
+        OpenError::Presence(PresenceError::TooManyTopics(reached)) => {
+            refuse(context, asked, EndReason::Busy, &reached.to_string())
         }
         OpenError::Busy(reached) => refuse(context, asked, EndReason::Busy, &reached.to_string()),
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::model::{
     control::{End, Folded, Open},
     gap::Gap,
+    presence::{Member, Presence, PresenceUpdate, Roster},
     topic::Topic,
 };
 
@@ -46,6 +47,35 @@ pub(crate) struct FoldedData<'a> {
     keys: BTreeMap<&'a str, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keys_more: Option<usize>,
+}
+
+/// Data of `stream-presence`: the topic, and one of the other fields.
+#[derive(Debug, Serialize)]
+pub(crate) struct PresenceData<'a> {
+    topic: &'a str,
+    #[serde(flatten)]
+    roster: Option<RosterData<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    also: Option<Vec<MemberData<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    join: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leave: Option<&'a str>,
+}
+
+/// Members of a topic.
+#[derive(Debug, Serialize)]
+struct RosterData<'a> {
+    members: Vec<MemberData<'a>>,
+    anonymous: usize,
+    more: bool,
+}
+
+/// Member of a topic.
+#[derive(Debug, Serialize)]
+struct MemberData<'a> {
+    subject: &'a str,
+    streams: usize,
 }
 
 /// Data of `stream-auth`.
@@ -102,6 +132,47 @@ impl<'a> FoldedData<'a> {
             keys,
         }
     }
+}
+
+impl<'a> PresenceData<'a> {
+    /// Returns the data of a message about the members of a topic.
+    pub(crate) fn of(presence: &'a Presence) -> Self {
+        let none = Self {
+            topic: presence.topic.as_str(),
+            roster: None,
+            also: None,
+            join: None,
+            leave: None,
+        };
+        match &presence.update {
+            PresenceUpdate::Members(roster) => {
+                Self { roster: Some(RosterData::of(roster)), ..none }
+            }
+            PresenceUpdate::Also(members) => Self { also: Some(members_data(members)), ..none },
+            PresenceUpdate::Join(name) => Self { join: Some(name.as_str()), ..none },
+            PresenceUpdate::Leave(name) => Self { leave: Some(name.as_str()), ..none },
+        }
+    }
+
+    /// Returns the data of the members of `topic`.
+    pub(crate) fn of_roster(topic: &'a Topic, roster: &'a Roster) -> Self {
+        let (topic, roster) = (topic.as_str(), Some(RosterData::of(roster)));
+        Self { topic, roster, also: None, join: None, leave: None }
+    }
+}
+
+impl<'a> RosterData<'a> {
+    fn of(roster: &'a Roster) -> Self {
+        let Roster { members, anonymous, more } = roster;
+        Self { members: members_data(members), anonymous: *anonymous, more: *more }
+    }
+}
+
+fn members_data(members: &[Member]) -> Vec<MemberData<'_>> {
+    members
+        .iter()
+        .map(|Member { name, streams }| MemberData { subject: name.as_str(), streams: *streams })
+        .collect()
 }
 
 impl EndData {

@@ -1,27 +1,20 @@
 //! Answer to a poll: its head and its JSON.
 
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    task::{Context, Poll},
+use super::page::Page;
+use crate::{
+    model::event_id::EventId,
+    outlet::{
+        claimed_body::ClaimedBody,
+        format::control::{GapData, json},
+    },
 };
-
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
-    body::{BodySize, BoxBody, MessageBody},
+    body::BoxBody,
     http::{
         StatusCode,
         header::{self, EntityTag, Header as _, IfNoneMatch},
     },
-};
-use bytes::Bytes;
-
-use super::page::Page;
-use crate::{
-    hub::BATCH_MAX_BYTES,
-    limits::budget::Claim,
-    model::event_id::EventId,
-    outlet::format::control::{GapData, json},
 };
 
 /// Creates the head of an answer.
@@ -74,7 +67,7 @@ impl Page {
         body.reserve_exact(start.len() + rest.len());
         body.splice(..0, start);
         body.extend_from_slice(rest.as_bytes());
-        response.body(BoxBody::new(ClaimedBody { left: body.into(), _claim: self.claim }))
+        response.body(BoxBody::new(ClaimedBody::new(body.into(), self.claim)))
     }
 }
 
@@ -84,29 +77,5 @@ fn has_already(request: &HttpRequest, tag: &EntityTag) -> bool {
         Ok(IfNoneMatch::Any) => request.headers().contains_key(header::IF_NONE_MATCH),
         Ok(IfNoneMatch::Items(known)) => known.iter().any(|known| known.weak_eq(tag)),
         Err(_) => false,
-    }
-}
-
-/// Body that holds its memory claim until it is written.
-#[derive(Debug)]
-struct ClaimedBody {
-    left: Bytes,
-    _claim: Claim,
-}
-
-impl MessageBody for ClaimedBody {
-    type Error = Infallible;
-
-    fn size(&self) -> BodySize {
-        BodySize::Sized(self.left.len() as u64)
-    }
-
-    fn poll_next(
-        self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Infallible>>> {
-        let left = &mut self.get_mut().left;
-        let part = left.split_to(left.len().min(BATCH_MAX_BYTES));
-        Poll::Ready((!part.is_empty()).then_some(Ok(part)))
     }
 }

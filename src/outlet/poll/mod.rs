@@ -62,7 +62,11 @@ pub(super) async fn read(
             }
             Next::Say(Control::End(_)) | Next::Finished => break,
             Next::Say(
-                Control::Auth(_) | Control::Folded(_) | Control::KeepAlive | Control::Waiting,
+                Control::Auth(_)
+                | Control::Folded(_)
+                | Control::Presence(_)
+                | Control::KeepAlive
+                | Control::Waiting,
             ) => {}
             Next::Yield => yield_now().await,
             Next::WaitUntil(until) => {

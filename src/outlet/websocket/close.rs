@@ -5,7 +5,7 @@ use actix_web::http::StatusCode;
 use crate::{
     auth::{AuthError, access::TopicDeniedError},
     model::control::{End, EndReason},
-    stream::open::OpenError,
+    stream::{open::OpenError, presence::PresenceError},
 };
 
 /// Code of a close frame ([RFC 6455, section
@@ -144,6 +144,12 @@ impl From<OpenError> for Refusal {
                 Self::later(EndReason::Draining, "this gateway is shutting down")
             }
             OpenError::TooMany(met) => Self::too_often(met.text()),
+            OpenError::Presence(PresenceError::Name(text)) => {
+                Self::new(CloseCode::BadRequest, text)
+            }
+            OpenError::Presence(PresenceError::TooManyTopics(reached)) => {
+                Self::later(EndReason::Busy, reached.to_string())
+            }
             OpenError::Busy(reached) => Self::later(EndReason::Busy, reached.to_string()),
         }
     }

@@ -10,7 +10,9 @@ use super::{
 };
 use crate::{
     model::control::{Control, End},
-    outlet::format::control::{AuthData, EndData, FoldedData, GapData, OpenData, json},
+    outlet::format::control::{
+        AuthData, EndData, FoldedData, GapData, OpenData, PresenceData, json,
+    },
 };
 
 /// Record with its type, and the name of the stream that it is about.
@@ -89,6 +91,7 @@ pub(super) fn control(sub: &str, control: &Control) -> Bytes {
             message("open", sub, &Opened { id, data, retry: open.retry_ms })
         }
         Control::Gap(gap) => message("gap", sub, &GapData::of(gap)),
+        Control::Presence(presence) => message("presence", sub, &PresenceData::of(presence)),
         Control::Folded(folded) => message("folded", sub, &FoldedData::of(folded)),
         Control::Auth(left) => message("auth", sub, &AuthData { expires_in: left.as_secs() }),
         Control::Checkpoint(id) => {

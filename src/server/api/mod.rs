@@ -33,7 +33,8 @@ const COMMON_RESPONSES: &[(&str, &str)] = &[
 const COMMON_RESPONSE_OF_DEV: (&str, &str) = ("421", "Misdirected");
 
 /// Schemas in `openapi.json` that `asyncapi.json` refers to.
-const SHARED_SCHEMAS: [&str; 6] = ["Topic", "EventId", "Message", "CloudEvent", "Event", "Gap"];
+const SHARED_SCHEMAS: [&str; 8] =
+    ["Topic", "EventId", "Message", "CloudEvent", "Event", "Gap", "Members", "Member"];
 
 impl Documents {
     /// Makes the documents of a gateway that has these `routes`: paths and the methods of each.

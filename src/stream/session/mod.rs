@@ -5,6 +5,7 @@ mod duplex;
 mod folding;
 mod membership;
 mod next;
+mod presence;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -92,7 +93,11 @@ impl Session {
 
     fn start(&mut self, mut pending: PendingStream, now: Instant) -> Result<(), SubscribeError> {
         let (rule, slow) = (pending.fold.take(), pending.slow);
+        let mut presence = pending.presence.take();
         let started = pending.subscribe(now)?;
+        if let Some(presence) = &mut presence {
+            presence.enter(now.into_std());
+        }
         self.context.metrics.streams_opened.inc();
         self.permit = started.permit;
         let (head, at) = (started.subscriber.hub().head(), started.subscriber.position());
@@ -105,7 +110,7 @@ impl Session {
             checkpoint_due: false,
             gap_sent: false,
             is_ending: false,
-            extras: Extras::new(slow, fold, started.lease),
+            extras: Extras::new(slow, fold, started.lease, presence),
         });
         Ok(())
     }
@@ -149,6 +154,9 @@ impl Session {
         if is_over && is_held_elsewhere {
             return self.next_end();
         }
+        if let Some(next) = self.next_of_presence(now) {
+            return next;
+        }
         if let Some(next) = self.give_folded(now) {
             return next;
         }
@@ -173,17 +181,20 @@ impl Session {
                 if let Some(lease) = open.lease() {
                     lease.register(waker);
                 }
+                if let Some(presence) = open.presence() {
+                    presence.register(waker);
+                }
             }
             Phase::Finished => {}
         }
     }
 
     /// Returns true if [`Session::wait`] needs a working waker: in addition to new events, a
-    /// renewal or an answer of the log continues the stream.
+    /// renewal, a change of members or an answer of the log continues the stream.
     pub(crate) fn needs_waker(&self) -> bool {
         match &self.phase {
             Phase::WaitingForLog(..) => true,
-            Phase::Open(open) => open.lease().is_some(),
+            Phase::Open(open) => open.lease().is_some() || open.presence().is_some(),
             Phase::Finished => false,
         }
     }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::{
     hub::{Position, ReadEvents, Subscriber},
     model::{control::Control, event_id::EventId},
+    presence::participation::Participation,
     stream::{
         fold::{Fold, Slow},
         large::LargeEvent,
@@ -50,6 +51,7 @@ pub(super) struct Extras {
     /// Fold, whose events are sent before anything else is read. The subscriber is before it.
     pub(super) fold: Option<Box<Fold>>,
     pub(super) lease: Option<LeaseTimer>,
+    pub(super) presence: Option<Box<Participation>>,
 }
 
 impl Open {
@@ -67,6 +69,11 @@ impl Open {
     pub(super) fn lease(&self) -> Option<&LeaseTimer> {
         self.extras.as_ref()?.lease.as_ref()
     }
+
+    /// Returns the part that the stream takes in its topics. `None` without `presence=on`.
+    pub(super) fn presence(&self) -> Option<&Participation> {
+        self.extras.as_ref()?.presence.as_deref()
+    }
 }
 
 impl Extras {
@@ -75,9 +82,11 @@ impl Extras {
         slow: Slow,
         fold: Option<Fold>,
         lease: Option<LeaseTimer>,
+        presence: Option<Box<Participation>>,
     ) -> Option<Box<Self>> {
-        let is_needed = slow != Slow::Gap || fold.is_some() || lease.is_some();
-        is_needed.then(|| Box::new(Self { slow, fold: fold.map(Box::new), lease }))
+        let is_needed =
+            slow != Slow::Gap || fold.is_some() || lease.is_some() || presence.is_some();
+        is_needed.then(|| Box::new(Self { slow, fold: fold.map(Box::new), lease, presence }))
     }
 }
 

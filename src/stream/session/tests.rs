@@ -2,6 +2,7 @@
 
 mod fixture;
 mod folds;
+mod presence;
 mod reads;
 
 use std::time::Duration;

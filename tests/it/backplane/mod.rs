@@ -5,6 +5,7 @@ mod chaos;
 mod log_changes;
 mod log_faults;
 mod log_settings;
+mod presence;
 mod reading;
 pub mod replicas;
 mod shared_calls;

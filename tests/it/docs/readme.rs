@@ -75,6 +75,7 @@ fn the_metrics_of_the_documents_are_those_of_the_program() {
         "CHANGELOG.md",
         "SECURITY.md",
         "docs/PERFORMANCE.md",
+        "docs/presence.md",
         "docs/publishing.md",
         "docs/reading.md",
         "deploy/RUNBOOK.md",

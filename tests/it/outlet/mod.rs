@@ -7,6 +7,7 @@ mod long_poll;
 mod ndjson;
 pub mod poll;
 mod position;
+pub mod presence;
 mod round_trip;
 mod sse;
 pub mod tickets;

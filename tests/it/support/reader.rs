@@ -218,7 +218,7 @@ impl Reader {
     }
 
     /// Reads the first message, which must be `stream-open`.
-    fn opened(mut self) -> Self {
+    pub fn opened(mut self) -> Self {
         assert_eq!(self.status, 200);
         let opened = self.next_raw().expect("a first message");
         assert_eq!(opened.event, "stream-open");

@@ -13,6 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["outlet"],
     &["inlet"],
     &["stream"],
+    &["presence"],
     &["backplane", "auth", "net"],
     &["http", "telemetry"],
     &["hub"],

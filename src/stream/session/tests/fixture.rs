@@ -114,6 +114,7 @@ impl Gateway {
             start,
             fold: None,
             slow: Slow::Gap,
+            presence: None,
             id: match start {
                 Start::After(id) => Some(id),
                 _ => None,

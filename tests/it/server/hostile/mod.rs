@@ -4,6 +4,7 @@
 mod content;
 mod heads;
 mod identity;
+mod presence;
 
 use std::{
     io::{Read as _, Write as _},
