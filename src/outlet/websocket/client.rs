@@ -1,10 +1,17 @@
 //! Client of a WebSocket: what its commands need.
 
-use std::{cell::RefCell, net::IpAddr, rc::Rc};
+use std::{
+    cell::{Ref, RefCell},
+    net::IpAddr,
+    rc::Rc,
+};
 
 use actix_web::web;
 
-use super::{close::Refusal, encode::format_of};
+use super::{
+    close::{CloseCode, Refusal},
+    encode::format_of,
+};
 use crate::{
     auth::grant::Grant,
     clock,
@@ -41,6 +48,19 @@ impl Client {
         counted.map_err(|_| Refusal::too_often(TOO_OFTEN))
     }
 
+    /// Returns the grant of the client's newest token. `None` if readers need no token.
+    ///
+    /// # Errors
+    /// Refuses a client whose token has expired.
+    pub(super) fn grant(&self) -> Result<Ref<'_, Option<Grant>>, Refusal> {
+        let grant = self.grant.borrow();
+        if grant.as_ref().is_some_and(|grant| grant.expires_ms <= clock::now_ms()) {
+            let text = "the token has expired: send a new one with the command renew";
+            return Err(Refusal::new(CloseCode::Unauthorized, text));
+        }
+        Ok(grant)
+    }
+
     /// Opens a stream.
     ///
     /// # Errors
@@ -73,7 +93,7 @@ impl Client {
             StreamRequestError::Parameter(text) => text,
             StreamRequestError::NotAcceptable => "the request is not acceptable".to_owned(),
         };
-        Refusal::new(super::close::CloseCode::BadRequest, text)
+        Refusal::new(CloseCode::BadRequest, text)
     }
 
     /// Counts a refused stream.

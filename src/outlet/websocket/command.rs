@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::{
     client::SharedClient,
     close::{CloseCode, Refusal},
+    presence::presence,
     publish::publish,
 };
 use crate::{auth::grant::Grant, stream::request::Parameters};
@@ -38,6 +39,8 @@ struct Subscribe {
     slow: Option<String>,
     filter: Option<String>,
     format: Option<String>,
+    presence: Option<String>,
+    name: Option<String>,
 }
 
 /// Command `unsubscribe`: ends a stream.
@@ -92,9 +95,12 @@ pub(super) async fn run(client: SharedClient, text: String) -> Outcome {
         "unsubscribe" => read(&text).map(|Unsubscribe { sub }| Effect::Unsubscribe(sub)),
         "renew" => renew(&client, &text).await,
         "publish" => publish(&client, &text).await,
+        "presence" => presence(&client, &text).await,
         other => {
             let shown: String = other.chars().take(64).collect();
-            let text = format!("type: {shown:?} is not subscribe, unsubscribe, renew or publish");
+            let text = format!(
+                "type: {shown:?} is no command: expected subscribe, unsubscribe, renew, publish or presence"
+            );
             Err(Refusal::new(CloseCode::BadRequest, text))
         }
     };
@@ -135,6 +141,8 @@ async fn subscribe(client: &SharedClient, text: &str) -> Result<Effect, Refusal>
         slow: asked.slow,
         filter: asked.filter,
         format: asked.format,
+        presence: asked.presence,
+        name: asked.name,
         ..Parameters::default()
     };
     Ok(Effect::Subscribe(asked.sub, Box::new(parameters)))

@@ -11,6 +11,7 @@ mod connection;
 mod drive;
 mod encode;
 mod frame;
+mod presence;
 mod publish;
 mod quiet;
 mod record;

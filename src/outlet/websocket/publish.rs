@@ -12,7 +12,6 @@ use super::{
     command::{Effect, read},
 };
 use crate::{
-    clock,
     inlet::{
         base64,
         publish::{PublishRefusedError, publication::Publication},
@@ -45,12 +44,7 @@ struct Publish<'a> {
 pub(super) async fn publish(client: &Client, text: &str) -> Result<Effect, Refusal> {
     let publication = publication(text)?;
     let publisher = {
-        let grant = client.grant.borrow();
-        let now_ms = clock::now_ms();
-        if grant.as_ref().is_some_and(|grant| grant.expires_ms <= now_ms) {
-            let text = "the token has expired: send a new one with the command renew";
-            return Err(Refusal::new(CloseCode::Unauthorized, text));
-        }
+        let grant = client.grant()?;
         client.publish.publisher(grant.as_ref(), client.address)?
     };
     let id = client.publish.publish(&publisher, publication).await?;

@@ -15,4 +15,5 @@ mod websocket;
 mod websocket_access;
 mod websocket_cuts;
 mod websocket_pages;
+mod websocket_presence;
 mod websocket_publish;

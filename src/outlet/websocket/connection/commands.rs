@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::{ClientClose, Connection, STREAMS_MAX, State};
+use super::{ANSWERS_MAX_BYTES, ClientClose, Connection, STREAMS_MAX, State};
 use crate::{
     auth::grant::Grant,
     clock,
@@ -19,7 +19,8 @@ use crate::{
 impl Connection {
     /// Takes the next command, if it can be carried out now.
     pub(crate) fn take_command(&mut self, now: Instant) -> Option<String> {
-        if self.within.is_some() || self.state != State::Open {
+        let has_room = self.answers.len() < ANSWERS_MAX_BYTES;
+        if self.within.is_some() || self.state != State::Open || !has_room {
             return None;
         }
         let command = self.commands.pop_front();
