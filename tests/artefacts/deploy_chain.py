@@ -11,7 +11,7 @@ from public_paths import PUBLIC_PATHS
 
 SIZES = {"k": 2**10, "m": 2**20}
 # Names of locations of l7.conf.
-PUSH, PUBLISH = "~ ^/push(/[^/]+)?$", "/publish/"
+PUSH, PUBLISH = "~ ^/push(/[^/]+)?$", "~ ^/publish/[^/]+$"
 
 
 def nginx_size(text):

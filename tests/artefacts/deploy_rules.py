@@ -127,7 +127,8 @@ def cloud_run(service):
         wrong.append("more may be held than there is memory")
     wrong += limits_per_address(setting)
     iam = service["metadata"]["annotations"].get("run.googleapis.com/invoker-iam-disabled")
-    open_to_all = setting("push-auth") == "none" or setting("read-auth") == "anonymous"
+    open_to_all = (setting("push-auth") == "none" or setting("read-auth") == "anonymous"
+                   or setting("publish-auth") == "none")
     if iam == "true" and open_to_all:
         wrong.append("open to anyone")
     if iam != "true" and setting("push-auth") == "oidc":
@@ -197,6 +198,8 @@ def kong(config):
     upstreams = {upstream["name"]: upstream for upstream in config["upstreams"]}
     for kind in ("upstreams", "services"):
         wrong += [problem for each in config[kind] for problem in unknown_to_kong(kind, each)]
+    names = [route["name"] for service in config["services"] for route in service["routes"]]
+    wrong += [f"two routes are named {name}" for name in set(names) if names.count(name) > 1]
     for service in config["services"]:
         if service["host"] not in upstreams:
             wrong.append(f"no upstream {service['host']}")

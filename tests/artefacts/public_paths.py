@@ -39,4 +39,5 @@ INTERNAL_PATHS = {
     "/page/origins", "/ready", "/readyz",
 }
 # Requests that no front passes on.
-OTHER_REQUESTS = ("/metrics", "/healthz", "/pushes", "/publish", "/events/x", "/wsx", "/ws/x", "/tickets", "/")
+OTHER_REQUESTS = ("/metrics", "/healthz", "/pushes", "/publish", "/publish/", "/publish/a/b",
+                  "/presence/", "/events/x", "/wsx", "/ws/x", "/tickets", "/")

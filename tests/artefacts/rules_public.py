@@ -24,8 +24,7 @@ def outside_needs_tokens(docs):
     for name, wanted in (("READ_AUTH", "jwt"), ("PUSH_AUTH", "oidc")):
         if texts[f"STREAM_EVENTS_{name}"] != wanted:
             yield f"{name} is {texts[f'STREAM_EVENTS_{name}']}: everyone outside may do it"
-    # Off by default.
-    if texts.get("STREAM_EVENTS_PUBLISH_AUTH") == "none":
+    if texts["STREAM_EVENTS_PUBLISH_AUTH"] == "none":
         yield "PUBLISH_AUTH is none: everyone outside may do it"
     for name in ("READ_ISSUER", "READ_AUDIENCE", "PUSH_AUDIENCE", "PUSH_SERVICE_ACCOUNT"):
         if not texts[f"STREAM_EVENTS_{name}"]:

@@ -79,6 +79,9 @@ class Rules(unittest.TestCase):
             ),
             alone=lambda s: env(s, "BACKPLANE", "local"),
             open=lambda s: env(s, "READ_AUTH", "anonymous"),
+            publish=lambda s: template(s)["spec"]["containers"][0]["env"].append(
+                {"name": "STREAM_EVENTS_PUBLISH_AUTH", "value": "none"}
+            ),
             memory=lambda s: env(s, "RING_BYTES_TOTAL", "1 GiB"),
             decoded=lambda s: env(s, "PUSH_BYTES_IN_FLIGHT", "256 MiB"),
             port=lambda s: template(s)["spec"]["containers"][0]["ports"][0].update(name="http1"),
@@ -140,6 +143,7 @@ class Rules(unittest.TestCase):
             push=lambda c: c["services"][1].update(read_timeout=5_000),
             path=lambda c: c["services"][0]["routes"][0].update(strip_path=True),
             name=lambda c: c["upstreams"][0].update(name="other"),
+            twice=lambda c: c["services"][0]["routes"][1].update(name="events"),
             check=lambda c: c["upstreams"][0]["healthchecks"]["active"].update(timeouts=1),
             misspelt=lambda c: c["services"][0]["routes"][0].update(respons_buffering=False),
         )

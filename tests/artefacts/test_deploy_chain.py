@@ -187,7 +187,7 @@ class Chain(unittest.TestCase):
     def gateway(self, **changed):
         own = chain.Files.read().gateway_env
         own = {name.removeprefix("STREAM_EVENTS_"): text for name, text in own.items()}
-        return Gateway(self, STREAMS_PER_ADDRESS="1", **own | changed)
+        return Gateway(self, STREAMS_PER_ADDRESS="1", PUBLISH_AUTH="none", **own | changed)
 
     def status(self, port, *options, path="/events", client="127.0.0.1"):
         command = ["curl", "-sk", "-m", str(PATIENCE), "-o", "/dev/null", "-w", "%{http_code}", *options]
@@ -203,6 +203,9 @@ class Chain(unittest.TestCase):
         self.assertEqual(self.status(port, "-d", body, path="/push/orders"), "204")
         self.assertEqual(reader.until("data: hello")[1], "data: hello")
         self.assertEqual(self.status(port, path="/readyz"), "200")
+        self.assertEqual(self.status(port, "-d", "published", path="/publish/orders"), "200")
+        self.assertEqual(reader.until("data: published")[1], "data: published")
+        self.assertEqual(self.status(port, path="/presence/orders"), "200")
         # The streams of one address are counted, so the WebSocket is of another.
         websocket = WebSocket(self, port, "/ws?topic=orders", client="127.0.0.3")
         self.assertEqual(websocket.record()["type"], "open")

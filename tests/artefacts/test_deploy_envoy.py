@@ -204,9 +204,10 @@ class Streams(unittest.TestCase):
         self.assertEqual(pauses, {"5000", "7000", "9000"})
         elsewhere = said(*browser, "-i", "-H", "Origin: https://other.example")
         self.assertIn("access-control-allow-origin: https://other.example", elsewhere)
-        # Others, and pushes, are told the truth.
+        # Others, and pushes, are told the truth. (Over HTTP/2 curl may miss an answer that comes before
+        # it has sent its body.)
         self.assertIn("503 ", said())
-        self.assertIn("503 ", said(*browser, "-d", "{}", path="/push/orders"))
+        self.assertIn("503 ", said(*browser, "--http1.1", "-d", "{}", path="/push/orders"))
         self.assertIn("404 ", said(*browser, path="/metrics"))
 
     def test_a_gateway_that_leaves_gets_no_new_streams(self):
