@@ -1,11 +1,5 @@
 //! Who may open a WebSocket, for how long, and how refusals and ends are told.
 
-use std::{
-    net::TcpStream,
-    time::{Duration, Instant},
-};
-
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
 use super::websocket::opened;
@@ -14,9 +8,7 @@ use crate::{
     support::{
         eventually,
         gateway::Gateway,
-        http1,
         jwks::{KeyServer, sign},
-        seed,
         websocket::WebSocket,
     },
 };
@@ -42,30 +34,6 @@ fn refusals_are_accepted_and_closed_with_a_code() {
     let (last, closed) = WebSocket::open(&few, "?topic=orders").end();
     assert_eq!(closed, Some(4429));
     assert!(5_000 <= last.unwrap()["retry"].as_u64().unwrap());
-}
-
-#[test]
-fn pages_of_other_origins_are_refused() {
-    let dev = Gateway::dev(&[]);
-    let open = [("push-auth", "none"), ("read-auth", "anonymous")];
-    let any = Gateway::serve(&open);
-    let listed = Gateway::serve(&[&open[..], &[("cors-origin", "https://app.example")]].concat());
-    for (gateway, origin, is_allowed) in [
-        (&dev, "https://app.example", false),
-        (&dev, "http://localhost:3000", true),
-        (&dev, "null", true),
-        (&any, "https://app.example", true),
-        (&listed, "https://app.example", true),
-        (&listed, "https://evil.example", false),
-        (&listed, "https://localhost", true),
-    ] {
-        let mut socket = WebSocket::open_with(gateway, "?topic=orders", &[("Origin", origin)]);
-        if is_allowed {
-            assert_eq!(socket.record()["type"], "open", "{origin}");
-        } else {
-            assert_eq!(socket.end().1, Some(4403), "{origin}");
-        }
-    }
 }
 
 /// Returns a token that grants topics for some seconds.
@@ -169,101 +137,4 @@ fn a_renewal_over_http_reaches_a_websocket() {
     eventually("the stream confirms it", || {
         (100 < socket.record_of("auth")["expires_in"].as_u64().unwrap()).then_some(())
     });
-}
-
-/// A page of another site that opens a WebSocket sends the reader's cookie.
-#[test]
-fn pages_of_other_sites_may_not_use_the_cookie() {
-    let keys = KeyServer::start();
-    let gateway = gateway(&keys, &[("read-cookie", "session")]);
-    let cookie = format!("session={}", token(&["orders"], 3_600));
-    let open = |headers: &[(&str, &str)]| {
-        let headers = [&[("Cookie", cookie.as_str())], headers].concat();
-        WebSocket::open_with(&gateway, "?topic=orders", &headers)
-    };
-    for headers in [
-        &[("Origin", "https://evil.example")][..],
-        &[("Origin", "https://evil.example"), ("Sec-Fetch-Site", "cross-site")],
-        &[("Origin", "null")],
-    ] {
-        assert_eq!(end(open(headers)), (json!("forbidden"), Some(4403)), "{headers:?}");
-    }
-    for headers in [
-        &[][..],
-        &[("Origin", "https://localhost")],
-        &[("Origin", "http://localhost"), ("Sec-Fetch-Site", "same-origin")],
-    ] {
-        assert_eq!(open(headers).record()["type"], "open", "{headers:?}");
-    }
-    // A token of its own is what any page may use.
-    let auth = bearer(&token(&["orders"], 3_600));
-    let headers = [("Authorization", auth.as_str()), ("Origin", "https://evil.example")];
-    let mut socket = WebSocket::open_with(&gateway, "?topic=orders", &headers);
-    assert_eq!(socket.record()["type"], "open");
-}
-
-/// All connections end with 1012 and a retry time of their own, spread over the drain.
-#[test]
-fn a_drain_closes_all_connections_one_after_another() {
-    const STREAMS: usize = 1_000;
-    const OTHERS: usize = 20;
-    let mut gateway = Gateway::dev(&[("drain-timeout", "4 s"), ("drain-delay", "0 s")]);
-    let mut sockets: Vec<_> = (0..STREAMS).map(|_| opened(&gateway, "?topic=orders")).collect();
-    sockets.extend((0..OTHERS).map(|_| WebSocket::open(&gateway, "")));
-    let start = Instant::now();
-    gateway.begin_stop();
-    let address = gateway.address;
-    let ends: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = sockets
-            .chunks_mut((STREAMS + OTHERS) / 20)
-            .map(|some| scope.spawn(|| some.iter_mut().map(drained).collect::<Vec<_>>()))
-            .collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-    });
-    assert_eq!(ends.len(), STREAMS + OTHERS);
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
-    let retries: std::collections::BTreeSet<_> = ends.iter().collect();
-    assert!(100 < retries.len(), "each has a retry time of its own");
-    gateway.stop();
-    assert!(TcpStream::connect(address).is_err());
-}
-
-/// Reads to the end of a connection in a drain. Returns its retry time.
-fn drained(socket: &mut WebSocket) -> u64 {
-    let (last, code) = socket.end();
-    let last = last.expect("a record");
-    assert_eq!((code, &last["reason"]), (Some(1012), &json!("draining")), "{last}");
-    last["retry"].as_u64().unwrap()
-}
-
-/// A reader with cuts at random moments receives what an uncut reader of server-sent events does.
-#[test]
-fn fifty_cuts_lose_and_repeat_nothing() {
-    let mut random = StdRng::seed_from_u64(seed("fifty_cuts_lose_and_repeat_nothing"));
-    let gateway = Gateway::dev(&[]);
-    let mut uncut = gateway.events("?topic=orders");
-    let (mut id, mut received) = (String::new(), Vec::new());
-    let mut published = 0;
-    for cut in 0..50 {
-        let query = format!("?topic=orders&last_event_id={id}");
-        let mut socket =
-            WebSocket::on(http1::connect(gateway.address), &format!("/ws{query}"), &[]);
-        let open = socket.record();
-        if id.is_empty() {
-            open["id"].as_str().unwrap().clone_into(&mut id);
-        }
-        for _ in 0..random.random_range(0..20) {
-            gateway.publish("orders", published.to_string());
-            published += 1;
-        }
-        let mut left = if cut < 49 { random.random_range(0..12) } else { usize::MAX };
-        while received.len() < published && 0 < left {
-            let event = socket.record_of("event");
-            event["id"].as_str().unwrap().clone_into(&mut id);
-            received.push((id.clone(), event["data"].to_string()));
-            left -= 1;
-        }
-    }
-    let all: Vec<_> = (0..published).map(|_| uncut.next()).map(|it| (it.id, it.data)).collect();
-    assert_eq!(received, all);
 }

@@ -36,6 +36,7 @@ fn pages_of_others_use_no_cookie() {
     let (cookie, listed) = (("read-cookie", "session"), ("cors-origin", "https://app.example"));
     let any = reader::gateway(&keys, &[cookie]);
     let some = reader::gateway(&keys, &[cookie, listed]);
+    let public = Gateway::serve(&[("push-auth", "none"), ("read-auth", "anonymous")]);
     let token = sign(&reader::claims(&["*"]));
     let (in_cookie, in_header) = (format!("session={token}"), reader::bearer(&token));
     let by_cookie = Some(("Cookie", &*in_cookie));
@@ -78,6 +79,7 @@ fn pages_of_others_use_no_cookie() {
             let without = [with(&any, None), with(&some, None)];
             let refused = if with_some == OPEN { 4401 } else { 4403 };
             assert_eq!(without, [4401, refused], "{site:?} {origin:?}");
+            assert_eq!(with(&public, by_cookie), OPEN, "{site:?} {origin:?}");
         }
     }
     let own =

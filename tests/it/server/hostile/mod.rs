@@ -5,6 +5,7 @@ mod content;
 mod heads;
 mod identity;
 mod presence;
+mod websockets;
 
 use std::{
     io::{Read as _, Write as _},
