@@ -99,6 +99,25 @@ pub(crate) async fn publish(
 }
 
 impl PublishEndpoint {
+    /// Creates an endpoint that stores in `hub` and is off.
+    #[cfg(test)]
+    pub(crate) fn for_tests(hub: crate::hub::Hub) -> Self {
+        let metrics = Metrics::new().unwrap();
+        let backplane = crate::backplane::Backplane::Local(hub, Arc::default());
+        let on_poison = crate::config::OnPoison::Ack;
+        Self {
+            inlet: Inlet::new(backplane, Vec::new(), on_poison, &metrics, &metrics.publishes),
+            access: None,
+            in_flight: InFlight::new(usize::MAX),
+            body_timeout: Duration::from_secs(60),
+            by_subject: RateLimit::new(0, metrics.limit("publishes-per-subject")),
+            by_address: RateLimit::new(0, metrics.limit("publishes-per-address")),
+            trusted_proxies: 0,
+            metrics,
+            denied_log: LogThrottle::default(),
+        }
+    }
+
     /// Publishes one message, for an outlet that receives messages too, such as a WebSocket. Checks
     /// the topic, the message and the limits. Returns the id of the stored event. If a message of
     /// the same publisher with the same idempotency key was stored before, that is the id of the

@@ -51,7 +51,7 @@ impl Documents {
             paths.retain(|path, _| routes.iter().any(|(served, _)| served == path));
             for (path, methods) in routes {
                 if let Some(Value::Object(item)) = paths.get_mut(*path) {
-                    complete(item, methods, mode, &responses);
+                    complete(item, path, methods, mode, &responses);
                 }
             }
         }
@@ -73,9 +73,15 @@ fn parse(document: &str) -> serde_json::Result<Value> {
 }
 
 /// Adds the common responses to the operations of a path, and the operations HEAD and OPTIONS.
-fn complete(item: &mut Map<String, Value>, methods: &[Method], mode: Mode, responses: &Value) {
+fn complete(
+    item: &mut Map<String, Value>,
+    path: &str,
+    methods: &[Method],
+    mode: Mode,
+    responses: &Value,
+) {
     if methods.contains(&Method::OPTIONS) {
-        item.insert("options".to_owned(), options());
+        item.insert("options".to_owned(), options(path));
     }
     let of_dev = (mode == Mode::Dev).then_some(&COMMON_RESPONSE_OF_DEV);
     for method in ["get", "post", "options"] {
@@ -116,9 +122,14 @@ fn head(get: &Value, shared: &Value) -> Value {
 }
 
 /// Returns the operation OPTIONS of a path that web pages use.
-fn options() -> Value {
+fn options(path: &str) -> Value {
+    // A preflight is answered whatever the parameter is.
+    let name = path.split_once('{').map(|(_, rest)| rest.trim_end_matches('}'));
+    let parameter = |name| json!({ "name": name, "in": "path", "required": true, "schema": {} });
+    let parameters: Vec<_> = name.into_iter().map(parameter).collect();
     json!({
         "summary": "Ask for the methods of the path (CORS preflight).",
+        "parameters": parameters,
         "responses": {
             "200": { "description": "The answer to a preflight, with the headers of CORS." },
             "204": {

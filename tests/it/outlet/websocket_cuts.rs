@@ -130,7 +130,9 @@ fn compare(gateway: &Gateway, seed: u64, transport: &str) {
                 let text = "é".repeat(random.random_range(0..length / 2));
                 gateway.publish(TOPICS[random.random_range(0..2)], format!("event {n} {text}"));
                 if CUTS <= cuts.load(Ordering::Relaxed) {
-                    TOPICS.iter().for_each(|topic| gateway.publish(topic, LAST));
+                    for topic in TOPICS {
+                        gateway.publish(topic, LAST);
+                    }
                     return n;
                 }
             }

@@ -33,14 +33,14 @@ fn outcome(gateway: &Gateway, query: &str, headers: &[(&str, &str)]) -> u16 {
 #[test]
 fn pages_of_others_use_no_cookie() {
     let keys = KeyServer::start();
-    let (cookie, listed) = (("read-cookie", "session"), ("cors-origin", "https://app.example"));
-    let any = reader::gateway(&keys, &[cookie]);
-    let some = reader::gateway(&keys, &[cookie, listed]);
+    let (named, listed) = (("read-cookie", "session"), ("cors-origin", "https://app.example"));
+    let any = reader::gateway(&keys, &[named]);
+    let some = reader::gateway(&keys, &[named, listed]);
     let public = Gateway::serve(&[("push-auth", "none"), ("read-auth", "anonymous")]);
     let token = sign(&reader::claims(&["*"]));
     let (in_cookie, in_header) = (format!("session={token}"), reader::bearer(&token));
-    let by_cookie = Some(("Cookie", &*in_cookie));
-    let by_header = Some(("Authorization", &*in_header));
+    let (cookie, header) = (("Cookie", &*in_cookie), ("Authorization", &*in_header));
+    let (by_cookie, by_header) = (Some(cookie), Some(header));
     // A page that is not listed opens no WebSocket at all where origins are listed.
     for (origin, with_any, with_some) in [
         // Clients that are no browsers.
@@ -82,11 +82,10 @@ fn pages_of_others_use_no_cookie() {
             assert_eq!(with(&public, by_cookie), OPEN, "{site:?} {origin:?}");
         }
     }
-    let own =
-        [by_cookie.unwrap(), ("Sec-Fetch-Site", "same-origin"), ("Origin", "http://localhost")];
+    let own = [cookie, ("Sec-Fetch-Site", "same-origin"), ("Origin", "http://localhost")];
     assert_eq!(outcome(&any, "?topic=orders", &own), OPEN);
     // A ticket is no cookie.
-    let ticket = any.post("/ticket", &[by_header.unwrap()], b"").json()["ticket"].clone();
+    let ticket = any.post("/ticket", &[header], b"").json()["ticket"].clone();
     let query = format!("?topic=orders&ticket={}", ticket.as_str().unwrap());
     assert_eq!(outcome(&any, &query, &[("Origin", "https://evil.example")]), OPEN);
 }

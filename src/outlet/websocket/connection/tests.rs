@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{CLOSE_TIMEOUT, Connection, Step};
 use crate::{
     hub::{DedupLimits, Hub, Limits, RingLimits},
+    inlet::publish::PublishEndpoint,
     model::message::Message,
     net::stall::StallDetector,
     outlet::{
@@ -55,7 +56,8 @@ impl Fixture {
         let reactor = Reactor::new(StallDetector::new(KEEP_ALIVE), |_| {}).unwrap();
         let worker = web::Data::new(Worker::new(hub.add_shard(), reactor));
         let context = web::Data::new(StreamContext::for_tests(hub.clone()));
-        let client = Client { context, worker, address: None, grant: RefCell::default() };
+        let publish = web::Data::new(PublishEndpoint::for_tests(hub.clone()));
+        let client = Client { context, worker, publish, address: None, grant: RefCell::default() };
         let now = Instant::now();
         Self { hub, connection: Connection::new(Rc::new(client), now), now }
     }
