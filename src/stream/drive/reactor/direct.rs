@@ -27,8 +27,6 @@ pub(super) struct DirectStream {
     socket: DirectSocket,
     /// Waker of the stream, for a renewal of its token and an answer of the log.
     waker: Waker,
-    /// True for a connection in both directions, which is given back if its client is silent.
-    is_duplex: bool,
 }
 
 /// Result of driving a stream.
@@ -53,13 +51,8 @@ const WRITES_PER_TURN: usize = 16;
 
 impl DirectStream {
     /// Creates a stream. It must be driven at once.
-    pub(super) fn new(
-        session: Session,
-        socket: DirectSocket,
-        waker: Waker,
-        is_duplex: bool,
-    ) -> Rc<RefCell<Self>> {
-        Rc::new(RefCell::new(Self { session, socket, waker, is_duplex }))
+    pub(super) fn new(session: Session, socket: DirectSocket, waker: Waker) -> Rc<RefCell<Self>> {
+        Rc::new(RefCell::new(Self { session, socket, waker }))
     }
 
     /// Returns the session, the socket, and the bytes that the socket did not take. `None` if the
@@ -117,7 +110,7 @@ impl DirectStream {
                 Err(_) => return DriveResult::Broken,
             }
             let next = self.session.next(Instant::now());
-            if self.is_duplex && self.session.is_silent() {
+            if self.socket.is_duplex() && self.session.is_silent() {
                 return DriveResult::Silent;
             }
             let chunk = match next {

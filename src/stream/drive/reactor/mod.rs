@@ -193,7 +193,7 @@ impl Reactor {
         let waker = if session.needs_waker() { self.waker(key) } else { Waker::noop().clone() };
         let framing = Framing::of(session.format());
         let socket = DirectSocket::new(io, head, framing, Rc::downgrade(self), key);
-        let stream = DirectStream::new(session, socket, waker, is_duplex);
+        let stream = DirectStream::new(session, socket, waker);
         permit.begin_stream();
         self.streams.borrow_mut().insert(Entry { stream, bucket: Cell::new(0), owner, permit });
         self.drive(key);

@@ -194,6 +194,11 @@ impl DirectSocket {
         Ok(true)
     }
 
+    /// Returns true for a connection in both directions, whose format has frames of its own.
+    pub(super) fn is_duplex(&self) -> bool {
+        self.framing == Framing::OfFormat
+    }
+
     /// Returns true if the response has ended and the socket took all of it.
     pub(super) fn is_finished(&self) -> bool {
         self.state == State::Last && self.rest.is_none()
