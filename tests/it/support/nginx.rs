@@ -48,10 +48,31 @@ impl Nginx {
         Self::start("l4.conf", to, &[&[("listen 8080", &*listen)], more].concat())
     }
 
+    /// `deploy/local/nginx.conf` in front of these gateways, with the pages of `examples/chat`.
+    pub fn local(to: &[SocketAddr]) -> Self {
+        let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let text = fs::read_to_string(project.join("deploy/local/nginx.conf")).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let servers: String = to.iter().map(|address| format!("server {address};\n")).collect();
+        let pages = format!("alias {}/;", project.join("examples/chat").display());
+        let mut temporary = 0;
+        let edited = text.lines().map(|line| match line.split_once("; # run: ") {
+            Some((_, "LISTEN")) => format!("listen {address};"),
+            Some((_, "A")) => servers.clone(),
+            Some((_, "B")) => String::new(),
+            Some((_, "CHAT")) => pages.clone(),
+            Some((_, "PID")) => "pid pid;".to_owned(),
+            Some((setting, "TEMP")) => {
+                temporary += 1;
+                format!("{} t{temporary};", setting.split_whitespace().next().unwrap())
+            }
+            _ => line.to_owned(),
+        });
+        let text = edited.collect::<Vec<_>>().join("\n");
+        Self::run("local.conf", &text, address)
+    }
+
     fn start(file: &'static str, to: [SocketAddr; 2], edits: &[(&str, &str)]) -> Self {
-        let folder = TempDir::new().unwrap();
-        // Its workers are another user when root starts it.
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let servers = to.map(|address| format!("server {address} "));
         let edits = [
             ("pid /run/nginx.pid;", "pid pid;"),
@@ -69,6 +90,13 @@ impl Nginx {
         }
         let listen = text.lines().find_map(|line| line.trim().strip_prefix("listen ")).unwrap();
         let address = listen.split([' ', ';']).next().unwrap().parse().unwrap();
+        Self::run(file, &text, address)
+    }
+
+    fn run(file: &'static str, text: &str, address: SocketAddr) -> Self {
+        let folder = TempDir::new().unwrap();
+        // Its workers are another user when root starts it.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(folder.path().join(file), text).unwrap();
         let mut command = Self::command(&folder, file);
         let log = fs::File::create(folder.path().join("stderr")).unwrap();
