@@ -113,9 +113,10 @@ pub(super) fn server(
     });
     let server = Server::build()
         .workers(config.workers)
-        // The limiter of each worker counts all connections, those of the reactor too, which the
-        // server does not see.
-        .max_concurrent_connections(usize::MAX)
+        // At this number the server accepts no more, so that new connections wait while idle ones
+        // are closed. It does not see the sockets of the reactor: the limiter of each worker counts
+        // these too, and closes what is above the limit.
+        .max_concurrent_connections(streams_max(config) + config.idle_connections_max)
         .disable_signals()
         // The closure runs once on each worker's thread.
         .listen("public", listener, move || {
