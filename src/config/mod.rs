@@ -5,6 +5,7 @@
 
 mod auth;
 mod backplane;
+mod choices;
 mod endpoints;
 mod flag;
 mod flags;
@@ -15,6 +16,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 pub use crate::config::auth::{PublishAuth, PushAuth, ReadAuth, ReadJwt, ReadKeys};
 pub use crate::config::backplane::{BackplaneConfig, Password, RedisConfig};
+pub use crate::config::choices::{LogFormat, Mode, OnPoison};
 pub use crate::config::endpoints::Endpoints;
 pub use crate::config::flag::Flag;
 pub use crate::config::flags::flags;
@@ -134,33 +136,6 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Directives of `tracing-subscriber`'s `EnvFilter`.
     pub log_level: String,
-}
-
-/// Subcommand that starts a gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Trial: loopback addresses only, no tokens, a demo page.
-    Dev,
-    /// Production: pushes and reads need a token unless a flag says otherwise.
-    Serve,
-}
-
-/// Answer to a message that can never be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnPoison {
-    /// Ack the message, count it and log it.
-    Ack,
-    /// Refuse the message, so that Pub/Sub moves it to the subscription's dead-letter topic.
-    Nack,
-}
-
-/// Format of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// JSON object for each line, as Cloud Logging reads it.
-    Json,
 }
 
 /// Files with a certificate and its key, in PEM.

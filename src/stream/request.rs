@@ -136,8 +136,8 @@ impl Parameters {
 }
 
 impl StreamRequest {
-    /// Parses a request of `GET /events` that arrived at `now_ms`, with at most `topics_max` topics.
-    /// `filters` has the filters of earlier requests.
+    /// Parses a request of `GET /events` that arrived at `now_ms`, with at most `topics_max`
+    /// topics. `filters` has the filters of earlier requests.
     ///
     /// # Errors
     /// See [`StreamRequestError`].

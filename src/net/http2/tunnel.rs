@@ -1,5 +1,5 @@
-//! Tunnel: a stream of HTTP/2 that carries bytes in both directions, after an extended CONNECT ([RFC
-//! 8441](https://www.rfc-editor.org/rfc/rfc8441)).
+//! Tunnel: a stream of HTTP/2 that carries bytes in both directions, after an extended CONNECT
+//! ([RFC 8441](https://www.rfc-editor.org/rfc/rfc8441)).
 
 use std::{
     cell::RefCell,

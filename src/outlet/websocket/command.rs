@@ -1,15 +1,16 @@
 //! Commands: the JSON objects that a client sends, one in each text message.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     client::SharedClient,
     close::{CloseCode, Refusal},
+    effect::{Effect, Outcome, read},
     presence::presence,
     publish::publish,
 };
-use crate::{auth::grant::Grant, stream::request::Parameters};
+use crate::stream::request::Parameters;
 
 /// Longest name of a stream, and longest `ref`, in bytes of JSON.
 const NAME_MAX_BYTES: usize = 128;
@@ -56,26 +57,6 @@ struct Renew {
     token: String,
 }
 
-/// Command that was read and checked, and its answer's `ref`.
-#[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) reference: Option<Value>,
-    pub(super) result: Result<Effect, Refusal>,
-}
-
-/// What is left to do for a command, all of it at once.
-#[derive(Debug)]
-pub(super) enum Effect {
-    /// Opens a stream with a name.
-    Subscribe(String, Box<Parameters>),
-    /// Ends the stream with a name.
-    Unsubscribe(String),
-    /// Extends the leases of all streams.
-    Renew(Box<Grant>),
-    /// Nothing: the command was carried out. The members are those of its answer.
-    Answer(Map<String, Value>),
-}
-
 /// Reads a command, and carries out what has to wait for others.
 pub(super) async fn run(client: SharedClient, text: String) -> Outcome {
     let (kind, reference) = match read::<Command>(&text) {
@@ -105,14 +86,6 @@ pub(super) async fn run(client: SharedClient, text: String) -> Outcome {
         }
     };
     Outcome { reference, result }
-}
-
-/// Parses the members of a command.
-pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
-    serde_json::from_str(text).map_err(|err| {
-        let text = format!("the message is not a JSON object of a command: {err}");
-        Refusal::new(CloseCode::BadRequest, text.chars().take(256).collect::<String>())
-    })
 }
 
 /// Returns true if a value can be the `ref` of a command.

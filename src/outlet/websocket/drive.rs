@@ -16,8 +16,9 @@ use tokio::{
 };
 
 use super::{
-    command::{self, Outcome},
+    command,
     connection::{Connection, Step},
+    effect::Outcome,
 };
 use crate::net::stall::is_stall;
 

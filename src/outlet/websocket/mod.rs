@@ -9,6 +9,7 @@ mod close;
 mod command;
 mod connection;
 mod drive;
+mod effect;
 mod encode;
 mod frame;
 mod presence;

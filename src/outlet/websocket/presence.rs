@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     client::Client,
     close::{CloseCode, Refusal},
-    command::{Effect, read},
+    effect::{Effect, read},
 };
 use crate::{
     auth::access,

@@ -9,7 +9,7 @@ use serde_json::{Map, value::RawValue};
 use super::{
     client::Client,
     close::{CloseCode, Refusal},
-    command::{Effect, read},
+    effect::{Effect, read},
 };
 use crate::{
     inlet::{

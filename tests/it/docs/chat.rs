@@ -69,7 +69,7 @@ fn members(browser: &Browser, name: &str) -> Value {
     ))
 }
 
-/// Each replica is killed once, while all three pages send.
+/// Kills each replica once, while all three pages send.
 #[test]
 fn no_line_is_missed_or_doubled_while_replicas_are_killed() {
     const ROUNDS: usize = 9;

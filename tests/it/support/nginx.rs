@@ -53,12 +53,12 @@ impl Nginx {
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
         let text = fs::read_to_string(project.join("deploy/local/nginx.conf")).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let servers: String = to.iter().map(|address| format!("server {address};\n")).collect();
+        let servers: Vec<_> = to.iter().map(|address| format!("server {address};")).collect();
         let pages = format!("alias {}/;", project.join("examples/chat").display());
         let mut temporary = 0;
         let edited = text.lines().map(|line| match line.split_once("; # run: ") {
             Some((_, "LISTEN")) => format!("listen {address};"),
-            Some((_, "A")) => servers.clone(),
+            Some((_, "A")) => servers.join("\n"),
             Some((_, "B")) => String::new(),
             Some((_, "CHAT")) => pages.clone(),
             Some((_, "PID")) => "pid pid;".to_owned(),

@@ -11,7 +11,7 @@ use crate::{
     clock,
     outlet::websocket::{
         close::{CloseCode, Refusal},
-        command::{Effect, Outcome},
+        effect::{Effect, Outcome},
         record,
     },
 };

@@ -1,0 +1,35 @@
+//! Effects of commands: what is left to do for a command that was read.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::close::{CloseCode, Refusal};
+use crate::{auth::grant::Grant, stream::request::Parameters};
+
+/// Command that was read and checked, and its answer's `ref`.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) reference: Option<Value>,
+    pub(super) result: Result<Effect, Refusal>,
+}
+
+/// What is left to do for a command, all of it at once.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// Opens a stream with a name.
+    Subscribe(String, Box<Parameters>),
+    /// Ends the stream with a name.
+    Unsubscribe(String),
+    /// Extends the leases of all streams.
+    Renew(Box<Grant>),
+    /// Nothing: the command was carried out. The members are those of its answer.
+    Answer(Map<String, Value>),
+}
+
+/// Parses the members of a command.
+pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
+    serde_json::from_str(text).map_err(|err| {
+        let text = format!("the message is not a JSON object of a command: {err}");
+        Refusal::new(CloseCode::BadRequest, text.chars().take(256).collect::<String>())
+    })
+}
