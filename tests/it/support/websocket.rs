@@ -4,11 +4,13 @@
 use std::{
     io::{self, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
+    time::Instant,
 };
 
 use serde_json::Value;
 
 use super::{
+    PATIENCE,
     gateway::Gateway,
     http1,
     parser::Dispatched,
@@ -198,7 +200,10 @@ impl WebSocket {
 
     /// Returns the next record, and passes over control frames.
     pub fn record(&mut self) -> Value {
+        let start = Instant::now();
         loop {
+            // Pings come for ever.
+            assert!(start.elapsed() < PATIENCE, "no record came");
             match self.receive() {
                 Some(Received::Text(text)) => return serde_json::from_str(&text).unwrap(),
                 Some(Received::Close(code, reason)) => panic!("closed: {code:?} {reason}"),
@@ -221,7 +226,9 @@ impl WebSocket {
     /// Reads to the end. Returns the last record, and the code of the close frame.
     pub fn end(&mut self) -> (Option<Value>, Option<u16>) {
         let (mut last, mut code) = (None, None);
+        let start = Instant::now();
         while let Some(received) = self.receive() {
+            assert!(start.elapsed() < PATIENCE, "the connection stays open");
             assert_eq!(code, None, "nothing follows a close frame: {received:?}");
             match received {
                 Received::Text(text) => last = Some(serde_json::from_str(&text).unwrap()),
