@@ -19,7 +19,7 @@ pub enum Control {
     /// The reader cannot keep up: newer events of the same ordering key have replaced events. The
     /// message has no id, like [`Control::Gap`].
     Folded(Box<Folded>),
-    /// Who takes part in a topic. The message has no id.
+    /// Members of a topic, or a change of them. The message has no id.
     Presence(Box<Presence>),
     /// Newer position to resume from, without an event: resuming there costs less.
     Checkpoint(EventId),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, Semaphore},
     time::{MissedTickBehavior, interval, sleep},
 };
 
@@ -42,7 +42,12 @@ pub struct Exchange {
     /// Name of this replica in the reports, which no other process has.
     replica: String,
     state: Mutex<State>,
+    /// Permits for questions about topics in which no stream of this process takes part.
+    questions: Semaphore,
 }
+
+/// Largest number of such questions at a time. Each answer can have a megabyte.
+const QUESTIONS_MAX: usize = 8;
 
 #[derive(Debug, Default)]
 struct State {
@@ -58,7 +63,8 @@ impl Exchange {
     /// Creates the exchange of `rooms`.
     pub fn new(rooms: Arc<Rooms>, backplane: Backplane) -> Arc<Self> {
         let replica = format!("{:032x}", rand::random::<u128>());
-        Arc::new(Self { rooms, backplane, replica, state: Mutex::default() })
+        let questions = Semaphore::new(QUESTIONS_MAX);
+        Arc::new(Self { rooms, backplane, replica, state: Mutex::default(), questions })
     }
 
     /// Returns the rooms in which the streams of this process take part.
@@ -160,6 +166,8 @@ impl Exchange {
             write: PresenceWrite::Keep,
             known: Vec::new(),
         };
+        // The semaphore is never closed.
+        let _permit = self.questions.acquire().await;
         let answers = self.backplane.ask_presence("", &[question]).await?;
         let mut room = Room::default();
         for answer in answers {

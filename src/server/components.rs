@@ -34,7 +34,7 @@ use crate::{
         routes::documents,
     },
     stream::{
-        POLL_ANSWERS_MAX_BYTES, StreamContext,
+        POLL_ANSWERS_MAX_BYTES, SOCKET_INPUT_MAX_BYTES, StreamContext,
         fold::FOLDS_MAX_BYTES,
         large::{LARGE_EVENTS_MAX_BYTES, LargeEvents},
         lease::LeaseRegistry,
@@ -106,6 +106,7 @@ impl Components {
             large_events: LargeEvents::new(LARGE_EVENTS_MAX_BYTES),
             folds: Budget::new(FOLDS_MAX_BYTES),
             poll_answers: Budget::new(POLL_ANSWERS_MAX_BYTES),
+            socket_input: Budget::new(SOCKET_INPUT_MAX_BYTES),
             keep_alive: config.keep_alive,
             stream_age_max: config.stream_age_max,
         };

@@ -75,6 +75,8 @@ pub struct StreamContext {
     pub folds: Arc<Budget>,
     /// Memory for answers to polls.
     pub poll_answers: Arc<Budget>,
+    /// Memory for what clients of WebSockets have sent.
+    pub socket_input: Arc<Budget>,
     /// Time without messages after which a stream sends a keep-alive.
     pub keep_alive: Duration,
     /// Longest life of a stream.
@@ -83,6 +85,9 @@ pub struct StreamContext {
 
 /// Limit of the bytes of all answers to polls that are not written yet.
 pub const POLL_ANSWERS_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Memory for what clients of WebSockets have sent and is not carried out yet. Over it, a client
+/// that has sent more than a few kilobytes is refused.
+pub const SOCKET_INPUT_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// Text for a reader whose address sends too many requests.
 pub const TOO_OFTEN: &str = "this address sends too many requests (--requests-per-address)";
@@ -177,6 +182,7 @@ impl StreamContext {
             large_events: LargeEvents::new(large::LARGE_EVENTS_MAX_BYTES),
             folds: Budget::new(fold::FOLDS_MAX_BYTES),
             poll_answers: Budget::new(POLL_ANSWERS_MAX_BYTES),
+            socket_input: Budget::new(SOCKET_INPUT_MAX_BYTES),
             keep_alive: Duration::from_secs(15),
             stream_age_max: Duration::from_secs(3_600),
         }

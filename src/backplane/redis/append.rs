@@ -29,7 +29,7 @@ const READ_BYTES: usize = 256 * 1024;
 pub(crate) struct Appended {
     /// Result of each message.
     pub(crate) results: Vec<RedisResult<Confirmed>>,
-    /// What the caller had not read. `None` if the caller did not ask, or if it was too much.
+    /// What the caller had not read. `None` if the caller did not ask, or if there were too many.
     pub(crate) before: Option<Before>,
 }
 

@@ -29,7 +29,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "keep-alive",
         "TIME",
         Some("15 s"),
-        "Silence after which the gateway sends a comment, so that no proxy closes the stream",
+        "Silence after which the gateway sends a comment, or a ping on a WebSocket, so that no proxy \
+         closes the stream",
     )
     .range("1 s", "10 min"),
     flag(
@@ -44,8 +45,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "presence-grace",
         "TIME",
         Some("10 s"),
-        "Time after its last stream for which a member of a topic counts as reconnecting \
-         (presence=on). Then it leaves",
+        "Time for which a member of a topic (presence=on) whose last stream has ended stays a member, \
+         since it may reconnect",
     )
     .range("0 s", "10 min"),
     flag(

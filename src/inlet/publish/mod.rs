@@ -143,14 +143,15 @@ impl PublishEndpoint {
     /// Returns the publisher that a verified grant makes of the client at `address`.
     ///
     /// # Errors
-    /// [`PublishRefusedError::Off`] and [`PublishRefusedError::Auth`].
+    /// [`PublishRefusedError::Off`] and [`PublishRefusedError::Auth`]. They are counted already.
     pub fn publisher(
         &self,
         grant: Option<&Grant>,
         address: Option<IpAddr>,
     ) -> Result<Publisher, PublishRefusedError> {
-        let access = self.access.as_ref().ok_or(PublishRefusedError::Off)?;
-        Ok(access.publisher(grant, address)?)
+        let access = self.access.as_ref().ok_or(PublishRefusedError::Off);
+        let publisher = access.and_then(|access| Ok(access.publisher(grant, address)?));
+        publisher.inspect_err(|refusal| self.count(refusal))
     }
 
     /// Removes unused entries of the limits. Called about once a second.

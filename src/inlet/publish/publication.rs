@@ -94,13 +94,20 @@ impl Publication {
     }
 
     fn check(&self) -> Result<(), PublicationError> {
+        if self.idempotency_key.as_ref().is_some_and(String::is_empty) {
+            return refuse(
+                "the idempotency key is empty: leave it out, or give each message its own",
+            );
+        }
         if self.data.is_empty() && self.attributes.is_empty() {
             return refuse("the message is empty: expected data, or at least one attribute");
         }
         at_most("the data", self.data.len(), DATA_MAX_BYTES)?;
         if ATTRIBUTES_MAX < self.attributes.len() {
             let count = self.attributes.len();
-            return refuse(&format!("the message has {count} attributes: at most 100 are allowed"));
+            return refuse(&format!(
+                "the message has {count} attributes: at most {ATTRIBUTES_MAX} are allowed"
+            ));
         }
         for (name, value) in &self.attributes {
             if name.is_empty() {
@@ -117,7 +124,7 @@ impl Publication {
         }
         let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         at_most("the ordering key", length(&self.ordering_key), ORDERING_KEY_MAX_BYTES)?;
-        at_most("the message id", length(&self.idempotency_key), IDEMPOTENCY_KEY_MAX_BYTES)
+        at_most("the idempotency key", length(&self.idempotency_key), IDEMPOTENCY_KEY_MAX_BYTES)
     }
 }
 

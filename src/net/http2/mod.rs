@@ -234,7 +234,7 @@ fn spawn_stream(
     });
 }
 
-/// What follows the head of a response, which is sent.
+/// Rest of a response whose head is sent.
 enum Answered {
     /// Nothing.
     Whole,
@@ -244,6 +244,7 @@ enum Answered {
     Tunnel { receiver: Receiver, incoming: RecvStream, outgoing: SendStream<Bytes> },
 }
 
+/// Rest of a response, or the error that broke its stream.
 type Begun = Result<Answered, h2::Error>;
 
 /// State of a connection that its streams share.

@@ -79,6 +79,7 @@ impl Refusal {
             CloseCode::NotFound => "not-served",
             CloseCode::Silent => "silent",
             CloseCode::TooOften => "too-often",
+            CloseCode::TryAgain => "busy",
             _ => "bad-request",
         };
         Self { code, reason, detail: detail.into(), retry_ms: None }

@@ -95,8 +95,9 @@ fn poll_discard(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Driven>> {
         for _ in 0..STEPS_PER_TURN {
-            ready!(self.poll_write(cx))?;
+            // First: a command can hold a turn of the worker, also while the socket takes nothing.
             self.poll_command(cx);
+            ready!(self.poll_write(cx))?;
             let wants_input = self.connection.wants_input();
             let is_read = wants_input && self.poll_read(cx)?.is_ready();
             let now = Instant::now();

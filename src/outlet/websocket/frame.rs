@@ -129,6 +129,11 @@ impl Input {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Returns the number of received bytes that are held.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() + self.message.len()
+    }
+
     /// Returns true if more bytes may be added.
     pub(super) fn has_room(&self) -> bool {
         self.bytes.len() < MESSAGE_MAX_BYTES + HEADER_MAX_BYTES

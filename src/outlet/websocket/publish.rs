@@ -54,6 +54,9 @@ pub(super) async fn publish(client: &Client, text: &str) -> Result<Effect, Refus
 
 fn publication(text: &str) -> Result<Publication, Refusal> {
     let Publish { topic, data, data_base64, mut attributes, event, key, id } = read(text)?;
+    // An empty text is none, as in the query of `POST /publish/{topic}`.
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let (event, ordering_key, idempotency_key) = (given(event), given(key), given(id));
     let malformed = |text: String| Refusal::new(CloseCode::BadRequest, text);
     let topic: Topic =
         topic.parse().map_err(|err: ParseTopicError| malformed(format!("topic: {err}")))?;
@@ -71,8 +74,7 @@ fn publication(text: &str) -> Result<Publication, Refusal> {
     {
         return Err(malformed("event: the attributes have it already".to_owned()));
     }
-    let ordering_key = key.filter(|key| !key.is_empty());
-    Ok(Publication { topic, data, attributes, ordering_key, idempotency_key: id })
+    Ok(Publication { topic, data, attributes, ordering_key, idempotency_key })
 }
 
 /// Returns the bytes of a JSON value: those of a text, or its JSON as the client wrote it.
@@ -86,7 +88,7 @@ fn bytes_of(value: &RawValue) -> Bytes {
 impl From<PublishRefusedError> for Refusal {
     fn from(err: PublishRefusedError) -> Self {
         let code = match err.status().as_u16() {
-            400 => CloseCode::BadRequest,
+            400 | 413 => CloseCode::BadRequest,
             401 => CloseCode::Unauthorized,
             403 => CloseCode::Forbidden,
             404 => CloseCode::NotFound,

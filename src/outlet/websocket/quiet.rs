@@ -10,11 +10,11 @@ use super::close::{CloseCode, Refusal};
 use crate::{
     clock,
     model::control::EndReason,
-    stream::{StreamContext, pending::Waiting},
+    stream::{StreamContext, pending::Waiting, session::UNANSWERED_MAX},
 };
 
-/// Time between two looks at the drain and at the number of connections.
-const LOOK: Duration = Duration::from_secs(1);
+/// Time between two checks for a drain and for too many connections.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Clock of a connection without streams.
 #[derive(Debug)]
@@ -27,8 +27,8 @@ pub(super) struct Quiet {
     /// Maximum age, or the end in a drain.
     end_at: Instant,
     is_draining: bool,
-    /// Time of the next look.
-    look_at: Instant,
+    /// Time of the next check.
+    check_at: Instant,
     /// Keeps the gateway from exiting before the connection is closed.
     _waiting: Waiting,
 }
@@ -43,13 +43,13 @@ impl Quiet {
             pings: 0,
             end_at: now + age,
             is_draining: false,
-            look_at: now,
+            check_at: now,
             _waiting: Waiting::new(context),
         }
     }
 
     /// Records that the client has sent something.
-    pub(super) fn mark_heard(&mut self) {
+    pub(super) fn mark_received(&mut self) {
         self.pings = 0;
     }
 
@@ -60,10 +60,10 @@ impl Quiet {
 
     /// Returns the time of the next step.
     pub(super) fn deadline(&self) -> Instant {
-        self.ping_at.min(self.end_at).min(self.look_at)
+        self.ping_at.min(self.end_at).min(self.check_at)
     }
 
-    /// Returns `Some` if a ping is due.
+    /// Advances the clock. Returns true if a ping is due.
     ///
     /// # Errors
     /// Returns the reason to close the connection.
@@ -73,8 +73,8 @@ impl Quiet {
         expires_ms: Option<u64>,
         is_shed: bool,
         now: Instant,
-    ) -> Result<Option<()>, Refusal> {
-        self.look_at = now + LOOK;
+    ) -> Result<bool, Refusal> {
+        self.check_at = now + CHECK_INTERVAL;
         if !self.is_draining
             && let Some(drain) = context.hub.draining()
         {
@@ -96,13 +96,13 @@ impl Quiet {
             return Err(Refusal::later(EndReason::Busy, text));
         }
         if now < self.ping_at {
-            return Ok(None);
+            return Ok(false);
         }
         self.ping_at = now + context.keep_alive;
         self.pings += 1;
-        if 2 < self.pings {
+        if UNANSWERED_MAX < self.pings {
             return Err(Refusal::new(CloseCode::Silent, "the client answered no pings"));
         }
-        Ok(Some(()))
+        Ok(true)
     }
 }

@@ -6,11 +6,11 @@ use super::{Phase, Session, state::First};
 use crate::stream::lease::{Lease, LeaseTimer};
 
 /// Number of keep-alives without an answer after which a reader is silent.
-const UNANSWERED_MAX: u8 = 2;
+pub(crate) const UNANSWERED_MAX: u8 = 2;
 
 impl Session {
     /// Records that the reader has sent something, such as the answer to a keep-alive.
-    pub(crate) fn mark_heard(&mut self) {
+    pub(crate) fn mark_received(&mut self) {
         self.keep_alives = 0;
     }
 

@@ -17,6 +17,7 @@ use actix_web::web;
 use rand::RngExt as _;
 use tokio::time::Instant;
 
+pub(crate) use duplex::UNANSWERED_MAX;
 pub(crate) use next::Next;
 pub(crate) use state::MemberPosition;
 use state::{Extras, First, Open, Phase};
@@ -50,7 +51,7 @@ pub(crate) struct Session {
     end_at: Instant,
     end_reason: EndReason,
     stalled: bool,
-    /// Number of keep-alives since the reader was last heard: see [`Session::mark_heard`].
+    /// Number of keep-alives since the reader was last heard: see [`Session::mark_received`].
     keep_alives: u8,
     /// Permit of the stream, held until the stream ends.
     permit: Option<Box<StreamPermit>>,

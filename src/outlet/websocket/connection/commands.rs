@@ -27,6 +27,7 @@ impl Connection {
         self.is_running = command.is_some();
         if self.is_running {
             self.read_frames(now);
+            self.claim_input(now);
         } else if let Some(ClientClose(code)) = self.close_after.take() {
             self.close(code, "", now);
             self.state = State::Closed;

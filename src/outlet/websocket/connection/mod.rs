@@ -16,7 +16,8 @@ use crate::outlet::websocket::{
     record,
 };
 use crate::{
-    model::control::Control,
+    limits::budget::Claim,
+    model::control::{Control, EndReason},
     net::limiter::ConnectionPermit,
     outlet::format,
     stream::session::{Next, Session},
@@ -30,6 +31,8 @@ const COMMANDS_MAX: usize = 8;
 const MESSAGES_PER_SECOND: u32 = 100;
 /// Number of bytes of answers above which nothing is read.
 const ANSWERS_MAX_BYTES: usize = 16 * 1024;
+/// Bytes of a client that need no claim on memory. Few clients send more at once.
+const UNCLAIMED_BYTES: usize = 4 * 1024;
 /// Time for which the close frame of the client is waited for.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -43,6 +46,8 @@ pub(super) struct Connection {
     /// Index of the stream of which a part of a large event was given: its rest comes next.
     within: Option<usize>,
     input: Input,
+    /// Claim on the memory for what clients have sent.
+    claim: Claim,
     /// Control frames. They may go between the frames of a message.
     controls: BytesMut,
     /// Answers to commands. They go between messages.
@@ -97,12 +102,14 @@ impl Connection {
     /// Creates a connection without streams.
     pub(super) fn new(client: SharedClient, now: Instant) -> Self {
         let quiet = Some(Quiet::new(&client.context, now));
+        let claim = client.context.socket_input.claim();
         Self {
             client,
             streams: Vec::new(),
             first: 0,
             within: None,
             input: Input::default(),
+            claim,
             controls: BytesMut::new(),
             answers: BytesMut::new(),
             commands: VecDeque::new(),
@@ -151,10 +158,25 @@ impl Connection {
         if self.state == State::Closed {
             return;
         }
-        self.quiet.iter_mut().for_each(Quiet::mark_heard);
-        self.streams.iter_mut().for_each(|stream| stream.session.mark_heard());
+        self.quiet.iter_mut().for_each(Quiet::mark_received);
+        self.streams.iter_mut().for_each(|stream| stream.session.mark_received());
         self.input.receive(bytes);
         self.read_frames(now);
+        self.claim_input(now);
+    }
+
+    /// Claims memory for what the client has sent and the gateway has not carried out. Refuses the
+    /// client if all connections together hold too much.
+    fn claim_input(&mut self, now: Instant) {
+        let commands: usize = self.commands.iter().map(String::len).sum();
+        let bytes = (self.input.len() + commands).saturating_sub(UNCLAIMED_BYTES);
+        if let Some(released) = self.claim.bytes().checked_sub(bytes) {
+            self.claim.shrink(released);
+        } else if !self.claim.grow(bytes - self.claim.bytes()) && self.state == State::Open {
+            self.input = Input::default();
+            let text = "clients have sent too much that is not carried out yet";
+            self.refuse(&Refusal::later(EndReason::Busy, text), now);
+        }
     }
 
     /// Returns true if more bytes may be received. After the client's close frame, none are: over
@@ -192,7 +214,7 @@ impl Connection {
                     self.state = State::Closed;
                 }
                 _ if self.state != State::Open => {}
-                _ if self.is_too_often(now) => {
+                _ if !self.count_message(now) => {
                     let text = format!(
                         "a client may send {MESSAGES_PER_SECOND} messages and control frames in a \
                          second"
@@ -206,13 +228,14 @@ impl Connection {
         }
     }
 
-    fn is_too_often(&mut self, now: Instant) -> bool {
+    /// Counts a message or control frame. Returns false beyond the limit of a second.
+    fn count_message(&mut self, now: Instant) -> bool {
         let (since, count) = &mut self.rate;
         if *since + Duration::from_secs(1) <= now {
             (*since, *count) = (now, 0);
         }
         *count += 1;
-        MESSAGES_PER_SECOND < *count
+        *count <= MESSAGES_PER_SECOND
     }
 
     /// Refuses the connection: the record `end`, and a close frame.
@@ -357,8 +380,8 @@ impl Connection {
         let Some(quiet) = &mut self.quiet else { return Step::Close };
         let is_shed = limiter.is_some_and(|it| it.is_idle_expired(quiet.lasted(now)));
         match quiet.next(&self.client.context, expires_ms, is_shed, now) {
-            Ok(None) => Step::WaitUntil(quiet.deadline()),
-            Ok(Some(())) => Step::Write(record::ping()),
+            Ok(false) => Step::WaitUntil(quiet.deadline()),
+            Ok(true) => Step::Write(record::ping()),
             Err(refusal) => {
                 self.refuse(&refusal, now);
                 Step::Yield
