@@ -124,7 +124,11 @@ impl Publication {
         }
         let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         at_most("the ordering key", length(&self.ordering_key), ORDERING_KEY_MAX_BYTES)?;
-        at_most("the idempotency key", length(&self.idempotency_key), IDEMPOTENCY_KEY_MAX_BYTES)
+        at_most(
+            "the message id (idempotency key)",
+            length(&self.idempotency_key),
+            IDEMPOTENCY_KEY_MAX_BYTES,
+        )
     }
 }
 

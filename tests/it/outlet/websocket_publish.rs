@@ -49,6 +49,14 @@ fn a_client_publishes_and_reads_its_own_event() {
                 assert_eq!(&event[name], value, "{event}");
             }
         }
+        // An empty id is none.
+        let command = json!({"type": "publish", "topic": "room", "id": "", "data": "each"});
+        let [first, second] = [(); 2].map(|()| {
+            let (ok, event) = publish(&mut socket, &command);
+            event.unwrap_or_else(|| socket.record());
+            ok["ids"].clone()
+        });
+        assert_ne!(first, second);
         // The same id again is the same event.
         let command = json!({"type": "publish", "topic": "room", "id": "line-1", "data": "once"});
         let (first, event) = publish(&mut socket, &command);

@@ -7,10 +7,11 @@ use bytes::{Buf as _, Bytes};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{CLOSE_TIMEOUT, Connection, Step};
+use super::{CLOSE_TIMEOUT, Connection, Step, UNCLAIMED_BYTES};
 use crate::{
     hub::{DedupLimits, Hub, Limits, RingLimits},
     inlet::publish::PublishEndpoint,
+    limits::budget::Budget,
     model::message::Message,
     net::stall::StallDetector,
     outlet::{
@@ -42,6 +43,11 @@ enum Frame {
 
 impl Fixture {
     fn new() -> Self {
+        Self::with_input_max(usize::MAX)
+    }
+
+    /// Creates a connection to a gateway with memory for so many bytes of clients.
+    fn with_input_max(bytes: usize) -> Self {
         let limits = Limits {
             ring: RingLimits { events: 100, bytes: usize::MAX },
             ring_age_ms: 60_000,
@@ -55,7 +61,9 @@ impl Fixture {
         let hub = Hub::new(limits, 7, 1);
         let reactor = Reactor::new(StallDetector::new(KEEP_ALIVE), |_| {}).unwrap();
         let worker = web::Data::new(Worker::new(hub.add_shard(), reactor));
-        let context = web::Data::new(StreamContext::for_tests(hub.clone()));
+        let mut context = StreamContext::for_tests(hub.clone());
+        context.socket_input = Budget::new(bytes);
+        let context = web::Data::new(context);
         let publish = web::Data::new(PublishEndpoint::for_tests(hub.clone()));
         let client = Client { context, worker, publish, address: None, grant: RefCell::default() };
         let now = Instant::now();
@@ -78,7 +86,14 @@ impl Fixture {
 
     /// Sends a masked frame.
     fn send(&mut self, first: u8, payload: &[u8]) {
-        let mut bytes = vec![first, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0];
+        let mut bytes = vec![first];
+        if let Ok(short @ 0..126) = u8::try_from(payload.len()) {
+            bytes.push(0x80 | short);
+        } else {
+            bytes.push(0xfe);
+            bytes.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
+        }
+        bytes.extend([0; 4]);
         bytes.extend_from_slice(payload);
         self.connection.receive(&bytes, self.now);
     }
@@ -260,6 +275,26 @@ async fn answers_that_are_not_read_stop_the_input() {
     assert!((100..200).contains(&sent), "{sent}");
     assert_eq!(fixture.frames().len(), sent);
     assert!(fixture.connection.wants_input());
+}
+
+#[tokio::test]
+async fn what_clients_have_sent_has_a_limit_over_all_connections() {
+    let mut fixture = Fixture::with_input_max(30_000);
+    fixture.send(0x01, &vec![b'x'; 30_000]);
+    let held = fixture.connection.client.context.socket_input.bytes();
+    assert_eq!(held, 30_000 - UNCLAIMED_BYTES);
+    fixture.send(0x00, &vec![b'x'; 10_000]);
+    let frames = fixture.frames();
+    let [Frame::Record(end), Frame::Close(1013)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!(end["reason"], "busy");
+    let context = fixture.connection.client.context.clone();
+    drop(fixture);
+    assert_eq!(context.socket_input.bytes(), 0);
+    // A message that is carried out holds nothing.
+    let mut fixture = Fixture::with_input_max(30_000);
+    fixture.send(0x81, &vec![b' '; 30_000]);
+    assert_eq!(fixture.connection.take_command(fixture.now).map(|text| text.len()), Some(30_000));
+    assert_eq!(fixture.connection.client.context.socket_input.bytes(), 0);
 }
 
 #[test]
