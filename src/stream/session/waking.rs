@@ -6,7 +6,8 @@ use super::{Session, state::Phase};
 
 impl Session {
     /// Registers `waker`, which is woken when there is more to do. Must be called after
-    /// [`Next::WaitUntil`], on the same thread and before other code runs there.
+    /// [`Next::WaitUntil`](super::Next::WaitUntil), on the same thread and before other code runs
+    /// there.
     pub(crate) fn wait(&self, waker: &Waker) {
         match &self.phase {
             Phase::WaitingForLog(_, answer) => answer.register(waker),
