@@ -1,6 +1,6 @@
 //! Commands: the JSON objects that a client sends, one in each text message.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 use super::{
@@ -25,14 +25,19 @@ struct Command {
     r#ref: Option<Value>,
 }
 
-/// Command `subscribe`: opens a stream.
+/// Command `subscribe`: opens a stream. Other members are refused, as in the query of `GET
+/// /events`: without a misspelled filter, the stream would have all events.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Subscribe {
+    #[serde(rename = "type")]
+    _type: IgnoredAny,
+    #[serde(rename = "ref")]
+    _ref: Option<IgnoredAny>,
     #[serde(default)]
     sub: String,
-    /// Topics and patterns of topics. Empty means all.
-    #[serde(default)]
-    topics: Vec<String>,
+    /// Topics and patterns of topics. `None` means all.
+    topics: Option<Vec<String>>,
     last_event_id: Option<String>,
     since: Option<String>,
     rewind: Option<u64>,
@@ -65,7 +70,8 @@ pub(super) async fn run(client: SharedClient, text: String) -> Outcome {
     };
     let reference = match reference {
         Some(value) if !is_reference(&value) => {
-            let text = format!("ref: expected a number, or a text of {NAME_MAX_BYTES} bytes");
+            let text =
+                format!("ref: expected a number, or a text of at most {NAME_MAX_BYTES} bytes");
             let result = Err(Refusal::new(CloseCode::BadRequest, text));
             return Outcome { reference: None, result };
         }
@@ -105,8 +111,12 @@ async fn subscribe(client: &SharedClient, text: &str) -> Result<Effect, Refusal>
         let text = format!("sub: the name is longer than {NAME_MAX_BYTES} bytes");
         return Err(Refusal::new(CloseCode::BadRequest, text));
     }
+    if asked.topics.as_ref().is_some_and(Vec::is_empty) {
+        let text = "topics: is empty: leave it out to follow all topics";
+        return Err(Refusal::new(CloseCode::BadRequest, text));
+    }
     let parameters = Parameters {
-        topic: asked.topics,
+        topic: asked.topics.unwrap_or_default(),
         last_event_id: asked.last_event_id,
         since: asked.since,
         rewind: asked.rewind.map(|count| count.to_string()),

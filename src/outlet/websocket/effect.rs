@@ -28,8 +28,12 @@ pub(super) enum Effect {
 
 /// Parses the members of a command.
 pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
+    if !text.trim_ascii_start().starts_with('{') {
+        let text = "expected a JSON object with the member type, such as subscribe";
+        return Err(Refusal::new(CloseCode::BadRequest, text));
+    }
     serde_json::from_str(text).map_err(|err| {
-        let text = format!("the message is not a JSON object of a command: {err}");
+        let text = format!("the command is malformed: {err}");
         Refusal::new(CloseCode::BadRequest, text.chars().take(256).collect::<String>())
     })
 }

@@ -30,8 +30,18 @@ fn a_query_opens_a_stream_and_a_command_another_one() {
         assert_eq!((&open["type"], &open["topics"]), (&json!("open"), &json!(["orders"])));
         assert!(open["id"].is_string() && open["stream"].is_string() && open["retry"].is_u64());
         assert_eq!((&open["resumed"], &open["sub"]), (&json!(false), &Value::Null));
-        socket.command(&json!({"type": "subscribe", "ref": 1, "sub": "a", "topics": ["chats"],
-                               "unknown": {}}));
+        // Without a misspelled member, the stream would have more than the client wants.
+        for (name, value) in
+            [("topic", json!("chats")), ("topics", json!([])), ("filters", json!("attributes:k"))]
+        {
+            let mut command = json!({"type": "subscribe", "ref": name, "sub": "a"});
+            command[name] = value;
+            socket.command(&command);
+            let answer = socket.record();
+            assert_eq!((&answer["ref"], &answer["status"]), (&json!(name), &json!(400)));
+            assert!(answer["detail"].as_str().unwrap().contains(name), "{answer}");
+        }
+        socket.command(&json!({"type": "subscribe", "ref": 1, "sub": "a", "topics": ["chats"]}));
         assert_eq!(socket.record(), json!({"type": "ok", "ref": 1}));
         assert_eq!(socket.record()["sub"], "a");
         gateway.publish("orders", "{\"id\":1}");
@@ -48,7 +58,7 @@ fn a_query_opens_a_stream_and_a_command_another_one() {
             json!({"type": "event", "sub": "a", "id": id, "topic": "chats",
                    "event": "said \"hi\"", "data_base64": "/w=="})
         );
-        socket.command(&json!({"type": "unsubscribe", "ref": "x", "sub": "a"}));
+        socket.command(&json!({"type": "unsubscribe", "ref": "x", "sub": "a", "unknown": {}}));
         assert_eq!(socket.record(), json!({"type": "ok", "ref": "x"}));
         gateway.publish("chats", "not for this socket");
         gateway.publish("orders", "text");

@@ -120,6 +120,13 @@ fn a_token_says_where_its_bearer_may_publish_and_who_publishes() {
     assert_eq!(socket.record()["status"], 400);
     socket.command(&json!({"type": "publish", "topic": "hall", "data": "hi"}));
     assert_eq!(socket.record()["status"], 403);
+    // A token that replaces another one must let the client go on with what it does.
+    for (token, kind) in [(&reads_only, "error"), (&alice, "ok")] {
+        let token = token.strip_prefix("Bearer ").unwrap();
+        socket.command(&json!({"type": "renew", "ref": 1, "token": token}));
+        let answer = socket.record();
+        assert_eq!((&answer["type"], &answer["ref"]), (&json!(kind), &json!(1)), "{answer}");
+    }
     let mut socket = opened(&gateway, query, &[("Authorization", &reads_only)]);
     socket.command(&command);
     assert_eq!(socket.record()["status"], 403);

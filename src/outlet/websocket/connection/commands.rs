@@ -91,6 +91,12 @@ impl Connection {
                 "the token is not of the subject (sub) that opened the connection",
             ));
         }
+        let publish = current.iter().flat_map(|current| current.publish.iter());
+        if !publish.into_iter().all(|topic| grant.publish.contains(topic)) {
+            return Err(refused(
+                "the token does not grant publishing to all topics of the one before",
+            ));
+        }
         let leases = || self.streams.iter().filter_map(|stream| stream.session.lease());
         leases().try_for_each(|lease| lease.allows(&grant)).map_err(refused)?;
         leases().for_each(|lease| lease.extend(grant.expires_ms));
