@@ -199,7 +199,8 @@ impl ReaderVerifier {
             (None, Some(id)) => Holder::Token(id.into()),
             (None, None) => Holder::of_signed(token.text()),
         };
-        let (topics, publish) = (self.topics(claims, token_use)?, publish(claims, token_use)?);
+        let (topics, publish) =
+            (self.topics(claims, token_use)?, publish_topics(claims, token_use)?);
         Ok(Grant { subject, holder, topics, publish, filter: self.filter(claims)?, expires_ms })
     }
 
@@ -233,7 +234,7 @@ impl ReaderVerifier {
 
 /// Reads the topics to which the token's bearer may publish. A claim of another form grants none to
 /// a reader, whose issuer may use the name for something else.
-fn publish(
+fn publish_topics(
     claims: &Map<String, Value>,
     token_use: TokenUse,
 ) -> Result<Arc<[TopicPattern]>, AuthError> {

@@ -12,13 +12,13 @@ pub const REPLICA_EXPIRY: Duration = Duration::from_secs(10);
 pub struct PresenceQuestion {
     /// Topic that is asked for.
     pub topic: Topic,
-    /// What to do with the report of this replica.
+    /// Action on the report of this replica.
     pub write: PresenceWrite,
     /// Reports that this replica knows: the name of their replica, and the version.
     pub known: Vec<(String, u64)>,
 }
 
-/// What to do with the report of this replica.
+/// Action on the report of this replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PresenceWrite {
     /// Leaves the stored report as it is.

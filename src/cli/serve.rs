@@ -92,7 +92,7 @@ fn log_start(config: &Config, listeners: &Listeners) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Logs a warning for each way in that needs no token.
+/// Logs a warning for each inlet that needs no token.
 fn warn_if_open(config: &Config) {
     let is_push_open = config.push_auth == PushAuth::None;
     let is_publish_open = matches!(config.publish_auth, PublishAuth::None);

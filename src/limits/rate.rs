@@ -30,9 +30,9 @@ pub struct RateLimit<K: Hash + Eq + Clone> {
 /// Reason why several requests at once exceed a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RateLimitError {
-    /// They are allowed after this time.
+    /// Time after which the requests are allowed.
     Wait(Duration),
-    /// They are more than the limit ever allows at once: this number.
+    /// Largest number of requests that the limit allows at once, which they exceed.
     TooMany(u32),
 }
 

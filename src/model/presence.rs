@@ -56,11 +56,11 @@ pub struct Roster {
 pub struct Presence {
     /// Topic that the message is about.
     pub topic: Topic,
-    /// What the message says about its members.
+    /// Content of the message.
     pub update: PresenceUpdate,
 }
 
-/// What a message says about the members of a topic.
+/// Content of a message about the members of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PresenceUpdate {
     /// List of the members, or its first part. It replaces what the reader knows.

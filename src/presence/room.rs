@@ -42,7 +42,7 @@ pub struct Room {
     stored: Option<u64>,
 }
 
-/// What is known of one name.
+/// Streams of one name, and its state in the topic.
 #[derive(Debug, Default)]
 struct Subject {
     /// Streams of this replica.
@@ -50,14 +50,14 @@ struct Subject {
     /// Streams of the other replicas.
     elsewhere: usize,
     /// True if the newest streams were of this replica. It reports the name until the grace time is
-    /// over, so that a short visit is told to all readers.
+    /// over, so that all readers receive its join and its leave.
     is_from_here: bool,
-    standing: Standing,
+    state: MemberState,
 }
 
-/// Standing of a name in the topic.
+/// State of a name in the topic.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum MemberState {
     /// The topic had [`MEMBERS_MAX`] members when the name arrived.
     #[default]
     Unlisted,
@@ -139,7 +139,7 @@ impl Room {
         for (name, streams) in new.iter().flat_map(|new| &new.report.members) {
             self.subjects.entry(name.clone()).or_default().elsewhere += streams;
             if *streams == 0 && !old.contains_key(name) {
-                // The member was there for a moment only.
+                // The member's streams ended before the report.
                 self.list(name);
             }
             names.insert(name.clone());
@@ -157,7 +157,7 @@ impl Room {
         }
     }
 
-    /// Adapts the standing of a name to the number of its streams.
+    /// Adapts the state of a name to the number of its streams.
     fn settle(&mut self, name: &MemberName, now: Instant) {
         let Some(subject) = self.subjects.get_mut(name) else { return };
         let is_present = 0 < subject.here + subject.elsewhere;
@@ -165,26 +165,26 @@ impl Room {
             subject.is_from_here = false;
             self.is_modified = true;
         }
-        match (subject.standing, is_present) {
-            (Standing::Unlisted, true) => self.list(name),
-            (Standing::Unlisted, false) => drop(self.subjects.remove(name)),
-            (Standing::Member, false) => {
-                subject.standing = Standing::Absent(now);
+        match (subject.state, is_present) {
+            (MemberState::Unlisted, true) => self.list(name),
+            (MemberState::Unlisted, false) => drop(self.subjects.remove(name)),
+            (MemberState::Member, false) => {
+                subject.state = MemberState::Absent(now);
                 self.absent.insert(name.clone());
             }
-            (Standing::Absent(_), true) => {
-                subject.standing = Standing::Member;
+            (MemberState::Absent(_), true) => {
+                subject.state = MemberState::Member;
                 self.absent.remove(name);
             }
-            (Standing::Member, true) | (Standing::Absent(_), false) => {}
+            (MemberState::Member, true) | (MemberState::Absent(_), false) => {}
         }
     }
 
     /// Makes a name a member, if it is none and there is room for it.
     fn list(&mut self, name: &MemberName) {
         let Some(subject) = self.subjects.get_mut(name) else { return };
-        if subject.standing == Standing::Unlisted && self.members < MEMBERS_MAX {
-            subject.standing = Standing::Member;
+        if subject.state == MemberState::Unlisted && self.members < MEMBERS_MAX {
+            subject.state = MemberState::Member;
             self.members += 1;
             // The report has only members.
             self.is_modified |= 0 < subject.here;
@@ -203,8 +203,8 @@ impl Room {
     /// Removes the members that have had no stream for `grace`, and lists others in their places.
     pub fn expire(&mut self, grace: Duration, now: Instant) {
         let is_due =
-            |name: &&MemberName| match self.subjects.get(*name).map(|subject| subject.standing) {
-                Some(Standing::Absent(since)) => grace <= now.saturating_duration_since(since),
+            |name: &&MemberName| match self.subjects.get(*name).map(|subject| subject.state) {
+                Some(MemberState::Absent(since)) => grace <= now.saturating_duration_since(since),
                 _ => true,
             };
         let due: Vec<_> = self.absent.iter().filter(is_due).cloned().collect();
@@ -217,7 +217,7 @@ impl Room {
         }
         if self.members < MEMBERS_MAX && self.members < self.subjects.len() {
             let unlisted =
-                self.subjects.iter().filter(|(_, subject)| subject.standing == Standing::Unlisted);
+                self.subjects.iter().filter(|(_, subject)| subject.state == MemberState::Unlisted);
             let free = MEMBERS_MAX - self.members;
             for name in unlisted.map(|(name, _)| name.clone()).take(free).collect::<Vec<_>>() {
                 self.settle(&name, now);
@@ -229,12 +229,12 @@ impl Room {
     pub fn restart_grace(&mut self, now: Instant) {
         for name in &self.absent {
             if let Some(subject) = self.subjects.get_mut(name) {
-                subject.standing = Standing::Absent(now);
+                subject.state = MemberState::Absent(now);
             }
         }
     }
 
-    /// Returns true if some member has had no stream for less than the grace time.
+    /// Returns true if a member has no stream now.
     pub fn has_absent(&self) -> bool {
         !self.absent.is_empty()
     }
@@ -260,7 +260,7 @@ impl Room {
         use std::ops::Bound::{Excluded, Unbounded};
         let range = (after.map_or(Unbounded, Excluded), Unbounded);
         let listed = self.subjects.range::<MemberName, _>(range);
-        let listed = listed.filter(|(_, subject)| subject.standing != Standing::Unlisted);
+        let listed = listed.filter(|(_, subject)| subject.state != MemberState::Unlisted);
         listed.map(|(name, subject)| Member {
             name: name.clone(),
             streams: subject.here + subject.elsewhere,
@@ -315,11 +315,11 @@ impl Room {
     /// Returns this replica's own report.
     pub fn report(&self) -> Report {
         let here = || self.subjects.iter().filter(|(_, subject)| subject.is_from_here);
-        let listed = here().filter(|(_, subject)| subject.standing != Standing::Unlisted);
+        let listed = here().filter(|(_, subject)| subject.state != MemberState::Unlisted);
         Report {
             members: listed.map(|(name, subject)| (name.clone(), subject.here)).collect(),
             anonymous: self.anonymous,
-            more: here().any(|(_, subject)| subject.standing == Standing::Unlisted),
+            more: here().any(|(_, subject)| subject.state == MemberState::Unlisted),
         }
     }
 }

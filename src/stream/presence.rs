@@ -12,7 +12,7 @@ use crate::{
 /// Largest number of topics in which one stream can take part.
 const TOPICS_PER_STREAM_MAX: usize = 16;
 
-/// Wish of a reader to take part in the topics that it names.
+/// Request to take part in the topics that a reader names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PresenceRequest {
     /// Topics without patterns.

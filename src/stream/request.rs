@@ -34,7 +34,7 @@ pub struct StreamRequest {
     pub fold: Option<FoldRule>,
     /// What the reader gets when it cannot keep up (`slow=`).
     pub slow: Slow,
-    /// Wish to take part in the topics (`presence=`).
+    /// Request to take part in the topics (`presence=`).
     pub presence: Option<Box<PresenceRequest>>,
     /// Form of the answer.
     pub delivery: Delivery,

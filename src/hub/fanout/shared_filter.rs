@@ -33,8 +33,8 @@ impl SharedFilter {
     }
 
     /// Returns true if the filter shows an event. Evaluates the filter, and increases
-    /// `evaluations`, only if the answer is not known. An id names one event for ever, so that an
-    /// answer stays right.
+    /// `evaluations`, only if the answer is not known. An id never names another event, so an
+    /// answer stays valid.
     pub(crate) fn shows(&self, event: &Event, evaluations: &mut u64) -> bool {
         let mut evaluate = || {
             *evaluations += 1;
@@ -70,7 +70,7 @@ pub(crate) struct SharedFilters {
 }
 
 impl SharedFilters {
-    /// Creates the state of a worker without groups.
+    /// Creates the filters of a worker without groups.
     pub(crate) fn new(max: usize) -> Self {
         Self { max, all: HashMap::new() }
     }

@@ -73,8 +73,8 @@ pub struct PublishEndpoint {
     pub denied_log: LogThrottle,
 }
 
-/// Time after which no further message of a request is stored: an answer that comes later is lost
-/// at most proxies.
+/// Time after which no further message of a request is stored: most proxies would drop a later
+/// answer.
 const STORE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Answers a request to publish.

@@ -160,7 +160,7 @@ where
     }
 
     /// Calls the service with a request. Returns its answer, the offer to take the socket over that
-    /// was made to it, and the sign for a handler that may wait.
+    /// was made to it, and the flag for a handler that may wait.
     fn call(
         &self,
         connection: &Shared,
@@ -187,7 +187,7 @@ where
     }
 }
 
-/// Returns the answer of the service, and sets the sign meanwhile when the client has left.
+/// Returns the answer of the service. Sets the flag if the client leaves before the answer.
 async fn answer_watched<T>(
     answer: impl Future<Output = T>,
     connection: &Shared,

@@ -9,11 +9,11 @@ use std::{
 
 use crate::net::http1::connection::Http1Connection;
 
-/// Sign in the extensions of a request that its client has closed its side of the connection, so
-/// that a handler which waits for something can answer at once. A client that has only ended its
-/// own side still gets the answer: the gateway cannot tell one from the other.
+/// Flag in the extensions of a request: its client has closed its side of the connection. A handler
+/// that waits can then answer at once. A client that has only ended its own side still gets the
+/// answer: the gateway cannot tell one from the other.
 ///
-/// The handler runs in the task of its connection, which is woken when the sign is set.
+/// The handler runs in the task of its connection, which is woken when the flag is set.
 #[derive(Debug, Default)]
 pub(crate) struct PeerClosed(Cell<bool>);
 

@@ -86,11 +86,11 @@ impl AsyncRead for Tunnel {
             let Some(chunk) = ready!(self.incoming.poll_data(cx)) else {
                 return Poll::Ready(Ok(()));
             };
-            self.received = chunk.map_err(error)?;
+            self.received = chunk.map_err(into_io_error)?;
         }
         let bytes = self.received.len().min(buffer.remaining());
         buffer.put_slice(&self.received.split_to(bytes));
-        self.incoming.flow_control().release_capacity(bytes).map_err(error)?;
+        self.incoming.flow_control().release_capacity(bytes).map_err(into_io_error)?;
         Poll::Ready(Ok(()))
     }
 }
@@ -105,11 +105,11 @@ impl AsyncWrite for Tunnel {
         let Self { outgoing, watch, .. } = &mut *self;
         outgoing.reserve_capacity(bytes.len());
         let room = ready!(watch.poll(cx, |cx| outgoing.poll_capacity(cx)))?;
-        let Some(room) = room.transpose().map_err(error)? else {
+        let Some(room) = room.transpose().map_err(into_io_error)? else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
         let taken = room.min(bytes.len());
-        outgoing.send_data(bytes.copy_to_bytes(taken), false).map_err(error)?;
+        outgoing.send_data(bytes.copy_to_bytes(taken), false).map_err(into_io_error)?;
         Poll::Ready(Ok(taken))
     }
 
@@ -120,12 +120,12 @@ impl AsyncWrite for Tunnel {
 
     /// Ends the stream in this direction.
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.outgoing.send_data(Bytes::new(), true).map_err(error))
+        Poll::Ready(self.outgoing.send_data(Bytes::new(), true).map_err(into_io_error))
     }
 }
 
 /// Converts an error. An error of the socket keeps its kind, so that a stall is recognized.
-fn error(err: h2::Error) -> io::Error {
+fn into_io_error(err: h2::Error) -> io::Error {
     if err.is_io() {
         err.into_io().unwrap_or_else(|| io::ErrorKind::Other.into())
     } else {

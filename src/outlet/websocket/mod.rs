@@ -200,12 +200,12 @@ async fn serve(taken: TakenSocket, mut connection: Connection) {
     let TakenSocket { io, received, head, peer, permit } = taken;
     connection.set_permit(permit);
     connection.receive(&received, Instant::now());
-    go_on(io, connection, head, peer).await;
+    serve_until_idle(io, connection, head, peer).await;
 }
 
 /// Serves a connection until it is closed, or until the reactor takes it. `out` is written first.
 /// `peer` is kept until the connection is closed, for the permit of the limit per address.
-async fn go_on(mut io: Socket, mut connection: Connection, out: Bytes, peer: Box<Peer>) {
+async fn serve_until_idle(mut io: Socket, mut connection: Connection, out: Bytes, peer: Box<Peer>) {
     let is_plain = io.is_plain();
     match drive(&mut io, &mut connection, out, is_plain).await {
         Ok(Driven::Closed) => {}
@@ -245,7 +245,7 @@ fn resume(returned: Returned, parked: Parked, peer: Box<Peer>) {
         return park(io, connection, peer);
     }
     match connection.client().worker.reactor.socket(io) {
-        Ok(io) => drop(spawn(go_on(io, connection, rest, peer))),
+        Ok(io) => drop(spawn(serve_until_idle(io, connection, rest, peer))),
         Err(err) => tracing::debug!(error = %err, "a WebSocket could not be continued"),
     }
 }

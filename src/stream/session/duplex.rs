@@ -1,4 +1,4 @@
-//! What a driver of a connection in both directions asks of a session.
+//! Methods of a session for the driver of a connection in both directions.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ impl Session {
         self.keep_alives = 0;
     }
 
-    /// Returns true if the reader has not answered more than two keep-alives: its connection is
+    /// Returns true if more than two keep-alives in a row had no answer: the connection is
     /// dead, or a proxy holds it open.
     pub(crate) fn is_silent(&self) -> bool {
         UNANSWERED_MAX < self.keep_alives

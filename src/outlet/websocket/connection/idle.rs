@@ -8,7 +8,7 @@ use crate::{
     stream::session::Session,
 };
 
-/// Remains of an idle connection. They are small, because many connections are idle.
+/// State that is kept of an idle connection. It is small, because many connections are idle.
 #[derive(Debug)]
 pub(crate) struct Parked {
     client: SharedClient,
