@@ -18,7 +18,10 @@ use crate::{
     },
     outlet::format::{
         JsonFormat,
-        control::{AuthData, EndData, FoldedData, GapData, OpenData, PresenceData, json},
+        control::{
+            AuthData, Checkpoint, EndData, Ended, FoldedData, GapData, OpenData, Opened,
+            PresenceData, json,
+        },
     },
 };
 
@@ -39,31 +42,6 @@ struct Ndjson {
 
 /// Empty line, which parsers of JSON ignore.
 const KEEP_ALIVE: Bytes = Bytes::from_static(b"\n");
-
-/// Data of `stream-open`.
-#[derive(Serialize)]
-struct Opened<'a> {
-    id: String,
-    #[serde(flatten)]
-    data: OpenData<'a>,
-    /// Milliseconds after which to reconnect when the connection breaks.
-    retry: u64,
-}
-
-/// Data of `stream-checkpoint`.
-#[derive(Serialize)]
-struct Checkpoint {
-    id: String,
-}
-
-/// Data of `stream-end`.
-#[derive(Serialize)]
-struct Ended {
-    #[serde(flatten)]
-    data: EndData,
-    /// Milliseconds after which to reconnect.
-    retry: u64,
-}
 
 impl Encode for Ndjson {
     fn name(&self) -> &'static str {

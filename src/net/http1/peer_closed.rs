@@ -26,7 +26,7 @@ impl PeerClosed {
         self.0.get()
     }
 
-    /// Sets the sign when the client has closed its side. Must be polled while a request is
+    /// Sets the flag when the client has closed its side. Must be polled while a request is
     /// answered. Stops reading at the limit of bytes behind the request.
     pub(super) fn poll(&self, connection: &mut Http1Connection, cx: &mut Context<'_>) {
         while !self.is_set() && connection.read.len() <= BEHIND_REQUEST_MAX_BYTES {

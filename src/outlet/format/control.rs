@@ -78,6 +78,31 @@ struct MemberData<'a> {
     streams: usize,
 }
 
+/// Data of the first message, in a format of JSON without other fields.
+#[derive(Debug, Serialize)]
+pub(crate) struct Opened<'a> {
+    pub id: String,
+    #[serde(flatten)]
+    pub data: OpenData<'a>,
+    /// Milliseconds after which to reconnect when the connection breaks.
+    pub retry: u64,
+}
+
+/// Data of a checkpoint, in such a format.
+#[derive(Debug, Serialize)]
+pub(crate) struct Checkpoint {
+    pub id: String,
+}
+
+/// Data of the last message, in such a format.
+#[derive(Debug, Serialize)]
+pub(crate) struct Ended {
+    #[serde(flatten)]
+    pub data: EndData,
+    /// Milliseconds after which to reconnect.
+    pub retry: u64,
+}
+
 /// Data of `stream-auth`.
 #[derive(Debug, Serialize)]
 pub(crate) struct AuthData {

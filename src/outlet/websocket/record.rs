@@ -11,7 +11,8 @@ use super::{
 use crate::{
     model::control::{Control, End},
     outlet::format::control::{
-        AuthData, EndData, FoldedData, GapData, OpenData, PresenceData, json,
+        AuthData, Checkpoint, EndData, Ended, FoldedData, GapData, OpenData, Opened, PresenceData,
+        json,
     },
 };
 
@@ -24,31 +25,6 @@ struct Record<'a, D> {
     sub: Option<&'a str>,
     #[serde(flatten)]
     data: D,
-}
-
-/// Data of `open`.
-#[derive(Serialize)]
-struct Opened<'a> {
-    id: String,
-    #[serde(flatten)]
-    data: OpenData<'a>,
-    /// Milliseconds after which to reconnect when the connection breaks.
-    retry: u64,
-}
-
-/// Data of `checkpoint`.
-#[derive(Serialize)]
-struct Checkpoint {
-    id: String,
-}
-
-/// Data of `end`.
-#[derive(Serialize)]
-struct Ended {
-    #[serde(flatten)]
-    data: EndData,
-    /// Milliseconds after which to reconnect.
-    retry: u64,
 }
 
 /// Data of the `end` of a refused connection.
