@@ -6,7 +6,7 @@ use crate::support::{
     eventually,
     gateway::{Gateway, message},
     process::{OPEN, output, serve, stream_events},
-    redis::RedisServer,
+    redis::{RedisServer, free_port},
 };
 
 fn until_ready(gateway: &Gateway) {
@@ -140,8 +140,7 @@ fn tls_with_a_private_ca() {
     };
     let (ca, cert) = (file("ca.pem", authority.pem()), file("cert.pem", certificate.pem()));
     let key = file("key.pem", key.serialize_pem());
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let port = port.to_string();
+    let port = free_port().to_string();
     let _redis = RedisServer::with(&[
         "--tls-port",
         &port,

@@ -1,74 +1,13 @@
 //! Pushes from Google's Pub/Sub emulator, which forms messages as Google does.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    path::PathBuf,
-    process::{Command, Stdio},
-};
-
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{eventually, gateway::Gateway, http1, process::Process};
-
-/// Folder of the jar in the gcloud CLI.
-const JAR: &str = "platform/pubsub-emulator/lib";
-
-/// Returns the emulator's jar, if the gcloud CLI has installed it.
-fn jar() -> Option<PathBuf> {
-    let roots =
-        ["/usr/lib/google-cloud-sdk", "/opt/google-cloud-sdk", "/snap/google-cloud-cli/current"];
-    let home = std::env::var("HOME").unwrap_or_default();
-    let own = std::env::var("CLOUDSDK_ROOT_DIR").ok();
-    let roots = roots.iter().map(ToString::to_string).chain(own);
-    roots.chain([format!("{home}/google-cloud-sdk")]).find_map(|root| {
-        let mut jars = std::fs::read_dir(PathBuf::from(root).join(JAR)).ok()?.flatten();
-        jars.find(|file| file.file_name().to_string_lossy().ends_with("-all.jar"))
-            .map(|file| file.path())
-    })
-}
-
-/// Emulator process, which ends when this is dropped.
-struct Emulator {
-    address: SocketAddr,
-    _process: Process,
-}
-
-impl Emulator {
-    fn start(jar: &PathBuf) -> Self {
-        // The emulator does not accept port 0, so it gets a port that was free a moment ago.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut command = Command::new("java");
-        command.arg("-jar").arg(jar).arg("--host=127.0.0.1");
-        command.arg(format!("--port={}", address.port())).stdout(Stdio::null());
-        let process = Process::start(&mut command);
-        eventually("the emulator listens", || std::net::TcpStream::connect(address).ok());
-        Self { address, _process: process }
-    }
-
-    /// Sends a request to the REST API and returns the answer.
-    fn call(&self, method: &str, path: &str, body: &Value) -> Value {
-        let headers = [("Content-Type", "application/json")];
-        let path = format!("/v1/projects/test/{path}");
-        let body = body.to_string();
-        let answer = http1::request(self.address, method, &path, &headers, body.as_bytes());
-        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-        answer.json()
-    }
-
-    fn publish(&self, topic: &str, messages: &Value) {
-        let path = format!("topics/{topic}:publish");
-        self.call("POST", &path, &json!({ "messages": messages }));
-    }
-}
+use crate::support::{emulator::Emulator, gateway::Gateway, redis::free_port};
 
 #[test]
 fn messages_arrive_wrapped_and_unwrapped() {
-    let Some(jar) = jar() else {
-        eprintln!("NOT TESTED: the Pub/Sub emulator (gcloud's pubsub-emulator) is not installed");
-        return;
-    };
-    let emulator = Emulator::start(&jar);
+    let Some(emulator) = Emulator::start() else { return };
     let gateway = Gateway::dev(&[]);
     let push = |path: &str| format!("http://{}{path}", gateway.address);
     emulator.call("PUT", "topics/orders", &json!({}));
@@ -135,13 +74,9 @@ fn messages_arrive_wrapped_and_unwrapped() {
 /// The emulator pushes a message again until a gateway acks it.
 #[test]
 fn message_that_was_not_acked_is_pushed_again() {
-    let Some(jar) = jar() else {
-        eprintln!("NOT TESTED: the Pub/Sub emulator (gcloud's pubsub-emulator) is not installed");
-        return;
-    };
-    let emulator = Emulator::start(&jar);
+    let Some(emulator) = Emulator::start() else { return };
     // No process listens on this port yet: pushes fail until the gateway starts.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = format!("127.0.0.1:{}", free_port());
     emulator.call("PUT", "topics/orders", &json!({}));
     let push = json!({
         "topic": "projects/test/topics/orders",
@@ -149,7 +84,7 @@ fn message_that_was_not_acked_is_pushed_again() {
     });
     emulator.call("PUT", "subscriptions/orders", &push);
     emulator.publish("orders", &json!([{ "data": STANDARD.encode("kept") }]));
-    let gateway = Gateway::dev(&[("listen", &address.to_string())]);
+    let gateway = Gateway::dev(&[("listen", &address)]);
     let mut source = gateway.events("?since=1h");
     assert_eq!(source.next().data, "kept");
 }

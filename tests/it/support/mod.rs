@@ -1,6 +1,7 @@
 //! What the tests share: a gateway, clients of our own making, and independent oracles.
 
 pub mod browser;
+pub mod emulator;
 pub mod gateway;
 pub mod http1;
 pub mod http2;
