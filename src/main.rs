@@ -8,6 +8,7 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os(), &cli::environment()) {
         Ok(Command::Gateway(config)) => cli::serve::run(*config),
         Ok(Command::Publish(publish)) => cli::publish::run(&publish),
+        Ok(Command::Tail(tail)) => cli::tail::run(tail),
         Ok(Command::Healthcheck(url)) => cli::healthcheck::run(&url),
         Err(err) => err.report(),
     }

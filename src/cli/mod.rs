@@ -1,8 +1,10 @@
 //! Command line: reads the arguments and the environment, and runs the subcommands.
 
+mod client;
 pub mod healthcheck;
 pub mod publish;
 pub mod serve;
+pub mod tail;
 
 use std::{collections::HashMap, ffi::OsString, process::ExitCode};
 
@@ -17,6 +19,8 @@ pub enum Command {
     Gateway(Box<Config>),
     /// `publish`.
     Publish(publish::Publish),
+    /// `tail`.
+    Tail(tail::Tail),
     /// `healthcheck`, with the URL to ask.
     Healthcheck(String),
 }
@@ -39,7 +43,8 @@ pub type Environment = HashMap<String, String>;
 /// Reads the gateway's variables from the process' environment. No other code of the project reads
 /// the environment. (The HTTP client reads its proxies from it.)
 pub fn environment() -> Environment {
-    let ours = |name: &str| name.starts_with("STREAM_EVENTS_") || name == "PORT";
+    let ours =
+        |name: &str| name.starts_with("STREAM_EVENTS_") || ["PORT", "NO_COLOR"].contains(&name);
     std::env::vars_os()
         // No flag accepts a value that is not UTF-8. The parser of the flag reports it.
         .filter_map(|(name, value)| {
@@ -65,13 +70,16 @@ pub fn parse(
         Some(("publish", given)) => {
             publish::Publish::read(given).map(Command::Publish).map_err(CliError::Clap)
         }
+        Some(("tail", given)) => tail::Tail::read(given, no_color(environment))
+            .map(Command::Tail)
+            .map_err(CliError::Clap),
         Some(("healthcheck", given)) => {
             let url = healthcheck::url(given, arguments.first(), environment);
             Ok(Command::Healthcheck(url.map_err(CliError::Config)?))
         }
         _ => Err(CliError::Clap(command().error(
             clap::error::ErrorKind::MissingSubcommand,
-            "give a command: dev, serve, publish or healthcheck",
+            "give a command: dev, serve, publish, tail or healthcheck",
         ))),
     }
 }
@@ -99,6 +107,11 @@ fn platform_port(environment: &Environment) -> Option<&str> {
     environment.get("PORT").map(String::as_str).filter(|port| !port.is_empty())
 }
 
+/// Returns true if the variable `NO_COLOR` asks for no colours (<https://no-color.org>).
+fn no_color(environment: &Environment) -> bool {
+    environment.get("NO_COLOR").is_some_and(|text| !text.is_empty())
+}
+
 /// Reads the configuration of a gateway. Refuses unknown variables that begin with
 /// `STREAM_EVENTS_`, which are misspelled flags.
 fn gateway_command(
@@ -109,7 +122,9 @@ fn gateway_command(
     let texts = texts(Some(given), environment);
     let mut unknown: Vec<_> = environment
         .keys()
-        .filter(|name| *name != "PORT" && !flags().any(|flag| flag.env() == **name))
+        .filter(|name| {
+            name.starts_with("STREAM_EVENTS_") && !flags().any(|flag| flag.env() == **name)
+        })
         .map(|name| {
             format!(
                 "{name}: no flag has this variable. Correct or remove it. Flags and variables: \
@@ -158,6 +173,7 @@ pub fn command() -> clap::Command {
                 .args(flags(Mode::Serve)),
         )
         .subcommand(publish::command())
+        .subcommand(tail::command())
         .subcommand(healthcheck::command())
 }
 

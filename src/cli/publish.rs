@@ -6,7 +6,15 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::{Arg, ArgAction, ArgMatches, Command, error::ErrorKind};
 use serde_json::{Map, json};
 
-use crate::{cli::block_on, clock, http::problem::error_chain, model::topic::Topic};
+use crate::{
+    cli::{
+        block_on,
+        client::{client, with_scheme},
+    },
+    clock,
+    http::problem::error_chain,
+    model::topic::Topic,
+};
 
 /// Limit on the time of the request.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -66,11 +74,6 @@ pub fn command() -> Command {
         ))
 }
 
-/// Returns the URL, with `http://` if it has no scheme: the gateway's log names addresses alone.
-fn with_scheme(url: &str) -> String {
-    if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
-}
-
 impl Publish {
     /// Reads the arguments.
     pub(super) fn read(given: &ArgMatches) -> Result<Self, clap::Error> {
@@ -102,12 +105,7 @@ impl Publish {
         // `%` is the only character of topic names that has a meaning in a path.
         let topic = self.topic.as_str().replace('%', "%25");
         let url = format!("{}/push/{topic}", self.url.trim_end_matches('/'));
-        let mut client = reqwest::Client::builder().timeout(TIMEOUT);
-        // A proxy in the environment cannot reach a gateway on this machine.
-        if ["127.0.0.1", "localhost", "[::1]"].iter().any(|host| self.url.contains(host)) {
-            client = client.no_proxy();
-        }
-        let client = client.build()?;
+        let client = client(&self.url).timeout(TIMEOUT).build()?;
         // Pub/Sub's message ids are numbers of this size.
         let message_id =
             self.message_id.clone().unwrap_or_else(|| rand::random::<u64>().to_string());

@@ -1,3 +1,4 @@
 //! Tests of `src/cli`: the program and its subcommands.
 
 mod commands;
+mod tail;
