@@ -9,6 +9,7 @@ fn main() -> ExitCode {
         Ok(Command::Gateway(config)) => cli::serve::run(*config),
         Ok(Command::Publish(publish)) => cli::publish::run(&publish),
         Ok(Command::Tail(tail)) => cli::tail::run(tail),
+        Ok(Command::Token(token)) => cli::token::run(&token),
         Ok(Command::Healthcheck(url)) => cli::healthcheck::run(&url),
         Err(err) => err.report(),
     }

@@ -1,8 +1,8 @@
-//! Key files: loads the key of readers' tokens from a file (`--read-key-file`).
+//! Key files: loads the key that verifies readers' tokens (`--read-key-file`) or signs them.
 
 use std::{fs, path::Path};
 
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use memchr::memmem;
 use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer, pem::PemObject as _};
 use serde_json::Value;
@@ -23,6 +23,14 @@ pub enum KeyFileError {
     /// The file has no key of a supported kind.
     #[error("{0} holds no public key of a supported kind: RSA, P-256, P-384 or Ed25519, in PEM")]
     Unknown(String),
+    /// The file has a public key, which cannot sign.
+    #[error("{0} holds a public key, which cannot sign tokens: give the private key")]
+    Public(String),
+    /// The file has a private key of a kind that is not supported.
+    #[error(
+        "{0} holds no private key of a supported kind: RSA, P-256, P-384 or Ed25519, in PEM (PKCS #8)"
+    )]
+    UnknownPrivate(String),
     /// The file has a key set and not one key.
     #[error(
         "{0} holds JSON, expected a key in PEM: give a key set by its URL with --read-jwks-url"
@@ -61,6 +69,30 @@ pub fn load_key(path: &Path) -> Result<Key, KeyFileError> {
     Ok(Key { key: DecodingKey::from_secret(secret), algorithm: Algorithm::HS256 })
 }
 
+/// Loads a key that signs tokens, for development: a private key in PEM (PKCS #8), or a shared
+/// secret for HS256.
+///
+/// # Errors
+/// See [`KeyFileError`].
+pub(crate) fn load_signing_key(path: &Path) -> Result<(EncodingKey, Algorithm), KeyFileError> {
+    let name = || path.display().to_string();
+    let bytes = fs::read(path).map_err(|err| KeyFileError::Unreadable(name(), err))?;
+    let Ok(private) = PrivateKeyDer::from_pem_slice(&bytes) else {
+        let key = load_key(path)?;
+        if key.algorithm != Algorithm::HS256 {
+            return Err(KeyFileError::Public(name()));
+        }
+        return Ok((EncodingKey::from_secret(bytes.trim_ascii_end()), Algorithm::HS256));
+    };
+    let (key, algorithm) = match algorithm_of(private.secret_der()) {
+        Some(algorithm @ Algorithm::RS256) => (EncodingKey::from_rsa_pem(&bytes), algorithm),
+        Some(algorithm @ Algorithm::EdDSA) => (EncodingKey::from_ed_pem(&bytes), algorithm),
+        Some(algorithm) => (EncodingKey::from_ec_pem(&bytes), algorithm),
+        None => return Err(KeyFileError::UnknownPrivate(name())),
+    };
+    Ok((key.map_err(|_| KeyFileError::UnknownPrivate(name()))?, algorithm))
+}
+
 /// Encoded identifiers of key types and curves
 /// ([RFC 3279](https://www.rfc-editor.org/rfc/rfc3279),
 /// [RFC 5480](https://www.rfc-editor.org/rfc/rfc5480),
@@ -74,19 +106,24 @@ const IDENTIFIERS_BYTES: usize = 32;
 
 /// Parses a public key in PEM. Returns `None` for any other kind of key.
 fn public_key(pem: &[u8]) -> Option<Key> {
-    let info = SubjectPublicKeyInfoDer::from_pem_slice(pem).ok()?;
-    let beginning = info.get(..info.len().min(IDENTIFIERS_BYTES))?;
-    let is = |id: &[u8]| beginning.windows(id.len()).any(|part| part == id);
-    let (key, algorithm) = if is(RSA) {
-        (DecodingKey::from_rsa_pem(pem), Algorithm::RS256)
-    } else if is(P256) {
-        (DecodingKey::from_ec_pem(pem), Algorithm::ES256)
-    } else if is(P384) {
-        (DecodingKey::from_ec_pem(pem), Algorithm::ES384)
-    } else if is(ED25519) {
-        (DecodingKey::from_ed_pem(pem), Algorithm::EdDSA)
-    } else {
-        return None;
+    let algorithm = algorithm_of(&SubjectPublicKeyInfoDer::from_pem_slice(pem).ok()?)?;
+    let key = match algorithm {
+        Algorithm::RS256 => DecodingKey::from_rsa_pem(pem),
+        Algorithm::EdDSA => DecodingKey::from_ed_pem(pem),
+        _ => DecodingKey::from_ec_pem(pem),
     };
     Some(Key { key: key.ok()?, algorithm })
+}
+
+/// Returns the algorithm of an encoded key. Returns `None` for any other kind of key.
+fn algorithm_of(key: &[u8]) -> Option<Algorithm> {
+    let beginning = key.get(..key.len().min(IDENTIFIERS_BYTES))?;
+    let is = |id: &[u8]| beginning.windows(id.len()).any(|part| part == id);
+    let known = [
+        (RSA, Algorithm::RS256),
+        (P256, Algorithm::ES256),
+        (P384, Algorithm::ES384),
+        (ED25519, Algorithm::EdDSA),
+    ];
+    known.into_iter().find(|(id, _)| is(id)).map(|(_, algorithm)| algorithm)
 }

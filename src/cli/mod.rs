@@ -5,6 +5,7 @@ pub mod healthcheck;
 pub mod publish;
 pub mod serve;
 pub mod tail;
+pub mod token;
 
 use std::{collections::HashMap, ffi::OsString, process::ExitCode};
 
@@ -21,6 +22,8 @@ pub enum Command {
     Publish(publish::Publish),
     /// `tail`.
     Tail(tail::Tail),
+    /// `token make` or `token explain`.
+    Token(token::Token),
     /// `healthcheck`, with the URL to ask.
     Healthcheck(String),
 }
@@ -73,13 +76,16 @@ pub fn parse(
         Some(("tail", given)) => tail::Tail::read(given, no_color(environment))
             .map(Command::Tail)
             .map_err(CliError::Clap),
+        Some(("token", given)) => {
+            token::Token::read(given).map(Command::Token).map_err(CliError::Clap)
+        }
         Some(("healthcheck", given)) => {
             let url = healthcheck::url(given, arguments.first(), environment);
             Ok(Command::Healthcheck(url.map_err(CliError::Config)?))
         }
         _ => Err(CliError::Clap(command().error(
             clap::error::ErrorKind::MissingSubcommand,
-            "give a command: dev, serve, publish, tail or healthcheck",
+            "give a command: dev, serve, publish, tail, token or healthcheck",
         ))),
     }
 }
@@ -174,6 +180,7 @@ pub fn command() -> clap::Command {
         )
         .subcommand(publish::command())
         .subcommand(tail::command())
+        .subcommand(token::command())
         .subcommand(healthcheck::command())
 }
 

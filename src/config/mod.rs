@@ -21,6 +21,7 @@ pub use crate::config::endpoints::Endpoints;
 pub use crate::config::flag::Flag;
 pub use crate::config::flags::flags;
 pub use crate::config::origin::{Origin, ParseOriginError};
+pub(crate) use crate::config::parse::{TIME_FORM, parse_time};
 
 use crate::model::topic::Topic;
 

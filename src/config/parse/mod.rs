@@ -152,12 +152,7 @@ impl<'a> Values<'a> {
 
     /// Reads a time. A number without a unit is in seconds.
     pub(super) fn duration(&mut self, flag: &str) -> Duration {
-        self.number(flag, "a time, as in 15 s, 10 min or 15 (seconds)", |text| {
-            if let Ok(seconds) = text.trim().parse() {
-                return Some(Duration::from_secs(seconds));
-            }
-            Duration::try_from(text.parse::<SignedDuration>().ok()?).ok()
-        })
+        self.number(flag, TIME_FORM, parse_time)
     }
 
     /// Reads `--tls-cert` and `--tls-key`.
@@ -256,6 +251,17 @@ impl<'a> Values<'a> {
         }
         text.to_owned()
     }
+}
+
+/// Form of a time, for errors.
+pub(crate) const TIME_FORM: &str = "a time, as in 15 s, 10 min or 15 (seconds)";
+
+/// Parses a time. A number without a unit is in seconds. Returns `None` if the text is no time.
+pub(crate) fn parse_time(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    Duration::try_from(text.parse::<SignedDuration>().ok()?).ok()
 }
 
 /// Adds the parts of a redis:// URL to `redis`. Returns a text that says what is wrong.
