@@ -1,6 +1,7 @@
 //! Command line: reads the arguments and the environment, and runs the subcommands.
 
 mod client;
+pub mod generate;
 pub mod healthcheck;
 pub mod publish;
 pub mod serve;
@@ -11,7 +12,7 @@ use std::{collections::HashMap, ffi::OsString, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches, builder::NonEmptyStringValueParser};
 
-use crate::config::{Config, ConfigError, Flag, Mode, Texts, flags};
+use crate::config::{Config, ConfigError, Flag, Mode, Texts, categories, flags};
 
 /// Subcommand with its checked arguments.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub enum Command {
     Tail(tail::Tail),
     /// `token make` or `token explain`.
     Token(token::Token),
+    /// `generate`.
+    Generate(generate::Generate),
     /// `healthcheck`, with the URL to ask.
     Healthcheck(String),
 }
@@ -79,13 +82,14 @@ pub fn parse(
         Some(("token", given)) => {
             token::Token::read(given).map(Command::Token).map_err(CliError::Clap)
         }
+        Some(("generate", given)) => Ok(Command::Generate(generate::Generate::read(given))),
         Some(("healthcheck", given)) => {
             let url = healthcheck::url(given, arguments.first(), environment);
             Ok(Command::Healthcheck(url.map_err(CliError::Config)?))
         }
         _ => Err(CliError::Clap(command().error(
             clap::error::ErrorKind::MissingSubcommand,
-            "give a command: dev, serve, publish, tail, token or healthcheck",
+            "give a command: dev, serve, publish, tail, token, generate or healthcheck",
         ))),
     }
 }
@@ -149,42 +153,51 @@ fn gateway_command(
     }
 }
 
-/// Forms of values, for the end of the help.
+/// Forms of values, for the end of the long help.
 const FORMS: &str = "Times: 15 s, 10 min, or 15 for seconds. Sizes: 32 MiB, or a number of bytes. \
                      A flag wins over its environment variable. A flag that can be repeated takes \
                      commas in the environment.";
 
 /// Returns the whole command line.
 pub fn command() -> clap::Command {
-    let flags = |mode| {
-        let visible = flags().filter(|flag| !flag.is_secret);
-        visible.map(move |flag| argument(flag, mode))
-    };
     clap::Command::new("stream-events")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Receives Google Cloud Pub/Sub pushes and streams them as server-sent events")
         .after_help("To try it: stream-events dev. Then, in another terminal: curl -N localhost:8080/events")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(
-            clap::Command::new("dev")
-                .about("Start a gateway to try it: on this machine only, without tokens, with a page at /")
-                .after_help(FORMS)
-                .args(flags(Mode::Dev)),
-        )
-        .subcommand(
-            clap::Command::new("serve")
-                .about("Start a gateway for production. --push-auth and --read-auth are required")
-                .after_help(FORMS)
-                .args(flags(Mode::Serve)),
-        )
+        .subcommand(gateway(
+            Mode::Dev,
+            "dev",
+            "Start a gateway to try it: on this machine only, without tokens, with a page at /",
+        ))
+        .subcommand(gateway(
+            Mode::Serve,
+            "serve",
+            "Start a gateway for production. --push-auth and --read-auth are required",
+        ))
         .subcommand(publish::command())
         .subcommand(tail::command())
         .subcommand(token::command())
+        .subcommand(generate::command())
         .subcommand(healthcheck::command())
 }
 
-/// Makes the argument of a flag. Its help ends with the default and the variable.
+/// Returns the subcommand that starts a gateway, with all flags. `-h` lists the main ones.
+fn gateway(mode: Mode, name: &'static str, about: &'static str) -> clap::Command {
+    let arguments = categories().iter().flat_map(|category| {
+        let visible = category.flags.iter().filter(|flag| !flag.is_secret);
+        visible.map(move |flag| argument(flag, mode).help_heading(category.title))
+    });
+    clap::Command::new(name)
+        .about(about)
+        .after_help(format!("These are the main flags. All flags: stream-events {name} --help"))
+        .after_long_help(FORMS)
+        .args(arguments)
+}
+
+/// Makes the argument of a flag. The short help has its first sentence and the default. The long
+/// help has all sentences, the default and the variable.
 fn argument(flag: &Flag, mode: Mode) -> Arg {
     let dev = if mode == Mode::Dev { flag.dev_default } else { None };
     let default = match dev.or(flag.default) {
@@ -192,11 +205,13 @@ fn argument(flag: &Flag, mode: Mode) -> Arg {
         Some("") => "none".to_owned(),
         Some(text) => format!("default: {text}"),
     };
-    let help = format!("{} [{default}] [env: {}]", flag.help, flag.env());
+    let first = flag.help.split_once(". ").map_or(flag.help, |(first, _)| first);
     Arg::new(flag.name)
         .long(flag.name)
         .value_name(flag.value_name)
-        .help(help)
+        .help(format!("{first} [{default}]"))
+        .long_help(format!("{}.\n[{default}] [env: {}]", flag.help, flag.env()))
+        .hide_short_help(!flag.is_main)
         .value_parser(NonEmptyStringValueParser::new())
         .action(if flag.is_repeatable { ArgAction::Append } else { ArgAction::Set })
 }

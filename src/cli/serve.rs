@@ -84,12 +84,24 @@ fn log_start(config: &Config, listeners: &Listeners) -> std::io::Result<()> {
     let ops_listen = ops_listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
     tracing::info!(listen, ops_listen, workers = config.workers, "listening");
     if config.mode == Mode::Dev {
-        tracing::info!("open http://{listen}/ or run: curl -N {listen}/events");
+        for line in commands_to_try(&listen) {
+            tracing::info!("{line}");
+        }
     }
     if config.mode == Mode::Serve {
         warn_if_open(config);
     }
     Ok(())
+}
+
+/// Returns what a user of `dev` can copy. `listen` is the address of the gateway.
+fn commands_to_try(listen: &str) -> [String; 4] {
+    [
+        format!("open http://{listen}/, or copy these, each into a terminal of its own:"),
+        format!("  curl -N {listen}/events"),
+        format!("  stream-events tail --url {listen}"),
+        format!("  stream-events publish --url {listen} --topic orders '{{\"id\":1}}'"),
+    ]
 }
 
 /// Logs a warning for each inlet that needs no token.

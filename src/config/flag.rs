@@ -1,5 +1,14 @@
 //! Entry of the flag table: what the command line, the environment and the checks know of a flag.
 
+/// Flags of one subject, which the help lists together.
+#[derive(Debug)]
+pub(crate) struct Category {
+    /// Heading in the help.
+    pub(crate) title: &'static str,
+    /// Flags, in the order of the help.
+    pub(crate) flags: &'static [Flag],
+}
+
 /// Flag of `dev` and `serve`.
 #[derive(Debug)]
 pub struct Flag {
@@ -19,11 +28,13 @@ pub struct Flag {
     /// True if only the environment can set the value: all users of a machine can see the command
     /// lines of its processes.
     pub is_secret: bool,
+    /// True if the short help (`-h`) lists the flag: most users set it.
+    pub is_main: bool,
     /// Help text, without the default and without a period at its end.
     pub help: &'static str,
 }
 
-/// Makes a flag that has no range, is not repeatable and is not secret.
+/// Makes a flag that has no range, is not repeatable, not secret and not in the short help.
 pub(super) const fn flag(
     name: &'static str,
     value_name: &'static str,
@@ -38,6 +49,7 @@ pub(super) const fn flag(
         range: None,
         is_repeatable: false,
         is_secret: false,
+        is_main: false,
         help,
     }
 }
@@ -61,6 +73,11 @@ impl Flag {
     /// Takes the flag off the command line: only its environment variable sets it.
     pub(super) const fn secret(self) -> Self {
         Self { is_secret: true, ..self }
+    }
+
+    /// Lists the flag in the short help.
+    pub(super) const fn main(self) -> Self {
+        Self { is_main: true, ..self }
     }
 
     /// Returns the name of the environment variable: `STREAM_EVENTS_KEEP_ALIVE` for `--keep-alive`.

@@ -19,6 +19,7 @@ pub use crate::config::backplane::{BackplaneConfig, Password, RedisConfig};
 pub use crate::config::choices::{LogFormat, Mode, OnPoison};
 pub use crate::config::endpoints::Endpoints;
 pub use crate::config::flag::Flag;
+pub(crate) use crate::config::flags::categories;
 pub use crate::config::flags::flags;
 pub use crate::config::origin::{Origin, ParseOriginError};
 pub(crate) use crate::config::parse::{TIME_FORM, parse_time};

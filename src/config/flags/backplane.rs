@@ -10,7 +10,8 @@ pub(super) const FLAGS: &[Flag] = &[
         Some("local"),
         "Where events are stored. local: in this process, for one replica only. A URL such as \
          redis://10.0.0.3:6379/0: in Redis or Valkey, for several replicas. rediss:// uses TLS",
-    ),
+    )
+    .main(),
     flag("redis-ca", "FILE", Some(""), "Certificates (PEM) to check a rediss:// server against"),
     flag("redis-user", "NAME", Some(""), "User name for the Redis server"),
     flag(

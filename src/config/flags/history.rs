@@ -5,12 +5,14 @@ use crate::config::flag::{Flag, flag};
 /// Flags, in the order of the help.
 pub(super) const FLAGS: &[Flag] = &[
     flag("topic", "NAME", Some(""), "Topic to serve. Without this flag, all topics are served")
+        .main()
         .repeatable(),
     flag("ring-events", "N", Some("1024"), "Events held for replay, for each topic")
         .range("1", "10000000"),
     flag("ring-bytes", "SIZE", Some("32 MiB"), "Bytes held for replay, for each topic")
         .range("16 MiB", "1 TiB"),
     flag("ring-age", "TIME", Some("15 min"), "How long an event is held for replay")
+        .main()
         .range("1 s", "168 h"),
     flag(
         "ring-bytes-total",
@@ -18,6 +20,7 @@ pub(super) const FLAGS: &[Flag] = &[
         Some("512 MiB"),
         "Bytes held for replay, for all topics together. Over it, the oldest events are dropped",
     )
+    .main()
     .range("128 MiB", "1 TiB"),
     flag(
         "topics-max",

@@ -10,6 +10,7 @@ pub(super) const FLAGS: &[Flag] = &[
         Some("20000"),
         "Open streams at once. Over this limit, readers are asked to come back later",
     )
+    .main()
     .range("1", "1000000"),
     flag(
         "followed-bytes-max",

@@ -12,6 +12,7 @@ pub(super) const FLAGS: &[Flag] = &[
          --tls-cert is given. A port alone (3000) keeps the default address. If PORT is set in the \
          environment (Cloud Run), it is the default port",
     )
+    .main()
     .dev("127.0.0.1:8080"),
     flag(
         "port",
@@ -26,6 +27,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "Address and port of the listener for /metrics, /healthz and /readyz. The public listener \
          answers /healthz and /readyz too",
     )
+    .main()
     .dev("off"),
     flag(
         "tls-cert",
@@ -33,8 +35,9 @@ pub(super) const FLAGS: &[Flag] = &[
         Some(""),
         "File with the certificate chain (PEM). The public listener then speaks TLS only, with \
          HTTP/2 and HTTP/1.1. Needs --tls-key. The gateway reads both files once, at the start",
-    ),
-    flag("tls-key", "FILE", Some(""), "File with the private key (PEM) of --tls-cert"),
+    )
+    .main(),
+    flag("tls-key", "FILE", Some(""), "File with the private key (PEM) of --tls-cert").main(),
     flag(
         "proxy-protocol",
         "off|on",

@@ -11,22 +11,27 @@ mod push;
 mod readers;
 mod times;
 
-use crate::config::flag::Flag;
+use crate::config::flag::{Category, Flag};
 
 /// Flags by category, in the order of the help.
-const CATEGORIES: &[&[Flag]] = &[
-    listeners::FLAGS,
-    push::FLAGS,
-    readers::FLAGS,
-    publish::FLAGS,
-    history::FLAGS,
-    backplane::FLAGS,
-    limits::FLAGS,
-    times::FLAGS,
-    process::FLAGS,
+const CATEGORIES: &[Category] = &[
+    Category { title: "Listeners", flags: listeners::FLAGS },
+    Category { title: "Push from Pub/Sub", flags: push::FLAGS },
+    Category { title: "Readers", flags: readers::FLAGS },
+    Category { title: "Publishing by clients", flags: publish::FLAGS },
+    Category { title: "History for replay", flags: history::FLAGS },
+    Category { title: "Several replicas", flags: backplane::FLAGS },
+    Category { title: "Limits", flags: limits::FLAGS },
+    Category { title: "Times", flags: times::FLAGS },
+    Category { title: "Process and log", flags: process::FLAGS },
 ];
+
+/// Returns the flags by category, in the order of the help.
+pub(crate) fn categories() -> &'static [Category] {
+    CATEGORIES
+}
 
 /// Returns all flags, in the order of the help.
 pub fn flags() -> impl Iterator<Item = &'static Flag> {
-    CATEGORIES.iter().copied().flatten()
+    CATEGORIES.iter().flat_map(|category| category.flags)
 }

@@ -13,5 +13,6 @@ pub(super) const FLAGS: &[Flag] = &[
         "FILTER",
         Some("info"),
         "error, warn, info, debug or trace, also for a module: info,stream_events::inlet=debug",
-    ),
+    )
+    .main(),
 ];

@@ -11,6 +11,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "Who may publish (POST /publish). off: no one. jwt: clients with a token whose claim publish \
          grants the topic; the flags for readers' tokens name its keys and checks. none: anyone",
     )
+    .main()
     .dev("none"),
     flag(
         "publishes-per-subject",

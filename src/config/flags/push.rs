@@ -10,6 +10,7 @@ pub(super) const FLAGS: &[Flag] = &[
         None,
         "Who may push. oidc: Pub/Sub, with a token of your service account. none: anyone",
     )
+    .main()
     .dev("none"),
     flag(
         "push-audience",
@@ -18,6 +19,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "Audience that a push token must have, exactly: the subscription's \
          --push-auth-token-audience, or the URL of its push endpoint if that is not set",
     )
+    .main()
     .repeatable(),
     flag(
         "push-service-account",
@@ -26,6 +28,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "Service account that a push token must come from: the subscription's \
          --push-auth-service-account",
     )
+    .main()
     .repeatable(),
     flag(
         "push-jwks-url",

@@ -10,13 +10,15 @@ pub(super) const FLAGS: &[Flag] = &[
         None,
         "Who may read. jwt: readers with a valid token. anonymous: anyone",
     )
+    .main()
     .dev("anonymous"),
     flag(
         "read-jwks-url",
         "URL",
         Some(""),
         "URL of the keys that sign readers' tokens. It must be https, or http on loopback",
-    ),
+    )
+    .main(),
     flag(
         "read-key-file",
         "FILE",
@@ -60,5 +62,6 @@ pub(super) const FLAGS: &[Flag] = &[
          https://*.example.com, with cookies too. Without this flag, all pages may read, but \
          without cookies",
     )
+    .main()
     .repeatable(),
 ];

@@ -71,6 +71,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "Time over which streams end after --drain-delay. Then the gateway closes the connections \
          that are still open (Cloud Run kills after 10 s; Kubernetes: 20 s)",
     )
+    .main()
     .dev("0 s")
     .range("0 s", "1 h"),
     flag(

@@ -210,7 +210,47 @@ fn help_names_every_flag_with_its_default_and_its_environment() {
         assert!(text.contains(&format!("--{} <{}>", flag.name, flag.value_name)), "{}", flag.name);
         assert!(text.contains(&flag.env()), "{}", flag.name);
     }
+    for heading in ["Listeners:", "Readers:", "Limits:"] {
+        assert!(text.contains(heading), "{heading}");
+    }
     let (ok, _) = output(&mut stream_events(&["--version"]));
     assert!(ok);
     assert!(!output(&mut stream_events(&["unknown"])).0);
+}
+
+#[test]
+fn short_help_has_the_main_flags_and_names_the_long_one() {
+    for command in ["dev", "serve"] {
+        let (ok, text) = output(&mut stream_events(&[command, "-h"]));
+        assert!(
+            ok && text.contains(&format!("All flags: stream-events {command} --help")),
+            "{text}"
+        );
+        for flag in stream_events::config::flags() {
+            let named = text.contains(&format!("--{} <", flag.name));
+            assert_eq!(named, flag.is_main, "{}", flag.name);
+        }
+        assert!(text.lines().count() < 60, "{text}");
+    }
+}
+
+#[test]
+fn completions_and_man_pages_know_the_flags() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().to_str().unwrap();
+    for kind in ["bash", "elvish", "fish", "powershell", "zsh", "man"] {
+        let (ok, text) = output(&mut stream_events(&["generate", kind, path]));
+        assert!(ok, "{text}");
+        let files = text.lines().map(|file| std::fs::read_to_string(file).unwrap());
+        let all = files.collect::<String>().replace("\\-", "-");
+        for named in ["read-auth", "stream-events", "token-file"] {
+            assert!(all.contains(named), "{kind}: {named}");
+        }
+        if kind == "bash" {
+            let script = std::fs::read_to_string(text.trim()).unwrap();
+            assert!(Command::new("bash").args(["-n", "-c", &script]).status().unwrap().success());
+        }
+    }
+    let (ok, text) = output(&mut stream_events(&["generate", "man", "/nonexistent"]));
+    assert!(!ok && text.contains("/nonexistent: No such file"), "{text}");
 }
