@@ -14,8 +14,8 @@ mod encode;
 mod frame;
 mod presence;
 mod publish;
-mod quiet;
 mod record;
+mod timer;
 
 use std::{
     cell::RefCell,

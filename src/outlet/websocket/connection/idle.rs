@@ -30,7 +30,7 @@ impl Parked {
             connection.end_all(now);
         } else {
             connection.within = session.is_within_event().then_some(0);
-            connection.quiet = None;
+            connection.timer = None;
             connection.streams.push(Stream { name: String::new(), session });
         }
         connection

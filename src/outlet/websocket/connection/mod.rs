@@ -13,8 +13,8 @@ use crate::outlet::websocket::{
     client::SharedClient,
     close::{CloseCode, Refusal},
     frame::{Input, insert_members, write_close},
-    quiet::Quiet,
     record,
+    timer::ConnectionTimer,
 };
 use crate::{
     limits::budget::Claim,
@@ -62,8 +62,8 @@ pub(super) struct Connection {
     state: State,
     /// Begin of the current second, and the number of messages and control frames within it.
     rate: (Instant, u32),
-    /// Clock of a connection without streams. `None` if there is a stream.
-    quiet: Option<Quiet>,
+    /// Timer of a connection without streams. `None` if there is a stream.
+    timer: Option<ConnectionTimer>,
     permit: Option<ConnectionPermit>,
 }
 
@@ -102,7 +102,7 @@ struct ClientClose(Option<u16>);
 impl Connection {
     /// Creates a connection without streams.
     pub(super) fn new(client: SharedClient, now: Instant) -> Self {
-        let quiet = Some(Quiet::new(&client.context, now));
+        let timer = Some(ConnectionTimer::new(&client.context, now));
         let claim = client.context.socket_input.claim();
         Self {
             client,
@@ -118,7 +118,7 @@ impl Connection {
             close_after: None,
             state: State::Open,
             rate: (now, 0),
-            quiet,
+            timer,
             permit: None,
         }
     }
@@ -138,7 +138,7 @@ impl Connection {
         {
             permit.begin_stream();
         }
-        self.quiet = None;
+        self.timer = None;
         self.streams.push(Stream { name, session });
     }
 
@@ -146,7 +146,7 @@ impl Connection {
     fn remove(&mut self, at: usize, now: Instant) -> Stream {
         let stream = self.streams.remove(at);
         if self.streams.is_empty() {
-            self.quiet = Some(Quiet::new(&self.client.context, now));
+            self.timer = Some(ConnectionTimer::new(&self.client.context, now));
             if let Some(permit) = &self.permit {
                 permit.end_stream();
             }
@@ -186,7 +186,7 @@ impl Connection {
         self.answers = BytesMut::new();
         self.commands.clear();
         self.streams.clear();
-        self.quiet = None;
+        self.timer = None;
         // The client may have sent its close frame already.
         self.state = match self.close_after.take() {
             Some(_) => State::Closed,
@@ -222,7 +222,7 @@ impl Connection {
             return Step::Write(std::mem::take(&mut self.answers).freeze());
         }
         if self.streams.is_empty() {
-            return self.next_in_silence(now);
+            return self.next_without_streams(now);
         }
         self.next_of_any(now, waker)
     }
@@ -290,13 +290,13 @@ impl Connection {
     }
 
     /// Returns the next step of a connection without streams.
-    fn next_in_silence(&mut self, now: Instant) -> Step {
+    fn next_without_streams(&mut self, now: Instant) -> Step {
         let expires_ms = self.client.grant.borrow().as_ref().map(|grant| grant.expires_ms);
         let limiter = self.permit.as_ref().map(ConnectionPermit::limiter);
-        let Some(quiet) = &mut self.quiet else { return Step::Close };
-        let is_shed = limiter.is_some_and(|it| it.is_idle_expired(quiet.lasted(now)));
-        match quiet.next(&self.client.context, expires_ms, is_shed, now) {
-            Ok(false) => Step::WaitUntil(quiet.deadline()),
+        let Some(timer) = &mut self.timer else { return Step::Close };
+        let is_shed = limiter.is_some_and(|it| it.is_idle_expired(timer.elapsed(now)));
+        match timer.next(&self.client.context, expires_ms, is_shed, now) {
+            Ok(false) => Step::WaitUntil(timer.deadline()),
             Ok(true) => Step::Write(record::ping()),
             Err(refusal) => {
                 self.refuse(&refusal, now);

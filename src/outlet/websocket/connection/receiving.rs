@@ -13,7 +13,7 @@ use crate::{
     outlet::websocket::{
         close::Refusal,
         frame::{Input, Received, write_pong},
-        quiet::Quiet,
+        timer::ConnectionTimer,
     },
 };
 
@@ -23,7 +23,7 @@ impl Connection {
         if self.state == State::Closed {
             return;
         }
-        self.quiet.iter_mut().for_each(Quiet::mark_received);
+        self.timer.iter_mut().for_each(ConnectionTimer::mark_received);
         self.streams.iter_mut().for_each(|stream| stream.session.mark_received());
         self.input.receive(bytes);
         self.read_frames(now);

@@ -1,4 +1,4 @@
-//! Clock of a connection without streams: pings, and the reasons to close it.
+//! Timer of a connection without streams: pings, and the reasons to close it.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use crate::{
 /// Time between two checks for a drain and for too many connections.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Clock of a connection without streams.
+/// Timer of a connection without streams.
 #[derive(Debug)]
-pub(super) struct Quiet {
+pub(super) struct ConnectionTimer {
     since: Instant,
     /// Time of the next ping.
     ping_at: Instant,
@@ -33,8 +33,8 @@ pub(super) struct Quiet {
     _waiting: Waiting,
 }
 
-impl Quiet {
-    /// Starts the clock.
+impl ConnectionTimer {
+    /// Starts the timer.
     pub(super) fn new(context: &web::Data<StreamContext>, now: Instant) -> Self {
         let age = context.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
         Self {
@@ -54,7 +54,7 @@ impl Quiet {
     }
 
     /// Returns the time since the connection has had no stream.
-    pub(super) fn lasted(&self, now: Instant) -> Duration {
+    pub(super) fn elapsed(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
     }
 
@@ -63,7 +63,7 @@ impl Quiet {
         self.ping_at.min(self.end_at).min(self.check_at)
     }
 
-    /// Advances the clock. Returns true if a ping is due.
+    /// Advances the timer. Returns true if a ping is due.
     ///
     /// # Errors
     /// Returns the reason to close the connection.
