@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{
     client::SharedClient,
     close::{CloseCode, Refusal},
-    effect::{Effect, Outcome, read},
+    effect::{CommandResult, Effect, read},
     presence::presence,
     publish::publish,
 };
@@ -63,17 +63,17 @@ struct Renew {
 }
 
 /// Reads a command, and carries out what has to wait for others.
-pub(super) async fn run(client: SharedClient, text: String) -> Outcome {
+pub(super) async fn run(client: SharedClient, text: String) -> CommandResult {
     let (kind, reference) = match read::<Command>(&text) {
         Ok(Command { r#type, r#ref }) => (r#type, r#ref),
-        Err(refusal) => return Outcome { reference: None, result: Err(refusal) },
+        Err(refusal) => return CommandResult { reference: None, result: Err(refusal) },
     };
     let reference = match reference {
         Some(value) if !is_reference(&value) => {
             let text =
                 format!("ref: expected a number, or a text of at most {NAME_MAX_BYTES} bytes");
             let result = Err(Refusal::new(CloseCode::BadRequest, text));
-            return Outcome { reference: None, result };
+            return CommandResult { reference: None, result };
         }
         other => other,
     };
@@ -91,7 +91,7 @@ pub(super) async fn run(client: SharedClient, text: String) -> Outcome {
             Err(Refusal::new(CloseCode::BadRequest, text))
         }
     };
-    Outcome { reference, result }
+    CommandResult { reference, result }
 }
 
 /// Returns true if a value can be the `ref` of a command.

@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     command,
     connection::{Connection, Step},
-    effect::Outcome,
+    effect::CommandResult,
 };
 use crate::net::stall::is_stall;
 
@@ -37,7 +37,7 @@ struct Driver<'a, S> {
     /// Bytes that the socket did not take yet.
     out: Bytes,
     /// Command that waits for its result.
-    running: Option<LocalBoxFuture<'static, Outcome>>,
+    running: Option<LocalBoxFuture<'static, CommandResult>>,
     timer: Pin<Box<Sleep>>,
     ends_idle: bool,
 }
@@ -159,9 +159,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
     fn poll_command(&mut self, cx: &mut Context<'_>) {
         loop {
             if let Some(running) = &mut self.running {
-                let Poll::Ready(outcome) = running.as_mut().poll(cx) else { return };
+                let Poll::Ready(finished) = running.as_mut().poll(cx) else { return };
                 self.running = None;
-                self.connection.finish(outcome, Instant::now());
+                self.connection.finish(finished, Instant::now());
             }
             let Some(text) = self.connection.take_command(Instant::now()) else { return };
             self.running = Some(Box::pin(command::run(self.connection.client(), text)));

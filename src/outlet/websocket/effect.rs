@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 use super::close::{CloseCode, Refusal};
 use crate::{auth::grant::Grant, stream::request::Parameters};
 
-/// Command that was read and checked, and its answer's `ref`.
+/// Result of reading and checking a command, and the `ref` of its answer.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(super) struct CommandResult {
     pub(super) reference: Option<Value>,
     pub(super) result: Result<Effect, Refusal>,
 }

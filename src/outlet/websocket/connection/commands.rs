@@ -11,7 +11,7 @@ use crate::{
     clock,
     outlet::websocket::{
         close::{CloseCode, Refusal},
-        effect::{Effect, Outcome},
+        effect::{CommandResult, Effect},
         record,
     },
 };
@@ -20,7 +20,7 @@ impl Connection {
     /// Takes the next command, if it can be carried out now.
     pub(crate) fn take_command(&mut self, now: Instant) -> Option<String> {
         let has_room = self.answers.len() < ANSWERS_MAX_BYTES;
-        if self.within.is_some() || self.state != State::Open || !has_room {
+        if self.stream_within_event.is_some() || self.state != State::Open || !has_room {
             return None;
         }
         let command = self.commands.pop_front();
@@ -36,8 +36,8 @@ impl Connection {
     }
 
     /// Finishes a command, and answers it.
-    pub(crate) fn finish(&mut self, outcome: Outcome, now: Instant) {
-        let Outcome { reference, result } = outcome;
+    pub(crate) fn finish(&mut self, finished: CommandResult, now: Instant) {
+        let CommandResult { reference, result } = finished;
         self.is_running = false;
         if self.state != State::Open {
             return;

@@ -29,7 +29,7 @@ impl Parked {
             // Its last message was the close frame.
             connection.end_all(now);
         } else {
-            connection.within = session.is_within_event().then_some(0);
+            connection.stream_within_event = session.is_within_event().then_some(0);
             connection.timer = None;
             connection.streams.push(Stream { name: String::new(), session });
         }
@@ -44,7 +44,7 @@ impl Connection {
         only.name.is_empty()
             && !only.session.is_silent()
             && self.state == State::Open
-            && self.within.is_none()
+            && self.stream_within_event.is_none()
             && self.permit.is_some()
             && self.controls.is_empty()
             && self.answers.is_empty()

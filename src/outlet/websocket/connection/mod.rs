@@ -45,7 +45,7 @@ pub(super) struct Connection {
     /// Index of the stream that is asked first.
     first: usize,
     /// Index of the stream of which a part of a large event was given: its rest comes next.
-    within: Option<usize>,
+    stream_within_event: Option<usize>,
     input: Input,
     /// Claim on the memory for what clients have sent.
     claim: Claim,
@@ -108,7 +108,7 @@ impl Connection {
             client,
             streams: Vec::new(),
             first: 0,
-            within: None,
+            stream_within_event: None,
             input: Input::default(),
             claim,
             controls: BytesMut::new(),
@@ -157,7 +157,7 @@ impl Connection {
     /// Refuses the connection: the record `end`, and a close frame.
     pub(super) fn refuse(&mut self, refusal: &Refusal, now: Instant) {
         // A record cannot go between the frames of an event.
-        if self.within.is_none() {
+        if self.stream_within_event.is_none() {
             self.answers.extend_from_slice(&record::refused(refusal));
         }
         self.fail(refusal.code, refusal.reason, now);
@@ -173,7 +173,7 @@ impl Connection {
 
     /// Ends all streams, and adds a close frame behind what can still be written.
     fn close(&mut self, code: Option<u16>, reason: &str, now: Instant) {
-        if self.within.take().is_none() {
+        if self.stream_within_event.take().is_none() {
             self.controls.extend_from_slice(&self.answers);
         }
         write_close(&mut self.controls, code, reason);
@@ -182,7 +182,7 @@ impl Connection {
 
     /// Ends all streams, and waits for the close frame of the client.
     pub(super) fn end_all(&mut self, now: Instant) {
-        self.within = None;
+        self.stream_within_event = None;
         self.answers = BytesMut::new();
         self.commands.clear();
         self.streams.clear();
@@ -215,7 +215,7 @@ impl Connection {
             State::Closing(until) => return Step::WaitUntil(until),
             State::Open => {}
         }
-        if let Some(at) = self.within {
+        if let Some(at) = self.stream_within_event {
             return self.next_of(at, now, waker);
         }
         if !self.answers.is_empty() {
@@ -251,7 +251,7 @@ impl Connection {
 
     fn next_of(&mut self, at: usize, now: Instant, waker: &Waker) -> Step {
         let Some(Stream { name, session }) = self.streams.get_mut(at) else {
-            self.within = None;
+            self.stream_within_event = None;
             return Step::Yield;
         };
         let next = session.next(now);
@@ -261,7 +261,7 @@ impl Connection {
         }
         match next {
             Next::Give(bytes) => {
-                self.within = session.is_within_event().then_some(at);
+                self.stream_within_event = session.is_within_event().then_some(at);
                 Step::Write(with_name(name, bytes))
             }
             Next::Say(Control::End(end)) => {

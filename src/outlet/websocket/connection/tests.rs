@@ -102,8 +102,8 @@ impl Fixture {
     async fn command(&mut self, command: Value) {
         self.send(0x81, command.to_string().as_bytes());
         let text = self.connection.take_command(self.now).unwrap();
-        let outcome = command::run(self.connection.client(), text).await;
-        self.connection.finish(outcome, self.now);
+        let finished = command::run(self.connection.client(), text).await;
+        self.connection.finish(finished, self.now);
     }
 
     fn next(&mut self) -> Step {
@@ -161,7 +161,7 @@ async fn pings_and_closes_go_between_the_parts_of_an_event_and_records_behind_it
     fixture.send(0x89, b"a");
     fixture.send(0x81, b"{\"type\":\"unsubscribe\"}");
     assert_eq!(fixture.frames(), [Frame::Pong(Bytes::from_static(b"a"))]);
-    assert!(fixture.connection.take_command(fixture.now).is_none(), "not within an event");
+    assert!(fixture.connection.take_command(fixture.now).is_none(), "a stream is within an event");
     assert_eq!(fixture.frames(), [Frame::Part(0x00)]);
     assert_eq!(fixture.frames(), [Frame::Part(0x80)]);
     assert!(fixture.connection.take_command(fixture.now).is_some());
