@@ -142,10 +142,10 @@ impl Exchange {
 
     fn question(&self, room: &SharedRoom) -> PresenceQuestion {
         let (write, known) = room.change(|room| {
-            let version = room.version(|| self.rooms.next_version());
+            let version = room.assign_version(|| self.rooms.next_version());
             let write = match room.is_unstored() {
                 false => PresenceWrite::Keep,
-                true if room.is_empty_here() => PresenceWrite::Remove,
+                true if room.is_locally_empty() => PresenceWrite::Remove,
                 true => PresenceWrite::Store(version, room.report().to_json()),
             };
             (write, room.known())
@@ -199,7 +199,7 @@ impl Rooms {
     fn due(&self, only_new: bool, pass: u64) -> Vec<Arc<SharedRoom>> {
         let mut all = self.all();
         if only_new {
-            all.retain(|room| !room.urgency().0);
+            all.retain(|room| !room.urgency().is_complete);
         }
         all.sort_by_cached_key(|room| room.urgency());
         all.truncate(TOPICS_PER_PASS);

@@ -121,7 +121,7 @@ impl Rooms {
     /// Returns the number of topics with presence, and the number of their members.
     pub fn count(&self) -> (usize, usize) {
         let all = self.all();
-        (all.len(), all.iter().map(|room| room.members()).sum())
+        (all.len(), all.iter().map(|room| room.member_count()).sum())
     }
 
     fn all(&self) -> Vec<Arc<SharedRoom>> {

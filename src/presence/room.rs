@@ -23,9 +23,9 @@ pub struct Room {
     /// Members without a stream.
     absent: BTreeSet<MemberName>,
     /// Number of members.
-    members: usize,
+    member_count: usize,
     /// Streams of this replica.
-    here: usize,
+    local_streams: usize,
     /// Streams of this replica without a name.
     anonymous: usize,
     /// Last reports of the other replicas.
@@ -46,12 +46,12 @@ pub struct Room {
 #[derive(Debug, Default)]
 struct Subject {
     /// Streams of this replica.
-    here: usize,
+    local_streams: usize,
     /// Streams of the other replicas.
-    elsewhere: usize,
+    remote_streams: usize,
     /// True if the newest streams were of this replica. It reports the name until the grace time is
     /// over, so that all readers receive its join and its leave.
-    is_from_here: bool,
+    is_local: bool,
     state: MemberState,
 }
 
@@ -87,13 +87,13 @@ impl Room {
     /// Adds a stream of this replica. `None` is a stream without a name.
     pub fn enter(&mut self, name: Option<&MemberName>, now: Instant) {
         self.is_modified = true;
-        self.here += 1;
+        self.local_streams += 1;
         match name {
             None => self.anonymous += 1,
             Some(name) => {
                 let subject = self.subjects.entry(name.clone()).or_default();
-                subject.here += 1;
-                subject.is_from_here = true;
+                subject.local_streams += 1;
+                subject.is_local = true;
                 self.settle(name, now);
             }
         }
@@ -102,12 +102,12 @@ impl Room {
     /// Removes a stream that [`Self::enter`] added.
     pub fn exit(&mut self, name: Option<&MemberName>, now: Instant) {
         self.is_modified = true;
-        self.here = self.here.saturating_sub(1);
+        self.local_streams = self.local_streams.saturating_sub(1);
         match name {
             None => self.anonymous = self.anonymous.saturating_sub(1),
             Some(name) => {
                 if let Some(subject) = self.subjects.get_mut(name) {
-                    subject.here = subject.here.saturating_sub(1);
+                    subject.local_streams = subject.local_streams.saturating_sub(1);
                 }
                 self.settle(name, now);
             }
@@ -137,7 +137,7 @@ impl Room {
         let mut names: BTreeSet<_> = old.keys().cloned().collect();
         // First the new streams: a member that only has other streams does not become absent.
         for (name, streams) in new.iter().flat_map(|new| &new.report.members) {
-            self.subjects.entry(name.clone()).or_default().elsewhere += streams;
+            self.subjects.entry(name.clone()).or_default().remote_streams += streams;
             if *streams == 0 && !old.contains_key(name) {
                 // The member's streams ended before the report.
                 self.list(name);
@@ -146,7 +146,7 @@ impl Room {
         }
         for (name, streams) in old {
             if let Some(subject) = self.subjects.get_mut(&name) {
-                subject.elsewhere = subject.elsewhere.saturating_sub(streams);
+                subject.remote_streams = subject.remote_streams.saturating_sub(streams);
             }
         }
         if let Some(new) = new {
@@ -160,9 +160,9 @@ impl Room {
     /// Adapts the state of a name to the number of its streams.
     fn settle(&mut self, name: &MemberName, now: Instant) {
         let Some(subject) = self.subjects.get_mut(name) else { return };
-        let is_present = 0 < subject.here + subject.elsewhere;
-        if subject.is_from_here && subject.here == 0 && 0 < subject.elsewhere {
-            subject.is_from_here = false;
+        let is_present = 0 < subject.local_streams + subject.remote_streams;
+        if subject.is_local && subject.local_streams == 0 && 0 < subject.remote_streams {
+            subject.is_local = false;
             self.is_modified = true;
         }
         match (subject.state, is_present) {
@@ -183,11 +183,11 @@ impl Room {
     /// Makes a name a member, if it is none and there is room for it.
     fn list(&mut self, name: &MemberName) {
         let Some(subject) = self.subjects.get_mut(name) else { return };
-        if subject.state == MemberState::Unlisted && self.members < MEMBERS_MAX {
+        if subject.state == MemberState::Unlisted && self.member_count < MEMBERS_MAX {
             subject.state = MemberState::Member;
-            self.members += 1;
+            self.member_count += 1;
             // The report has only members.
-            self.is_modified |= 0 < subject.here;
+            self.is_modified |= 0 < subject.local_streams;
             self.record(name.clone(), true);
         }
     }
@@ -211,14 +211,14 @@ impl Room {
         for name in due {
             self.absent.remove(&name);
             let subject = self.subjects.remove(&name);
-            self.is_modified |= subject.is_some_and(|subject| subject.is_from_here);
-            self.members -= 1;
+            self.is_modified |= subject.is_some_and(|subject| subject.is_local);
+            self.member_count -= 1;
             self.record(name, false);
         }
-        if self.members < MEMBERS_MAX && self.members < self.subjects.len() {
+        if self.member_count < MEMBERS_MAX && self.member_count < self.subjects.len() {
             let unlisted =
                 self.subjects.iter().filter(|(_, subject)| subject.state == MemberState::Unlisted);
-            let free = MEMBERS_MAX - self.members;
+            let free = MEMBERS_MAX - self.member_count;
             for name in unlisted.map(|(name, _)| name.clone()).take(free).collect::<Vec<_>>() {
                 self.settle(&name, now);
             }
@@ -240,8 +240,8 @@ impl Room {
     }
 
     /// Returns the number of members.
-    pub fn members(&self) -> usize {
-        self.members
+    pub fn member_count(&self) -> usize {
+        self.member_count
     }
 
     /// Returns the number of all changes: the position of a reader that knows all of them.
@@ -263,7 +263,7 @@ impl Room {
         let listed = listed.filter(|(_, subject)| subject.state != MemberState::Unlisted);
         listed.map(|(name, subject)| Member {
             name: name.clone(),
-            streams: subject.here + subject.elsewhere,
+            streams: subject.local_streams + subject.remote_streams,
         })
     }
 
@@ -274,7 +274,8 @@ impl Room {
 
     /// Returns true if there are names that are not listed.
     pub fn has_more(&self) -> bool {
-        self.members < self.subjects.len() || self.others.values().any(|other| other.report.more)
+        self.member_count < self.subjects.len()
+            || self.others.values().any(|other| other.report.more)
     }
 
     /// Returns the members that have a stream.
@@ -291,8 +292,9 @@ impl Room {
         self.others.iter().map(|(replica, other)| (replica.clone(), other.version)).collect()
     }
 
-    /// Returns the version of this replica's own report. `next` gives a new one.
-    pub fn version(&mut self, next: impl FnOnce() -> u64) -> u64 {
+    /// Returns the version of this replica's own report. Assigns it from `next` if the report has
+    /// changed since the last version.
+    pub fn assign_version(&mut self, next: impl FnOnce() -> u64) -> u64 {
         if std::mem::take(&mut self.is_modified) {
             self.version = next();
         }
@@ -301,25 +303,24 @@ impl Room {
 
     /// Returns true if this replica's own report is not the one that the others can read.
     pub fn is_unstored(&self) -> bool {
-        let expected = (!self.is_empty_here()).then_some(self.version);
+        let expected = (!self.is_locally_empty()).then_some(self.version);
         self.is_modified || self.stored != expected
     }
 
     /// Returns true if this replica has nothing to report.
-    pub fn is_empty_here(&self) -> bool {
-        let is_from_here =
-            |name| self.subjects.get(name).is_some_and(|subject| subject.is_from_here);
-        self.here == 0 && !self.absent.iter().any(is_from_here)
+    pub fn is_locally_empty(&self) -> bool {
+        let is_local = |name| self.subjects.get(name).is_some_and(|subject| subject.is_local);
+        self.local_streams == 0 && !self.absent.iter().any(is_local)
     }
 
     /// Returns this replica's own report.
     pub fn report(&self) -> Report {
-        let here = || self.subjects.iter().filter(|(_, subject)| subject.is_from_here);
-        let listed = here().filter(|(_, subject)| subject.state != MemberState::Unlisted);
+        let local = || self.subjects.iter().filter(|(_, subject)| subject.is_local);
+        let listed = local().filter(|(_, subject)| subject.state != MemberState::Unlisted);
         Report {
-            members: listed.map(|(name, subject)| (name.clone(), subject.here)).collect(),
+            members: listed.map(|(name, subject)| (name.clone(), subject.local_streams)).collect(),
             anonymous: self.anonymous,
-            more: here().any(|(_, subject)| subject.state == MemberState::Unlisted),
+            more: local().any(|(_, subject)| subject.state == MemberState::Unlisted),
         }
     }
 }

@@ -36,6 +36,18 @@ struct State {
     pass: u64,
 }
 
+/// Place of a room in the order in which the exchange has the rooms. The most urgent room is the
+/// least value, by the fields in their order.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Urgency {
+    /// False if readers wait for the members.
+    pub(super) is_complete: bool,
+    /// False if the report of this replica is to be written.
+    is_stored: bool,
+    /// Number of the pass that last had the room.
+    pass: u64,
+}
+
 impl SharedRoom {
     /// Creates a room without members. Readers get no list until it is complete.
     pub(super) fn new(topic: Topic, is_complete: bool) -> Self {
@@ -100,8 +112,8 @@ impl SharedRoom {
     }
 
     /// Returns the number of members.
-    pub(super) fn members(&self) -> usize {
-        self.lock().room.members()
+    pub(super) fn member_count(&self) -> usize {
+        self.lock().room.member_count()
     }
 
     /// Returns true if no stream and no other replica needs the room.
@@ -111,11 +123,11 @@ impl SharedRoom {
         state.wakers.is_empty() && !state.room.has_absent() && is_stored
     }
 
-    /// Returns the order in which the exchange has the rooms: those that readers wait for, those
-    /// whose report is to be written, and those that were not read for the longest time.
-    pub(super) fn urgency(&self) -> (bool, bool, u64) {
+    /// Returns the place of the room in the order in which the exchange has the rooms.
+    pub(super) fn urgency(&self) -> Urgency {
         let state = self.lock();
-        (state.is_complete, !state.room.is_unstored(), state.pass)
+        let (is_complete, is_stored) = (state.is_complete, !state.room.is_unstored());
+        Urgency { is_complete, is_stored, pass: state.pass }
     }
 
     /// Records that the pass `pass` of the exchange has this room.

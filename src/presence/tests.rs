@@ -90,7 +90,7 @@ fn a_member_joins_with_the_first_stream_and_leaves_after_the_last() {
     assert!(room.has_absent() && room.roster().members.is_empty());
     room.expire(GRACE, start + GRACE);
     assert_eq!(updates(&mut reading, &room), ["-alice"]);
-    assert!(!room.has_absent() && room.is_empty_here() && room.members() == 0);
+    assert!(!room.has_absent() && room.is_locally_empty() && room.member_count() == 0);
 }
 
 #[test]
@@ -187,13 +187,13 @@ struct Store {
 impl Store {
     fn exchange(&mut self, replica: usize, room: &mut Room, now: Instant) {
         let versions = &mut self.versions;
-        let version = room.version(|| {
+        let version = room.assign_version(|| {
             *versions += 1;
             *versions
         });
         if room.is_unstored() {
             self.reports.remove(&replica);
-            if !room.is_empty_here() {
+            if !room.is_locally_empty() {
                 self.reports.insert(replica, (version, room.report().to_json()));
             }
         }
@@ -263,7 +263,7 @@ fn a_visit_between_two_exchanges_is_told_to_the_readers_of_all_replicas() {
         store.exchange(replica, room, start);
     }
     assert!(updates(&mut reading, &rooms[1]).is_empty());
-    assert!(store.reports.is_empty() && rooms[0].is_empty_here());
+    assert!(store.reports.is_empty() && rooms[0].is_locally_empty());
 }
 
 #[test]
