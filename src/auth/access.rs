@@ -40,11 +40,13 @@ pub struct TokenCookie {
 }
 
 /// Reason why a reader does not get a topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TopicDeniedError {
     /// The gateway does not serve the topic to any reader.
+    #[error("topic: {0} is not served here")]
     NotServed(TopicPattern),
     /// The reader's token does not grant the topic.
+    #[error("topic: the token does not grant {0}")]
     NotGranted(TopicPattern),
 }
 

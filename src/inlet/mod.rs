@@ -88,6 +88,11 @@ impl Outcome {
     }
 }
 
+/// Error of a message whose topic is not served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the topic {0} is not served here: it is not one of --topic")]
+pub struct TopicNotServedError(Topic);
+
 /// Longest text from outside, in characters, in a log line or an answer.
 const TEXT_CHARS_MAX: usize = 200;
 
@@ -161,17 +166,22 @@ impl Inlet {
     /// # Errors
     /// [`Outcome::NotServed`].
     pub(crate) fn check_topic(&self, topic: &Topic) -> Result<(), Outcome> {
-        if self.serves(topic) {
-            return Ok(());
-        }
-        let text = format!("the topic {topic} is not served here: it is not one of --topic");
-        self.log_misconfigured(&text);
-        Err(self.count(Outcome::NotServed(text)))
+        self.check_served(topic).map_err(|err| {
+            let text = err.to_string();
+            self.log_misconfigured(&text);
+            self.count(Outcome::NotServed(text))
+        })
     }
 
-    /// Returns true if a topic is served.
-    pub(crate) fn serves(&self, topic: &Topic) -> bool {
-        self.topics.is_empty() || self.topics.contains(topic)
+    /// Checks that a topic is served, and counts nothing.
+    ///
+    /// # Errors
+    /// Fails if it is not one of `--topic`.
+    pub(crate) fn check_served(&self, topic: &Topic) -> Result<(), TopicNotServedError> {
+        if self.topics.is_empty() || self.topics.contains(topic) {
+            return Ok(());
+        }
+        Err(TopicNotServedError(topic.clone()))
     }
 
     /// Logs that a subscription is set up wrongly: all its messages fail for the same reason.

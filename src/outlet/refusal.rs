@@ -20,12 +20,9 @@ pub(crate) fn deny(denied: &AuthError) -> HttpResponse {
 
 /// Answers a request for a topic that the reader may not have.
 pub(crate) fn deny_topic(denied: &TopicDeniedError) -> HttpResponse {
-    match denied {
-        TopicDeniedError::NotServed(topic) => {
-            problem(StatusCode::NOT_FOUND, format!("topic: {topic} is not served here"))
-        }
-        TopicDeniedError::NotGranted(topic) => {
-            problem(StatusCode::FORBIDDEN, format!("topic: the token does not grant {topic}"))
-        }
-    }
+    let status = match denied {
+        TopicDeniedError::NotServed(_) => StatusCode::NOT_FOUND,
+        TopicDeniedError::NotGranted(_) => StatusCode::FORBIDDEN,
+    };
+    problem(status, denied.to_string())
 }

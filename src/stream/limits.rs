@@ -15,11 +15,16 @@ pub struct StreamLimits {
 }
 
 /// Limit of streams that was reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StreamLimitError {
     /// Limit for each subject, or for each token without one (`--streams-per-subject`).
+    #[error(
+        "this subject, or this token without a subject (sub), has as many open streams as one may \
+         have (--streams-per-subject)"
+    )]
     Subject,
     /// Limit for each client address (`--streams-per-address`).
+    #[error("this address has as many open streams as one may have (--streams-per-address)")]
     Address,
 }
 
@@ -28,19 +33,6 @@ impl StreamLimitError {
         match self {
             Self::Subject => "subject",
             Self::Address => "address",
-        }
-    }
-
-    /// Returns the text of the answer to the reader.
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Subject => {
-                "this subject, or this token without a subject (sub), has as many open streams as \
-                 one may have (--streams-per-subject)"
-            }
-            Self::Address => {
-                "this address has as many open streams as one may have (--streams-per-address)"
-            }
         }
     }
 }

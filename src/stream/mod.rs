@@ -23,6 +23,8 @@ use std::{
 };
 
 use actix_web::HttpRequest;
+use rand::RngExt as _;
+use tokio::time::Instant;
 
 use crate::{
     auth::{access::Access, grant::Holder},
@@ -36,7 +38,9 @@ use crate::{
     },
     model::{event_id::EventId, topic::Topic},
     presence::exchange::Exchange,
-    stream::{large::LargeEvents, lease::LeaseRegistry, limits::StreamLimits},
+    stream::{
+        large::LargeEvents, lease::LeaseRegistry, limits::StreamLimits, request::StreamRequestError,
+    },
     telemetry::metrics::Metrics,
 };
 
@@ -112,6 +116,13 @@ impl StreamContext {
         self.hub.reserve(key).inspect_err(|reached| self.count(*reached))
     }
 
+    /// Counts a malformed request that names too many topics.
+    pub(crate) fn count_malformed(&self, err: &StreamRequestError) {
+        if matches!(err, StreamRequestError::TooManyTopics(_)) {
+            self.metrics.limit("topics-per-stream").inc();
+        }
+    }
+
     /// Counts a stream that was refused because of a limit of the hub.
     pub fn count(&self, reached: SubscribeError) {
         match reached {
@@ -133,6 +144,20 @@ impl StreamContext {
         }
         let latency = latency.local();
         (0..streams).for_each(|_| latency.observe(late.as_secs_f64()));
+    }
+
+    /// Returns a random maximum age, so that streams that were opened together do not end together.
+    pub(crate) fn random_age(&self) -> Duration {
+        self.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0))
+    }
+
+    /// Returns a random end within the drain, if there is one, so that not all readers connect to
+    /// the other replicas at once.
+    pub(crate) fn random_drain_end(&self) -> Option<Instant> {
+        let drain = self.hub.draining()?;
+        // In the last tenth of the drain, the last bytes reach their sockets.
+        let share = rand::rng().random_range(0.0..0.9);
+        Some(Instant::from_std(drain.from + drain.over.mul_f64(share)))
     }
 
     /// Returns true if a stream that starts at `start` can be opened without asking the log or

@@ -3,7 +3,6 @@
 use std::{net::IpAddr, rc::Rc};
 
 use actix_web::web;
-use rand::RngExt as _;
 use tokio::time::Instant;
 
 use crate::{
@@ -28,17 +27,21 @@ pub(crate) struct StreamReader<'a> {
     pub grant: Option<&'a Grant>,
 }
 
-/// Reason why a stream is not opened now.
-#[derive(Debug)]
+/// Reason why a stream is not opened now. Its text is for the reader.
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
     /// The gateway is shutting down.
+    #[error("this gateway is shutting down")]
     Draining,
     /// The reader has too many streams.
-    TooMany(StreamLimitError),
+    #[error(transparent)]
+    TooMany(#[from] StreamLimitError),
     /// The reader cannot take part in the topics.
-    Presence(PresenceError),
+    #[error(transparent)]
+    Presence(#[from] PresenceError),
     /// The stream would exceed a limit of the hub.
-    Busy(SubscribeError),
+    #[error(transparent)]
+    Busy(#[from] SubscribeError),
 }
 
 impl StreamReader<'_> {
@@ -70,14 +73,11 @@ impl StreamReader<'_> {
             return Err(OpenError::Draining);
         }
         let holder = self.grant.map(|grant| &grant.holder);
-        let counted =
-            context.limits.try_acquire(self.address, holder).map_err(OpenError::TooMany)?;
+        let permit = context.limits.try_acquire(self.address, holder)?;
         let presence = asked.presence.as_deref();
-        let presence =
-            presence.map(|asked| asked.reserve(context.presence.rooms(), self.grant)).transpose();
-        let presence = presence.map_err(OpenError::Presence)?;
-        // The maximum age is random, so that streams that were opened together do not end together.
-        let age = context.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
+        let presence = presence
+            .map(|asked| asked.reserve(context.presence.rooms(), self.grant))
+            .transpose()?;
         let now = Instant::now();
         let pending = PendingStream {
             context: context.clone(),
@@ -90,10 +90,10 @@ impl StreamReader<'_> {
             slow: asked.slow,
             presence,
             id: asked.id,
-            permit: counted,
-            end_at: now + age,
+            permit,
+            end_at: now + context.random_age(),
         };
-        begin(context, pending, now).map_err(OpenError::Busy)
+        Ok(begin(context, pending, now)?)
     }
 
     /// Returns the filter of a stream: an event must match that of the request and that of the

@@ -81,14 +81,17 @@ pub enum EventFormat {
     CloudEvents,
 }
 
-/// Error of a request for a stream.
-#[derive(Debug, PartialEq, Eq)]
+/// Error of a request for a stream. Its text is for the reader.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StreamRequestError {
     /// A parameter is invalid: 400. The text names the parameter and its error.
+    #[error("{0}")]
     Parameter(String),
     /// The reader accepts no media type of [`Delivery`]: 406.
+    #[error("Accept rules out text/event-stream, application/x-ndjson and application/json")]
     NotAcceptable,
     /// The request names more topics than this limit: 400.
+    #[error("topic: more than {0}; leave it out to get all topics")]
     TooManyTopics(usize),
 }
 

@@ -221,10 +221,7 @@ impl PublishEndpoint {
         if !publisher.may_publish(topic) {
             return Err(PublishRefusedError::NotGranted(topic.clone()));
         }
-        if !self.inlet.serves(topic) {
-            return Err(PublishRefusedError::NotServed(topic.clone()));
-        }
-        Ok(())
+        Ok(self.inlet.check_served(topic)?)
     }
 
     fn acquire_by_address(

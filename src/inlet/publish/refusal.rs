@@ -12,7 +12,7 @@ use crate::{
     auth::AuthError,
     backplane::PublishError,
     http::problem::{come_back_later, come_back_later_with, problem, problem_with},
-    inlet::publish::publication::PublicationError,
+    inlet::{TopicNotServedError, publish::publication::PublicationError},
     model::{event_id::EventId, topic::Topic},
 };
 
@@ -29,8 +29,8 @@ pub enum PublishRefusedError {
     #[error("the token does not grant publishing to the topic {0} (its claim publish)")]
     NotGranted(Topic),
     /// The topic is not served by this gateway: 404.
-    #[error("the topic {0} is not served here: it is not one of --topic")]
-    NotServed(Topic),
+    #[error(transparent)]
+    NotServed(#[from] TopicNotServedError),
     /// The query, the headers, the body or a message is malformed, or breaks a rule: 400.
     #[error(transparent)]
     Invalid(#[from] PublicationError),

@@ -86,7 +86,7 @@ pub(crate) async fn events(
     }
     let asked = match asked {
         Ok(asked) => asked,
-        Err(err) => return malformed(&context, err),
+        Err(err) => return malformed(&context, &err),
     };
     let ticket = asked.ticket.as_deref().filter(|_| request.method() == Method::GET);
     let grant = match admit(&request, &context, ticket, &mut turn).await {
@@ -119,7 +119,7 @@ pub(crate) async fn events(
     let session = reader.open(&context, &worker.shard, &asked, topics, format_of(&asked));
     let session = match session {
         Ok(session) => session,
-        Err(err) => return not_opened(&context, &asked, err),
+        Err(err) => return not_opened(&context, &asked, &err),
     };
     if is_poll {
         // Other requests are not kept waiting while the poll waits.
@@ -135,19 +135,15 @@ pub(crate) async fn events(
 }
 
 /// Answers a request that is malformed, or accepts no form of the answer.
-fn malformed(context: &StreamContext, err: StreamRequestError) -> HttpResponse {
-    match err {
-        StreamRequestError::TooManyTopics(max) => {
-            context.metrics.limit("topics-per-stream").inc();
-            let text = format!("topic: more than {max}; leave it out to get all topics");
-            problem(StatusCode::BAD_REQUEST, text)
+fn malformed(context: &StreamContext, err: &StreamRequestError) -> HttpResponse {
+    context.count_malformed(err);
+    let status = match err {
+        StreamRequestError::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+        StreamRequestError::TooManyTopics(_) | StreamRequestError::Parameter(_) => {
+            StatusCode::BAD_REQUEST
         }
-        StreamRequestError::Parameter(text) => problem(StatusCode::BAD_REQUEST, text),
-        StreamRequestError::NotAcceptable => problem(
-            StatusCode::NOT_ACCEPTABLE,
-            "Accept rules out text/event-stream, application/x-ndjson and application/json",
-        ),
-    }
+    };
+    problem(status, err.to_string())
 }
 
 /// Verifies the reader's token or ticket. Usually that does not have to wait; if it does, the turn
@@ -174,19 +170,17 @@ async fn admit(
 }
 
 /// Returns the refusal of a stream that the reader is to open later.
-fn not_opened(context: &StreamContext, asked: &StreamRequest, err: OpenError) -> HttpResponse {
+fn not_opened(context: &StreamContext, asked: &StreamRequest, err: &OpenError) -> HttpResponse {
+    let text = err.to_string();
     match err {
-        OpenError::Draining => {
-            refuse(context, asked, EndReason::Draining, "this gateway is shutting down")
+        OpenError::Draining => refuse(context, asked, EndReason::Draining, &text),
+        OpenError::TooMany(limit) => {
+            too_many(context, Some(asked), limit.as_str(), &text, refusal_wait())
         }
-        OpenError::TooMany(met) => {
-            too_many(context, Some(asked), met.as_str(), met.text(), refusal_wait())
+        OpenError::Presence(PresenceError::Name(_)) => problem(StatusCode::BAD_REQUEST, text),
+        OpenError::Presence(PresenceError::TooManyTopics(_)) | OpenError::Busy(_) => {
+            refuse(context, asked, EndReason::Busy, &text)
         }
-        OpenError::Presence(PresenceError::Name(text)) => problem(StatusCode::BAD_REQUEST, text),
-        OpenError::Presence(PresenceError::TooManyTopics(reached)) => {
-            refuse(context, asked, EndReason::Busy, &reached.to_string())
-        }
-        OpenError::Busy(reached) => refuse(context, asked, EndReason::Busy, &reached.to_string()),
     }
 }
 

@@ -74,7 +74,7 @@ impl Client {
         let (now_ms, topics_max) = (clock::now_ms(), context.topics_per_stream);
         let filters = &mut self.worker.filters.borrow_mut();
         let asked = StreamRequest::of_socket(parameters, id_of_header, now_ms, topics_max, filters);
-        let asked = asked.map_err(|err| self.malformed(err))?;
+        let asked = asked.map_err(|err| self.malformed(&err))?;
         let grant = self.grant.borrow();
         let reader = StreamReader { address: self.address, grant: grant.as_ref() };
         let topics = reader.topics(context, &asked)?;
@@ -84,16 +84,9 @@ impl Client {
     }
 
     /// Returns the refusal of a malformed request.
-    pub(super) fn malformed(&self, err: StreamRequestError) -> Refusal {
-        let text = match err {
-            StreamRequestError::TooManyTopics(max) => {
-                self.context.metrics.limit("topics-per-stream").inc();
-                format!("topics: more than {max}; leave them out to get all topics")
-            }
-            StreamRequestError::Parameter(text) => text,
-            StreamRequestError::NotAcceptable => "the request is not acceptable".to_owned(),
-        };
-        Refusal::new(CloseCode::BadRequest, text)
+    pub(super) fn malformed(&self, err: &StreamRequestError) -> Refusal {
+        self.context.count_malformed(err);
+        Refusal::new(CloseCode::BadRequest, err.to_string())
     }
 
     /// Counts a refused stream.

@@ -126,32 +126,24 @@ impl From<AuthError> for Refusal {
 
 impl From<TopicDeniedError> for Refusal {
     fn from(err: TopicDeniedError) -> Self {
-        match err {
-            TopicDeniedError::NotServed(topic) => {
-                Self::new(CloseCode::NotFound, format!("topic: {topic} is not served here"))
-            }
-            TopicDeniedError::NotGranted(topic) => {
-                let text = format!("topic: the token does not grant {topic}");
-                Self::new(CloseCode::Forbidden, text)
-            }
-        }
+        let code = match err {
+            TopicDeniedError::NotServed(_) => CloseCode::NotFound,
+            TopicDeniedError::NotGranted(_) => CloseCode::Forbidden,
+        };
+        Self::new(code, err.to_string())
     }
 }
 
 impl From<OpenError> for Refusal {
     fn from(err: OpenError) -> Self {
+        let text = err.to_string();
         match err {
-            OpenError::Draining => {
-                Self::later(EndReason::Draining, "this gateway is shutting down")
+            OpenError::Draining => Self::later(EndReason::Draining, text),
+            OpenError::TooMany(_) => Self::too_often(text),
+            OpenError::Presence(PresenceError::Name(_)) => Self::new(CloseCode::BadRequest, text),
+            OpenError::Presence(PresenceError::TooManyTopics(_)) | OpenError::Busy(_) => {
+                Self::later(EndReason::Busy, text)
             }
-            OpenError::TooMany(met) => Self::too_often(met.text()),
-            OpenError::Presence(PresenceError::Name(text)) => {
-                Self::new(CloseCode::BadRequest, text)
-            }
-            OpenError::Presence(PresenceError::TooManyTopics(reached)) => {
-                Self::later(EndReason::Busy, reached.to_string())
-            }
-            OpenError::Busy(reached) => Self::later(EndReason::Busy, reached.to_string()),
         }
     }
 }

@@ -186,7 +186,7 @@ async fn admit(
         return Err(Refusal::new(CloseCode::Forbidden, text));
     }
     let parameters = Parameters::of_query(request.query_string());
-    let mut parameters = parameters.map_err(|err| client.malformed(err))?;
+    let mut parameters = parameters.map_err(|err| client.malformed(&err))?;
     let grant: Option<Grant> = match parameters.ticket.take() {
         Some(ticket) => Some(redeem(&client.context, &ticket).await?),
         None => client.context.access.admit(request).await?,

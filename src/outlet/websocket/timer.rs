@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use actix_web::web;
-use rand::RngExt as _;
 use tokio::time::Instant;
 
 use super::close::{CloseCode, Refusal};
@@ -36,12 +35,11 @@ pub(super) struct ConnectionTimer {
 impl ConnectionTimer {
     /// Starts the timer.
     pub(super) fn new(context: &web::Data<StreamContext>, now: Instant) -> Self {
-        let age = context.stream_age_max.mul_f64(rand::rng().random_range(0.8..=1.0));
         Self {
             since: now,
             ping_at: now + context.keep_alive,
             pings: 0,
-            end_at: now + age,
+            end_at: now + context.random_age(),
             is_draining: false,
             check_at: now,
             _waiting: Waiting::new(context),
@@ -76,12 +74,10 @@ impl ConnectionTimer {
     ) -> Result<bool, Refusal> {
         self.check_at = now + CHECK_INTERVAL;
         if !self.is_draining
-            && let Some(drain) = context.hub.draining()
+            && let Some(end_at) = context.random_drain_end()
         {
-            let share = rand::rng().random_range(0.0..0.9);
             self.is_draining = true;
-            self.end_at =
-                self.end_at.min(Instant::from_std(drain.from + drain.over.mul_f64(share)));
+            self.end_at = self.end_at.min(end_at);
         }
         if expires_ms.is_some_and(|expires_ms| expires_ms <= clock::now_ms()) {
             let later = Refusal::later(EndReason::Expired, "the token has expired");

@@ -14,7 +14,6 @@ mod waking;
 use std::rc::Rc;
 
 use actix_web::web;
-use rand::RngExt as _;
 use tokio::time::Instant;
 
 pub(crate) use duplex::UNANSWERED_MAX;
@@ -302,16 +301,12 @@ impl Session {
         Next::Say(Control::End(End::of_stream(self.end_reason)))
     }
 
-    /// Sets a random end within the drain for each stream, so that not all readers connect to the
-    /// other replicas at once.
+    /// Sets the end of the stream when a drain has begun.
     fn check_drain(&mut self) {
         if self.end_reason == EndReason::Draining {
             return;
         }
-        let Some(drain) = self.context.hub.draining() else { return };
-        // In the last tenth of the drain, the last bytes reach their sockets.
-        let share = rand::rng().random_range(0.0..0.9);
-        let end_at = Instant::from_std(drain.from + drain.over.mul_f64(share));
+        let Some(end_at) = self.context.random_drain_end() else { return };
         self.end_reason = EndReason::Draining;
         self.end_at = self.end_at.min(end_at);
     }
