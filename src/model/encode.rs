@@ -3,6 +3,7 @@
 use std::{
     fmt,
     hash::{Hash, Hasher},
+    sync::Arc,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -20,9 +21,10 @@ pub trait Encode: fmt::Debug + Sync {
     /// Encodes one event whole.
     fn event(&self, event: &Event) -> Bytes;
 
-    /// Appends one event to `batch`. A format whose events are stored encoded saves a copy here.
-    fn append(&self, event: &Event, batch: &mut BytesMut) {
-        batch.extend_from_slice(&self.event(event));
+    /// Appends the events from the first one on that fit into `bytes_max` bytes of `batch`. Returns
+    /// their number. A format whose events are stored encoded saves a copy of each here.
+    fn append(&self, events: &[Arc<Event>], bytes_max: usize, batch: &mut BytesMut) -> usize {
+        append_fitting(events.iter().map(|event| self.event(event)), bytes_max, batch)
     }
 
     /// Encodes one control message whole.
@@ -32,6 +34,25 @@ pub trait Encode: fmt::Debug + Sync {
     fn is_framed(&self) -> bool {
         false
     }
+}
+
+/// Appends encoded events until one does not fit into `bytes_max` bytes of `batch`. Returns the
+/// number of those that fit.
+pub(crate) fn append_fitting(
+    encoded: impl Iterator<Item = impl AsRef<[u8]>>,
+    bytes_max: usize,
+    batch: &mut BytesMut,
+) -> usize {
+    let mut count = 0;
+    for event in encoded {
+        let event = event.as_ref();
+        if bytes_max < batch.len() + event.len() {
+            break;
+        }
+        batch.extend_from_slice(event);
+        count += 1;
+    }
+    count
 }
 
 /// Handle to a format. Two handles are equal if they have the same name.
@@ -44,9 +65,10 @@ impl Format {
         self.0.event(event)
     }
 
-    /// Appends one event to `batch`.
-    pub fn append(self, event: &Event, batch: &mut BytesMut) {
-        self.0.append(event, batch);
+    /// Appends the events from the first one on that fit into `bytes_max` bytes of `batch`. Returns
+    /// their number.
+    pub fn append(self, events: &[Arc<Event>], bytes_max: usize, batch: &mut BytesMut) -> usize {
+        self.0.append(events, bytes_max, batch)
     }
 
     /// Encodes one control message whole.

@@ -1,12 +1,14 @@
 //! Format of server-sent events
 //! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::{
     model::{
         control::{Control, End, Open},
-        encode::{Encode, Format},
+        encode::{Encode, Format, append_fitting},
         event::Event,
     },
     outlet::format::{
@@ -54,10 +56,10 @@ impl Encode for Sse {
         out.into()
     }
 
-    fn append(&self, event: &Event, batch: &mut BytesMut) {
+    fn append(&self, events: &[Arc<Event>], bytes_max: usize, batch: &mut BytesMut) -> usize {
         match self.json {
-            None => batch.extend_from_slice(event.frame()),
-            Some(_) => batch.extend_from_slice(&self.event(event)),
+            None => append_fitting(events.iter().map(|event| event.frame()), bytes_max, batch),
+            Some(_) => append_fitting(events.iter().map(|it| self.event(it)), bytes_max, batch),
         }
     }
 

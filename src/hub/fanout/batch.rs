@@ -40,16 +40,17 @@ impl ReadEvents {
         if BATCH_MAX_BYTES < first.frame().len() {
             return Some(Self::Large(Arc::clone(first)));
         }
-        let (bytes, newest, count) = match events {
-            [only] => (format.event(only), only, 1),
-            several => encode_several(first, several, format),
+        let (bytes, count) = match events {
+            [only] => (format.event(only), 1),
+            several => encode_several(several, format),
         };
-        if count == 0 || BATCH_MAX_BYTES < bytes.len() {
+        let newest = events.get(..count).and_then(<[_]>::last);
+        let Some(newest) = newest.filter(|_| bytes.len() <= BATCH_MAX_BYTES) else {
             return Some(Self::Large(Arc::clone(first)));
-        }
+        };
         Some(Self::Batch(Batch {
             bytes,
-            events: count,
+            events: count as u64,
             newest: newest.id,
             publish_time_ms: newest.publish_time_ms,
         }))
@@ -64,26 +65,13 @@ impl ReadEvents {
     }
 }
 
-/// Encodes the events from `first` on that fit into [`BATCH_MAX_BYTES`]. Returns their bytes, the
-/// newest of them, and their number, which is 0 if the first event does not fit.
-fn encode_several<'a>(
-    first: &'a Arc<Event>,
-    events: &'a [Arc<Event>],
-    format: Format,
-) -> (Bytes, &'a Arc<Event>, u64) {
+/// Encodes the events from the first one on that fit into [`BATCH_MAX_BYTES`]. Returns their bytes
+/// and their number, which is 0 if the first event does not fit.
+fn encode_several(events: &[Arc<Event>], format: Format) -> (Bytes, usize) {
     let bytes = events.iter().map(|event| event.frame().len()).sum();
     let mut joined = BytesMut::with_capacity(bytes);
-    let (mut newest, mut count) = (first, 0);
-    for event in events {
-        let before = joined.len();
-        format.append(event, &mut joined);
-        if BATCH_MAX_BYTES < joined.len() {
-            joined.truncate(before);
-            break;
-        }
-        (newest, count) = (event, count + 1);
-    }
-    (joined.freeze(), newest, count)
+    let count = format.append(events, BATCH_MAX_BYTES, &mut joined);
+    (joined.freeze(), count)
 }
 
 /// Result of a read, for all subscribers at the same cursor.
