@@ -89,10 +89,10 @@ impl FromStr for EventId {
     type Err = ParseEventIdError;
 
     fn from_str(text: &str) -> Result<Self, ParseEventIdError> {
-        let number = |digits: &str| {
-            let canonical = digits == "0" || !digits.starts_with('0');
-            let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-            if canonical && plain { digits.parse().ok() } else { None }
+        let number = |digits: &str| match digits.as_bytes() {
+            [b'0'] | [b'1'..=b'9', ..] => digits.parse().ok(),
+            // `parse` would accept a sign, and zeros before the number.
+            _ => None,
         };
         if ID_LEN_MAX < text.len() {
             return Err(ParseEventIdError);

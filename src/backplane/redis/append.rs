@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use bytes::BufMut as _;
+use redis::{ErrorKind, RedisError, RedisResult, RedisWrite as _, ServerErrorKind, Value};
 
 use crate::{
     backplane::{
@@ -17,7 +18,7 @@ use crate::{
 };
 
 /// Number of the keys that come before the deduplication keys: the log and its state.
-const LOG_KEYS: usize = 2;
+const LOG_KEYS: u32 = 2;
 /// Number of entries of other replicas after which a call reads no more of them. Pushes wait for
 /// the answer, so it must be short: the tail reads a longer backlog.
 const READ_MAX: usize = 128;
@@ -67,11 +68,12 @@ impl Link {
                 let dedup_ms = context.config.dedup_age.as_millis();
                 command.arg(run_id).arg(seen.to_string()).arg(dedup_ms.to_string());
                 command.arg(READ_BYTES).arg(if reads { READ_MAX } else { 0 });
-                command.arg(entry::FORMAT).arg(entry::FIELDS.len()).arg(&entry::FIELDS);
+                // One argument for all messages, since each argument has a cost.
+                let mut argument = command.bufmut_for_next_arg(0);
                 for (message, key) in messages.iter().zip(&dedup) {
-                    position += usize::from(key.is_some());
-                    command.arg(if key.is_some() { position } else { 0 });
-                    entry::encode(command, message);
+                    position += u32::from(key.is_some());
+                    argument.put_u32(if key.is_some() { position } else { 0 });
+                    entry::encode(message, &mut argument);
                 }
             })
             .await?;
@@ -98,15 +100,15 @@ fn parse_answer(answer: &[u8], count: usize) -> Option<Appended> {
 
 /// Parses the line of `lua/append.lua` for one message.
 fn parse_result(line: &[u8]) -> RedisResult<Confirmed> {
-    let line = &*String::from_utf8_lossy(line);
-    if let Some(id) = line.strip_prefix("duplicate: ") {
-        return parse_id(id).map(Confirmed::Duplicate);
+    if let Some(reason) = line.strip_prefix(b"error: ") {
+        let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
+        let reason = String::from_utf8_lossy(reason).into_owned();
+        return Err(RedisError::from((kind, "a message was not appended", reason)));
     }
-    match line.strip_prefix("error: ") {
-        Some(reason) => {
-            let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
-            Err(RedisError::from((kind, "a message was not appended", reason.to_owned())))
-        }
+    // The empty text is no id either.
+    let line = str::from_utf8(line).unwrap_or_default();
+    match line.strip_prefix("duplicate: ") {
+        Some(id) => parse_id(id).map(Confirmed::Duplicate),
         None => parse_id(line).map(Confirmed::Stored),
     }
 }

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use redis::Cmd;
+use bytes::{BufMut, Bytes};
 
 use crate::model::message::Message;
 
@@ -28,21 +27,29 @@ pub(crate) enum Entry {
     Unreadable { reason: String },
 }
 
-/// Adds the values of [`FIELDS`] to a command. A text that is empty is decoded as `None`.
-pub(crate) fn encode(command: &mut Cmd, message: &Message) {
-    command.arg(message.topic.as_str()).arg(&*message.data);
-    if message.attributes.is_empty() {
-        command.arg("");
+/// Adds the values of [`FIELDS`] to an argument of `lua/append.lua`, each after its length. A text
+/// that is empty is decoded as `None`.
+pub(crate) fn encode(message: &Message, argument: &mut impl BufMut) {
+    let attributes = if message.attributes.is_empty() {
+        String::new()
     } else {
         // Cannot fail: keys and values are strings.
-        command.arg(serde_json::to_string(&message.attributes).unwrap_or_default());
-    }
-    command.arg(message.ordering_key.as_deref().unwrap_or_default());
-    command.arg(message.message_id.as_deref().unwrap_or_default());
-    match message.publish_time_ms {
-        Some(time_ms) => command.arg(itoa::Buffer::new().format(time_ms)),
-        None => command.arg(""),
+        serde_json::to_string(&message.attributes).unwrap_or_default()
     };
+    let mut time = itoa::Buffer::new();
+    let values: [&[u8]; FIELDS.len()] = [
+        message.topic.as_str().as_bytes(),
+        &message.data,
+        attributes.as_bytes(),
+        message.ordering_key.as_deref().unwrap_or_default().as_bytes(),
+        message.message_id.as_deref().unwrap_or_default().as_bytes(),
+        message.publish_time_ms.map_or("", |time_ms| time.format(time_ms)).as_bytes(),
+    ];
+    for value in values {
+        // Cannot fail: bodies are limited to some megabytes.
+        argument.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
+        argument.put_slice(value);
+    }
 }
 
 /// Names and values of the fields of an entry.
@@ -100,20 +107,20 @@ fn decode_message(fields: &Fields<'_>) -> Option<Message> {
 
 #[cfg(test)]
 mod tests {
-    use redis::Arg;
+    use bytes::Buf as _;
 
     use super::*;
 
     /// Encodes a message and returns the names and values that Redis stores.
     fn stored(message: &Message) -> Vec<Vec<u8>> {
-        let mut command = Cmd::new();
-        encode(&mut command, message);
-        let text = |arg| match arg {
-            Arg::Simple(bytes) => <[u8]>::to_vec(bytes),
-            _ => panic!("only plain arguments"),
-        };
-        let values: Vec<_> = command.args_iter().map(text).collect();
-        assert_eq!(values.len(), FIELDS.len());
+        let mut argument = Vec::new();
+        encode(message, &mut argument);
+        let mut rest = &*argument;
+        let values = FIELDS.map(|_| {
+            let len = rest.get_u32();
+            rest.copy_to_bytes(len as usize).to_vec()
+        });
+        assert!(rest.is_empty());
         let fields = FIELDS.iter().map(|name| name.as_bytes().to_vec()).zip(values);
         let format = [b"format".to_vec(), FORMAT.into()];
         format.into_iter().chain(fields.flat_map(|(name, value)| [name, value])).collect()

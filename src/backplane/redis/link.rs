@@ -64,8 +64,8 @@ pub(crate) struct Reply {
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Largest number of entries in one read.
 const BATCH_MAX: usize = 256;
-/// Capacity of a command for each of its keys, in arguments and bytes. A command that appends many
-/// messages is not copied several times while it grows.
+/// Capacity of a command: arguments beside its keys, and bytes for each of its keys. A command that
+/// appends many messages is not copied several times while it grows.
 const CALL_ARGS: usize = 10;
 const CALL_BYTES: usize = 400;
 /// Renewals that Redis keeps. Tails read them at once; kept ones are for tails that lose their
@@ -197,7 +197,7 @@ impl Link {
         keys: &[&str],
         add_args: impl FnOnce(&mut Cmd, &str),
     ) -> RedisResult<T> {
-        let mut command = Cmd::with_capacity(CALL_ARGS * keys.len(), CALL_BYTES * keys.len());
+        let mut command = Cmd::with_capacity(CALL_ARGS + keys.len(), CALL_BYTES * keys.len());
         command.arg("EVALSHA").arg(script.get_hash()).arg(keys.len()).arg(keys);
         add_args(&mut command, &self.run_id);
         match command.query_async(&mut self.connection).await {

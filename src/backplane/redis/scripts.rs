@@ -2,6 +2,8 @@
 
 use redis::{RedisResult, Script, aio::MultiplexedConnection};
 
+use crate::backplane::redis::entry::{FIELDS, FORMAT};
+
 /// Scripts. Each is one atomic command, described at the beginning of its file in `lua/`.
 #[derive(Debug)]
 pub(crate) struct Scripts {
@@ -15,9 +17,12 @@ pub(crate) struct Scripts {
 
 impl Default for Scripts {
     fn default() -> Self {
-        let script = |text| Script::new(&format!("{}\n{text}", include_str!("lua/shared.lua")));
+        let shared = include_str!("lua/shared.lua");
+        let script = |text: &str| Script::new(&format!("{shared}\n{text}"));
+        let entries = format!("local FORMAT, FIELDS = '{FORMAT}', {{'{}'}}", FIELDS.join("', '"));
+        let append = format!("{entries}\n{}", include_str!("lua/append.lua"));
         Self {
-            append: script(include_str!("lua/append.lua")),
+            append: script(&append),
             open: script(include_str!("lua/open.lua")),
             read: script(include_str!("lua/read.lua")),
             trim: script(include_str!("lua/trim.lua")),

@@ -6,9 +6,11 @@
 -- KEYS: the log, its state, and the deduplication keys of the messages that have an id.
 -- ARGV: the server's run id, the newest id that the caller has read, the lifetime of a deduplication key
 -- in milliseconds, the number of bytes and the number of entries after which the read ends (0 to read
--- nothing), the format of the entries, the number of their other fields, and the names of these. Then for
+-- nothing), and the messages. These are one string, which the caller encodes much faster than many: for
 -- each message the position of its deduplication key in KEYS, or 0 if it has none, and the values of its
--- fields.
+-- fields, each after its length. A number has 4 bytes.
+-- Before this text, scripts.rs defines FORMAT, the format of the entries, and FIELDS, the names of their
+-- other fields.
 -- Returns one string, which the caller decodes much faster than a list. Its first line has the newest id
 -- that was trimmed (0-0 if no entry that the caller has not read can have been), and 'all' if the entries
 -- below are all that the caller had not read, else 'more'. Then a line for each message: the id of its
@@ -16,7 +18,7 @@
 -- packed entries before the messages.
 
 local newest = mark_break_if_changed(KEYS[1], KEYS[2], ARGV[1], ARGV[2], '')
-local bytes_max, entries_max, fields = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
+local bytes_max, entries_max, messages = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 
 local before, is_all, removed = {}, newest == ARGV[2], '0-0'
 if not is_all and 0 < entries_max then
@@ -24,24 +26,26 @@ if not is_all and 0 < entries_max then
     removed = trimmed(KEYS[1])
 end
 
-local entry = {'format', ARGV[6]}
-for field = 1, fields do
-    entry[2 * field + 1] = ARGV[7 + field]
+local entry = {'format', FORMAT}
+for field, name in ipairs(FIELDS) do
+    entry[2 * field + 1] = name
 end
 
 local function error_line(reply)
     return 'error: ' .. string.gsub(reply.err, '%c', ' ')
 end
 
-local function append(dedup_key, at)
+-- `message` has the position of its key, and the values of its fields.
+local function append(message)
+    local dedup_key = KEYS[message[1]]
     local known = dedup_key and redis.pcall('GET', dedup_key)
     if type(known) == 'table' then
         return error_line(known)
     elseif known then
         return 'duplicate: ' .. known
     end
-    for field = 1, fields do
-        entry[2 * field + 2] = ARGV[at + field]
+    for field = 1, #FIELDS do
+        entry[2 * field + 2] = message[1 + field]
     end
     local id = redis.pcall('XADD', KEYS[1], '*', unpack(entry))
     if type(id) == 'table' then
@@ -56,8 +60,12 @@ local function append(dedup_key, at)
 end
 
 local lines = {removed .. (is_all and ' all' or ' more')}
-for at = 8 + fields, #ARGV, 1 + fields do
-    lines[#lines + 1] = append(KEYS[tonumber(ARGV[at])], at)
+-- `c0` is a text with the length before it. The position behind the message comes last.
+local layout, at = '>I4' .. string.rep('I4c0', #FIELDS), 1
+while at <= #messages do
+    local message = {struct.unpack(layout, messages, at)}
+    lines[#lines + 1] = append(message)
+    at = message[2 + #FIELDS]
 end
 -- This write fails on a server that is no longer the master, which must not confirm duplicates either.
 redis.call('HSET', KEYS[2], 'newest', newest)
