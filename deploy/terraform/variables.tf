@@ -54,3 +54,9 @@ variable "message_ordering" {
   type        = bool
   default     = false
 }
+
+variable "notification_channels" {
+  description = "The channels of Cloud Monitoring that alerts are sent to, as in projects/PROJECT/notificationChannels/ID. Empty: no alerts and no dashboard."
+  type        = list(string)
+  default     = []
+}

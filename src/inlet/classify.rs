@@ -45,6 +45,10 @@ pub enum PoisonReason {
 }
 
 impl PoisonReason {
+    /// All reasons.
+    pub(crate) const ALL: [Self; 4] =
+        [Self::BadBase64, Self::BadCloudEvent, Self::BadType, Self::TooLarge];
+
     /// Returns the reason's label in metrics.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

@@ -106,6 +106,10 @@ impl Inlet {
         metrics: &Metrics,
         outcomes: &IntCounterVec,
     ) -> Self {
+        for reason in PoisonReason::ALL {
+            // An alert on the first poison message needs to have seen 0.
+            let _zero = metrics.poison.with_label_values(&[reason.as_str()]);
+        }
         Self {
             backplane,
             topics,

@@ -158,6 +158,11 @@ impl Gauges {
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
+        let opts = Opts::new("stream_events_build_info", "Always 1. The label is the version.");
+        let build_info =
+            IntGauge::with_opts(opts.const_label("version", env!("CARGO_PKG_VERSION")))?;
+        build_info.set(1);
+        registry.register(Box::new(build_info))?;
         let help = "Pushes that waited for the hub for longer than over_us microseconds.";
         let opts = Opts::new("stream_events_hub_waits_total", help);
         let waits = IntCounterVec::new(opts, &["over_us"])?;

@@ -1,16 +1,12 @@
 //! The documents of the interface (`openapi.json`, `asyncapi.json`) name what the gateway has: paths, methods,
 //! statuses, parameters and reasons. `tests/artefacts/test_api_*.py` checks the rest.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::read;
 use crate::support::{gateway::Gateway, http1};
-
-fn read(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    fs::read_to_string(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()))
-}
 
 /// Returns the part of `text` between `start` and the next `end`.
 fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {

@@ -3,5 +3,14 @@
 mod api;
 mod chat;
 mod examples;
+mod metrics;
 mod readme;
 mod toolchain;
+
+use std::{fs, path::Path};
+
+/// Reads a file of the project.
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()))
+}

@@ -1,13 +1,10 @@
 //! The documentation says what the program does.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use stream_events::config::{Config, Flag, Mode, Texts, flags};
 
-fn read(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    fs::read_to_string(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()))
-}
+use super::read;
 
 fn row(flag: &Flag) -> String {
     let default = match (flag.default, flag.dev_default) {
@@ -63,44 +60,6 @@ fn the_settings_of_kubernetes_are_read() {
     let leaving = (config.drain_delay + config.drain_timeout).as_secs() + 1;
     assert!(leaving < grace.unwrap(), "Kubernetes would kill the pod while it drains");
     assert!(deployment.contains("replicas: 1\n"), "rings in memory allow one replica");
-}
-
-/// Compares the metrics that documents name with those of the gateway.
-#[test]
-fn the_metrics_of_the_documents_are_those_of_the_program() {
-    let code = read("src/telemetry/metrics.rs") + &read("src/server/health.rs");
-    let mut named = 0;
-    for path in [
-        "README.md",
-        "CHANGELOG.md",
-        "SECURITY.md",
-        "docs/PERFORMANCE.md",
-        "docs/presence.md",
-        "docs/publishing.md",
-        "docs/reading.md",
-        "deploy/RUNBOOK.md",
-    ] {
-        let text = read(path);
-        for after in text.split("stream_events_").skip(1) {
-            let end = after.find(|c: char| !c.is_ascii_lowercase() && c != '_');
-            let mut name = &after[..end.unwrap_or(after.len())];
-            for of_histogram in ["_seconds_bucket", "_seconds_count", "_seconds_sum"] {
-                name = name.strip_suffix(of_histogram).unwrap_or(name);
-            }
-            // `stream_events_streams_…` names several at once.
-            if name.is_empty() || name.ends_with('_') {
-                continue;
-            }
-            let forms = [format!("\"{name}"), format!("\"stream_events_{name}")];
-            let found = forms.iter().any(|form| {
-                let whole = |end: &str| code.contains(&format!("{form}{end}\""));
-                whole("") || whole("_seconds")
-            });
-            assert!(found, "{path} names stream_events_{name}, which is no metric");
-            named += 1;
-        }
-    }
-    assert!(10 < named, "only {named} metrics are named");
 }
 
 /// The guarantees name their tests.

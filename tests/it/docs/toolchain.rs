@@ -1,11 +1,6 @@
 //! Version of Rust: the manifests, the pinned toolchain, the image and clippy name the same.
 
-use std::{fs, path::Path};
-
-fn read(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    fs::read_to_string(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()))
-}
+use super::read;
 
 /// Returns the text after `key` up to the next of `ends`, on the first line that begins with it.
 fn value<'a>(text: &'a str, key: &str, ends: &[char]) -> Option<&'a str> {
