@@ -50,8 +50,12 @@ pub fn cors(mode: Mode, origins: &[Origin], methods: &[Method]) -> Cors {
         .allowed_header(header::CONTENT_TYPE)
         .allowed_header("idempotency-key")
         .allowed_header("last-event-id")
+        .allowed_header("grpc-timeout")
+        .allowed_header("x-grpc-web")
+        .allowed_header("x-user-agent")
         .allowed_header(header::IF_NONE_MATCH)
         .expose_headers([header::RETRY_AFTER, header::ETAG])
+        .expose_headers(["grpc-status", "grpc-message", "grpc-retry-pushback-ms"])
         .max_age(24 * 3600)
 }
 

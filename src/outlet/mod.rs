@@ -4,6 +4,7 @@ mod claimed_body;
 pub(crate) mod demo;
 pub(crate) mod events;
 mod format;
+pub(crate) mod grpc;
 pub(crate) mod ndjson;
 mod poll;
 pub(crate) mod presence;

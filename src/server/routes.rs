@@ -5,7 +5,7 @@ use std::future::ready;
 
 use actix_http::RequestHead;
 use actix_web::{
-    HttpResponse, Resource, Route,
+    HttpRequest, HttpResponse, Resource, Route,
     guard::{GuardContext, fn_guard},
     http::{Method, StatusCode, header},
     web::{self, method, to},
@@ -18,7 +18,7 @@ use crate::{
         problem::{problem, problem_with},
     },
     inlet::publish,
-    outlet::{demo, events, presence, tickets, websocket},
+    outlet::{demo, events, grpc, presence, tickets, websocket},
     server::{
         api::{self, Documents},
         health,
@@ -81,6 +81,9 @@ const ROUTES: &[RouteEntry] = &[
     route("/page/origins", READ, Place::Dev, || to(demo::origins)),
 ];
 
+/// Methods of gRPC, at the paths of [`grpc::PATHS`]. The files in `proto/` describe them.
+const GRPC: RouteEntry = route("", PAGES_POST, Place::Public, || to(grpc::call));
+
 const fn route(
     path: &'static str,
     methods: &'static [Method],
@@ -124,6 +127,10 @@ pub(super) fn public_routes(
                 routes.service(resource(entry));
             }
         }
+        for path in grpc::PATHS {
+            let entry = RouteEntry { path, ..GRPC };
+            routes.service(resource(&entry).wrap(cors(mode, origins, &[Method::POST])));
+        }
         routes.default_service(to(not_found));
     }
 }
@@ -140,6 +147,11 @@ pub(super) fn may_take_over(request: &RequestHead) -> bool {
 pub(super) fn may_wait(request: &RequestHead) -> bool {
     let query = request.uri.query().unwrap_or_default();
     request.uri.path() != "/ws" && query.split('&').any(|parameter| parameter.starts_with("wait="))
+}
+
+/// Returns true if the response to a request has trailers: that of gRPC.
+pub(super) fn has_trailers(request: &RequestHead) -> bool {
+    grpc::has_trailers(request)
 }
 
 /// Returns true if the handler of a request accepts tunnels of HTTP/2: that of `/ws`.
@@ -175,7 +187,10 @@ fn resource(entry: &RouteEntry) -> Resource {
     resource.route((entry.handler)().guard(fn_guard(is_of_handler))).default_service(to(others))
 }
 
-/// Answers 404.
-async fn not_found() -> HttpResponse {
+/// Answers 404. A call of gRPC gets the status that says the same.
+async fn not_found(request: HttpRequest) -> HttpResponse {
+    if grpc::is_grpc(request.head()) {
+        return grpc::unknown_service(&request);
+    }
     problem(StatusCode::NOT_FOUND, "there is nothing at this path")
 }

@@ -28,7 +28,7 @@ use rustls::ServerConfig;
 
 use crate::server::{
     components::Components,
-    routes::{may_take_over, may_tunnel, may_wait, public_routes},
+    routes::{has_trailers, may_take_over, may_tunnel, may_wait, public_routes},
 };
 use crate::{
     config::Config,
@@ -46,7 +46,7 @@ use crate::{
         socket::{Socket, Transport},
         stall::StallDetector,
     },
-    outlet::events::Worker,
+    outlet::{events::Worker, grpc::Serving},
     server::{
         api::Documents,
         dispatch::Dispatch,
@@ -230,6 +230,7 @@ fn http2(public: &Public, limiter: Rc<ConnectionLimiter>, stalls: Rc<StallDetect
         hub: public.hub.clone(),
         limiter,
         may_tunnel,
+        has_trailers,
     }
 }
 
@@ -292,6 +293,8 @@ async fn dispatch(
 ) -> Result<impl Service<Request, Response = Response<BoxBody>, Error = Infallible> + 'static, ()> {
     let config = &public.config;
     let pages = Pages { mode: config.mode, origins: config.cors_origins.clone() };
+    let readiness = public.readiness.clone();
+    let serving = Serving(Box::new(move || readiness.unready().is_none()));
     let app = App::new()
         .app_data(public.streams.clone())
         .app_data(public.publish.clone())
@@ -300,6 +303,7 @@ async fn dispatch(
         .app_data(public.documents.clone())
         .app_data(web::Data::new(worker))
         .app_data(web::Data::new(pages))
+        .app_data(web::Data::new(serving))
         .wrap(CatchPanic::default())
         .configure(public_routes(config.mode, &config.cors_origins));
     let head_limits = HeadLimits {

@@ -2,6 +2,7 @@
 
 use std::{
     mem,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -9,7 +10,10 @@ use actix_web::body::{BoxBody, MessageBody as _};
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 
-use crate::net::stall::{WriteWatch, drop_stalled, is_stall};
+use crate::net::{
+    http2::trailers::Trailers,
+    stall::{WriteWatch, drop_stalled, is_stall},
+};
 
 /// Body that is being written. It is polled by hand, since the future of an `async` function would
 /// be larger, and stays for the whole life of a stream.
@@ -21,11 +25,18 @@ pub(super) struct BodyWriter {
     watch: WriteWatch,
     /// Part of the body that is not written yet.
     chunk: Bytes,
+    /// Trailers, which the body may set.
+    trailers: Option<Rc<Trailers>>,
 }
 
 impl BodyWriter {
-    pub(super) fn new(body: BoxBody, stream: SendStream<Bytes>, watch: WriteWatch) -> Self {
-        Self { body, stream, watch, chunk: Bytes::new() }
+    pub(super) fn new(
+        body: BoxBody,
+        stream: SendStream<Bytes>,
+        watch: WriteWatch,
+        trailers: Option<Rc<Trailers>>,
+    ) -> Self {
+        Self { body, stream, watch, chunk: Bytes::new(), trailers }
     }
 
     /// Writes the body until it ends or the reader resets the stream. Resets the stream if its
@@ -61,8 +72,16 @@ impl BodyWriter {
                     self.stream.send_reset(Reason::CANCEL);
                     return Poll::Ready(Ok(()));
                 }
-                None => return Poll::Ready(self.stream.send_data(Bytes::new(), true)),
+                None => return Poll::Ready(self.end()),
             }
+        }
+    }
+
+    /// Ends the stream, with trailers if the body has set them.
+    fn end(&mut self) -> Result<(), h2::Error> {
+        match self.trailers.as_ref().and_then(|trailers| trailers.take()) {
+            Some(trailers) => self.stream.send_trailers(trailers),
+            None => self.stream.send_data(Bytes::new(), true),
         }
     }
 

@@ -8,6 +8,7 @@
 mod body;
 mod frames;
 mod socket;
+pub(crate) mod trailers;
 pub(crate) mod translate;
 pub(crate) mod tunnel;
 
@@ -43,6 +44,7 @@ use crate::{
         http2::{
             body::BodyWriter,
             socket::{Head, HeadSocket},
+            trailers::Trailers,
             tunnel::{Receiver, Tunnel, TunnelOffer},
         },
         limiter::{ConnectionLimiter, ConnectionPermit, IDLE_LOOK},
@@ -72,6 +74,8 @@ pub(crate) struct Http2 {
     pub limiter: Rc<ConnectionLimiter>,
     /// Returns true if the handler of a request accepts tunnels of WebSockets.
     pub may_tunnel: fn(&RequestHead) -> bool,
+    /// Returns true if the response to a request may have trailers.
+    pub has_trailers: fn(&RequestHead) -> bool,
 }
 
 /// Limit of the bytes of a decompressed request head. It leaves room for the attributes of
@@ -196,7 +200,8 @@ impl Http2 {
                     let (service, address) = (Rc::clone(service), connection.peer.address);
                     Box::pin(connect(request, respond, service, address, self.may_tunnel))
                 } else {
-                    Box::pin(answer(request, respond, Rc::clone(service), connection.peer.address))
+                    let (service, address) = (Rc::clone(service), connection.peer.address);
+                    Box::pin(answer(request, respond, service, address, self.has_trailers))
                 };
             let watch = WriteWatch::new(&self.stalls);
             spawn_stream(begun, watch, connection, counted);
@@ -218,10 +223,10 @@ fn spawn_stream(
                 receiver(Tunnel::new(incoming, outgoing, watch, connection, Rc::clone(&counted)));
                 Ok(())
             }
-            Ok(Answered::Body(body, stream)) => {
+            Ok(Answered::Body(body, stream, trailers)) => {
                 let is_stream = body.size() == BodySize::Stream;
                 let _streaming = is_stream.then(|| connection.permit.stream());
-                let mut writer = BodyWriter::new(body, stream, watch);
+                let mut writer = BodyWriter::new(body, stream, watch, trailers);
                 poll_fn(|cx| writer.poll(cx)).await
             }
             Ok(Answered::Whole) => Ok(()),
@@ -238,8 +243,8 @@ fn spawn_stream(
 enum Answered {
     /// Nothing.
     Whole,
-    /// Body, which is to be written.
-    Body(BoxBody, SendStream<Bytes>),
+    /// Body, which is to be written, and the trailers after it.
+    Body(BoxBody, SendStream<Bytes>, Option<Rc<Trailers>>),
     /// Bytes in both directions, for `receiver`.
     Tunnel { receiver: Receiver, incoming: RecvStream, outgoing: SendStream<Bytes> },
 }
@@ -259,6 +264,7 @@ async fn answer<S>(
     mut respond: SendResponse<Bytes>,
     service: Rc<S>,
     address: Option<SocketAddr>,
+    has_trailers: fn(&RequestHead) -> bool,
 ) -> Begun
 where
     S: Service<Request, Response = Response<BoxBody>, Error = Infallible>,
@@ -269,10 +275,14 @@ where
         return Ok(Answered::Whole);
     };
     request.head_mut().peer_addr = address;
+    let trailers = has_trailers(request.head()).then(Rc::<Trailers>::default);
+    if let Some(trailers) = &trailers {
+        request.extensions_mut().insert(Rc::clone(trailers));
+    }
     let Some(response) = call(&mut respond, service, request).await else {
         return Ok(Answered::Whole);
     };
-    send(respond, response, is_head)
+    send(respond, response, is_head, trailers)
 }
 
 /// Answers an extended CONNECT ([RFC 8441](https://www.rfc-editor.org/rfc/rfc8441)): the handler
@@ -299,7 +309,7 @@ where
     };
     if !is_websocket || !may_tunnel(request.head()) {
         let status = if is_websocket { StatusCode::NOT_FOUND } else { StatusCode::NOT_IMPLEMENTED };
-        return send(respond, Response::new(status).set_body(BoxBody::new(())), false);
+        return send(respond, Response::new(status).set_body(BoxBody::new(())), false, None);
     }
     request.head_mut().peer_addr = address;
     let offer = Rc::<TunnelOffer>::default();
@@ -307,7 +317,9 @@ where
     let Some(response) = call(&mut respond, service, request).await else {
         return Ok(Answered::Whole);
     };
-    let Some(receiver) = offer.take() else { return send(respond, response, false) };
+    let Some(receiver) = offer.take() else {
+        return send(respond, response, false, None);
+    };
     let (response, _) = response.into_parts();
     let head = translate::response(&response, BodySize::Stream);
     let outgoing = respond.send_response(head, false)?;
@@ -333,10 +345,15 @@ where
 }
 
 /// Sends the head of a response.
-fn send(mut respond: SendResponse<Bytes>, response: Response<BoxBody>, is_head: bool) -> Begun {
+fn send(
+    mut respond: SendResponse<Bytes>,
+    response: Response<BoxBody>,
+    is_head: bool,
+    trailers: Option<Rc<Trailers>>,
+) -> Begun {
     let (response, body) = response.into_parts();
     let size = body.size();
     let is_finished = is_head || size.is_eof();
     let stream = respond.send_response(translate::response(&response, size), is_finished)?;
-    Ok(if is_finished { Answered::Whole } else { Answered::Body(body, stream) })
+    Ok(if is_finished { Answered::Whole } else { Answered::Body(body, stream, trailers) })
 }

@@ -29,24 +29,24 @@ pub(crate) struct OpenData<'a> {
 /// Data of `stream-gap`.
 #[derive(Debug, Serialize)]
 pub(crate) struct GapData<'a> {
-    reason: &'static str,
-    topics: Vec<&'a str>,
+    pub(crate) reason: &'static str,
+    pub(crate) topics: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    topics_more: Option<usize>,
-    after: Option<String>,
-    upto: String,
+    pub(crate) topics_more: Option<usize>,
+    pub(crate) after: Option<String>,
+    pub(crate) upto: String,
 }
 
 /// Data of `stream-folded`.
 #[derive(Debug, Serialize)]
 pub(crate) struct FoldedData<'a> {
-    events: u64,
-    after: String,
-    upto: String,
+    pub(crate) events: u64,
+    pub(crate) after: String,
+    pub(crate) upto: String,
     /// Numbers of events by ordering key.
-    keys: BTreeMap<&'a str, u64>,
+    pub(crate) keys: BTreeMap<&'a str, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    keys_more: Option<usize>,
+    pub(crate) keys_more: Option<usize>,
 }
 
 /// Data of `stream-presence`: the topic, and one of the other fields.

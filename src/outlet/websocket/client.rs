@@ -8,34 +8,32 @@ use std::{
 
 use actix_web::web;
 
-use super::{
-    close::{CloseCode, Refusal},
-    encode::format_of,
-};
+use super::close::{CloseCode, Refusal};
 use crate::{
     auth::grant::Grant,
     clock,
     inlet::publish::PublishEndpoint,
+    model::encode::Format,
     outlet::events::Worker,
     stream::{
         StreamContext, TOO_OFTEN,
         open::StreamReader,
-        request::{HeaderId, Parameters, StreamRequest, StreamRequestError},
+        request::{EventFormat, HeaderId, Parameters, StreamRequest, StreamRequestError},
         session::Session,
     },
 };
 
 /// Client of one connection.
 #[derive(Debug)]
-pub(super) struct Client {
-    pub(super) context: web::Data<StreamContext>,
-    pub(super) worker: web::Data<Worker>,
+pub(in crate::outlet) struct Client {
+    pub(in crate::outlet) context: web::Data<StreamContext>,
+    pub(in crate::outlet) worker: web::Data<Worker>,
     /// Inlet of the command `publish`.
-    pub(super) publish: web::Data<PublishEndpoint>,
+    pub(in crate::outlet) publish: web::Data<PublishEndpoint>,
     /// Address that limits count. `None` if it is not known.
-    pub(super) address: Option<IpAddr>,
+    pub(in crate::outlet) address: Option<IpAddr>,
     /// Grant of the client's newest token. `None` if readers need no token.
-    pub(super) grant: RefCell<Option<Grant>>,
+    pub(in crate::outlet) grant: RefCell<Option<Grant>>,
 }
 
 impl Client {
@@ -43,7 +41,7 @@ impl Client {
     ///
     /// # Errors
     /// Refuses a client whose address sends too many requests.
-    pub(super) fn count_request(&self) -> Result<(), Refusal> {
+    pub(in crate::outlet) fn count_request(&self) -> Result<(), Refusal> {
         let counted = self.context.requests.try_acquire(self.address);
         counted.map_err(|_| Refusal::too_often(TOO_OFTEN))
     }
@@ -52,7 +50,7 @@ impl Client {
     ///
     /// # Errors
     /// Refuses a client whose token has expired.
-    pub(super) fn grant(&self) -> Result<Ref<'_, Option<Grant>>, Refusal> {
+    pub(in crate::outlet) fn grant(&self) -> Result<Ref<'_, Option<Grant>>, Refusal> {
         let grant = self.grant.borrow();
         if grant.as_ref().is_some_and(|grant| grant.expires_ms <= clock::now_ms()) {
             let text = "the token has expired: send a new one with the command renew";
@@ -61,14 +59,15 @@ impl Client {
         Ok(grant)
     }
 
-    /// Opens a stream.
+    /// Opens a stream. `format_of` returns its format.
     ///
     /// # Errors
     /// Returns the refusal of the stream.
-    pub(super) fn open(
+    pub(in crate::outlet) fn open(
         &self,
         parameters: Parameters,
         id_of_header: HeaderId,
+        format_of: fn(EventFormat) -> Format,
     ) -> Result<Session, Refusal> {
         let context = &self.context;
         let (now_ms, topics_max) = (clock::now_ms(), context.topics_per_stream);
@@ -84,17 +83,17 @@ impl Client {
     }
 
     /// Returns the refusal of a malformed request.
-    pub(super) fn malformed(&self, err: &StreamRequestError) -> Refusal {
+    pub(in crate::outlet) fn malformed(&self, err: &StreamRequestError) -> Refusal {
         self.context.count_malformed(err);
         Refusal::new(CloseCode::BadRequest, err.to_string())
     }
 
     /// Counts a refused stream.
-    pub(super) fn counted(&self, refusal: Refusal) -> Refusal {
+    pub(in crate::outlet) fn counted(&self, refusal: Refusal) -> Refusal {
         self.context.metrics.streams_refused.with_label_values(&[refusal.reason]).inc();
         refusal
     }
 }
 
 /// Shared handle to a client.
-pub(super) type SharedClient = Rc<Client>;
+pub(in crate::outlet) type SharedClient = Rc<Client>;

@@ -12,7 +12,7 @@ use crate::{
 /// 7.4](https://www.rfc-editor.org/rfc/rfc6455#section-7.4)). Codes from 4400 on are those of HTTP,
 /// plus 4000. docs/websocket.md says which of them a client may retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CloseCode {
+pub(in crate::outlet) enum CloseCode {
     /// A stream has reached its maximum age.
     GoingAway = 1001,
     /// The client broke the protocol of WebSockets.
@@ -43,24 +43,24 @@ pub(super) enum CloseCode {
 
 /// Refusal of a WebSocket or of a command.
 #[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) code: CloseCode,
+pub(in crate::outlet) struct Refusal {
+    pub(in crate::outlet) code: CloseCode,
     /// Name of the reason in the record `end`.
-    pub(super) reason: &'static str,
+    pub(in crate::outlet) reason: &'static str,
     /// Text for the sender.
-    pub(super) detail: String,
+    pub(in crate::outlet) detail: String,
     /// Time after which the same request can succeed, in milliseconds. `None` if it cannot.
-    pub(super) retry_ms: Option<u64>,
+    pub(in crate::outlet) retry_ms: Option<u64>,
 }
 
 impl CloseCode {
     /// Returns the number.
-    pub(super) fn number(self) -> u16 {
+    pub(in crate::outlet) fn number(self) -> u16 {
         self as u16
     }
 
     /// Returns the code for the end of a stream.
-    pub(super) fn of(reason: EndReason) -> Self {
+    pub(in crate::outlet) fn of(reason: EndReason) -> Self {
         match reason {
             EndReason::Draining => Self::Restart,
             EndReason::MaxAge => Self::GoingAway,
@@ -72,7 +72,7 @@ impl CloseCode {
 
 impl Refusal {
     /// Creates a refusal for good.
-    pub(super) fn new(code: CloseCode, detail: impl Into<String>) -> Self {
+    pub(in crate::outlet) fn new(code: CloseCode, detail: impl Into<String>) -> Self {
         let reason = match code {
             CloseCode::Unauthorized => "unauthorized",
             CloseCode::Forbidden => "forbidden",
@@ -86,20 +86,20 @@ impl Refusal {
     }
 
     /// Creates the refusal of what the client is to ask for again later.
-    pub(super) fn later(reason: EndReason, detail: impl Into<String>) -> Self {
+    pub(in crate::outlet) fn later(reason: EndReason, detail: impl Into<String>) -> Self {
         let retry_ms = Some(End::refusal(reason, None).retry_ms);
         let code = CloseCode::of(reason);
         Self { code, reason: reason.as_str(), detail: detail.into(), retry_ms }
     }
 
     /// Creates the refusal of a client that asks too often.
-    pub(super) fn too_often(detail: impl Into<String>) -> Self {
+    pub(in crate::outlet) fn too_often(detail: impl Into<String>) -> Self {
         let retry_ms = Some(End::refusal(EndReason::Busy, None).retry_ms);
         Self { retry_ms, ..Self::new(CloseCode::TooOften, detail) }
     }
 
     /// Returns the status of HTTP that says the same.
-    pub(super) fn status(&self) -> StatusCode {
+    pub(in crate::outlet) fn status(&self) -> StatusCode {
         let of_http = self.code.number().checked_sub(4000);
         let status = of_http.and_then(|number| StatusCode::from_u16(number).ok());
         status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE)

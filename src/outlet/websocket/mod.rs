@@ -4,8 +4,8 @@
 //! A browser tells its page nothing about a refused handshake. So a handshake is accepted unless it
 //! is malformed, and a refusal is the record `end` and a close frame.
 
-mod client;
-mod close;
+pub(super) mod client;
+pub(super) mod close;
 mod command;
 mod connection;
 mod drive;
@@ -42,6 +42,7 @@ use self::{
     close::{CloseCode, Refusal},
     connection::{Connection, idle::Parked},
     drive::{Driven, READ_BYTES, drive},
+    encode::format_of,
 };
 use crate::{
     auth::grant::Grant,
@@ -158,7 +159,7 @@ async fn connect(request: &HttpRequest, client: SharedClient, pages: &Pages) -> 
     let mut connection = Connection::new(Rc::clone(&client), Instant::now());
     let refusal = match admit(request, &client, pages).await {
         Ok(None) => None,
-        Ok(Some(parameters)) => match client.open(parameters, header_id(request)) {
+        Ok(Some(parameters)) => match client.open(parameters, header_id(request), format_of) {
             Ok(session) => {
                 connection.add(String::new(), session);
                 None

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
+    model::control::{Control, End},
     net::stall::is_dropping_stalled,
     stream::session::{Next, Session},
 };
@@ -23,6 +24,8 @@ pub(crate) struct StreamBody {
     timer: Pin<Box<Sleep>>,
     /// Time at which the last part was returned, until the next one is asked for.
     given_at: Option<Instant>,
+    /// Last message, once it was returned.
+    end: Option<End>,
 }
 
 /// Time after which a part that the server has not written shows that the socket takes no more.
@@ -37,7 +40,12 @@ impl StreamBody {
     /// Creates the body of a response.
     pub(crate) fn new(session: Session) -> Self {
         let timer = Box::pin(sleep_until(session.next_deadline()));
-        Self { session, timer, given_at: None }
+        Self { session, timer, given_at: None, end: None }
+    }
+
+    /// Returns the last message of a stream that has ended with one.
+    pub(crate) fn end(&self) -> Option<&End> {
+        self.end.as_ref()
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FellBehindError>>> {
@@ -45,6 +53,9 @@ impl StreamBody {
             match self.session.next(Instant::now()) {
                 Next::Give(bytes) => return Poll::Ready(Some(Ok(bytes))),
                 Next::Say(control) => {
+                    if let Control::End(end) = control {
+                        self.end = Some(end);
+                    }
                     return Poll::Ready(Some(Ok(self.session.format().control(&control))));
                 }
                 Next::WaitUntil(deadline) => {

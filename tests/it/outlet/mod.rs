@@ -3,6 +3,7 @@
 mod browser;
 mod browser_websocket;
 mod formats;
+mod grpc_generated;
 mod long_poll;
 mod ndjson;
 pub mod poll;

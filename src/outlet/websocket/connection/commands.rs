@@ -12,6 +12,7 @@ use crate::{
     outlet::websocket::{
         close::{CloseCode, Refusal},
         effect::{CommandResult, Effect},
+        encode::format_of,
         record,
     },
 };
@@ -61,7 +62,7 @@ impl Connection {
                     let text = format!("a connection has at most {STREAMS_MAX} streams");
                     return Err(self.client.counted(Refusal::too_often(text)));
                 }
-                let session = self.client.open(*parameters, None)?;
+                let session = self.client.open(*parameters, None, format_of)?;
                 self.add(name, session);
             }
             Effect::Unsubscribe(name) => {

@@ -16,7 +16,7 @@ use crate::{
     net::stall::StallDetector,
     outlet::{
         events::Worker,
-        websocket::{client::Client, command, frame},
+        websocket::{client::Client, command, encode::format_of, frame},
     },
     stream::{StreamContext, drive::reactor::Reactor, request::Parameters},
 };
@@ -74,7 +74,7 @@ impl Fixture {
     fn with_stream() -> Self {
         let mut fixture = Self::new();
         let parameters = Parameters { topic: vec!["orders".to_owned()], ..Parameters::default() };
-        let session = fixture.connection.client.open(parameters, None).unwrap();
+        let session = fixture.connection.client.open(parameters, None, format_of).unwrap();
         fixture.connection.add(String::new(), session);
         assert_eq!(fixture.record()["type"], "open");
         fixture
