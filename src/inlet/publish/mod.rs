@@ -130,14 +130,39 @@ impl PublishEndpoint {
         publisher: &Publisher,
         publication: Publication,
     ) -> Result<EventId, PublishRefusedError> {
-        let outcome = async {
+        self.check_topic(publisher, &publication.topic)
+            .and_then(|()| self.acquire_by_address(publisher.address, 1))
+            .and_then(|()| self.acquire_by_subject(publisher, 1))
+            .inspect_err(|refusal| self.count(refusal))?;
+        self.publish_counted(publisher, publication).await
+    }
+
+    /// Publishes one message of a publisher that [`PublishEndpoint::authenticate`] has counted.
+    ///
+    /// # Errors
+    /// See [`PublishRefusedError`]. It is counted already.
+    pub(crate) async fn publish_counted(
+        &self,
+        publisher: &Publisher,
+        publication: Publication,
+    ) -> Result<EventId, PublishRefusedError> {
+        let stored = async {
             self.check_topic(publisher, &publication.topic)?;
-            self.acquire_by_address(publisher.address, 1)?;
-            self.acquire_by_subject(publisher, 1)?;
             let message = publication.into_message(publisher, clock::now_ms())?;
             self.store(message).await.map_err(PublishRefusedError::from)
         };
-        outcome.await.inspect_err(|refusal| self.count(refusal))
+        stored.await.inspect_err(|refusal| self.count(refusal))
+    }
+
+    /// Verifies the token of a request to publish one message, and counts the message.
+    ///
+    /// # Errors
+    /// See [`PublishRefusedError`]. It is counted already.
+    pub(crate) async fn authenticate(
+        &self,
+        request: &HttpRequest,
+    ) -> Result<Publisher, PublishRefusedError> {
+        self.admit(request).await.inspect_err(|refusal| self.count(refusal))
     }
 
     /// Returns the publisher that a verified grant makes of the client at `address`.
@@ -169,7 +194,7 @@ impl PublishEndpoint {
         topic: &str,
         payload: Payload,
     ) -> Result<Vec<EventId>, PublishRefusedError> {
-        let publisher = self.authenticate(request).await?;
+        let publisher = self.admit(request).await?;
         let topic: Topic =
             topic.parse().map_err(|err: ParseTopicError| PublicationError(err.to_string()))?;
         self.check_topic(&publisher, &topic)?;
@@ -200,7 +225,7 @@ impl PublishEndpoint {
 
     /// Counts the first message of a request, and verifies its token. The address is counted first,
     /// since the signature is the costly part of a flood of tokens.
-    async fn authenticate(&self, request: &HttpRequest) -> Result<Publisher, PublishRefusedError> {
+    async fn admit(&self, request: &HttpRequest) -> Result<Publisher, PublishRefusedError> {
         let access = self.access.as_ref().ok_or(PublishRefusedError::Off)?;
         let address = client_address(request.head(), self.trusted_proxies);
         self.acquire_by_address(address, 1)?;

@@ -108,6 +108,11 @@ impl Incoming {
         Self { payload, received: BytesMut::new(), max, is_ended: false }
     }
 
+    /// Returns the number of received bytes that are no whole message.
+    pub(super) fn len(&self) -> usize {
+        self.received.len()
+    }
+
     /// Returns the next message, or `None` when the client will send no more.
     pub(super) fn poll<M: Message + Default>(
         &mut self,

@@ -10,12 +10,14 @@ mod health;
 mod message;
 mod proto;
 mod protocol;
+mod publish;
 mod record;
 mod reflection;
+mod session;
 mod status;
 mod subscribe;
 
-use std::cell::RefCell;
+use std::{cell::RefCell, rc::Rc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -32,9 +34,10 @@ use self::{
     answer::{Call, Once, late},
     health::Watch,
     message::{Incoming, PREFIX_BYTES, decode_only, encoded},
-    proto::health::HealthListRequest,
+    proto::{health::HealthListRequest, stream_events::SubscribeRequest},
     protocol::{Protocol, timeout},
     reflection::Reflection,
+    session::{LONG_REQUEST_BYTES, Session},
     status::{Code, Status},
     subscribe::Records,
 };
@@ -141,6 +144,16 @@ impl Endpoint {
             "/stream_events.v1.StreamEvents/Subscribe" => {
                 self.subscribe(request, payload, call).await
             }
+            "/stream_events.v1.StreamEvents/Session" => {
+                let client = Rc::new(self.admit(request).await?);
+                let incoming = Incoming::new(payload, session::COMMAND_MAX_BYTES);
+                Ok(call.answer(Session::new(client, incoming)))
+            }
+            "/stream_events.v1.StreamEvents/Publish" => {
+                let max = publish::REQUEST_MAX_BYTES;
+                let received = self.only_message(payload, call.protocol, max);
+                Ok(once(call, &publish::publish(&self.publish, request, received).await?))
+            }
             "/grpc.health.v1.Health/Check" => {
                 let asked = self.only_message(payload, call.protocol, NAME_MAX_BYTES).await?;
                 Ok(once(call, &self.serving.check(&asked)?))
@@ -173,8 +186,11 @@ impl Endpoint {
         call: Call,
     ) -> Result<HttpResponse, Status> {
         let client = self.admit(request).await?;
-        let asked = self.only_message(payload, call.protocol, subscribe::REQUEST_MAX_BYTES).await?;
+        let max = subscribe::REQUEST_MAX_BYTES;
+        let asked: SubscribeRequest = self.only_message(payload, call.protocol, max).await?;
+        let turn = client.worker.turns.take(LONG_REQUEST_BYTES < asked.encoded_len()).await;
         let session = subscribe::open(&client, asked, header_id(request))?;
+        drop(turn);
         Ok(call.answer(Records::new(session)))
     }
 

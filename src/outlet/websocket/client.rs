@@ -4,6 +4,8 @@ use std::{
     cell::{Ref, RefCell},
     net::IpAddr,
     rc::Rc,
+    sync::Arc,
+    time::Duration,
 };
 
 use actix_web::web;
@@ -17,6 +19,7 @@ use crate::{
     outlet::events::Worker,
     stream::{
         StreamContext, TOO_OFTEN,
+        lease::Lease,
         open::StreamReader,
         request::{EventFormat, HeaderId, Parameters, StreamRequest, StreamRequestError},
         session::Session,
@@ -80,6 +83,49 @@ impl Client {
         let format = format_of(asked.format);
         let opened = reader.open(context, &self.worker.shard, &asked, topics, format);
         opened.map_err(|err| self.counted(err.into()))
+    }
+
+    /// Verifies a token with which the connection is to go on.
+    ///
+    /// # Errors
+    /// Refuses a token that is not valid, and a client that needs none.
+    pub(in crate::outlet) async fn verify(&self, token: &str) -> Result<Grant, Refusal> {
+        self.count_request()?;
+        self.context.access.verify(token).await?.ok_or_else(|| {
+            let text = "anyone may read here (--read-auth anonymous), so there is nothing to renew";
+            Refusal::new(CloseCode::NotFound, text)
+        })
+    }
+
+    /// Lets the connection and the `leases` of its streams go on with another grant. Returns the
+    /// time until that expires.
+    ///
+    /// # Errors
+    /// Refuses a grant of another subject, and one that lacks what the one before granted.
+    pub(in crate::outlet) fn renew<'a>(
+        &self,
+        grant: Grant,
+        leases: impl Iterator<Item = &'a Arc<Lease>> + Clone,
+    ) -> Result<Duration, Refusal> {
+        let refused = |text: &str| Refusal::new(CloseCode::Forbidden, text);
+        let mut current = self.grant.borrow_mut();
+        if grant.subject.is_none() || current.as_ref().is_none_or(|it| it.subject != grant.subject)
+        {
+            return Err(refused(
+                "the token is not of the subject (sub) that opened the connection",
+            ));
+        }
+        let publish = current.iter().flat_map(|current| current.publish.iter());
+        if !publish.into_iter().all(|topic| grant.publish.contains(topic)) {
+            return Err(refused(
+                "the token does not grant publishing to all topics of the one before",
+            ));
+        }
+        leases.clone().try_for_each(|lease| lease.allows(&grant)).map_err(refused)?;
+        leases.for_each(|lease| lease.extend(grant.expires_ms));
+        let left = Duration::from_millis(grant.expires_ms.saturating_sub(clock::now_ms()));
+        *current = Some(grant);
+        Ok(left)
     }
 
     /// Returns the refusal of a malformed request.

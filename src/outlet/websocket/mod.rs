@@ -12,10 +12,10 @@ mod drive;
 mod effect;
 mod encode;
 mod frame;
-mod presence;
+pub(super) mod presence;
 mod publish;
 mod record;
-mod timer;
+pub(super) mod timer;
 
 use std::{
     cell::RefCell,

@@ -12,6 +12,7 @@ use crate::{
     auth::access,
     model::{
         control::EndReason,
+        presence::Roster,
         topic::{ParseTopicError, Topic, TopicPattern},
     },
     outlet::format::control::PresenceData,
@@ -28,8 +29,23 @@ struct Presence {
 
 /// Answers with the members of a topic that the client may read.
 pub(super) async fn presence(client: &Client, text: &str) -> Result<Effect, Refusal> {
-    client.count_request()?;
     let Presence { topic } = read(text)?;
+    let (topic, roster) = members(client, &topic).await?;
+    match json!(PresenceData::of_roster(&topic, &roster)) {
+        Value::Object(fields) => Ok(Effect::Answer(fields)),
+        _ => Err(Refusal::later(EndReason::Unready, "the members could not be encoded")),
+    }
+}
+
+/// Returns a topic that the client may read, and its members.
+///
+/// # Errors
+/// Returns the refusal of the command.
+pub(in crate::outlet) async fn members(
+    client: &Client,
+    topic: &str,
+) -> Result<(Topic, Roster), Refusal> {
+    client.count_request()?;
     let topic: Topic = topic.parse().map_err(|err: ParseTopicError| {
         Refusal::new(CloseCode::BadRequest, format!("topic: {err}"))
     })?;
@@ -44,8 +60,5 @@ pub(super) async fn presence(client: &Client, text: &str) -> Result<Effect, Refu
     };
     roster.more |= MEMBERS_MAX < roster.members.len();
     roster.members.truncate(MEMBERS_MAX);
-    match json!(PresenceData::of_roster(&topic, &roster)) {
-        Value::Object(fields) => Ok(Effect::Answer(fields)),
-        _ => Err(Refusal::later(EndReason::Unready, "the members could not be encoded")),
-    }
+    Ok((topic, roster))
 }

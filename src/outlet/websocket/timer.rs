@@ -17,7 +17,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Timer of a connection without streams.
 #[derive(Debug)]
-pub(super) struct ConnectionTimer {
+pub(in crate::outlet) struct ConnectionTimer {
     since: Instant,
     /// Time of the next ping.
     ping_at: Instant,
@@ -34,7 +34,7 @@ pub(super) struct ConnectionTimer {
 
 impl ConnectionTimer {
     /// Starts the timer.
-    pub(super) fn new(context: &web::Data<StreamContext>, now: Instant) -> Self {
+    pub(in crate::outlet) fn new(context: &web::Data<StreamContext>, now: Instant) -> Self {
         Self {
             since: now,
             ping_at: now + context.keep_alive,
@@ -47,17 +47,17 @@ impl ConnectionTimer {
     }
 
     /// Records that the client has sent something.
-    pub(super) fn mark_received(&mut self) {
+    pub(in crate::outlet) fn mark_received(&mut self) {
         self.pings = 0;
     }
 
     /// Returns the time since the connection has had no stream.
-    pub(super) fn elapsed(&self, now: Instant) -> Duration {
+    pub(in crate::outlet) fn elapsed(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
     }
 
     /// Returns the time of the next step.
-    pub(super) fn deadline(&self) -> Instant {
+    pub(in crate::outlet) fn deadline(&self) -> Instant {
         self.ping_at.min(self.end_at).min(self.check_at)
     }
 
@@ -65,7 +65,7 @@ impl ConnectionTimer {
     ///
     /// # Errors
     /// Returns the reason to close the connection.
-    pub(super) fn next(
+    pub(in crate::outlet) fn next(
         &mut self,
         context: &StreamContext,
         expires_ms: Option<u64>,

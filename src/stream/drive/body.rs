@@ -29,7 +29,7 @@ pub(crate) struct StreamBody {
 }
 
 /// Time after which a part that the server has not written shows that the socket takes no more.
-const BLOCKED_FROM: Duration = Duration::from_millis(10);
+pub(crate) const BLOCKED_FROM: Duration = Duration::from_millis(10);
 
 /// Error that makes the server cut the connection: see [`Next::FellBehind`].
 #[derive(Debug, thiserror::Error)]

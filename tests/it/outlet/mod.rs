@@ -3,7 +3,10 @@
 mod browser;
 mod browser_websocket;
 mod formats;
+mod grpc;
 mod grpc_generated;
+mod grpc_services;
+mod grpc_session;
 mod long_poll;
 mod ndjson;
 pub mod poll;

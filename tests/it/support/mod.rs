@@ -3,8 +3,10 @@
 pub mod browser;
 pub mod emulator;
 pub mod gateway;
+pub mod grpc;
 pub mod http1;
 pub mod http2;
+pub mod http2_body;
 pub mod jwks;
 pub mod ndjson;
 pub mod nginx;

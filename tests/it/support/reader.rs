@@ -2,22 +2,23 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, BufReader, Read, Write},
+    io::{BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     sync::Arc,
     time::Instant,
 };
 
-use bytes::{Buf as _, Bytes};
-use h2::RecvStream;
+use bytes::Bytes;
+use prost::Message as _;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::{Domain, Socket, Type};
-use tokio::runtime::{Builder, Runtime};
 
 use super::{
     PATIENCE,
     gateway::Gateway,
+    grpc::{GrpcParser, SERVICE, framed, request_of},
     http1::{self, Body},
+    http2_body::over_http2,
     ndjson::NdjsonParser,
     parser::{Dispatched, Parser},
     websocket::{Lines, RecordParser, WebSocket},
@@ -29,6 +30,10 @@ pub enum Format {
     Ndjson,
     /// Records of a WebSocket.
     WebSocket,
+    /// Records of gRPC.
+    Grpc,
+    /// Records of gRPC-Web.
+    GrpcWeb,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +58,7 @@ const fn case(format: Format, transport: Transport) -> Case {
 }
 
 /// Each format over each transport.
-pub const CASES: [Case; 9] = [
+pub const CASES: [Case; 12] = [
     case(Format::Sse, Transport::Plain),
     case(Format::Ndjson, Transport::Plain),
     case(Format::Sse, Transport::Tls),
@@ -63,22 +68,26 @@ pub const CASES: [Case; 9] = [
     case(Format::WebSocket, Transport::Plain),
     case(Format::WebSocket, Transport::Tls),
     case(Format::WebSocket, Transport::Http2),
+    case(Format::Grpc, Transport::Http2),
+    case(Format::GrpcWeb, Transport::Plain),
+    case(Format::GrpcWeb, Transport::Tls),
 ];
 
 /// The cases of a gateway in clear text, and of one over TLS: for tests with many readers at once.
 pub const BY_GATEWAY: [&[Case]; 2] = [
-    &[CASES[0], CASES[1], CASES[4], CASES[5], CASES[6], CASES[8]],
-    &[CASES[2], CASES[3], CASES[7]],
+    &[CASES[0], CASES[1], CASES[4], CASES[5], CASES[6], CASES[8], CASES[9], CASES[10]],
+    &[CASES[2], CASES[3], CASES[7], CASES[11]],
 ];
 
 /// Each transport, and each format over HTTP/1.1 in clear text: for tests that take long.
-pub const FEW_CASES: [Case; 5] = [CASES[0], CASES[1], CASES[3], CASES[4], CASES[6]];
+pub const FEW_CASES: [Case; 7] =
+    [CASES[0], CASES[1], CASES[3], CASES[4], CASES[6], CASES[9], CASES[10]];
 
 impl Case {
     /// Returns true if the case can also send polls.
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "for filters")]
     pub fn can_poll(&self) -> bool {
-        self.format != Format::WebSocket
+        matches!(self.format, Format::Sse | Format::Ndjson)
     }
 
     /// A gateway as `dev` that serves the transport.
@@ -134,21 +143,37 @@ impl Case {
         let accept = match self.format {
             Format::Sse => "text/event-stream",
             Format::Ndjson => "application/x-ndjson",
+            Format::Grpc | Format::GrpcWeb => "",
             Format::WebSocket => {
                 let socket = (socket, address, self.transport == Transport::Http2);
                 return over_websocket(socket, wire, tls, query, headers);
             }
         };
-        let headers = [&[("accept", accept)], headers].concat();
-        let path = format!("/events{query}");
-        let (status, head, body) = match (self.transport, tls) {
-            (Transport::Http2, _) => over_http2(socket, address, &path, &headers),
-            (_, Some(tls)) => over_http1(tls_stream(socket, tls), &path, &headers),
-            (_, None) => over_http1(socket, &path, &headers),
+        let content_type = match self.format {
+            Format::Grpc => Some("application/grpc"),
+            Format::GrpcWeb => Some("application/grpc-web+proto"),
+            _ => None,
+        };
+        let (method, path, first, body) = match content_type {
+            None => ("GET", format!("/events{query}"), ("accept", accept), Bytes::new()),
+            Some(content_type) => {
+                let message = framed(&request_of(query).encode_to_vec());
+                ("POST", format!("{SERVICE}Subscribe"), ("content-type", content_type), message)
+            }
+        };
+        let (request, headers) = ((method, path.as_str()), [&[first], headers].concat());
+        let (status, head, body): (_, _, AnyBody) = match (self.transport, tls) {
+            (Transport::Http2, _) => {
+                let (status, head, body) = over_http2(socket, address, request, &headers, body);
+                (status, head, Box::new(body))
+            }
+            (_, Some(tls)) => over_http1(tls_stream(socket, tls), request, &headers, &body),
+            (_, None) => over_http1(socket, request, &headers, &body),
         };
         let parser = match self.format {
             Format::Sse => AnyParser::Sse(Parser::default(), Vec::new()),
             Format::Ndjson | Format::WebSocket => AnyParser::Ndjson(NdjsonParser::default()),
+            Format::Grpc | Format::GrpcWeb => AnyParser::Grpc(GrpcParser::default()),
         };
         Reader::new((status, head, body), wire, parser)
     }
@@ -191,6 +216,7 @@ enum AnyParser {
     Sse(Parser, Vec<u8>),
     Ndjson(NdjsonParser),
     Records(RecordParser),
+    Grpc(GrpcParser),
 }
 
 /// An open stream.
@@ -292,7 +318,7 @@ impl Reader {
         let end: serde_json::Value = serde_json::from_str(&last.data).unwrap();
         let retry = match &self.parser {
             AnyParser::Sse(parser, _) => parser.retry.unwrap(),
-            AnyParser::Ndjson(_) | AnyParser::Records(_) => end["retry"].as_u64().unwrap(),
+            _ => end["retry"].as_u64().unwrap(),
         };
         (end["reason"].as_str().unwrap().to_owned(), retry)
     }
@@ -308,6 +334,7 @@ impl AnyParser {
         let (parser, text) = match self {
             Self::Ndjson(parser) => return parser.feed(bytes),
             Self::Records(parser) => return parser.feed(bytes),
+            Self::Grpc(parser) => return parser.feed(bytes),
             Self::Sse(parser, text) => (parser, text),
         };
         let mut signals = Vec::new();
@@ -340,61 +367,17 @@ pub fn tls_stream(
 
 fn over_http1(
     mut socket: impl Read + Write + Send + 'static,
-    path: &str,
+    (method, path): (&str, &str),
     headers: &[(&str, &str)],
+    body: &[u8],
 ) -> (u16, Vec<(String, String)>, AnyBody) {
-    http1::write_head(&mut socket, "GET", path, headers);
+    let length = body.len().to_string();
+    let length = (!body.is_empty()).then_some(("content-length", length.as_str()));
+    let headers: Vec<_> = headers.iter().copied().chain(length).collect();
+    http1::write_head(&mut socket, method, path, &headers);
+    socket.write_all(body).unwrap();
     let mut reader = BufReader::new(socket);
     let (status, headers) = http1::read_head(&mut reader).unwrap();
     let body = Body::new(reader, &headers);
     (status, headers, Box::new(body))
-}
-
-/// The body of an answer over HTTP/2. Nothing of its connection runs while nothing is read.
-struct Http2Body {
-    runtime: Runtime,
-    body: RecvStream,
-    left: Bytes,
-}
-
-fn over_http2(
-    socket: TcpStream,
-    address: SocketAddr,
-    path: &str,
-    headers: &[(&str, &str)],
-) -> (u16, Vec<(String, String)>, AnyBody) {
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let answer = runtime.block_on(async {
-        socket.set_nonblocking(true).unwrap();
-        let socket = tokio::net::TcpStream::from_std(socket).unwrap();
-        let (send, connection) = h2::client::handshake(socket).await.unwrap();
-        // It ends when the body is dropped.
-        tokio::spawn(async move { drop(connection.await) });
-        let mut request = http::Request::get(format!("http://{address}{path}"));
-        for (name, value) in headers {
-            request = request.header(*name, value.as_bytes());
-        }
-        let request = request.body(()).unwrap();
-        let answer = send.ready().await.unwrap().send_request(request, true).unwrap().0;
-        answer.await.unwrap()
-    });
-    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let fields = answer.headers().iter().map(|(name, value)| (name.to_string(), text(value)));
-    let (status, fields) = (answer.status().as_u16(), fields.collect());
-    (status, fields, Box::new(Http2Body { runtime, body: answer.into_body(), left: Bytes::new() }))
-}
-
-impl Read for Http2Body {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.left.is_empty() {
-            let next = async { tokio::time::timeout(PATIENCE, self.body.data()).await };
-            let Some(next) = self.runtime.block_on(next)? else { return Ok(0) };
-            self.left = next.map_err(io::Error::other)?;
-            let taken = self.body.flow_control().release_capacity(self.left.len());
-            taken.map_err(io::Error::other)?;
-        }
-        let read = buffer.len().min(self.left.len());
-        self.left.copy_to_slice(&mut buffer[..read]);
-        Ok(read)
-    }
 }

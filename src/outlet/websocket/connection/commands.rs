@@ -1,14 +1,11 @@
 //! Commands of a connection: what has to be done at once, and the answers.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::{ANSWERS_MAX_BYTES, ClientClose, Connection, STREAMS_MAX, State};
 use crate::{
     auth::grant::Grant,
-    clock,
     outlet::websocket::{
         close::{CloseCode, Refusal},
         effect::{CommandResult, Effect},
@@ -84,25 +81,8 @@ impl Connection {
 
     /// Extends the leases of all streams.
     fn renew(&mut self, grant: Grant) -> Result<Map<String, Value>, Refusal> {
-        let refused = |text: &str| Refusal::new(CloseCode::Forbidden, text);
-        let mut current = self.client.grant.borrow_mut();
-        if grant.subject.is_none() || current.as_ref().is_none_or(|it| it.subject != grant.subject)
-        {
-            return Err(refused(
-                "the token is not of the subject (sub) that opened the connection",
-            ));
-        }
-        let publish = current.iter().flat_map(|current| current.publish.iter());
-        if !publish.into_iter().all(|topic| grant.publish.contains(topic)) {
-            return Err(refused(
-                "the token does not grant publishing to all topics of the one before",
-            ));
-        }
-        let leases = || self.streams.iter().filter_map(|stream| stream.session.lease());
-        leases().try_for_each(|lease| lease.allows(&grant)).map_err(refused)?;
-        leases().for_each(|lease| lease.extend(grant.expires_ms));
-        let left = Duration::from_millis(grant.expires_ms.saturating_sub(clock::now_ms()));
-        *current = Some(grant);
+        let leases = self.streams.iter().filter_map(|stream| stream.session.lease());
+        let left = self.client.renew(grant, leases)?;
         Ok(Map::from_iter([("expires_in".to_owned(), json!(left.as_secs()))]))
     }
 }
