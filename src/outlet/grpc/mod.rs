@@ -1,5 +1,5 @@
-//! gRPC: the service `stream_events.v1.StreamEvents`, health checks and reflection, over HTTP/2, and
-//! as gRPC-Web over any version of HTTP. docs/grpc.md describes them.
+//! gRPC: the service `stream_events.v1.StreamEvents`, health checks and reflection, over HTTP/2,
+//! and as gRPC-Web over any version of HTTP. docs/grpc.md describes them.
 //!
 //! A call is a request of HTTP, so it takes the same way as all others: the routes, the rules of
 //! CORS, the tokens and the limits. Only the status is special: it is in the trailers.

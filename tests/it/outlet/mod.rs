@@ -4,6 +4,7 @@ mod browser;
 mod browser_websocket;
 mod formats;
 mod grpc;
+mod grpc_cuts;
 mod grpc_generated;
 mod grpc_services;
 mod grpc_session;

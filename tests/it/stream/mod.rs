@@ -3,6 +3,7 @@
 mod broadcast;
 mod direct_writes;
 mod drain;
+mod drain_grpc;
 mod drain_websockets;
 pub mod filter;
 mod folds;

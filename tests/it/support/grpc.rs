@@ -110,6 +110,11 @@ impl Call {
         self.out.send_data(framed(&message.encode_to_vec()), false).unwrap();
     }
 
+    /// Ends the client's direction.
+    pub fn finish(&mut self) {
+        self.out.send_data(Bytes::new(), true).unwrap();
+    }
+
     /// Resets the call.
     pub fn reset(mut self) {
         self.out.send_reset(h2::Reason::CANCEL);
