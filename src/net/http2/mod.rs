@@ -195,12 +195,11 @@ impl Http2 {
             }
             let connection = Rc::clone(&connection);
             // In a box, which is freed when the body begins: the task of a stream is small.
+            let (service, address) = (Rc::clone(service), connection.peer.address);
             let begun: Pin<Box<dyn Future<Output = Begun>>> =
                 if request.method() == http::Method::CONNECT {
-                    let (service, address) = (Rc::clone(service), connection.peer.address);
                     Box::pin(connect(request, respond, service, address, self.may_tunnel))
                 } else {
-                    let (service, address) = (Rc::clone(service), connection.peer.address);
                     Box::pin(answer(request, respond, service, address, self.has_trailers))
                 };
             let watch = WriteWatch::new(&self.stalls);

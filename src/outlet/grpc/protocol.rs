@@ -82,8 +82,8 @@ impl Protocol {
 
     /// Returns the last part of a body of gRPC-Web.
     pub(super) fn end(self, status: &Status) -> Bytes {
-        let lines: String =
-            status.headers().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let lines = status.headers().map(|(name, value)| format!("{name}: {value}\r\n"));
+        let lines = lines.collect::<Vec<_>>().concat();
         let mut out = BytesMut::new();
         put_prefix(&mut out, STATUS_FLAG, lines.len());
         out.put_slice(lines.as_bytes());
