@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import sys
 import unittest
 
 import grpc
@@ -9,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import gateway
 from grpc_clients import CLIENTS, GRPCURL, HAS_NPM, NO_GRPCURL, NO_NPM, SERVICE, Reflected, as_dict, data_of
+from manifests import ROOT
 from test_websocket_clients import push, streams
 
 SETTINGS = {"STREAM_EVENTS_LOG_FORMAT": "json", "STREAM_EVENTS_KEEP_ALIVE": "1s"}
@@ -110,6 +112,25 @@ class Clients(unittest.TestCase):
             for name in ("", SERVICE):
                 answer = health.Check(health_pb2.HealthCheckRequest(service=name))
                 self.assertEqual(answer.status, health_pb2.HealthCheckResponse.SERVING)
+
+    def test_the_example_resumes_by_itself(self):
+        command = [sys.executable, ROOT / "examples/grpc/follow.py"]
+        with gateway.gateway(["dev"], SETTINGS | {"STREAM_EVENTS_STREAM_AGE_MAX": "1s"}) as (_, url, ops):
+            process = subprocess.Popen([*command, url.removeprefix("http://"), "orders", "--count", "4"],
+                                       stdout=subprocess.PIPE, text=True)
+            with process:
+                for number in range(4):
+                    # Each event is published to a stream that is open, of which none lasts for long.
+                    gateway.until(lambda: streams(ops) == 1)
+                    push(url, "orders", f"ü {number}")
+                    line = process.stdout.readline().split("\t")
+                    self.assertEqual(line[1:], ["message", f'"ü {number}"\n'])
+                    gateway.until(lambda: streams(ops) == 0)
+                self.assertEqual(process.wait(TIME_MAX), 0)
+            refused = subprocess.run([*command, url.removeprefix("http://"), "a b"], capture_output=True,
+                                     text=True, timeout=TIME_MAX)
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn("INVALID_ARGUMENT: topic", refused.stderr)
 
     @unittest.skipUnless(GRPCURL, NO_GRPCURL)
     def test_grpcurl_lists_and_describes(self):

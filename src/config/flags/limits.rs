@@ -50,7 +50,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "requests-per-address",
         "N",
         Some("0"),
-        "Requests per second to /events, /ws, /presence, /ticket and /renew, for each client \
+        "Requests per second to /events, /ws, /presence, /ticket, /renew and gRPC, for each client \
          address. 0: no limit. Behind proxies, set --trusted-proxies too",
     )
     .range("0", "1000000"),

@@ -123,7 +123,7 @@ fn malformed_requests_are_refused() {
     let mut compressed = one.to_vec();
     compressed[0] = 1;
     let too_large = [&[0, 0, 2, 0, 0][..], &[0; 100]].concat();
-    let far_too_large = [&[0, 0, 2, 0, 0][..], &[0; 131_072]].concat();
+    let far_too_large = [vec![0, 0, 2, 0, 0], vec![0; 131_072]].concat();
     for (bytes, code) in [
         (Bytes::new(), UNIMPLEMENTED),
         (Bytes::from([&one[..], &one].concat()), UNIMPLEMENTED),

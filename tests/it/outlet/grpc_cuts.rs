@@ -3,7 +3,6 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use prost::Message as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
@@ -54,7 +53,7 @@ impl Stream {
             gateway.address,
             ("POST", &format!("{SERVICE}Subscribe")),
             &[("content-type", content_type)],
-            Bytes::from(framed(&asked.encode_to_vec())),
+            framed(&asked.encode_to_vec()),
         );
         let mut parser = GrpcParser::default();
         let mut part = vec![0; 65_536];

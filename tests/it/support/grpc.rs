@@ -13,12 +13,7 @@ use tokio::{net::TcpStream, runtime::Runtime, time::timeout};
 use super::{PATIENCE, gateway::Gateway, parser::Dispatched, reader::Signal};
 
 /// Messages of the interface.
-#[expect(
-    clippy::all,
-    clippy::pedantic,
-    clippy::allow_attributes_without_reason,
-    reason = "generated"
-)]
+#[allow(clippy::all, clippy::pedantic, dead_code, reason = "the code is generated")]
 pub mod proto {
     include!("../../../src/outlet/grpc/generated/stream_events.v1.rs");
 }
