@@ -75,7 +75,7 @@ def proxy_header(files):
 
 def scheme(files):
     """Kong learns that the client spoke TLS, from somebody whom it believes."""
-    only_https = all(route["protocols"] == ["https"] for route in files.routes())
+    only_https = all(route["protocols"] in (["https"], ["grpcs"]) for route in files.routes())
     if not only_https:
         return ["a route of Kong's takes what did not come over TLS"]
     wrong = []

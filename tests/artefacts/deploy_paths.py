@@ -4,7 +4,7 @@ returns its problems."""
 import re
 
 from deploy_rules import flag_defaults, seconds
-from public_paths import OTHER_REQUESTS, PUBLIC_PATHS, REQUEST, STREAM, WEBSOCKET
+from public_paths import GRPC, OTHER_REQUESTS, PUBLIC_PATHS, REQUEST, STREAM, WEBSOCKET
 
 # The gateway answers a publication within 30 s, and waits for Redis up to 8 s at the end of it.
 PUBLISH_TIME = 38
@@ -18,6 +18,8 @@ def problems(places):
             yield f"{public.path} is not passed on"
         elif public.kind != REQUEST and not place["lasts"]:
             yield f"{public.path} is cut"
+        elif public.kind == GRPC and not place["grpc"]:
+            yield f"{public.path}: the gateway is not spoken to in HTTP/2"
         elif public.kind == STREAM and not place["unbuffered"]:
             yield f"{public.path} waits for a buffer"
         elif public.kind == WEBSOCKET and not place["upgrade"]:
@@ -69,14 +71,15 @@ def nginx(text):
 
     def places(path):
         own = directives(inside) | directives(location(path))
-        if "proxy_pass" not in own:
+        if not {"proxy_pass", "grpc_pass"} & set(own):
             return None
-        wait = own.get("proxy_read_timeout", ["60s"])[0]
+        name = "grpc" if "grpc_pass" in own else "proxy"
+        wait = own.get(f"{name}_read_timeout", ["60s"])[0]
         headers = set(own["proxy_set_header"])
         return {
             "methods": ALL_METHODS, "unbuffered": own.get("proxy_buffering") == ["off"],
             "lasts": outlives_silence(wait), "seconds": seconds(wait),
-            "twice": "non_idempotent" in own.get("proxy_next_upstream", [""])[0],
+            "twice": "non_idempotent" in own.get(f"{name}_next_upstream", [""])[0], "grpc": name == "grpc",
             "upgrade": upgrade and {"Connection $connection_header", "Upgrade $http_upgrade"} <= headers,
         }
 
@@ -91,10 +94,11 @@ def kong(config):
                 if any(re.match(pattern.removeprefix("~"), path) for pattern in route["paths"]):
                     wait = service["read_timeout"] / 1000
                     return {
-                        "methods": set(route["methods"]), "lasts": outlives_silence(f"{wait} s"),
+                        # A route of gRPC has no methods.
+                        "methods": set(route.get("methods", ALL_METHODS)), "lasts": outlives_silence(f"{wait} s"),
                         "unbuffered": not route.get("response_buffering", True), "seconds": wait,
                         # Kong passes on each handshake, and its nginx never sends a POST again.
-                        "upgrade": True, "twice": False,
+                        "upgrade": True, "twice": False, "grpc": service["protocol"] == "grpc",
                     }
         return None
 
@@ -108,6 +112,8 @@ def envoy(config):
     lasts = outlives_silence(manager["stream_idle_timeout"])
     # Browsers send a handshake on a connection of HTTP/2 that they have, if they may.
     over_http2 = manager["http2_protocol_options"].get("allow_connect")
+    speak_http2 = [cluster["name"] for cluster in config["static_resources"]["clusters"]
+                   if "http2_protocol_options" in str(cluster.get("typed_extension_protocol_options"))]
 
     def matches(match, path):
         if "path_separated_prefix" in match:
@@ -121,7 +127,7 @@ def envoy(config):
                 own = route["route"]
                 return {
                     "methods": ALL_METHODS, "unbuffered": True, "seconds": seconds(own["timeout"]),
-                    "lasts": lasts and own["timeout"] == "0s",
+                    "lasts": lasts and own["timeout"] == "0s", "grpc": own.get("cluster") in speak_http2,
                     "twice": "reset" in own.get("retry_policy", {}).get("retry_on", ""),
                     "upgrade": "sec-websocket-key" in str(route.get("request_headers_to_add"))
                     and over_http2 and {"upgrade_type": "websocket"} in own.get("upgrade_configs", []),

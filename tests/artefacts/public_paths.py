@@ -1,10 +1,11 @@
 """The paths that everything in front of the gateway lets through. A test compares the lists here with the
-gateway's OpenAPI document; the rules of each front use them."""
+gateway's OpenAPI document, and those of gRPC with its code; the rules of each front use them."""
 
 from dataclasses import dataclass
 
-# A stream is a response without end; a WebSocket is a connection; anything else is a short request.
-STREAM, WEBSOCKET, REQUEST = "stream", "websocket", "request"
+# A stream is a response without end; a WebSocket is a connection; gRPC has streams over HTTP/2; anything else is
+# a short request.
+STREAM, WEBSOCKET, GRPC, REQUEST = "stream", "websocket", "grpc", "request"
 
 
 @dataclass(frozen=True)
@@ -15,14 +16,17 @@ class PublicPath:
 
     @property
     def example(self):
-        return self.path.replace("{topic}", "orders")
+        return self.path.replace("{topic}", "orders").replace("{method}", "Subscribe")
 
     @property
     def beginning(self):
-        """What stands before the topic, or nothing if the path names no topic."""
-        return self.path.removesuffix("{topic}") if self.path.endswith("{topic}") else ""
+        """What stands before the topic or the method, or nothing if the path names none."""
+        return self.path.partition("{")[0] if "{" in self.path else ""
 
 
+GRPC_PATHS = [PublicPath(f"/{service}/{{method}}", ("POST", "OPTIONS"), GRPC) for service in (
+    "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
+    "stream_events.v1.StreamEvents")]
 PUBLIC_PATHS = [
     PublicPath("/events", ("GET", "HEAD", "OPTIONS"), STREAM),
     PublicPath("/presence/{topic}", ("GET", "HEAD", "OPTIONS"), REQUEST),
@@ -32,6 +36,7 @@ PUBLIC_PATHS = [
     PublicPath("/renew", ("POST", "OPTIONS"), REQUEST),
     PublicPath("/ticket", ("POST", "OPTIONS"), REQUEST),
     PublicPath("/ws", ("GET",), WEBSOCKET),
+    *GRPC_PATHS,
 ]
 # Health, metrics, documents of the interface, and the page of `dev`: nobody outside needs them.
 INTERNAL_PATHS = {
@@ -40,4 +45,4 @@ INTERNAL_PATHS = {
 }
 # Requests that no front passes on.
 OTHER_REQUESTS = ("/metrics", "/healthz", "/pushes", "/publish", "/publish/", "/publish/a/b",
-                  "/presence/", "/events/x", "/wsx", "/ws/x", "/tickets", "/")
+                  "/presence/", "/grpc", "/grpc.channelz.v1.Channelz/GetServers", "/events/x", "/wsx", "/ws/x", "/tickets", "/")

@@ -119,7 +119,8 @@ def websockets_pass(docs):
     # Google's load balancers pass WebSockets on over HTTP/1.1 only.
     service = one(docs, "Service")
     protocols = [annotation(service, "cloud.google.com/app-protocols", "")]
-    protocols += [port.get("appProtocol", "") for port in service["spec"]["ports"]]
+    # The port "grpc" is for gRPC alone.
+    protocols += [port.get("appProtocol", "") for port in service["spec"]["ports"] if port["name"] != "grpc"]
     if any(re.search("HTTP2|h2c", text, re.IGNORECASE) for text in protocols):
         yield "the Service is for HTTP/2, which WebSockets do not pass"
 
@@ -130,7 +131,9 @@ def mesh_tries_another_pod(docs):
     for doc in all_of(docs, "VirtualService"):
         for route in doc["spec"].get("http", []):
             wanted = {"connect-failure", "refused-stream"}
-            if "/publish" not in str(route.get("match")):
+            # Publish of gRPC too.
+            if not {"/publish/", "/stream_events.v1.StreamEvents/"} & {
+                    at(match, "uri", "prefix", default="") for match in route.get("match", [])}:
                 wanted.add("reset")
             # Without retryOn Istio tries again after 503 too.
             tried = set(at(route, "retries", "retryOn", default="503").split(","))

@@ -7,7 +7,7 @@ import unittest
 
 import deploy_paths as rules
 from deploy_processes import PROJECT
-from public_paths import INTERNAL_PATHS, OTHER_REQUESTS, PUBLIC_PATHS
+from public_paths import GRPC_PATHS, INTERNAL_PATHS, OTHER_REQUESTS, PUBLIC_PATHS
 from test_deploy import DEPLOY, load
 
 
@@ -26,11 +26,13 @@ def routes(config, key):
 class Paths(unittest.TestCase):
     def test_the_lists_are_those_of_the_document(self):
         document = json.loads((PROJECT / "src/server/api/openapi.json").read_text())["paths"]
-        public = {public.path: public for public in PUBLIC_PATHS}
+        public = {public.path: public for public in PUBLIC_PATHS if public not in GRPC_PATHS}
         self.assertEqual(set(document), set(public) | INTERNAL_PATHS)
         for path in public:
             methods = {key.upper() for key in document[path] if key in ("get", "post", "put", "delete")}
             self.assertEqual(methods, set(public[path].methods) - {"HEAD", "OPTIONS"}, path)
+        code = (PROJECT / "src/outlet/grpc/mod.rs").read_text()
+        self.assertEqual(set(re.findall(r'"(/[^"]*/\{method\})"', code)), {each.path for each in GRPC_PATHS})
 
     def notices(self, rule, config, changes):
         self.assertEqual(rule(config), [])
@@ -45,8 +47,9 @@ class Paths(unittest.TestCase):
 
     def test_nginx(self):
         l7, local = ((DEPLOY / path).read_text() for path in ("nginx/l7.conf", "local/nginx.conf"))
-        # It passes on everything but its own page.
-        others = [f"{path} is passed on" for path in OTHER_REQUESTS]
+        # It passes on everything but its own page, in HTTP/1.1: gRPC-Web, and no gRPC.
+        others = [f"{path.path}: the gateway is not spoken to in HTTP/2" for path in GRPC_PATHS]
+        others += [f"{path} is passed on" for path in OTHER_REQUESTS]
         self.assertEqual(rules.nginx(local), others)
 
         def swap(old, new):
@@ -67,6 +70,8 @@ class Paths(unittest.TestCase):
             ("/ws is cut", swap("proxy_read_timeout 60s;", "proxy_read_timeout 30s;")),
             ("before the gateway", swap("proxy_read_timeout 60s;", "proxy_read_timeout 35s;")),
             ("published twice", swap("error timeout;", "error timeout non_idempotent;")),
+            ("is not spoken to in HTTP/2", swap("grpc_pass grpc:", "proxy_pass http:")),
+            ("Health/{method} is cut", swap("grpc_read_timeout 60s;", "grpc_read_timeout 20s;")),
             ("/wsx is passed on", swap("location = /ws", "location /ws")),
             ("/metrics is passed on", swap("return 404;", "proxy_pass http://gateways;")),
         ])
@@ -91,6 +96,7 @@ class Paths(unittest.TestCase):
             ("/ws is cut", service("events", read_timeout=20_000)),
             ("before the gateway", service("publish", read_timeout=15_000)),
             ("['OPTIONS'] is not", lambda c: c["services"][2]["routes"][0].update(methods=["POST"])),
+            ("is not spoken to in HTTP/2", service("grpc", protocol="http")),
             ("/metrics is passed on", lambda c: c["services"][1]["routes"].append(
                 {"paths": ["~/metrics$"], "methods": ["GET"]})),
         ])
@@ -121,6 +127,8 @@ class Paths(unittest.TestCase):
             ("/ws is cut", lambda c: manager(c).update(stream_idle_timeout="20s")),
             ("before the gateway", route("/publish", timeout="15s")),
             ("published twice", route("/publish", retry_policy={"retry_on": "connect-failure,reset"})),
+            ("is not spoken to in HTTP/2", route("StreamEvents", cluster="gateways")),
+            ("Health/{method} is cut", route("StreamEvents", timeout="15s")),
             ("/ws/x is passed on", lambda c: next(routes(manager(c), "routes")).append(
                 {"match": {"path_separated_prefix": "/ws"}, "route": {"timeout": "0s"}})),
         ])
