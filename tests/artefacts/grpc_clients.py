@@ -31,8 +31,10 @@ SERVICE = "stream_events.v1.StreamEvents"
 class Reflected:
     """The service as `grpcio` of PyPI sees it with reflection only: without the proto file."""
 
-    def __init__(self, target):
-        self.channel = grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", -1)])
+    def __init__(self, target, credentials=None):
+        options = [("grpc.max_receive_message_length", -1)]
+        self.channel = grpc.secure_channel(target, credentials, options) if credentials \
+            else grpc.insecure_channel(target, options)
         self.pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(self.channel))
         self.service = self.pool.FindServiceByName(SERVICE)
 

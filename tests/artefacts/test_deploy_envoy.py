@@ -11,10 +11,12 @@ import time
 import unittest
 from pathlib import Path
 
+import grpc
 import yaml
 from deploy_processes import (
     PATIENCE, PROJECT, Gateway, Process, Reader, answers, listens, not_checked, push, request, until,
 )
+from grpc_clients import Reflected, as_dict, data_of
 from deploy_websockets import WebSocket, WebSocketOverHttp2
 from ports import free_port
 
@@ -73,6 +75,7 @@ class Envoy(Process):
         folder = Path(tempfile.mkdtemp())
         test.addCleanup(shutil.rmtree, folder)
         certificate(folder)
+        self.certificate = (folder / "tls.crt").read_bytes()
         self.port, self.admin = free_port(), free_port()
         config = yaml.safe_load(FILE.read_text())
         config = here(config, folder, self.port, self.admin, gateways, idle)
@@ -112,6 +115,23 @@ class Streams(unittest.TestCase):
         second = first.until("id:")[1].removeprefix("id:").strip()
         again = Reader(self, f"{proxy.url}/events?topic=orders", "-H", f"Last-Event-ID: {second}")
         self.assertEqual(again.until("data: event")[1], "data: event 2")
+
+    def test_calls_of_grpc_pass(self):
+        gateway = Gateway(self)
+        proxy = Envoy(self, [gateway.port, gateway.port])
+        reflected = Reflected(f"localhost:{proxy.port}", grpc.ssl_channel_credentials(proxy.certificate))
+        self.addCleanup(reflected.channel.close)
+        stream = reflected.call("Subscribe", {"topics": ["orders"]}, timeout=PATIENCE)
+        self.assertIn("open", as_dict(next(stream)))
+        for number in range(3):
+            # Each is read before the next is pushed: one that is held back would wait for ever.
+            push(gateway.port, "orders", f"event {number}", number)
+            self.assertEqual(data_of(as_dict(next(stream))), f"event {number}".encode())
+        stream.cancel()
+        with self.assertRaises(grpc.RpcError) as refused:
+            next(reflected.call("Subscribe", {"filter": "no"}, timeout=PATIENCE))
+        self.assertEqual(refused.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+        until("the gateway notices", lambda: gateway.metric("stream_events_streams") == 0)
 
     def test_websockets_pass_over_both_versions_of_http(self):
         gateway = Gateway(self)

@@ -3,6 +3,7 @@
 pub mod http2;
 mod odd_requests;
 mod pipelines;
+mod proxied_grpc;
 mod proxied_reads;
 mod proxied_websockets;
 pub mod proxies;
