@@ -82,7 +82,8 @@ const ROUTES: &[RouteEntry] = &[
 ];
 
 /// Methods of gRPC, at the paths of [`grpc::PATHS`]. The files in `proto/` describe them.
-const GRPC: RouteEntry = route("", PAGES_POST, Place::Public, || to(grpc::call));
+const GRPC: RouteEntry =
+    RouteEntry { path: "", methods: PAGES_POST, place: Place::Public, handler: || to(grpc::call) };
 
 const fn route(
     path: &'static str,
