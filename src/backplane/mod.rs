@@ -1,6 +1,6 @@
 //! Backplane: the log in which a message must be stored before it is acked.
 
-mod follower;
+pub(crate) mod follower;
 mod outcome;
 mod presence;
 pub(crate) mod redis;

@@ -43,14 +43,17 @@ pub enum CliError {
 /// Exit code for an error in the command line or the configuration: `EX_USAGE` of sysexits.h.
 pub const EXIT_USAGE: u8 = 64;
 
+/// Variables of others: Cloud Run sets `PORT`, Pub/Sub's tools `PUBSUB_EMULATOR_HOST`, and users who
+/// want no colours `NO_COLOR`.
+const OTHERS: [&str; 3] = ["PORT", "PUBSUB_EMULATOR_HOST", "NO_COLOR"];
+
 /// Environment variables that configure the gateway: name and value.
 pub type Environment = HashMap<String, String>;
 
 /// Reads the gateway's variables from the process' environment. No other code of the project reads
 /// the environment. (The HTTP client reads its proxies from it.)
 pub fn environment() -> Environment {
-    let ours =
-        |name: &str| name.starts_with("STREAM_EVENTS_") || ["PORT", "NO_COLOR"].contains(&name);
+    let ours = |name: &str| name.starts_with("STREAM_EVENTS_") || OTHERS.contains(&name);
     std::env::vars_os()
         // No flag accepts a value that is not UTF-8. The parser of the flag reports it.
         .filter_map(|(name, value)| {
@@ -108,6 +111,9 @@ fn texts(given: Option<&ArgMatches>, environment: &Environment) -> Texts {
         if let Some(given) = from_flags.or_else(from_environment) {
             texts.insert(flag.name, given);
         }
+    }
+    if let Some(host) = environment.get("PUBSUB_EMULATOR_HOST").filter(|host| !host.is_empty()) {
+        texts.entry("pull-endpoint").or_insert_with(|| vec![format!("http://{host}")]);
     }
     texts
 }

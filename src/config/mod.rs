@@ -11,6 +11,7 @@ mod flag;
 mod flags;
 mod origin;
 mod parse;
+mod pull;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -23,6 +24,7 @@ pub(crate) use crate::config::flags::categories;
 pub use crate::config::flags::flags;
 pub use crate::config::origin::{Origin, ParseOriginError};
 pub(crate) use crate::config::parse::{TIME_FORM, parse_time};
+pub use crate::config::pull::{ParsePullError, PullConfig, PullSubscription};
 
 use crate::model::topic::Topic;
 
@@ -47,6 +49,8 @@ pub struct Config {
     pub push_auth: PushAuth,
     /// URL of the keys of push tokens.
     pub push_jwks_url: String,
+    /// Subscriptions that are pulled.
+    pub pull: PullConfig,
     /// Answer to a message that can never be used.
     pub poison: OnPoison,
     /// Check of readers' tokens.
@@ -176,6 +180,7 @@ impl Config {
             proxy_protocol: values.choice("proxy-protocol", &[("off", false), ("on", true)]),
             push_auth: values.push_auth(),
             push_jwks_url: values.jwks_url("push-jwks-url"),
+            pull: values.pull(),
             poison: values.choice("poison", &[("ack", OnPoison::Ack), ("nack", OnPoison::Nack)]),
             read_auth,
             publish_auth,
@@ -241,9 +246,20 @@ impl Config {
                     .to_owned()
             });
         }
+        let mut pulled = self.pull.subscriptions.iter();
+        if let Some(pull) = pulled.find(|pull| !self.serves(&pull.topic)) {
+            values.check(false, || {
+                format!("--pull: the topic {} of {} is not one of --topic", pull.topic, pull.name)
+            });
+        }
         values.check(self.ring_bytes <= self.ring_bytes_total, || {
             "--ring-bytes-total must be at least --ring-bytes".to_owned()
         });
+    }
+
+    /// Returns true if a topic is served.
+    fn serves(&self, topic: &Topic) -> bool {
+        self.topics.is_empty() || self.topics.contains(topic)
     }
 
     /// Returns the checks of the tokens of readers and publishers, if any of them needs a token.

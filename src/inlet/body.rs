@@ -66,6 +66,12 @@ impl InFlight {
         PushGuard(Arc::clone(self))
     }
 
+    /// Creates an empty claim on the memory for bodies.
+    #[cfg(feature = "pull")]
+    pub(crate) fn claim(&self) -> Claim {
+        self.budget.claim()
+    }
+
     /// Returns the number of pushes that are being answered.
     pub(crate) fn pushes(&self) -> usize {
         self.pushes.load(Ordering::SeqCst)

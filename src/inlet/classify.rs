@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::inlet::json::Object;
+use crate::{config::PUSH_BODY_MAX_BYTES, inlet::json::Object};
 
 /// Reason why a body is not a message.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +58,15 @@ impl PoisonReason {
             Self::TooLarge => "too-large",
         }
     }
+}
+
+/// Returns the error for a message that is larger than the limit.
+pub(super) fn too_large(message_id: Option<String>) -> DecodeError {
+    DecodeError::Poison(Poison {
+        reason: PoisonReason::TooLarge,
+        message_id,
+        detail: format!("the message is larger than {PUSH_BODY_MAX_BYTES} bytes"),
+    })
 }
 
 /// Classifies a body that did not decode, with the decoder's error. Only an envelope can be poison:

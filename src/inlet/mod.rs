@@ -1,6 +1,6 @@
 //! Inlets: each receives and decodes messages in its own way and hands each one to
-//! [`Inlet::accept`], the policy that all inlets share. [`push`] is the inlet for `POST /push`, and
-//! [`publish`] the one for `POST /publish`.
+//! [`Inlet::accept`], the policy that all inlets share. [`push`] is the inlet for `POST /push`,
+//! [`publish`] the one for `POST /publish`, and [`pull`] the one for subscriptions that are pulled.
 //!
 //! The policy knows no transport: each inlet translates an [`Outcome`] into its own answer.
 
@@ -11,6 +11,7 @@ pub mod cloud_event;
 pub mod envelope;
 mod json;
 pub mod publish;
+pub mod pull;
 pub mod push;
 pub mod unwrapped;
 

@@ -22,7 +22,7 @@ use crate::{
     config::{self, Config, Mode, PushAuth, ReadAuth},
     http::cors::Pages,
     hub::{DedupLimits, Hub, Limits, RingLimits},
-    inlet::{body::InFlight, publish::PublishEndpoint, push::PushEndpoint},
+    inlet::{body::InFlight, publish::PublishEndpoint, pull::Pulls, push::PushEndpoint},
     limits::{budget::Budget, rate::RateLimit},
     model::event_id::HISTORY_MAX,
     presence::{Rooms, exchange::Exchange},
@@ -30,7 +30,7 @@ use crate::{
         api::Documents,
         health::{Gauges, Health, Readiness},
         heartbeat::{HUNG_AFTER, Heartbeats},
-        inlets::{publish_endpoint, push_endpoint},
+        inlets::{publish_endpoint, pulls, push_endpoint},
         routes::documents,
     },
     stream::{
@@ -49,6 +49,8 @@ pub(super) struct Components {
     pub(super) hub: Hub,
     /// State of the push endpoint.
     pub(super) inlet: web::Data<PushEndpoint>,
+    /// Subscriptions that are pulled.
+    pub(super) pulls: Arc<Pulls>,
     /// State of the publish endpoint.
     pub(super) publish: web::Data<PublishEndpoint>,
     /// State of the handlers of streams and tickets.
@@ -82,6 +84,7 @@ impl Components {
         let log = &backplane;
         let inlet = push_endpoint(config, log, &metrics, &in_flight, verifier.clone());
         let publish = publish_endpoint(config, log, &metrics, &in_flight, check.as_ref());
+        let pulls = Arc::new(pulls(config, log, &metrics, &in_flight, &mut tasks));
         let limit = |flag| metrics.limit(flag);
         let presence = Rooms::new(backplane.is_shared(), config.presence_grace);
         let exchange = Exchange::new(Arc::clone(&presence), backplane.clone());
@@ -120,10 +123,12 @@ impl Components {
             heartbeats.clone(),
         )?;
         let (streams, publish) = (web::Data::new(streams), web::Data::new(publish));
-        let readiness = Readiness::new(verifier, publish.clone(), streams.clone());
+        let readiness =
+            Readiness::new(verifier, Arc::clone(&pulls), publish.clone(), streams.clone());
         Ok(Self {
             hub,
             inlet: web::Data::new(inlet),
+            pulls,
             publish,
             streams,
             readiness: web::Data::new(readiness),

@@ -19,7 +19,7 @@ use crate::{
     auth::{publisher::PublishAccess, push::Verifier},
     backplane::Backplane,
     hub::{Hub, WAITS_US},
-    inlet::{body::InFlight, publish::PublishEndpoint},
+    inlet::{body::InFlight, publish::PublishEndpoint, pull::Pulls},
     presence::exchange::Exchange,
     server::heartbeat::{Heartbeats, HungWorker},
     stream::StreamContext,
@@ -32,6 +32,8 @@ use crate::{
 pub struct Readiness {
     /// Verifier of push tokens. `None` if pushes need no token.
     verifier: Option<Arc<Verifier>>,
+    /// Subscriptions that are pulled.
+    pulls: Arc<Pulls>,
     /// State of the publish endpoint: its tokens' keys.
     publish: web::Data<PublishEndpoint>,
     /// State of the streams: their tokens' keys and the backplane.
@@ -44,14 +46,15 @@ pub struct Readiness {
 
 impl Readiness {
     /// Makes the readiness of a gateway. It is ready when the rings are filled and the keys of all
-    /// tokens are fetched.
+    /// tokens are fetched, and when the subscriptions are pulled.
     pub fn new(
         verifier: Option<Arc<Verifier>>,
+        pulls: Arc<Pulls>,
         publish: web::Data<PublishEndpoint>,
         streams: web::Data<StreamContext>,
     ) -> Self {
         let (was_ready, leaving) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { verifier, publish, streams, was_ready, leaving }
+        Self { verifier, pulls, publish, streams, was_ready, leaving }
     }
 
     /// Makes the gateway unready until the process ends.
@@ -76,6 +79,9 @@ impl Readiness {
         }
         if !self.streams.backplane.is_filled() {
             return Some("the events in Redis are not read yet (--backplane)");
+        }
+        if !self.pulls.is_ready() {
+            return Some("the subscriptions are not pulled yet (--pull)");
         }
         self.was_ready.store(true, Ordering::SeqCst);
         None

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use prometheus::IntCounterVec;
+use tokio::task::JoinSet;
 
 use crate::{
     auth::{access::TokenCheck, publisher::PublishAccess, push::Verifier},
     backplane::Backplane,
     config::{Config, PublishAuth},
-    inlet::{Inlet, body::InFlight, publish::PublishEndpoint, push::PushEndpoint},
+    inlet::{Inlet, body::InFlight, publish::PublishEndpoint, pull::Pulls, push::PushEndpoint},
     limits::rate::RateLimit,
     telemetry::{metrics::Metrics, throttle::LogThrottle},
 };
@@ -59,6 +60,18 @@ pub(super) fn publish_endpoint(
         metrics: metrics.clone(),
         denied_log: LogThrottle::default(),
     }
+}
+
+/// Starts the tasks that pull the subscriptions of `--pull`.
+pub(super) fn pulls(
+    config: &Config,
+    backplane: &Backplane,
+    metrics: &Metrics,
+    in_flight: &Arc<InFlight>,
+    tasks: &mut JoinSet<()>,
+) -> Pulls {
+    let inlet = policy(config, backplane, metrics, &metrics.pull.messages);
+    Pulls::start(&config.pull, inlet, in_flight, metrics, tasks)
 }
 
 /// Makes the policy of one inlet.

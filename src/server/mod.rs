@@ -37,7 +37,8 @@ const LEAVING_TICK: Duration = Duration::from_millis(20);
 
 /// Runs the gateway until `shutdown` resolves, and then shuts it down in this order:
 ///
-/// 1. `/readyz` answers 503, and pushes are refused if events are held in memory.
+/// 1. `/readyz` answers 503, no more messages are pulled, and pushes are refused if events are held
+///    in memory.
 /// 2. For `--drain-delay`, readers are served as before.
 /// 3. Streams end, spread over `--drain-timeout`.
 /// 4. The remaining connections are closed.
@@ -88,7 +89,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Runs the steps of shutdown until no stream and no push remains, or until the time is over.
+/// Runs the steps of shutdown until no stream, push or pull remains, or until the time is over.
 async fn leave(config: &Config, components: &Components) {
     let streams = components.hub.subscribers();
     tracing::info!(streams, delay = ?config.drain_delay, drain = ?config.drain_timeout, "leaving");
@@ -96,13 +97,14 @@ async fn leave(config: &Config, components: &Components) {
     // New readers connect to the process that replaces this one. They would miss an event that only
     // this process holds, without a gap. Pub/Sub pushes a refused message to the other process.
     components.hub.close();
+    components.pulls.stop();
     tokio::time::sleep(config.drain_delay).await;
     components.hub.drain(config.drain_timeout);
     let end = Instant::now() + config.drain_timeout + FLUSH / 2;
     let busy = || {
         let streams =
             components.hub.subscribers() + components.streams.waiting.load(Ordering::SeqCst);
-        0 < streams + components.in_flight.pushes()
+        0 < streams + components.in_flight.pushes() + components.pulls.running()
     };
     while busy() && Instant::now() < end {
         tokio::time::sleep(LEAVING_TICK).await;

@@ -1,7 +1,8 @@
 //! Prometheus metrics. Every label has a closed set of values: no value comes from a client.
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, core::Collector,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    core::Collector,
 };
 
 /// Counters and histograms of the gateway. The gauges of the hub are not here: `server::health`
@@ -12,6 +13,8 @@ pub struct Metrics {
     pub registry: Registry,
     /// `stream_events_pushes_total{outcome}`: answered pushes. Each push is counted once.
     pub pushes: IntCounterVec,
+    /// Metrics of pulled subscriptions.
+    pub pull: PullMetrics,
     /// `stream_events_publishes_total{outcome}`: messages that clients published and that the
     /// backplane was given, and refused requests to publish.
     pub publishes: IntCounterVec,
@@ -66,6 +69,24 @@ pub struct Metrics {
     pub log_breaks: IntCounter,
 }
 
+/// Metrics of the subscriptions of `--pull`.
+#[derive(Debug, Clone)]
+pub struct PullMetrics {
+    /// `stream_events_pulls_total{outcome}`: messages that the policy decided about. A message that
+    /// the log does not confirm is counted at each attempt.
+    pub messages: IntCounterVec,
+    /// `stream_events_pull_up{subscription}`: 1 while the stream of the subscription is open, and 0
+    /// otherwise.
+    pub up: IntGaugeVec,
+    /// `stream_events_pull_reconnects_total{reason}`: streams that could not be opened, or that
+    /// ended.
+    pub reconnects: IntCounterVec,
+    /// `stream_events_pull_confirmed_acks_total{result}`: acks on subscriptions with exactly-once
+    /// delivery, where Pub/Sub answers acks: `confirmed` or `failed`. A message whose ack failed
+    /// comes again, as a duplicate.
+    pub acks: IntCounterVec,
+}
+
 /// Upper bounds of the latency buckets in seconds: from a push within one machine to a backlog of a
 /// quarter of an hour.
 const LATENCY_BUCKETS: [f64; 15] =
@@ -105,6 +126,7 @@ impl Metrics {
         let (websockets_opened, websockets_closed) = websockets(&registry)?;
         let metrics = Self {
             pushes,
+            pull: PullMetrics::new(&registry)?,
             publishes: counters(&registry, "publishes_total", "Publishes by outcome.", "outcome")?,
             poison: counters(&registry, "poison_total", "Poison messages.", "reason")?,
             push_tokens_remembered: push_tokens.with_label_values(&["remembered"]),
@@ -174,6 +196,21 @@ impl Metrics {
     pub fn limit(&self, flag: &str) -> IntCounter {
         debug_assert!(LIMITS.contains(&flag), "{flag}");
         self.limits_met.with_label_values(&[flag])
+    }
+}
+
+impl PullMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let help = "1 while the stream of a pulled subscription is open.";
+        let up = IntGaugeVec::new(Opts::new("stream_events_pull_up", help), &["subscription"])?;
+        let ended = "Streams of pulled subscriptions that could not be opened, or that ended.";
+        let acks = "Acks of pulled messages that Pub/Sub answers (exactly-once delivery).";
+        Ok(Self {
+            messages: counters(registry, "pulls_total", "Pulled messages by outcome.", "outcome")?,
+            up: register(registry, up)?,
+            reconnects: counters(registry, "pull_reconnects_total", ended, "reason")?,
+            acks: counters(registry, "pull_confirmed_acks_total", acks, "result")?,
+        })
     }
 }
 

@@ -7,6 +7,7 @@ mod limits;
 mod listeners;
 mod process;
 mod publish;
+mod pull;
 mod push;
 mod readers;
 mod times;
@@ -17,6 +18,7 @@ use crate::config::flag::{Category, Flag};
 const CATEGORIES: &[Category] = &[
     Category { title: "Listeners", flags: listeners::FLAGS },
     Category { title: "Push from Pub/Sub", flags: push::FLAGS },
+    Category { title: "Pull from Pub/Sub", flags: pull::FLAGS },
     Category { title: "Readers", flags: readers::FLAGS },
     Category { title: "Publishing by clients", flags: publish::FLAGS },
     Category { title: "History for replay", flags: history::FLAGS },

@@ -48,8 +48,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "push-bytes-in-flight",
         "SIZE",
         Some("256 MiB"),
-        "Memory for all bodies being received, of pushes and of what clients publish. Over this limit, \
-         a request gets 503",
+        "Memory for all bodies being received, of pushes and of what clients publish, and for pulled \
+         messages. Over this limit, a request gets 503, and no message is pulled",
     )
     .range("16 MiB", "1 TiB"),
 ];

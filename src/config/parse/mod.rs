@@ -1,6 +1,7 @@
 //! Parser of the flags' texts. It collects all errors.
 
 pub(crate) mod addresses;
+mod pull;
 mod tokens;
 
 use std::{fmt::Display, path::PathBuf, str::FromStr, time::Duration};

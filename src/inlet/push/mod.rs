@@ -27,8 +27,9 @@ use crate::{
     config::PUSH_BODY_MAX_BYTES,
     http::client_address::client_address,
     inlet::{
-        DecodeError, Inlet, Outcome, Poison, PoisonReason,
+        DecodeError, Inlet, Outcome,
         body::{self, Body, BodyLimits, InFlight, ReceiveError},
+        classify::too_large,
         cloud_event, envelope,
         push::answer::{ENCODED, Refusal, answer},
         unwrapped,
@@ -102,7 +103,7 @@ impl PushEndpoint {
         let limits = BodyLimits { bytes: PUSH_BODY_MAX_BYTES, time: self.body_timeout };
         let mut body = match body::receive(payload, limits, &self.in_flight).await {
             Ok(body) => body,
-            Err(ReceiveError::TooLarge) => return Ok(self.inlet.reject(too_large())),
+            Err(ReceiveError::TooLarge) => return Ok(self.inlet.reject(too_large(None))),
             Err(ReceiveError::Busy) => return Err(Refusal::Busy),
             Err(ReceiveError::Broken) => return Err(Refusal::Broken),
             Err(ReceiveError::TooSlow) => {
@@ -167,14 +168,6 @@ impl PushEndpoint {
         self.inlet.check_topic(&topic)?;
         Ok(Some(topic))
     }
-}
-
-fn too_large() -> DecodeError {
-    DecodeError::Poison(Poison {
-        reason: PoisonReason::TooLarge,
-        message_id: None,
-        detail: format!("the body is larger than {PUSH_BODY_MAX_BYTES} bytes"),
-    })
 }
 
 /// Decodes a body: as data if the request has a message's metadata in its headers or asks for it

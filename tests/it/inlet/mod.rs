@@ -3,4 +3,6 @@
 mod cloud_events;
 mod emulator;
 mod publish;
+#[cfg(feature = "pull")]
+mod pull;
 mod push;

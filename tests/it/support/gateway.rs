@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::ClientConfig;
 use serde_json::json;
 use stream_events::{
-    config::{Config, Mode, Texts},
+    config::{self, Config, Flag, Mode, Texts},
     net::tls::load_tls,
     server::{self, Listeners},
 };
@@ -76,9 +76,8 @@ impl Gateway {
         }
         texts.insert("drain-timeout", vec!["0 s".to_owned()]);
         for (flag, text) in flags {
-            if ["topic", "push-audience", "push-service-account", "read-audience", "cors-origin"]
-                .contains(flag)
-            {
+            let is_repeatable = |known: &Flag| known.name == *flag && known.is_repeatable;
+            if config::flags().any(is_repeatable) {
                 texts.entry(flag).or_default().push((*text).to_owned());
             } else {
                 texts.insert(flag, vec![(*text).to_owned()]);

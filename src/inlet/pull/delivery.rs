@@ -1,0 +1,252 @@
+//! Messages of one subscription between the stream and the log: each is stored and then acked.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use google_cloud_pubsub::{
+    model::Message as PubsubMessage,
+    subscriber::handler::{ExactlyOnce, Handler},
+};
+use prometheus::IntCounterVec;
+use tokio::{sync::watch, time::sleep};
+
+use crate::{
+    backplane::{PublishError, follower::Backoff},
+    config::PUSH_BODY_MAX_BYTES,
+    inlet::{DecodeError, Inlet, Outcome, classify::too_large, pull::key_queues::KeyQueues},
+    limits::budget::Claim,
+    model::{message::Message, topic::Topic},
+};
+
+/// Message that was taken from a stream.
+pub(super) struct Taken {
+    message: Result<Message, DecodeError>,
+    key: Option<String>,
+    /// Acks or nacks the message. Dropping it nacks.
+    handler: Handler,
+    /// Claim on the memory for messages in flight.
+    claim: Claim,
+}
+
+type Storing = Pin<Box<dyn Future<Output = Stored> + Send>>;
+
+/// End of the storing of a message.
+struct Stored {
+    /// Ordering key of the message.
+    key: Option<String>,
+    /// Handler of a message to ack on a subscription with exactly-once delivery.
+    confirm: Option<ExactlyOnce>,
+}
+
+/// Messages of one subscription that were taken and are not acked yet.
+pub(super) struct Deliveries {
+    inlet: Arc<Inlet>,
+    stop: watch::Receiver<bool>,
+    /// Largest number of messages that are stored or wait.
+    max: usize,
+    /// Number of messages that are stored or wait.
+    taken: usize,
+    storing: FuturesUnordered<Storing>,
+    waiting: KeyQueues<Taken>,
+    /// Messages that the log did not confirm, and that are tried again.
+    unconfirmed: Arc<AtomicUsize>,
+    /// Acks that Pub/Sub has not confirmed yet, of a subscription with exactly-once delivery.
+    acking: FuturesUnordered<Pin<Box<dyn Future<Output = bool> + Send>>>,
+    /// Counters of the results of those acks.
+    acks: IntCounterVec,
+}
+
+impl Taken {
+    /// Decodes a message of a stream.
+    pub(super) fn new(
+        topic: &Topic,
+        message: PubsubMessage,
+        handler: Handler,
+        claim: Claim,
+    ) -> Self {
+        let key = Some(message.ordering_key.clone()).filter(|key| !key.is_empty());
+        let message = decode(topic.clone(), message);
+        Self { message, key, handler, claim }
+    }
+}
+
+/// Returns the bytes of the parts of a message that can be long.
+pub(super) fn size(message: &PubsubMessage) -> usize {
+    let attributes = message.attributes.iter().map(|(name, value)| name.len() + value.len());
+    message.data.len() + attributes.sum::<usize>() + message.ordering_key.len()
+}
+
+/// Turns a message of Google's library into the gateway's.
+fn decode(topic: Topic, message: PubsubMessage) -> Result<Message, DecodeError> {
+    let non_empty = |text: String| Some(text).filter(|text| !text.is_empty());
+    if PUSH_BODY_MAX_BYTES < size(&message) {
+        return Err(too_large(non_empty(message.message_id)));
+    }
+    let publish_time_ms = message.publish_time.and_then(|time| {
+        let seconds = u64::try_from(time.seconds()).ok()?;
+        seconds.checked_mul(1_000)?.checked_add(u64::try_from(time.nanos()).ok()? / 1_000_000)
+    });
+    Ok(Message {
+        topic,
+        data: message.data,
+        attributes: message.attributes.into_iter().collect::<BTreeMap<_, _>>(),
+        ordering_key: non_empty(message.ordering_key),
+        message_id: non_empty(message.message_id),
+        publish_time_ms,
+    })
+}
+
+impl Deliveries {
+    /// Makes an empty set for at most `max` messages.
+    pub(super) fn new(
+        inlet: Arc<Inlet>,
+        stop: watch::Receiver<bool>,
+        max: usize,
+        acks: IntCounterVec,
+    ) -> Self {
+        Self {
+            inlet,
+            stop,
+            max,
+            taken: 0,
+            storing: FuturesUnordered::new(),
+            waiting: KeyQueues::default(),
+            unconfirmed: Arc::default(),
+            acking: FuturesUnordered::new(),
+            acks,
+        }
+    }
+
+    /// Returns true if a message may be added: there is room, and the log confirms messages. While
+    /// it does not, the messages that are held are tried again, and Pub/Sub keeps all others.
+    pub(super) fn may_take(&self) -> bool {
+        self.taken < self.max && self.unconfirmed.load(Ordering::SeqCst) == 0
+    }
+
+    /// Returns true if there is no message and no ack.
+    pub(super) fn is_empty(&self) -> bool {
+        self.storing.is_empty() && self.acking.is_empty()
+    }
+
+    /// Adds a message. Stores it when all earlier messages with its ordering key are stored.
+    pub(super) fn add(&mut self, taken: Taken) {
+        self.taken += 1;
+        let key = taken.key.clone();
+        if let Some(taken) = self.waiting.begin(key.as_deref(), taken) {
+            self.store(taken);
+        }
+    }
+
+    /// Waits until a message is stored or an ack is confirmed. Returns at once if there is none.
+    pub(super) async fn step(&mut self) {
+        tokio::select! {
+            Some(stored) = self.storing.next() => self.end(stored),
+            Some(is_confirmed) = self.acking.next() => {
+                let result = if is_confirmed { "confirmed" } else { "failed" };
+                self.acks.with_label_values(&[result]).inc();
+            }
+            else => {}
+        }
+    }
+
+    /// Nacks the messages that wait for others. Called at the start of shutdown.
+    pub(super) fn give_up_waiting(&mut self) {
+        let waiting = self.waiting.take_waiting();
+        self.taken -= waiting.len().min(self.taken);
+        for taken in waiting {
+            taken.handler.nack();
+        }
+    }
+
+    fn store(&self, taken: Taken) {
+        let (inlet, stop) = (Arc::clone(&self.inlet), self.stop.clone());
+        self.storing.push(Box::pin(store(taken, inlet, Arc::clone(&self.unconfirmed), stop)));
+    }
+
+    fn end(&mut self, stored: Stored) {
+        self.taken = self.taken.saturating_sub(1);
+        if let Some(handler) = stored.confirm {
+            self.acking.push(Box::pin(async move { handler.confirmed_ack().await.is_ok() }));
+        }
+        if let Some(taken) = stored.key.and_then(|key| self.waiting.end(&key)) {
+            self.store(taken);
+        }
+    }
+}
+
+/// Stores a message and acks it, or nacks it.
+async fn store(
+    taken: Taken,
+    inlet: Arc<Inlet>,
+    unconfirmed: Arc<AtomicUsize>,
+    stop: watch::Receiver<bool>,
+) -> Stored {
+    let Taken { message, key, handler, claim } = taken;
+    let outcome = match message {
+        Ok(message) => accept(message, &inlet, &unconfirmed, stop).await,
+        Err(err) => inlet.reject(err),
+    };
+    drop(claim);
+    let confirm = match (outcome, handler) {
+        (Outcome::Stored(_) | Outcome::Duplicate(_) | Outcome::PoisonDropped(_), handler) => {
+            match handler {
+                Handler::ExactlyOnce(handler) => Some(handler),
+                handler => {
+                    handler.ack();
+                    None
+                }
+            }
+        }
+        (_, handler) => {
+            handler.nack();
+            None
+        }
+    };
+    Stored { key, confirm }
+}
+
+/// Stores a message. Tries again while the log does not confirm it, until shutdown: a nack would
+/// only bring the message back at once, and count as a failed delivery.
+async fn accept(
+    message: Message,
+    inlet: &Inlet,
+    unconfirmed: &Arc<AtomicUsize>,
+    mut stop: watch::Receiver<bool>,
+) -> Outcome {
+    let mut backoff = Backoff::default();
+    let mut guard = None;
+    loop {
+        let outcome = inlet.accept(message.clone()).await;
+        if outcome != Outcome::Unconfirmed(PublishError::Unconfirmed) {
+            return outcome;
+        }
+        guard.get_or_insert_with(|| Unconfirmed::new(unconfirmed));
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return outcome,
+            () = sleep(backoff.next()) => {}
+        }
+    }
+}
+
+/// Guard of a message that the log did not confirm. The message is counted until it is dropped.
+struct Unconfirmed(Arc<AtomicUsize>);
+
+impl Unconfirmed {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Unconfirmed {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
