@@ -29,12 +29,12 @@ COPY benches benches
 RUN mkdir src \
     && echo 'fn main() {}' >src/main.rs \
     && touch src/lib.rs \
-    && cargo build --profile dist --locked --bin stream-events
+    && cargo build --profile dist --locked --features pull --bin stream-events
 # Then the gateway. COPY keeps the files' times, which may be older than the empty program's, and
 # cargo goes by them: without the touch the empty program would be the image.
 COPY src src
 RUN touch src/lib.rs src/main.rs \
-    && cargo build --profile dist --locked --bin stream-events \
+    && cargo build --profile dist --locked --features pull --bin stream-events \
     && strip target/dist/stream-events
 
 # glibc, libgcc and the CA certificates (to fetch the push tokens' keys over https): all that the

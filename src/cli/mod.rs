@@ -51,7 +51,8 @@ const OTHERS: [&str; 3] = ["PORT", "PUBSUB_EMULATOR_HOST", "NO_COLOR"];
 pub type Environment = HashMap<String, String>;
 
 /// Reads the gateway's variables from the process' environment. No other code of the project reads
-/// the environment. (The HTTP client reads its proxies from it.)
+/// the environment. (The HTTP client reads its proxies from it, and Google's library its
+/// credentials.)
 pub fn environment() -> Environment {
     let ours = |name: &str| name.starts_with("STREAM_EVENTS_") || OTHERS.contains(&name);
     std::env::vars_os()

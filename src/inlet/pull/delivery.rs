@@ -250,3 +250,34 @@ impl Drop for Unconfirmed {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic() -> Topic {
+        "orders".parse().unwrap()
+    }
+
+    #[test]
+    fn empty_fields_are_absent() {
+        let message = decode(topic(), PubsubMessage::new()).unwrap();
+        assert_eq!(message, Message::for_tests("orders", ""));
+        let message = PubsubMessage::new().set_message_id("7").set_ordering_key("k");
+        let message = decode(topic(), message.set_attributes([("event", "made")])).unwrap();
+        assert_eq!(message.message_id.as_deref(), Some("7"));
+        assert_eq!(message.ordering_key.as_deref(), Some("k"));
+        assert_eq!(message.attributes.get("event").map(String::as_str), Some("made"));
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_poison() {
+        let large = |len| PubsubMessage::new().set_data(vec![b'x'; len]).set_message_id("7");
+        assert!(decode(topic(), large(PUSH_BODY_MAX_BYTES)).is_ok());
+        let Err(DecodeError::Poison(poison)) = decode(topic(), large(PUSH_BODY_MAX_BYTES + 1))
+        else {
+            panic!("a message over the limit is poison")
+        };
+        assert_eq!(poison.message_id.as_deref(), Some("7"));
+    }
+}

@@ -1,6 +1,6 @@
 //! Reasons why a stream of messages ended, each with its remedy.
 
-use std::{error::Error as _, fmt::Write as _};
+use std::error::Error as StdError;
 
 use google_cloud_pubsub::Error;
 
@@ -9,7 +9,9 @@ use crate::config::PullSubscription;
 /// Reason why a stream of messages could not be opened, or ended.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The client could not be made: bad credentials, or a bad URL.
+    /// There are no credentials, or no token for them.
+    Credentials(String),
+    /// The client could not be made.
     Client(String),
     /// Pub/Sub's address does not accept connections.
     Unreachable(String),
@@ -23,14 +25,15 @@ impl Failure {
     /// Returns the reason's label in metrics.
     pub(super) fn as_str(&self) -> &'static str {
         match self {
-            Self::Client(_) => "client",
+            Self::Credentials(_) => "credentials",
+            Self::Client(_) => "other",
             Self::Unreachable(_) => "unreachable",
             Self::Ended => "ended",
-            Self::Stream(err) if err.is_authentication() => "unauthenticated",
-            Self::Stream(err) => match code(err) {
-                "NOT_FOUND" => "not-found",
-                "PERMISSION_DENIED" => "permission-denied",
-                "UNAUTHENTICATED" => "unauthenticated",
+            Self::Stream(err) if err.is_authentication() => "credentials",
+            Self::Stream(err) => match err.status().map(|status| status.code.name()) {
+                Some("NOT_FOUND") => "not-found",
+                Some("PERMISSION_DENIED") => "permission-denied",
+                Some("UNAUTHENTICATED") => "credentials",
                 _ => "other",
             },
         }
@@ -39,19 +42,13 @@ impl Failure {
     /// Returns the text of the reason.
     pub(super) fn text(&self) -> String {
         match self {
-            Self::Client(text) | Self::Unreachable(text) => text.clone(),
+            Self::Credentials(text) | Self::Client(text) | Self::Unreachable(text) => text.clone(),
+            Self::Stream(err) => with_sources(err),
             Self::Ended => "Pub/Sub ended the stream".to_owned(),
-            Self::Stream(err) => {
-                let mut text = err.to_string();
-                if let (None, Some(source)) = (err.status(), err.source()) {
-                    write!(text, ": {source}").ok();
-                }
-                text
-            }
         }
     }
 
-    /// Returns what an operator can do.
+    /// Returns what an operator can do about it.
     pub(super) fn remedy(&self, subscription: &PullSubscription) -> String {
         let (project, id) = subscription.project_and_id();
         match self.as_str() {
@@ -64,21 +61,27 @@ impl Failure {
                  add-iam-policy-binding {id} --project={project} \
                  --member=serviceAccount:EMAIL --role=roles/pubsub.subscriber"
             ),
-            "client" | "unauthenticated" => {
-                "give the gateway credentials: a Google service account \
-                                             of the pod or the service, or the file that \
-                                             GOOGLE_APPLICATION_CREDENTIALS names"
-                    .to_owned()
-            }
+            "credentials" => "give the gateway a Google service account (on GKE with Workload \
+                              Identity), or the file that GOOGLE_APPLICATION_CREDENTIALS names"
+                .to_owned(),
             "unreachable" => {
-                "check --pull-endpoint, and that the network lets the gateway reach it".to_owned()
+                "check --pull-endpoint, and whether the network lets the gateway connect".to_owned()
             }
             _ => "none: the gateway tries again".to_owned(),
         }
     }
 }
 
-/// Returns the name of the error's gRPC status, or "" if it has none.
-fn code(err: &Error) -> &str {
-    err.status().map_or("", |status| status.code.name())
+/// Returns the text of an error and of its causes.
+pub(super) fn with_sources(err: &dyn StdError) -> String {
+    let mut text = err.to_string();
+    let mut source = err.source();
+    while let Some(err) = source {
+        let cause = err.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        source = err.source();
+    }
+    text
 }

@@ -7,57 +7,54 @@ use std::{
     time::Duration,
 };
 
-use google_cloud_auth::credentials::anonymous;
 use google_cloud_pubsub::{
-    client::Subscriber,
     model::Message as PubsubMessage,
     subscriber::{MessageStream, handler::Handler},
 };
 use tokio::{
-    net::TcpStream,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 
 use crate::{
     backplane::follower::Backoff,
+    config::PullConfig,
     inlet::pull::{
         Pull,
+        client::{Client, check_reachable},
         delivery::{Deliveries, Taken, size},
         failure::Failure,
     },
     telemetry::throttle::LogThrottle,
 };
 
-/// Lease of a message, which the library extends while it is stored. After this time at the latest,
-/// the messages of a gateway that was killed come to the others. 10 s is the library's minimum.
-const LEASE: Duration = Duration::from_secs(10);
-/// Bytes of messages that Pub/Sub sends before it waits for acks. The library holds at most one
-/// answer of Pub/Sub, which is not larger.
-const OUTSTANDING_MAX_BYTES: i64 = 16 * 1024 * 1024;
 /// Silence after which a stream counts as open: Pub/Sub refuses one sooner, and says nothing on one
 /// that is open before there is a message.
 const OPEN_AFTER: Duration = Duration::from_secs(2);
 /// Life of a stream after which the next failure is the first of a new row.
 const LIVED: Duration = Duration::from_secs(30);
-/// Longest time for a connection to Pub/Sub.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// Silence on a stream after which the gateway looks whether Pub/Sub can still be reached.
+const LOOK_AFTER: Duration = Duration::from_secs(15);
 /// Time between two looks for room in the memory for messages.
 const ROOM_TICK: Duration = Duration::from_millis(20);
-/// Longest time for the last acks.
-const ACKS_MAX: Duration = Duration::from_secs(5);
+/// Longest time at shutdown for the messages that are being stored.
+const STORING_MAX: Duration = Duration::from_secs(5);
+/// Longest time after that for the last acks and nacks.
+const ACKS_MAX: Duration = Duration::from_secs(1);
 
 /// Pulls a subscription until shutdown.
 pub(super) async fn pull(pull: Pull) {
+    let progress = Arc::clone(&pull.progress);
     let mut puller = Puller::new(pull);
     puller.run().await;
     puller.leave().await;
-    puller.pull.progress.running.fetch_sub(1, Ordering::SeqCst);
+    progress.running.fetch_sub(1, Ordering::SeqCst);
 }
 
 /// Task of one subscription.
 struct Puller {
     pull: Pull,
+    client: Client,
     deliveries: Deliveries,
     /// Streams that have ended and whose last acks are being sent.
     closing: JoinSet<()>,
@@ -73,14 +70,25 @@ enum End {
     Failure(Failure),
 }
 
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
 impl Puller {
     fn new(pull: Pull) -> Self {
         let max = usize::try_from(pull.config.messages).unwrap_or(usize::MAX);
         let acks = pull.metrics.pull.acks.clone();
         let deliveries = Deliveries::new(Arc::clone(&pull.inlet), pull.stop.clone(), max, acks);
-        let closing = JoinSet::new();
-        let mut puller =
-            Self { pull, deliveries, closing, was_open: false, log: LogThrottle::default() };
+        let mut puller = Self {
+            client: Client::new(&pull.config),
+            pull,
+            deliveries,
+            closing: JoinSet::new(),
+            was_open: false,
+            log: LogThrottle::default(),
+        };
         puller.set_open(false);
         puller
     }
@@ -121,7 +129,7 @@ impl Puller {
         let mut stop = self.pull.stop.clone();
         let opened = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return End::Stop,
-            opened = open(&self.pull) => opened,
+            opened = self.client.open(&self.pull.subscription.name) => opened,
         };
         let mut stream = match opened {
             Ok(stream) => Box::new(stream),
@@ -140,34 +148,50 @@ impl Puller {
     async fn take_all(&mut self, stream: &mut MessageStream) -> End {
         let mut is_open = false;
         loop {
-            let mut stop = self.pull.stop.clone();
-            let mut quiet = pin!(sleep(OPEN_AFTER));
-            // One call for each message: a call that is dropped would open the stream again.
-            let mut next = pin!(stream.next());
-            let next = loop {
-                let may_take = self.deliveries.may_take();
-                tokio::select! {
-                    biased;
-                    _ = stop.wait_for(|stop| *stop) => return End::Stop,
-                    () = self.deliveries.step(), if !self.deliveries.is_empty() => {}
-                    next = &mut next, if may_take => break next,
-                    () = &mut quiet, if !is_open => {
-                        is_open = true;
-                        self.set_open(true);
-                    }
-                }
+            let (message, handler) = match self.next(stream, &mut is_open).await {
+                Ok(message) => message,
+                Err(end) => return end,
             };
-            let (message, handler) = match next {
-                Some(Ok(message)) => message,
-                Some(Err(err)) => return End::Failure(Failure::Stream(Box::new(err))),
-                None => return End::Failure(Failure::Ended),
-            };
-            if !is_open {
-                is_open = true;
-                self.set_open(true);
-            }
             if !self.take(message, handler).await {
                 return End::Stop;
+            }
+        }
+    }
+
+    /// Returns the next message of a stream. Goes on with the messages that were taken meanwhile.
+    async fn next(
+        &mut self,
+        stream: &mut MessageStream,
+        is_open: &mut bool,
+    ) -> Result<(PubsubMessage, Handler), End> {
+        let mut stop = self.pull.stop.clone();
+        let mut quiet = pin!(sleep(OPEN_AFTER));
+        let mut unreachable = pin!(look(Arc::clone(&self.pull.config)));
+        // One call for a message: a call that is dropped early would open the stream again.
+        let mut next = pin!(stream.next());
+        loop {
+            let may_take = self.deliveries.may_take();
+            let next = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return Err(End::Stop),
+                () = self.deliveries.step(), if !self.deliveries.is_empty() => continue,
+                next = &mut next, if may_take => Some(next),
+                text = &mut unreachable => return Err(Failure::Unreachable(text).into()),
+                () = &mut quiet, if !*is_open => None,
+            };
+            let message = match next {
+                Some(None) => return Err(Failure::Ended.into()),
+                Some(Some(Err(err))) => return Err(Failure::Stream(Box::new(err)).into()),
+                Some(Some(Ok(message))) => Some(message),
+                // The stream is silent: it is open.
+                None => None,
+            };
+            if !*is_open {
+                *is_open = true;
+                self.set_open(true);
+            }
+            if let Some(message) = message {
+                return Ok(message);
             }
         }
     }
@@ -185,18 +209,21 @@ impl Puller {
         true
     }
 
-    /// Goes on until the messages that are being stored are acked and the acks are sent.
-    async fn leave(&mut self) {
+    /// Goes on until the messages that are being stored are acked and the acks are sent. Nacks the
+    /// messages for which the time is not enough.
+    async fn leave(mut self) {
         self.deliveries.give_up_waiting();
-        let acks = async {
+        let stored = async {
             while !self.deliveries.is_empty() {
                 self.deliveries.step().await;
             }
-            while self.closing.join_next().await.is_some() {}
         };
-        if timeout(ACKS_MAX, acks).await.is_err() {
+        let is_stored = timeout(STORING_MAX, stored).await.is_ok();
+        drop(self.deliveries);
+        let sent = async { while self.closing.join_next().await.is_some() {} };
+        if timeout(ACKS_MAX, sent).await.is_err() || !is_stored {
             let subscription = &self.pull.subscription.name;
-            tracing::warn!(subscription, "acks were not sent in time: Pub/Sub sends again");
+            tracing::warn!(subscription, "not all messages were stored and acked in time");
         }
     }
 
@@ -233,33 +260,12 @@ impl Puller {
     }
 }
 
-/// Connects to Pub/Sub, to see that it can be reached, and makes a stream.
-///
-/// The library tries again without an end and without a word when it cannot connect.
-async fn open(pull: &Pull) -> Result<MessageStream, Failure> {
-    let endpoint = &pull.config.endpoint;
-    check_reachable(endpoint).await.map_err(Failure::Unreachable)?;
-    let mut builder = Subscriber::builder().with_endpoint(endpoint);
-    if endpoint.starts_with("http:") {
-        builder = builder.with_credentials(anonymous::Builder::new().build());
-    }
-    let client = builder.build().await.map_err(|err| Failure::Client(err.to_string()))?;
-    Ok(client
-        .subscribe(&pull.subscription.name)
-        .set_max_lease_extension(LEASE)
-        .set_max_outstanding_messages(pull.config.messages)
-        .set_max_outstanding_bytes(OUTSTANDING_MAX_BYTES)
-        .build())
-}
-
-/// Connects to the host of a URL, and closes the connection.
-async fn check_reachable(endpoint: &str) -> Result<(), String> {
-    let url = reqwest::Url::parse(endpoint).map_err(|err| err.to_string())?;
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let port = url.port_or_known_default().unwrap_or(443);
-    match timeout(CONNECT_MAX, TcpStream::connect((host, port))).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(err)) => Err(format!("{endpoint}: {err}")),
-        Err(_) => Err(format!("{endpoint}: no connection within {} s", CONNECT_MAX.as_secs())),
+/// Looks in intervals whether Pub/Sub can be reached. Returns the reason when it cannot.
+async fn look(config: Arc<PullConfig>) -> String {
+    loop {
+        sleep(LOOK_AFTER).await;
+        if let Err(text) = check_reachable(&config.endpoint).await {
+            return text;
+        }
     }
 }

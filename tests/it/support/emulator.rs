@@ -61,6 +61,14 @@ impl Emulator {
         listens.then(|| Self { address: ([127, 0, 0, 1], port).into(), _process: process })
     }
 
+    /// Kills the emulator and starts another one on its port, without topics and subscriptions.
+    #[cfg(feature = "pull")]
+    pub fn restart(self) -> Self {
+        let port = self.address.port();
+        drop(self);
+        Self::start_on(&jar().unwrap(), port).expect("the port is free")
+    }
+
     /// Sends a request to the REST API and returns the answer.
     pub fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         let headers = [("Content-Type", "application/json")];

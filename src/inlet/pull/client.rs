@@ -1,0 +1,95 @@
+//! Google's client for Pub/Sub. The library tries again without an end and without a word when it
+//! cannot connect or has no credentials: both are checked before a stream is opened.
+
+use std::{sync::Arc, time::Duration};
+
+use google_cloud_auth::credentials::{self, Credentials, anonymous};
+use google_cloud_pubsub::{client::Subscriber, subscriber::MessageStream};
+use http::Extensions;
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::{
+    config::PullConfig,
+    inlet::pull::failure::{Failure, with_sources},
+};
+
+/// Lease of a message, which the library extends while it is stored. After this time at the latest,
+/// the messages of a gateway that was killed come to the others. 10 s is the library's minimum.
+const LEASE: Duration = Duration::from_secs(10);
+/// Bytes of messages that Pub/Sub sends before it waits for acks. The library holds at most one
+/// answer of Pub/Sub, which is not larger.
+const OUTSTANDING_MAX_BYTES: i64 = 16 * 1024 * 1024;
+/// Longest time for a connection to Pub/Sub.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// Longest time for a token.
+const TOKEN_MAX: Duration = Duration::from_secs(10);
+
+/// Client of one subscription, which has connections of its own.
+pub(super) struct Client {
+    config: Arc<PullConfig>,
+    /// Credentials, after the first time that they could be made.
+    credentials: Option<Credentials>,
+}
+
+impl Client {
+    pub(super) fn new(config: &Arc<PullConfig>) -> Self {
+        Self { config: Arc::clone(config), credentials: None }
+    }
+
+    /// Makes a stream on a new connection. It is opened when its first message is asked for.
+    ///
+    /// # Errors
+    /// Fails when there are no credentials, or when Pub/Sub cannot be reached.
+    pub(super) async fn open(&mut self, subscription: &str) -> Result<MessageStream, Failure> {
+        let credentials = self.credentials()?;
+        let token = timeout(TOKEN_MAX, credentials.headers(Extensions::new())).await;
+        match token {
+            Ok(Ok(_)) => {}
+            Ok(Err(err)) => return Err(Failure::Credentials(with_sources(&err))),
+            Err(_) => {
+                let text = format!("no token within {} s", TOKEN_MAX.as_secs());
+                return Err(Failure::Credentials(text));
+            }
+        }
+        let endpoint = &self.config.endpoint;
+        check_reachable(endpoint).await.map_err(Failure::Unreachable)?;
+        let builder = Subscriber::builder().with_endpoint(endpoint).with_credentials(credentials);
+        let client = builder.build().await.map_err(|err| Failure::Client(with_sources(&err)))?;
+        Ok(client
+            .subscribe(subscription)
+            .set_max_lease_extension(LEASE)
+            .set_max_outstanding_messages(self.config.messages)
+            .set_max_outstanding_bytes(OUTSTANDING_MAX_BYTES)
+            .build())
+    }
+
+    /// Returns the credentials: none for an emulator, and otherwise those that Google's tools find.
+    fn credentials(&mut self) -> Result<Credentials, Failure> {
+        if let Some(credentials) = &self.credentials {
+            return Ok(credentials.clone());
+        }
+        let credentials = if self.config.endpoint.starts_with("http:") {
+            anonymous::Builder::new().build()
+        } else {
+            let builder = credentials::Builder::default();
+            builder.build().map_err(|err| Failure::Credentials(with_sources(&err)))?
+        };
+        self.credentials = Some(credentials.clone());
+        Ok(credentials)
+    }
+}
+
+/// Connects to the host of a URL, and closes the connection.
+///
+/// # Errors
+/// Returns the reason why it cannot be reached.
+pub(super) async fn check_reachable(endpoint: &str) -> Result<(), String> {
+    let url = reqwest::Url::parse(endpoint).map_err(|err| err.to_string())?;
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let port = url.port_or_known_default().unwrap_or(443);
+    match timeout(CONNECT_MAX, TcpStream::connect((host, port))).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(err)) => Err(format!("{endpoint}: {err}")),
+        Err(_) => Err(format!("{endpoint}: no connection within {} s", CONNECT_MAX.as_secs())),
+    }
+}
