@@ -1,5 +1,5 @@
-//! Google's client for Pub/Sub. The library tries again without an end and without a word when it
-//! cannot connect or has no credentials: both are checked before a stream is opened.
+//! Google's client for Pub/Sub. The library says nothing when it cannot connect or has no token:
+//! both are checked before a stream is opened.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,10 @@ use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     config::PullConfig,
-    inlet::pull::failure::{Failure, with_sources},
+    inlet::pull::{
+        attempts::Attempts,
+        failure::{Failure, with_sources},
+    },
 };
 
 /// Lease of a message, which the library extends while it is stored. After this time at the latest,
@@ -24,7 +27,14 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Longest time for a token.
 const TOKEN_MAX: Duration = Duration::from_secs(10);
 
-/// Client of one subscription, which has connections of its own.
+/// Stream of messages on a connection of its own.
+pub(super) struct Opened {
+    pub(super) stream: Box<MessageStream>,
+    /// Calls of Pub/Sub for this stream: one to open it, and those of leases and acks.
+    pub(super) attempts: Attempts,
+}
+
+/// Client of one subscription.
 pub(super) struct Client {
     config: Arc<PullConfig>,
     /// Credentials, after the first time that they could be made.
@@ -40,7 +50,7 @@ impl Client {
     ///
     /// # Errors
     /// Fails when there are no credentials, or when Pub/Sub cannot be reached.
-    pub(super) async fn open(&mut self, subscription: &str) -> Result<MessageStream, Failure> {
+    pub(super) async fn open(&mut self, subscription: &str) -> Result<Opened, Failure> {
         let credentials = self.credentials()?;
         let token = timeout(TOKEN_MAX, credentials.headers(Extensions::new())).await;
         match token {
@@ -53,14 +63,17 @@ impl Client {
         }
         let endpoint = &self.config.endpoint;
         check_reachable(endpoint).await.map_err(Failure::Unreachable)?;
+        let attempts = Attempts::default();
+        let credentials = attempts.count(credentials);
         let builder = Subscriber::builder().with_endpoint(endpoint).with_credentials(credentials);
         let client = builder.build().await.map_err(|err| Failure::Client(with_sources(&err)))?;
-        Ok(client
+        let stream = client
             .subscribe(subscription)
             .set_max_lease_extension(LEASE)
             .set_max_outstanding_messages(self.config.messages)
             .set_max_outstanding_bytes(OUTSTANDING_MAX_BYTES)
-            .build())
+            .build();
+        Ok(Opened { stream: Box::new(stream), attempts })
     }
 
     /// Returns the credentials: none for an emulator, and otherwise those that Google's tools find.

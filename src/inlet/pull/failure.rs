@@ -15,6 +15,8 @@ pub(super) enum Failure {
     Client(String),
     /// Pub/Sub's address does not accept connections.
     Unreachable(String),
+    /// The library tried in vain to open the stream, and does not say why.
+    Unavailable,
     /// Pub/Sub refused the stream, or ended it with an error.
     Stream(Box<Error>),
     /// Pub/Sub ended the stream without an error.
@@ -28,6 +30,7 @@ impl Failure {
             Self::Credentials(_) => "credentials",
             Self::Client(_) => "other",
             Self::Unreachable(_) => "unreachable",
+            Self::Unavailable => "unavailable",
             Self::Ended => "ended",
             Self::Stream(err) if err.is_authentication() => "credentials",
             Self::Stream(err) => match err.status().map(|status| status.code.name()) {
@@ -43,7 +46,11 @@ impl Failure {
     pub(super) fn text(&self) -> String {
         match self {
             Self::Credentials(text) | Self::Client(text) | Self::Unreachable(text) => text.clone(),
-            Self::Stream(err) => with_sources(err),
+            Self::Stream(err) => match err.status() {
+                Some(status) => format!("{}: {}", status.code.name(), status.message),
+                None => with_sources(err),
+            },
+            Self::Unavailable => "Pub/Sub does not open the stream".to_owned(),
             Self::Ended => "Pub/Sub ended the stream".to_owned(),
         }
     }
@@ -66,6 +73,11 @@ impl Failure {
                 .to_owned(),
             "unreachable" => {
                 "check --pull-endpoint, and whether the network lets the gateway connect".to_owned()
+            }
+            "unavailable" => {
+                "check --pull-endpoint, and whether a proxy or a certificate that is not \
+                              trusted is in the way; if Pub/Sub is down, none"
+                    .to_owned()
             }
             _ => "none: the gateway tries again".to_owned(),
         }

@@ -4,6 +4,8 @@
 //! Google's client library is compiled with the cargo feature `pull` only.
 
 #[cfg(feature = "pull")]
+mod attempts;
+#[cfg(feature = "pull")]
 mod client;
 #[cfg(feature = "pull")]
 mod delivery;

@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use google_cloud_pubsub::{
-    model::Message as PubsubMessage,
-    subscriber::{MessageStream, handler::Handler},
-};
+use google_cloud_pubsub::{model::Message as PubsubMessage, subscriber::handler::Handler};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
@@ -18,10 +15,9 @@ use tokio::{
 
 use crate::{
     backplane::follower::Backoff,
-    config::PullConfig,
     inlet::pull::{
         Pull,
-        client::{Client, check_reachable},
+        client::{Client, Opened},
         delivery::{Deliveries, Taken, size},
         failure::Failure,
     },
@@ -31,10 +27,13 @@ use crate::{
 /// Silence after which a stream counts as open: Pub/Sub refuses one sooner, and says nothing on one
 /// that is open before there is a message.
 const OPEN_AFTER: Duration = Duration::from_secs(2);
+/// Time between two looks at a silent stream.
+const LOOK_INTERVAL: Duration = Duration::from_secs(15);
+/// Silence after which a stream is opened anew on another connection: the library does not notice a
+/// connection whose packets are lost.
+const SILENCE_MAX: Duration = Duration::from_secs(5 * 60);
 /// Life of a stream after which the next failure is the first of a new row.
 const LIVED: Duration = Duration::from_secs(30);
-/// Silence on a stream after which the gateway looks whether Pub/Sub can still be reached.
-const LOOK_AFTER: Duration = Duration::from_secs(15);
 /// Time between two looks for room in the memory for messages.
 const ROOM_TICK: Duration = Duration::from_millis(20);
 /// Longest time at shutdown for the messages that are being stored.
@@ -67,6 +66,8 @@ struct Puller {
 enum End {
     /// The gateway shuts down.
     Stop,
+    /// The stream was silent for [`SILENCE_MAX`].
+    Silence,
     Failure(Failure),
 }
 
@@ -98,9 +99,12 @@ impl Puller {
         let mut backoff = Backoff::default();
         loop {
             let opened = Instant::now();
-            let end = self.subscribe().await;
+            let failure = match self.subscribe().await {
+                End::Failure(failure) => failure,
+                End::Silence => continue,
+                End::Stop => return self.set_open(false),
+            };
             self.set_open(false);
-            let End::Failure(failure) = end else { return };
             self.report(&failure);
             if LIVED < opened.elapsed() {
                 backoff.reset();
@@ -131,27 +135,31 @@ impl Puller {
             _ = stop.wait_for(|stop| *stop) => return End::Stop,
             opened = self.client.open(&self.pull.subscription.name) => opened,
         };
-        let mut stream = match opened {
-            Ok(stream) => Box::new(stream),
+        let mut opened = match opened {
+            Ok(opened) => opened,
             Err(failure) => return End::Failure(failure),
         };
-        let end = self.take_all(&mut stream).await;
+        let end = self.take_all(&mut opened).await;
         // The library goes on with the leases and acks of messages that were taken, and nacks the
         // others.
-        let token = stream.shutdown_token();
+        let token = opened.stream.shutdown_token();
         while self.closing.try_join_next().is_some() {}
         self.closing.spawn(async move { token.shutdown().await });
         end
     }
 
     /// Takes the messages of a stream until it ends, or until shutdown.
-    async fn take_all(&mut self, stream: &mut MessageStream) -> End {
+    async fn take_all(&mut self, opened: &mut Opened) -> End {
         let mut is_open = false;
         loop {
-            let (message, handler) = match self.next(stream, &mut is_open).await {
+            let (message, handler) = match self.next(opened, &mut is_open).await {
                 Ok(message) => message,
                 Err(end) => return end,
             };
+            if !is_open {
+                is_open = true;
+                self.set_open(true);
+            }
             if !self.take(message, handler).await {
                 return End::Stop;
             }
@@ -161,37 +169,42 @@ impl Puller {
     /// Returns the next message of a stream. Goes on with the messages that were taken meanwhile.
     async fn next(
         &mut self,
-        stream: &mut MessageStream,
+        opened: &mut Opened,
         is_open: &mut bool,
     ) -> Result<(PubsubMessage, Handler), End> {
+        let Opened { stream, attempts } = opened;
         let mut stop = self.pull.stop.clone();
-        let mut quiet = pin!(sleep(OPEN_AFTER));
-        let mut unreachable = pin!(look(Arc::clone(&self.pull.config)));
+        let (begin, mut seen) = (Instant::now(), None);
+        let mut look = pin!(sleep(if *is_open { LOOK_INTERVAL } else { OPEN_AFTER }));
         // One call for a message: a call that is dropped early would open the stream again.
         let mut next = pin!(stream.next());
         loop {
             let may_take = self.deliveries.may_take();
-            let next = tokio::select! {
+            tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return Err(End::Stop),
-                () = self.deliveries.step(), if !self.deliveries.is_empty() => continue,
-                next = &mut next, if may_take => Some(next),
-                text = &mut unreachable => return Err(Failure::Unreachable(text).into()),
-                () = &mut quiet, if !*is_open => None,
-            };
-            let message = match next {
-                Some(None) => return Err(Failure::Ended.into()),
-                Some(Some(Err(err))) => return Err(Failure::Stream(Box::new(err)).into()),
-                Some(Some(Ok(message))) => Some(message),
-                // The stream is silent: it is open.
-                None => None,
-            };
-            if !*is_open {
-                *is_open = true;
-                self.set_open(true);
-            }
-            if let Some(message) = message {
-                return Ok(message);
+                () = self.deliveries.step(), if !self.deliveries.is_empty() => {}
+                next = &mut next, if may_take => return match next {
+                    Some(Ok(message)) => Ok(message),
+                    Some(Err(err)) => Err(Failure::Stream(Box::new(err)).into()),
+                    None => Err(Failure::Ended.into()),
+                },
+                () = &mut look => {
+                    look.set(sleep(LOOK_INTERVAL));
+                    if SILENCE_MAX < begin.elapsed() {
+                        return Err(End::Silence);
+                    }
+                    // While there are no messages, each attempt is one to open the stream.
+                    let made = attempts.get();
+                    if !*is_open && 1 < made || seen.is_some_and(|seen| seen + 1 < made) {
+                        return Err(Failure::Unavailable.into());
+                    }
+                    if !*is_open && made == 1 {
+                        *is_open = true;
+                        self.set_open(true);
+                    }
+                    seen = Some(made).filter(|_| self.deliveries.is_empty());
+                }
             }
         }
     }
@@ -256,16 +269,6 @@ impl Puller {
                 more,
                 "the stream of a subscription ended"
             );
-        }
-    }
-}
-
-/// Looks in intervals whether Pub/Sub can be reached. Returns the reason when it cannot.
-async fn look(config: Arc<PullConfig>) -> String {
-    loop {
-        sleep(LOOK_AFTER).await;
-        if let Err(text) = check_reachable(&config.endpoint).await {
-            return text;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Messages that the gateway pulls from Google's Pub/Sub emulator.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::TcpListener, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustix::process::Signal;
@@ -21,6 +21,7 @@ const STORED: &str = "stream_events_pulls_total{outcome=\"stored\"}";
 const DUPLICATE: &str = "stream_events_pulls_total{outcome=\"duplicate\"}";
 const UNCONFIRMED: &str = "stream_events_pulls_total{outcome=\"unconfirmed\"}";
 const NOT_FOUND: &str = "stream_events_pull_reconnects_total{reason=\"not-found\"}";
+const UNAVAILABLE: &str = "stream_events_pull_reconnects_total{reason=\"unavailable\"}";
 const UNREACHABLE: &str = "stream_events_pull_reconnects_total{reason=\"unreachable\"}";
 
 /// Creates the topic `orders` and a pull subscription of its name.
@@ -207,6 +208,17 @@ fn without_pubsub_the_gateway_says_that_it_is_unreachable() {
     eventually("the gateway tries again", || (2.0 < gateway.metric(UNREACHABLE)).then_some(()));
     assert!(gateway.metric(UP) < 0.5);
     gateway.publish("orders", "pushes go on");
+}
+
+/// The library tries again and again without a word. Such a stream is not open.
+#[test]
+fn without_an_answer_of_pubsub_a_stream_is_not_open() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let gateway = Gateway::dev(&[("pull", NAME), ("pull-endpoint", &endpoint)]);
+    eventually("the stream fails", || (1.0 < gateway.metric(UNAVAILABLE)).then_some(()));
+    assert!(gateway.metric(UP) < 0.5);
 }
 
 /// The messages that the gateway holds are tried again, and Pub/Sub is not told anything.

@@ -1,0 +1,51 @@
+//! Attempts of Google's library to call Pub/Sub. The library tries again without a word after an
+//! error that it takes for temporary, such as a refused connection or a certificate that it does
+//! not trust. Each attempt asks the credentials for headers, so these can count the attempts.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use google_cloud_auth::{
+    credentials::{CacheableResource, Credentials, CredentialsProvider},
+    errors::CredentialsError,
+};
+use http::{Extensions, HeaderMap};
+
+/// Number of the attempts of one client. A clone shares it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Attempts(Arc<AtomicUsize>);
+
+/// Credentials that count the attempts that use them.
+#[derive(Debug)]
+struct Counted {
+    credentials: Credentials,
+    attempts: Attempts,
+}
+
+impl Attempts {
+    /// Returns the number of attempts.
+    pub(super) fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Returns the same credentials, whose uses are counted.
+    pub(super) fn count(&self, credentials: Credentials) -> Credentials {
+        Counted { credentials, attempts: self.clone() }.into()
+    }
+}
+
+impl CredentialsProvider for Counted {
+    async fn headers(
+        &self,
+        extensions: Extensions,
+    ) -> Result<CacheableResource<HeaderMap>, CredentialsError> {
+        self.attempts.0.fetch_add(1, Ordering::Relaxed);
+        self.credentials.headers(extensions).await
+    }
+
+    async fn universe_domain(&self) -> Option<String> {
+        self.credentials.universe_domain().await
+    }
+}
