@@ -27,8 +27,9 @@ use crate::{
 /// Silence after which a stream counts as open: Pub/Sub refuses one sooner, and says nothing on one
 /// that is open before there is a message.
 const OPEN_AFTER: Duration = Duration::from_secs(2);
-/// Time between two looks at a silent stream.
-const LOOK_INTERVAL: Duration = Duration::from_secs(15);
+/// Time between two looks at a silent stream. Short, since the library tries again without a pause
+/// after some errors.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Silence after which a stream is opened anew on another connection: the library does not notice a
 /// connection whose packets are lost.
 const SILENCE_MAX: Duration = Duration::from_secs(5 * 60);
@@ -175,7 +176,7 @@ impl Puller {
         let Opened { stream, attempts } = opened;
         let mut stop = self.pull.stop.clone();
         let (begin, mut seen) = (Instant::now(), None);
-        let mut look = pin!(sleep(if *is_open { LOOK_INTERVAL } else { OPEN_AFTER }));
+        let mut look = pin!(sleep(LOOK_INTERVAL));
         // One call for a message: a call that is dropped early would open the stream again.
         let mut next = pin!(stream.next());
         loop {
@@ -191,19 +192,21 @@ impl Puller {
                 },
                 () = &mut look => {
                     look.set(sleep(LOOK_INTERVAL));
-                    if SILENCE_MAX < begin.elapsed() {
+                    if may_take && SILENCE_MAX < begin.elapsed() {
                         return Err(End::Silence);
                     }
-                    // While there are no messages, each attempt is one to open the stream.
+                    // Without messages, the library calls Pub/Sub only to open the stream. It may
+                    // do so once when the stream was open.
                     let made = attempts.get();
                     if !*is_open && 1 < made || seen.is_some_and(|seen| seen + 1 < made) {
                         return Err(Failure::Unavailable.into());
                     }
-                    if !*is_open && made == 1 {
+                    if !*is_open && made == 1 && OPEN_AFTER < begin.elapsed() {
                         *is_open = true;
                         self.set_open(true);
                     }
-                    seen = Some(made).filter(|_| self.deliveries.is_empty());
+                    let is_idle = self.deliveries.is_empty();
+                    seen = is_idle.then(|| seen.unwrap_or(made));
                 }
             }
         }

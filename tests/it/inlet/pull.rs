@@ -154,6 +154,21 @@ fn a_message_that_is_pushed_and_pulled_is_one_event() {
     assert!(source.is_silent(), "an event came twice");
 }
 
+#[test]
+fn acks_of_exactly_once_delivery_are_confirmed() {
+    let Some(emulator) = Emulator::start() else { return };
+    emulator.call("PUT", "topics/orders", &json!({}));
+    subscribe(&emulator, "orders", &json!({ "enableExactlyOnceDelivery": true }));
+    let gateway = pulling(&emulator, &[]);
+    let mut source = gateway.events("?topic=orders");
+    let data: Vec<_> = (10..60).map(|n| n.to_string()).collect();
+    for data in &data {
+        publish(&emulator, data);
+    }
+    assert_eq!(sorted(&mut source, 50), data);
+    gateway.until_metric("stream_events_pull_confirmed_acks_total{result=\"confirmed\"}", 50.0);
+}
+
 /// The log names the remedy, and the gateway is not ready before the subscription is there.
 #[test]
 fn a_subscription_that_is_created_later_is_pulled() {
@@ -245,10 +260,10 @@ fn while_redis_is_away_messages_are_held() {
 
 /// Pub/Sub delivers a message of an ordering key only after all earlier ones of the key are acked: if
 /// one were not, it would come again, and be a duplicate.
-#[test]
-fn sigterm_acks_what_is_stored() {
+fn sigterm_acks(settings: &Value) {
     let Some(emulator) = Emulator::start() else { return };
-    create(&emulator);
+    emulator.call("PUT", "topics/orders", &json!({}));
+    subscribe(&emulator, "orders", settings);
     let redis = RedisServer::start();
     let flags = [("backplane", &*redis.url()), ("drain-timeout", "10 s")];
     let mut first = pulling(&emulator, &flags);
@@ -258,10 +273,25 @@ fn sigterm_acks_what_is_stored() {
     first.until_metric(STORED, 300.0);
     first.stop();
     emulator.publish("orders", &json!([message(&"last".to_owned())]));
-    let second = pulling(&emulator, &flags);
-    let mut source = second.events("?topic=orders&since=1h");
+    // The emulator goes on to send messages to the stream that has ended, until their leases end.
+    // Among several gateways, it seldom does so twice.
+    let others = [(); 3].map(|()| pulling(&emulator, &flags));
+    let mut source = others[0].events("?topic=orders&since=1h");
     assert_eq!(source.take(301), [&data[..], &["last".to_owned()]].concat());
-    assert!(second.metric(DUPLICATE) < 0.5, "a message that was stored came again");
+    for other in &others {
+        assert!(other.metric(DUPLICATE) < 0.5, "a message that was stored came again");
+    }
+}
+
+#[test]
+fn sigterm_acks_what_is_stored() {
+    sigterm_acks(&json!({ "enableMessageOrdering": true }));
+}
+
+/// The library forgets the acks of such a subscription that it has not sent yet when it is told to end.
+#[test]
+fn sigterm_acks_what_is_stored_with_exactly_once_delivery() {
+    sigterm_acks(&json!({ "enableMessageOrdering": true, "enableExactlyOnceDelivery": true }));
 }
 
 /// Without Redis, an event of a gateway that leaves would be missed by the readers of its successor.
@@ -269,14 +299,17 @@ fn sigterm_acks_what_is_stored() {
 fn a_gateway_that_leaves_takes_no_more_messages() {
     let Some(emulator) = Emulator::start() else { return };
     create(&emulator);
-    let mut leaving = pulling(&emulator, &[("drain-delay", "10 s")]);
+    let mut leaving = pulling(&emulator, &[("drain-delay", "8 s")]);
     leaving.until_metric(UP, 1.0);
     leaving.begin_stop();
     leaving.until_metric(UP, 0.0);
-    publish(&emulator, "for the other");
     let other = pulling(&emulator, &[]);
-    let mut source = other.events("?topic=orders&since=1h");
-    assert_eq!(source.next().data, "for the other");
+    // The emulator sends some of the messages to the stream that has ended.
+    eventually("the other gateway gets messages", || {
+        publish(&emulator, "for the other");
+        (0.0 < other.metric(STORED)).then_some(())
+    });
+    assert!(leaving.metric(STORED) < 0.5);
 }
 
 /// The process ends within its drain, also when Pub/Sub does not answer any more.
