@@ -5,6 +5,8 @@ use std::path::PathBuf;
 /// Clients that may push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PushAuth {
+    /// No one.
+    Off,
     /// Anyone who can connect.
     None,
     /// Pub/Sub, with an OIDC token.

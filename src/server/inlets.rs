@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use crate::{
     auth::{access::TokenCheck, publisher::PublishAccess, push::Verifier},
     backplane::Backplane,
-    config::{Config, PublishAuth},
+    config::{Config, PublishAuth, PushAuth},
     inlet::{Inlet, body::InFlight, publish::PublishEndpoint, pull::Pulls, push::PushEndpoint},
     limits::rate::RateLimit,
     telemetry::{metrics::Metrics, throttle::LogThrottle},
@@ -24,6 +24,7 @@ pub(super) fn push_endpoint(
 ) -> PushEndpoint {
     let failures = metrics.limit("push-failures-per-address");
     PushEndpoint {
+        is_off: config.push_auth == PushAuth::Off,
         inlet: Arc::new(policy(config, backplane, metrics, &metrics.pushes)),
         verifier,
         in_flight: Arc::clone(in_flight),

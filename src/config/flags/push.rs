@@ -6,9 +6,10 @@ use crate::config::flag::{Flag, flag};
 pub(super) const FLAGS: &[Flag] = &[
     flag(
         "push-auth",
-        "oidc|none",
+        "off|oidc|none",
         None,
-        "Who may push. oidc: Pub/Sub, with a token of your service account. none: anyone",
+        "Who may push. off: no one, for a gateway that pulls (--pull). oidc: Pub/Sub, with a token of \
+         your service account. none: anyone",
     )
     .main()
     .dev("none"),

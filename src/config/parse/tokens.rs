@@ -7,8 +7,9 @@ use crate::config::{PublishAuth, PushAuth, ReadAuth, ReadJwt, ReadKeys, parse::V
 impl Values<'_> {
     /// Reads the flags for push tokens.
     pub(in crate::config) fn push_auth(&mut self) -> PushAuth {
-        if !self.choice("push-auth", &[("none", false), ("oidc", true)]) {
-            return PushAuth::None;
+        let open = [("off", Some(PushAuth::Off)), ("none", Some(PushAuth::None)), ("oidc", None)];
+        if let Some(without_token) = self.choice("push-auth", &open) {
+            return without_token;
         }
         let audiences = self.many::<String>("push-audience");
         let service_accounts = self.many::<String>("push-service-account");

@@ -16,6 +16,8 @@ use crate::{
 /// Reason why a push is refused before its message is decoded.
 #[derive(Debug)]
 pub(super) enum Refusal {
+    /// No one may push.
+    Off,
     /// The token is missing or refused, or cannot be verified now.
     Auth(AuthError),
     /// The address has pushed too often without a valid token. Holds the time to wait.
@@ -65,6 +67,7 @@ impl Refusal {
     /// Returns the refusal's label in metrics.
     pub(super) fn as_str(&self) -> &'static str {
         match self {
+            Self::Off => "off",
             Self::Auth(err) if err.is_temporary() => "keys-unavailable",
             Self::Auth(_) => "denied",
             Self::TooOften(_) => "too-often",
@@ -77,6 +80,9 @@ impl Refusal {
     /// Builds the answer.
     pub(super) fn response(&self) -> HttpResponse {
         match self {
+            Self::Off => {
+                problem(StatusCode::NOT_FOUND, "this gateway takes no pushes (--push-auth off)")
+            }
             Self::Auth(err) => err.response(RETRY),
             Self::TooOften(wait) => {
                 let text = "this address has pushed too often without a valid token \

@@ -45,6 +45,8 @@ use crate::{
 /// Push endpoint: authenticates, receives and decodes pushes.
 #[derive(Debug)]
 pub struct PushEndpoint {
+    /// True if no one may push.
+    pub is_off: bool,
     /// Policy for the decoded messages.
     pub inlet: Arc<Inlet>,
     /// Verifier of push tokens. `None` when pushes need no token.
@@ -94,6 +96,9 @@ impl PushEndpoint {
     /// Authenticates, receives and decodes a push, and stores its message. The body is read only if
     /// the sender may push and the topic in the path is served.
     async fn receive(&self, head: &RequestHead, payload: Payload) -> Result<Outcome, Refusal> {
+        if self.is_off {
+            return Err(Refusal::Off);
+        }
         self.authenticate(head).await?;
         self.check_encoding(head)?;
         let topic = match self.topic_of_path(head) {

@@ -33,6 +33,20 @@ fn wrapped_message_is_received() {
     gateway.until_metric("stream_events_pushes_total{outcome=\"stored\"}", 1.0);
 }
 
+/// A gateway that pulls needs neither pushes nor the keys of their tokens.
+#[test]
+fn pushes_can_be_switched_off() {
+    let gateway = Gateway::dev(&[("push-auth", "off")]);
+    let body = json!({ "message": message("1", "1") }).to_string();
+    for path in ["/push", "/push/orders"] {
+        let answer = gateway.post(path, &[JSON], body.as_bytes());
+        assert_eq!(answer.status, 404);
+        assert!(answer.text().contains("--push-auth off"), "{}", answer.text());
+    }
+    assert_eq!(gateway.get("/readyz", &[]).status, 200);
+    gateway.until_metric("stream_events_pushes_total{outcome=\"off\"}", 2.0);
+}
+
 #[test]
 fn unwrapped_message_is_received_with_its_metadata() {
     let gateway = Gateway::dev(&[]);
