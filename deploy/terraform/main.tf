@@ -1,4 +1,4 @@
-# Topics, their push subscriptions to the gateway, what cannot be delivered, and who may do what.
+# Topics, their subscriptions for the gateway, what cannot be delivered, and who may do what.
 # README.md has the reason of each number.
 
 data "google_project" "this" {
@@ -11,7 +11,7 @@ locals {
 }
 
 resource "google_pubsub_topic" "events" {
-  for_each = var.topics
+  for_each = setunion(var.topics, var.pull_topics)
   name     = each.value
 }
 
@@ -21,7 +21,7 @@ resource "google_service_account" "push" {
   display_name = "Pub/Sub's pushes to Stream Events"
 }
 
-# What the gateway runs as. It calls no Google API, so it has no role at all.
+# What the gateway runs as. Its only role is roles/pubsub.subscriber on the subscriptions that it pulls.
 resource "google_service_account" "gateway" {
   account_id   = "stream-events"
   display_name = "Stream Events"
@@ -68,11 +68,51 @@ resource "google_pubsub_subscription" "push" {
     }
   }
 
+  lifecycle {
+    precondition {
+      condition     = var.endpoint != ""
+      error_message = "topics are pushed: set endpoint, or name them in pull_topics instead."
+    }
+  }
+
   # Without them the first pushes fail, and the first dead letters are lost.
   depends_on = [
     google_service_account_iam_member.signs_tokens,
     google_pubsub_topic_iam_member.writes_dead_letters,
   ]
+}
+
+resource "google_pubsub_subscription" "pull" {
+  for_each = var.pull_topics
+  name     = "${each.value}-to-events-pull"
+  topic    = google_pubsub_topic.events[each.value].id
+
+  ack_deadline_seconds       = 10
+  message_retention_duration = "604800s"
+  enable_message_ordering    = var.message_ordering
+
+  expiration_policy {
+    ttl = ""
+  }
+
+  retry_policy {
+    minimum_backoff = "1s"
+    maximum_backoff = "60s"
+  }
+
+  dead_letter_policy {
+    dead_letter_topic     = google_pubsub_topic.dead_letters.id
+    max_delivery_attempts = 100
+  }
+
+  depends_on = [google_pubsub_topic_iam_member.writes_dead_letters]
+}
+
+resource "google_pubsub_subscription_iam_member" "gateway_pulls" {
+  for_each     = var.pull_topics
+  subscription = google_pubsub_subscription.pull[each.value].id
+  role         = "roles/pubsub.subscriber"
+  member       = google_service_account.gateway.member
 }
 
 # Pub/Sub's service agent may make tokens of this one account, and of no other. Needed only where Pub/Sub
@@ -114,8 +154,8 @@ resource "google_pubsub_topic_iam_member" "writes_dead_letters" {
 }
 
 resource "google_pubsub_subscription_iam_member" "acks_dead_letters" {
-  for_each     = var.topics
-  subscription = google_pubsub_subscription.push[each.value].id
+  for_each     = merge(google_pubsub_subscription.push, { for topic, pulled in google_pubsub_subscription.pull : "${topic} pulled" => pulled })
+  subscription = each.value.id
   role         = "roles/pubsub.subscriber"
   member       = local.pubsub
 }

@@ -7,6 +7,11 @@ output "gateway_settings" {
   }
 }
 
+output "gateway_pull" {
+  description = "The setting of a gateway that pulls."
+  value       = { STREAM_EVENTS_PULL = join(",", [for topic, s in google_pubsub_subscription.pull : "${s.id}=${topic}"]) }
+}
+
 output "gateway_account" {
   description = "The service account that the gateway runs as."
   value       = google_service_account.gateway.email

@@ -10,8 +10,9 @@ variable "region" {
 }
 
 variable "topics" {
-  description = "The Pub/Sub topics whose messages are streamed, each under its own name."
+  description = "The Pub/Sub topics whose messages are pushed to the gateway and streamed, each under its own name."
   type        = set(string)
+  default     = []
 
   validation {
     # The grammar of Pub/Sub's resource names: https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names
@@ -20,13 +21,25 @@ variable "topics" {
   }
 }
 
+variable "pull_topics" {
+  description = "The Pub/Sub topics whose messages the gateway pulls (docs/pull.md). The gateway's account may pull their subscriptions."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for name in var.pull_topics : can(regex("^[a-zA-Z][a-zA-Z0-9._~%+-]{2,254}$", name)) && !startswith(name, "goog")])
+    error_message = "A topic's name begins with a letter, has 3 to 255 characters and does not begin with goog."
+  }
+}
+
 variable "endpoint" {
-  description = "Where the gateway takes pushes, without the topic, as in https://events.example.com/push."
+  description = "Where the gateway takes pushes, without the topic, as in https://events.example.com/push. Empty: no topic is pushed."
   type        = string
+  default     = ""
 
   validation {
     # Pub/Sub pushes to https with a public certificate only.
-    condition     = can(regex("^https://[^/]+/push$", var.endpoint))
+    condition     = var.endpoint == "" || can(regex("^https://[^/]+/push$", var.endpoint))
     error_message = "https://HOST/push is wanted."
   }
 }

@@ -57,14 +57,25 @@ def least_privilege(text):
     signs = re.search(r'"signs_tokens" \{\n(.*?)^\}', text, re.M | re.S)[1]
     if "google_service_account.push.name" not in signs or "local.pubsub" not in signs:
         wrong.append("tokens of another account, or by another")
+    pulls = re.search(r'"gateway_pulls" \{\n(.*?)^\}', text, re.M | re.S)[1]
+    if "google_service_account.gateway.member" not in pulls or "subscription.pull[" not in pulls:
+        wrong.append("another account pulls, or another subscription")
     return wrong
 
 
 def numbers(text):
-    push = re.search(r'"google_pubsub_subscription" "push" \{\n(.*?)^\}', text, re.M | re.S)[1]
+    """The numbers of both subscriptions for the gateway."""
+    wrong = []
+    for name, parts in (("push", ("oidc_token", "dead_letter_policy", "retry_policy")),
+                        ("pull", ("dead_letter_policy", "retry_policy"))):
+        found = re.search(rf'"google_pubsub_subscription" "{name}" \{{\n(.*?)^\}}', text, re.M | re.S)[1]
+        wrong += [f"{name}: {what}" for what in _subscription(found, parts)]
+    return wrong
 
+
+def _subscription(body, parts):
     def of(name):
-        return re.search(rf'{name}\s+= "?([\w ]+)"?', push)[1]
+        return re.search(rf'{name}\s+= "?([\w ]+)"?', body)[1]
 
     wrong = []
     if float(of("ack_deadline_seconds")) <= constant("backplane/redis/mod.rs", "CONFIRM_MAX"):
@@ -76,9 +87,9 @@ def numbers(text):
         tried, wait = tried + wait, min(2 * wait, most)
     if tried < 3600:
         wrong.append(f"an outage of {tried / 60:.0f} min moves all there is to the dead letters")
-    if 'ttl = ""' not in push:
+    if 'ttl = ""' not in body:
         wrong.append("a quiet subscription is deleted")
-    for part in ("oidc_token", "dead_letter_policy", "retry_policy"):
-        if part not in push:
+    for part in parts:
+        if part not in body:
             wrong.append(f"no {part}")
     return wrong

@@ -14,13 +14,15 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 K8S = ROOT / "k8s"
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
 # The overlays that are reached from outside of the cluster, and those of them that are Google's.
-PUBLIC = [name for name in OVERLAYS if name not in ("redis", "try")]
+PUBLIC = [name for name in OVERLAYS if name not in ("pull", "redis", "try")]
 GOOGLE = [name for name in PUBLIC if name.startswith("gke-")]
 # An overlay, and the components that are added to it, in this order.
 COMBINED = ([f"{name}+redis" for name in PUBLIC]
             + ["redis+prometheus"]
             + [f"{name}+cloud-armor" for name in GOOGLE]
-            + [f"{name}+redis+gke-autoscaler+cloud-armor" for name in GOOGLE])
+            + [f"{name}+redis+gke-autoscaler+cloud-armor" for name in GOOGLE]
+            + [f"{name}+pull" for name in ("base", *PUBLIC)]
+            + [f"{name}+redis+pull" for name in GOOGLE])
 ALL = ["base", *OVERLAYS, *COMBINED]
 
 # What kustomize adds to the name of a ConfigMap: a hash of its content.
@@ -65,7 +67,7 @@ def render_own(kustomization):
 
 def render_combined(overlay, components):
     """Renders an overlay with components, as their heads say; with Redis, the server too."""
-    resources = [f"k8s/overlays/{overlay}"]
+    resources = ["k8s" if overlay == "base" else f"k8s/overlays/{overlay}"]
     if "redis" in components:
         resources.append("k8s/overlays/redis/server")
     return render_own({"resources": resources,

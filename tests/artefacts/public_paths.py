@@ -38,6 +38,15 @@ PUBLIC_PATHS = [
     PublicPath("/ws", ("GET",), WEBSOCKET),
     *GRPC_PATHS,
 ]
+PUSH_PATHS = [path for path in PUBLIC_PATHS if path.path.startswith("/push")]
+
+
+def public_paths(settings):
+    """The paths that a gateway with these settings needs: one that pulls has no use for pushes."""
+    pulls = settings.get("STREAM_EVENTS_PULL")
+    return [path for path in PUBLIC_PATHS if not (pulls and path in PUSH_PATHS)]
+
+
 # Health, metrics, documents of the interface, and the page of `dev`: nobody outside needs them.
 INTERNAL_PATHS = {
     "/", "/asyncapi.json", "/health", "/healthz", "/metrics", "/openapi.json", "/page.css", "/page.js",

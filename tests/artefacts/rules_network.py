@@ -3,14 +3,14 @@
 from urllib.parse import urlsplit
 
 from manifests import all_of, at, one, pod, settings
-from public_paths import PUBLIC_PATHS
+from public_paths import public_paths
 from rules_streams import google_gateways, google_ingresses
 
-# Beginnings of paths that may be let through as a whole, with and without the slash at the end.
-BEGINNINGS = {text for path in PUBLIC_PATHS if path.beginning
-              for text in (path.beginning, path.beginning.rstrip("/"))}
 GOOGLE = {"130.211.0.0/22", "35.191.0.0/16"}  # Load balancers and health checks.
 EVERYWHERE = {"0.0.0.0/0", "::/0"}
+# GKE's metadata server, which gives pods the tokens of their account, and its port; the second one with
+# Dataplane V2.
+METADATA = {"169.254.169.252/32": 988, "169.254.169.254/32": 80}
 
 
 def _port(address):
@@ -62,11 +62,14 @@ def _routes(docs):
 
 def only_public_paths(docs):
     """Neither metrics nor health from outside, and all public paths."""
-    routes = set(_routes(docs))
+    routes, paths = set(_routes(docs)), public_paths(settings(docs))
+    # They may be let through as a whole, with and without the slash at the end.
+    beginnings = {text for path in paths if path.beginning
+                  for text in (path.beginning, path.beginning.rstrip("/"))}
     for path, begins in sorted(routes):
-        if path not in (BEGINNINGS if begins else {public.path for public in PUBLIC_PATHS}):
+        if path not in (beginnings if begins else {public.path for public in paths}):
             yield f"{path}{'…' if begins else ''} can be reached from outside"
-    for public in PUBLIC_PATHS if routes else []:
+    for public in paths if routes else []:
         if not any(public.example == path or begins and public.example.startswith(
                 path.rstrip("/") + "/") for path, begins in routes):
             yield f"{public.path} cannot be reached from outside"
@@ -115,13 +118,18 @@ def network_lets_out(docs):
         yield f"the pods cannot reach ports {sorted(needed - ports)}"
     if None in ports or any(not rule.get("ports") for rule in rules):
         yield "the pods can reach every port"
-    # Neither the node's metadata server nor Workload Identity's: tokens of Google's.
-    for port in sorted({80, 988} & ports):
-        yield f"the pods can reach a metadata server: port {port}"
+    # Neither the node's metadata server nor Workload Identity's, unless the pods need tokens to pull.
+    allowed = METADATA if settings(docs)["STREAM_EVENTS_PULL"] else {}
     for rule in rules:
-        for peer in rule.get("to", []):
-            if at(peer, "ipBlock", "cidr", default="").startswith("169.254.169."):
-                yield f"the pods can reach a metadata server: {at(peer, 'ipBlock', 'cidr')}"
+        addresses = [at(peer, "ipBlock", "cidr", default="") for peer in rule.get("to", [])]
+        numbers = {port.get("port") for port in rule.get("ports", [])}
+        if len(addresses) == 1 and numbers == {allowed.get(addresses[0])}:
+            continue
+        for port in sorted({80, 988} & numbers):
+            yield f"the pods can reach a metadata server: port {port}"
+        for address in addresses:
+            if address.startswith("169.254.169."):
+                yield f"the pods can reach a metadata server: {address}"
 
 
 def only_the_gateway_writes_the_log(docs):
@@ -168,7 +176,8 @@ def mesh_allows_public_paths(docs):
     policy = at(one(docs, "AuthorizationPolicy"), "spec", default={})
     listed = [path for rule in policy.get("rules", []) for to in rule.get("to", [])
               if to["operation"].get("ports") == ["8080"] for path in to["operation"]["paths"]]
-    wanted = {public.beginning + "*" if public.beginning else public.path for public in PUBLIC_PATHS}
+    wanted = {public.beginning + "*" if public.beginning else public.path
+              for public in public_paths(settings(docs))}
     for path in sorted(wanted ^ set(listed)) if policy else []:
         yield f"{path} is {'refused' if path in wanted else 'allowed'} by the sidecar"
 

@@ -21,8 +21,8 @@ def outside_needs_tokens(docs):
     texts = settings(docs)
     if not _is_public(docs):
         return
-    for name, wanted in (("READ_AUTH", "jwt"), ("PUSH_AUTH", "oidc")):
-        if texts[f"STREAM_EVENTS_{name}"] != wanted:
+    for name, wanted in (("READ_AUTH", ["jwt"]), ("PUSH_AUTH", ["oidc", "off"])):
+        if texts[f"STREAM_EVENTS_{name}"] not in wanted:
             yield f"{name} is {texts[f'STREAM_EVENTS_{name}']}: everyone outside may do it"
     if texts["STREAM_EVENTS_PUBLISH_AUTH"] == "none":
         yield "PUBLISH_AUTH is none: everyone outside may do it"
@@ -36,7 +36,7 @@ def outside_needs_tokens(docs):
 
 def without_tokens_nobody_connects(docs):
     """Where a push needs no token, the network lets nobody to the public port."""
-    if settings(docs)["STREAM_EVENTS_PUSH_AUTH"] == "oidc":
+    if settings(docs)["STREAM_EVENTS_PUSH_AUTH"] != "none":
         return
     for rule in at(one(docs, "NetworkPolicy"), "spec", "ingress", default=[{}]):
         if [port.get("port") for port in rule.get("ports", [])] != ["ops"]:

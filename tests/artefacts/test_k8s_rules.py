@@ -5,6 +5,7 @@ import unittest
 import changes_front
 import changes_pods
 import changes_public
+import changes_pull
 import changes_replicas
 import manifests
 import rules_leaving
@@ -12,14 +13,15 @@ import rules_names
 import rules_network
 import rules_pods
 import rules_public
+import rules_pull
 import rules_replicas
 import rules_streams
 
 MODULES = (rules_leaving, rules_streams, rules_pods, rules_replicas, rules_network, rules_names,
-           rules_public)
+           rules_public, rules_pull)
 RULES = [rule for module in MODULES for rule in module.RULES]
 CHANGES = (changes_pods.CHANGES + changes_replicas.CHANGES + changes_front.CHANGES
-           + changes_public.CHANGES)
+           + changes_public.CHANGES + changes_pull.CHANGES)
 
 
 @unittest.skipUnless(manifests.TOOL, manifests.NO_TOOL)

@@ -1,5 +1,6 @@
 """The manifests' settings on this machine: they start a gateway, and it leaves as they say."""
 
+import contextlib
 import signal
 import tempfile
 import threading
@@ -9,6 +10,7 @@ import urllib.request
 
 import gateway
 import manifests
+from pull_processes import CAN_PULL, NO_PULL, PubSub
 from quantities import seconds
 
 
@@ -77,6 +79,24 @@ class Runs(unittest.TestCase):
             gateway.until(lambda: "event: stream-open" in lines)
             gateway.publish(url, "orders", "hello")
             gateway.until(lambda: "data: hello" in lines)
+
+    @unittest.skipUnless(CAN_PULL, NO_PULL)
+    def test_the_component_pull_starts_a_gateway_that_pulls(self):
+        docs = manifests.variant("base+pull")
+        args = manifests.pod(docs)["containers"][0]["args"]
+        name, topic = manifests.settings(docs)["STREAM_EVENTS_PULL"].split("=")
+        with contextlib.ExitStack() as stack:
+            pubsub = PubSub(stack)
+            pubsub.call("create", name)
+            settings = environment(docs, PULL_ENDPOINT=f"http://{pubsub.address}")
+            _, url, ops = stack.enter_context(gateway.gateway(args, settings))
+            gateway.until(lambda: gateway.status(f"{ops}/readyz") == 200)
+            self.assertEqual(gateway.status(f"{url}/push/{topic}", data=b"{}"), 404)
+            lines = []
+            read_lines(f"{url}/events?topic={topic}", lines)
+            gateway.until(lambda: "event: stream-open" in lines)
+            pubsub.call("publish", name, messages=[{"text": "pulled"}])
+            gateway.until(lambda: "data: pulled" in lines)
 
     def leave(self, docs, process, url, lines):
         """As the kubelet makes it leave: SIGTERM, and SIGKILL after the grace period."""

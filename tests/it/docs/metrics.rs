@@ -23,6 +23,7 @@ fn the_metrics_of_the_documents_are_those_of_the_program() {
         "docs/metrics.md",
         "docs/presence.md",
         "docs/publishing.md",
+        "docs/pull.md",
         "docs/reading.md",
         "deploy/RUNBOOK.md",
         "deploy/grafana/dashboard.json",
