@@ -140,7 +140,7 @@ pub struct Config {
     pub workers: usize,
     /// Format of the log.
     pub log_format: LogFormat,
-    /// Directives of `tracing-subscriber`'s `EnvFilter`.
+    /// Directives of `tracing-subscriber`'s `Targets`.
     pub log_level: String,
 }
 

@@ -11,20 +11,24 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    EnvFilter,
+    Layer as _,
+    filter::{LevelFilter, Targets},
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::SubscriberExt as _,
     registry::LookupSpan,
+    util::SubscriberInitExt as _,
 };
 
 use crate::{clock, config::LogFormat};
 
 /// Default filters for libraries that log one line for each client that disconnects, or that sends
 /// bytes that are not HTTP. Any client could fill the log with these lines.
-const QUIET: [&str; 2] = ["actix_http=off", "actix_server=warn"];
+const QUIET: [(&str, LevelFilter); 2] =
+    [("actix_http", LevelFilter::OFF), ("actix_server", LevelFilter::WARN)];
 
 /// Installs the log of the process. Writes to standard error.
 ///
-/// `level` is a filter in the syntax of [`EnvFilter`].
+/// `level` is a filter in the syntax of [`Targets`].
 ///
 /// # Errors
 /// Fails when a log is already installed, or when `level` is not a valid filter.
@@ -32,18 +36,21 @@ pub(crate) fn init(
     format: LogFormat,
     level: &str,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let mut filter = EnvFilter::try_new(level)?;
+    let mut filter: Targets = level.parse()?;
     // `off` and `error` exclude these lines already. A filter that names actix takes precedence.
     let quiet_enough = ["off", "error"].contains(&level) || level.contains("actix");
-    for directive in QUIET.iter().filter(|_| !quiet_enough) {
-        filter = filter.add_directive(directive.parse()?);
+    if !quiet_enough {
+        filter = filter.with_targets(QUIET);
     }
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let log = log.with_ansi(io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => log.try_init(),
-        LogFormat::Json => log.event_format(CloudLogging).try_init(),
-    }
+    let log = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    let log = match format {
+        LogFormat::Text => log.boxed(),
+        LogFormat::Json => log.event_format(CloudLogging).boxed(),
+    };
+    tracing_subscriber::registry().with(log).with(filter).try_init()?;
+    Ok(())
 }
 
 /// Format with one JSON object per line and the field names of Cloud Logging's

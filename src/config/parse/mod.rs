@@ -8,7 +8,7 @@ use std::{fmt::Display, path::PathBuf, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
 use jiff::SignedDuration;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use crate::config::{
     BackplaneConfig, ConfigError, Flag, Mode, Password, RedisConfig, Texts, TlsFiles, flags,
@@ -243,11 +243,11 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// Reads `--log-level`, and checks it as `EnvFilter` does.
+    /// Reads `--log-level`, and checks it as `telemetry::logs` does.
     pub(super) fn log_level(&mut self) -> String {
         const FLAG: &str = "log-level";
         let text = self.text(FLAG).unwrap_or_default();
-        if let Err(err) = EnvFilter::try_new(text) {
+        if let Err(err) = text.parse::<Targets>() {
             self.problem(FLAG, err);
         }
         text.to_owned()
