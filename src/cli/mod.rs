@@ -43,8 +43,8 @@ pub enum CliError {
 /// Exit code for an error in the command line or the configuration: `EX_USAGE` of sysexits.h.
 pub const EXIT_USAGE: u8 = 64;
 
-/// Variables of others: Cloud Run sets `PORT`, Pub/Sub's tools `PUBSUB_EMULATOR_HOST`, and users who
-/// want no colours `NO_COLOR`.
+/// Variables of others: Cloud Run sets `PORT`, Pub/Sub's tools `PUBSUB_EMULATOR_HOST`, and users
+/// who want no colours `NO_COLOR`.
 const OTHERS: [&str; 3] = ["PORT", "PUBSUB_EMULATOR_HOST", "NO_COLOR"];
 
 /// Environment variables that configure the gateway: name and value.
