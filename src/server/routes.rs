@@ -81,10 +81,6 @@ const ROUTES: &[RouteEntry] = &[
     route("/page/origins", READ, Place::Dev, || to(demo::origins)),
 ];
 
-/// Methods of gRPC, at the paths of [`grpc::PATHS`]. The files in `proto/` describe them.
-const GRPC: RouteEntry =
-    RouteEntry { path: "", methods: PAGES_POST, place: Place::Public, handler: || to(grpc::call) };
-
 const fn route(
     path: &'static str,
     methods: &'static [Method],
@@ -128,8 +124,9 @@ pub(super) fn public_routes(
                 routes.service(resource(entry));
             }
         }
+        // The files in `proto/` describe these.
         for path in grpc::PATHS {
-            let entry = RouteEntry { path, ..GRPC };
+            let entry = route(path, PAGES_POST, Place::Public, || to(grpc::call));
             routes.service(resource(&entry).wrap(cors(mode, origins, &[Method::POST])));
         }
         routes.default_service(to(not_found));
