@@ -1,4 +1,4 @@
-# Topics, their subscriptions for the gateway, what cannot be delivered, and who may do what.
+# Topics, their subscriptions for the gateway, the dead-letter topic, and the IAM roles.
 # README.md has the reason of each number.
 
 data "google_project" "this" {

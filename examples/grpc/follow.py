@@ -20,8 +20,11 @@ from google.protobuf import descriptor_pool, message_factory
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 SERVICE = "stream_events.v1.StreamEvents"
-# After these, a repeated call may succeed. A client whose token has expired gets UNAUTHENTICATED.
-TEMPORARY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+# After these, a repeated call may succeed. The last three are what a client makes of a call that was reset, by
+# the gateway because the client read too slowly, or by a proxy that has lost its gateway. A client whose token
+# has expired gets UNAUTHENTICATED.
+TEMPORARY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED,
+             grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 # The gateway sends a record at least every 15 s (--keep-alive): a connection that is silent for longer is
 # found dead by these pings. Messages can be as large as an event, so that they have no limit here.
 OPTIONS = [("grpc.keepalive_time_ms", 30_000), ("grpc.max_receive_message_length", -1)]

@@ -43,9 +43,9 @@ pub enum CliError {
 /// Exit code for an error in the command line or the configuration: `EX_USAGE` of sysexits.h.
 pub const EXIT_USAGE: u8 = 64;
 
-/// Variables of others: Cloud Run sets `PORT`, Pub/Sub's tools `PUBSUB_EMULATOR_HOST`, and users
-/// who want no colours `NO_COLOR`.
-const OTHERS: [&str; 3] = ["PORT", "PUBSUB_EMULATOR_HOST", "NO_COLOR"];
+/// Variables that other programs define: Cloud Run sets `PORT`, Pub/Sub's tools set
+/// `PUBSUB_EMULATOR_HOST`, and `NO_COLOR` turns colors off.
+const FOREIGN_VARIABLES: [&str; 3] = ["PORT", "PUBSUB_EMULATOR_HOST", "NO_COLOR"];
 
 /// Environment variables that configure the gateway: name and value.
 pub type Environment = HashMap<String, String>;
@@ -54,7 +54,7 @@ pub type Environment = HashMap<String, String>;
 /// the environment. (The HTTP client reads its proxies from it, and Google's library its
 /// credentials.)
 pub fn environment() -> Environment {
-    let ours = |name: &str| name.starts_with("STREAM_EVENTS_") || OTHERS.contains(&name);
+    let ours = |name: &str| name.starts_with("STREAM_EVENTS_") || FOREIGN_VARIABLES.contains(&name);
     std::env::vars_os()
         // No flag accepts a value that is not UTF-8. The parser of the flag reports it.
         .filter_map(|(name, value)| {
@@ -124,7 +124,7 @@ fn platform_port(environment: &Environment) -> Option<&str> {
     environment.get("PORT").map(String::as_str).filter(|port| !port.is_empty())
 }
 
-/// Returns true if the variable `NO_COLOR` asks for no colours (<https://no-color.org>).
+/// Returns true if the variable `NO_COLOR` asks for no colors (<https://no-color.org>).
 fn no_color(environment: &Environment) -> bool {
     environment.get("NO_COLOR").is_some_and(|text| !text.is_empty())
 }

@@ -19,12 +19,12 @@ pub struct StreamLimits {
 pub enum StreamLimitError {
     /// Limit for each subject, or for each token without one (`--streams-per-subject`).
     #[error(
-        "this subject, or this token without a subject (sub), has as many open streams as one may \
-         have (--streams-per-subject)"
+        "this subject, or this token without a subject (sub), has reached its limit of open streams \
+         (--streams-per-subject)"
     )]
     Subject,
     /// Limit for each client address (`--streams-per-address`).
-    #[error("this address has as many open streams as one may have (--streams-per-address)")]
+    #[error("this address has reached its limit of open streams (--streams-per-address)")]
     Address,
 }
 

@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import unittest
+import urllib.request
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -131,6 +132,22 @@ class Clients(unittest.TestCase):
                                      text=True, timeout=TIME_MAX)
             self.assertEqual(refused.returncode, 1)
             self.assertIn("INVALID_ARGUMENT: topic", refused.stderr)
+
+    def test_the_example_resumes_after_it_was_too_slow(self):
+        settings = SETTINGS | {"STREAM_EVENTS_WRITE_TIMEOUT": "1s"}
+        count, text = 60, "x" * 300_000
+        with gateway.gateway(["dev"], settings) as (_, url, ops):
+            command = [sys.executable, ROOT / "examples/grpc/follow.py", url.removeprefix("http://"), "orders"]
+            with subprocess.Popen([*command, "--count", str(count)], stdout=subprocess.PIPE, text=True) as process:
+                gateway.until(lambda: streams(ops) == 1)
+                for number in range(count):
+                    push(url, "orders", f"{number} {text}")
+                # It writes to a full pipe, and reads nothing.
+                ended = b'streams_ended_total{reason="stalled"} '
+                gateway.until(lambda: ended in urllib.request.urlopen(f"{ops}/metrics").read())
+                numbers = [int(line.split("\t")[2].split()[0].strip('"')) for line in process.stdout]
+                self.assertEqual(numbers, list(range(count)))
+                self.assertEqual(process.wait(TIME_MAX), 0)
 
     @unittest.skipUnless(GRPCURL, NO_GRPCURL)
     def test_grpcurl_lists_and_describes(self):

@@ -56,7 +56,7 @@ enum Cut {
     Temporary(String, Option<Duration>),
     /// No other connection can succeed.
     Permanent(String),
-    /// The receiver of the events wants no more.
+    /// The receiver stopped the stream.
     Done,
 }
 

@@ -36,8 +36,8 @@ pub struct Tail {
     count: Option<u64>,
     /// Form of the printed events.
     form: Form,
-    /// Colours: `None` if the terminal decides.
-    colours: Option<bool>,
+    /// Colors: `None` if the terminal decides.
+    colors: Option<bool>,
 }
 
 /// Returns the subcommand and its arguments.
@@ -48,8 +48,8 @@ pub fn command() -> Command {
     Command::new("tail")
         .about("Print the events of a gateway as they come")
         .after_help(
-            "After a cut the command resumes behind the last event. It prints gaps, cuts and the \
-             end of a stream to standard error. In a pipe, gaps are lines {\"stream-gap\":…} too.",
+            "After a connection breaks, the command resumes after the last event. It prints gaps, \
+             broken connections and the end of a stream to standard error. In a pipe, gaps are lines {\"stream-gap\":…} too.",
         )
         .arg(option("url", "URL", "URL of the gateway").default_value("http://127.0.0.1:8080"))
         .arg(
@@ -65,7 +65,7 @@ pub fn command() -> Command {
                 .value_parser(FORMS.map(|(name, _)| name)),
         )
         .arg(
-            option("color", "WHEN", "Colours. Default: on a terminal, unless NO_COLOR is set")
+            option("color", "WHEN", "Colors. Default: on a terminal, unless NO_COLOR is set")
                 .value_parser(["always", "never"]),
         )
         .arg(option("token", "JWT", "Token of the reader").conflicts_with("token-file"))
@@ -76,7 +76,7 @@ pub fn command() -> Command {
 }
 
 impl Tail {
-    /// Reads the arguments. `no_color` is true if the environment asks for no colours
+    /// Reads the arguments. `no_color` is true if the environment asks for no colors
     /// (<https://no-color.org>).
     pub(super) fn read(given: &ArgMatches, no_color: bool) -> Result<Self, clap::Error> {
         let text = |name: &str| given.get_one::<String>(name).cloned();
@@ -109,7 +109,7 @@ impl Tail {
             last_event_id: text("last-event-id").unwrap_or_default(),
             count: given.get_one("count").copied(),
             form,
-            colours: always.or(no_color.then_some(false)),
+            colors: always.or(no_color.then_some(false)),
         })
     }
 }
@@ -122,7 +122,7 @@ pub fn run(tail: Tail) -> ExitCode {
     let mut printer = Printer {
         out: io::stdout(),
         form: tail.form,
-        is_coloured: tail.colours.unwrap_or(is_terminal),
+        is_colored: tail.colors.unwrap_or(is_terminal),
         is_terminal,
     };
     let (mut left, mut broken) = (tail.count, None);

@@ -46,15 +46,15 @@ impl Form {
 pub(super) struct Printer<W> {
     pub(super) out: W,
     pub(super) form: Form,
-    /// True to use colours: the escape sequences of [ECMA-48, section
+    /// True to use colors: the escape sequences of [ECMA-48, section
     /// 8.3.117](https://ecma-international.org/publications-and-standards/standards/ecma-48/).
-    pub(super) is_coloured: bool,
+    pub(super) is_colored: bool,
     /// True if `out` is a terminal. Control characters are then escaped: an event could otherwise
     /// send commands to the terminal.
     pub(super) is_terminal: bool,
 }
 
-/// Escape sequences of the colours.
+/// Escape sequences of the colors.
 const DIM: &str = "\x1b[2m";
 const CYAN: &str = "\x1b[36m";
 const YELLOW: &str = "\x1b[33m";
@@ -106,19 +106,19 @@ impl<W: Write> Printer<W> {
             (None, Some(bytes)) => format!("base64:{}", bytes.as_str().unwrap_or_default()),
             (None, None) => String::new(),
         };
-        let mut line = self.colour(DIM, time);
-        write!(line, " {}", self.colour(CYAN, field("topic"))).ok();
+        let mut line = self.color(DIM, time);
+        write!(line, " {}", self.color(CYAN, field("topic"))).ok();
         if event.event != "message" {
-            write!(line, " {}", self.colour(YELLOW, &event.event)).ok();
+            write!(line, " {}", self.color(YELLOW, &event.event)).ok();
         }
         write!(line, " {}", self.safe(&data)).ok();
         line
     }
 
-    /// Returns a text in a colour, if colours are used.
-    fn colour(&self, colour: &str, text: &str) -> String {
+    /// Returns a text in a color, if colors are used.
+    fn color(&self, color: &str, text: &str) -> String {
         let text = self.safe(text);
-        if self.is_coloured { format!("{colour}{text}{RESET}") } else { text }
+        if self.is_colored { format!("{color}{text}{RESET}") } else { text }
     }
 
     /// Returns a text without the control characters that a terminal obeys. Line feeds and tabs
@@ -170,10 +170,10 @@ pub(super) fn notice(event: &StreamEvent) -> Option<String> {
 mod tests {
     use super::{Form, Printer, StreamEvent, escape_controls};
 
-    fn printed(form: Form, is_coloured: bool, is_terminal: bool, data: &str) -> String {
+    fn printed(form: Form, is_colored: bool, is_terminal: bool, data: &str) -> String {
         let event = StreamEvent { event: "made".into(), data: data.into(), id: "1-1".into() };
         let mut out = Vec::new();
-        Printer { out: &mut out, form, is_coloured, is_terminal }.event(&event).unwrap();
+        Printer { out: &mut out, form, is_colored, is_terminal }.event(&event).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -181,11 +181,8 @@ mod tests {
     fn a_line_for_people_has_time_topic_type_and_data() {
         let data = r#"{"topic":"a","publish_time":"2021-02-26T19:13:55.749Z","data":{"id":1}}"#;
         assert_eq!(printed(Form::Text, false, true, data), "19:13:55.749Z a made {\"id\":1}\n");
-        let coloured = printed(Form::Text, true, true, data);
-        assert!(
-            coloured.starts_with("\x1b[2m19:13:55.749Z\x1b[0m \x1b[36ma\x1b[0m"),
-            "{coloured:?}"
-        );
+        let colored = printed(Form::Text, true, true, data);
+        assert!(colored.starts_with("\x1b[2m19:13:55.749Z\x1b[0m \x1b[36ma\x1b[0m"), "{colored:?}");
         let binary = r#"{"topic":"a","data_base64":"AA=="}"#;
         assert_eq!(printed(Form::Text, false, true, binary), "- a made base64:AA==\n");
         assert_eq!(printed(Form::Text, false, true, "no JSON"), "- - made \n");

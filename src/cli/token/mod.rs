@@ -67,7 +67,7 @@ fn key_file(help: &'static str) -> Arg {
 
 /// Returns the argument that names the claim for the topics to read.
 fn topics_claim() -> Arg {
-    let help = "Claim that lists the topics to read, as the gateway has it. a.b is claim b in a";
+    let help = "Claim that lists the topics to read: the gateway's --read-topics-claim";
     option("read-topics-claim", "NAME", help).default_value("topics")
 }
 

@@ -17,15 +17,16 @@ pub(super) const FLAGS: &[Flag] = &[
         "pull-endpoint",
         "URL",
         Some("https://pubsub.googleapis.com"),
-        "Where --pull reaches Pub/Sub, such as https://private.googleapis.com. http:// connects \
-         without TLS and without credentials, as to an emulator. PUBSUB_EMULATOR_HOST changes the \
-         default",
+        "URL of Pub/Sub for --pull, such as https://private.googleapis.com. With http:// the \
+         gateway uses neither TLS nor credentials, as for an emulator. PUBSUB_EMULATOR_HOST \
+         changes the default",
     ),
     flag(
         "pull-messages",
         "N",
         Some("1000"),
-        "Messages of one subscription of --pull that are received and not acked yet, at once",
+        "Largest number of messages of one subscription of --pull that are received and not acked \
+         yet",
     )
     .range("1", "100000"),
 ];

@@ -1,6 +1,7 @@
-//! Attempts of Google's library to call Pub/Sub. The library tries again without a word after an
-//! error that it takes for temporary, such as a refused connection or a certificate that it does
-//! not trust. Each attempt asks the credentials for headers, so these can count the attempts.
+//! Attempts of Google's library to call Pub/Sub. The library repeats a call after an error that it
+//! takes for temporary, such as a refused connection or an untrusted certificate, and reports
+//! nothing. Each attempt requests headers from the credentials, so a wrapper of the credentials
+//! counts the attempts.
 
 use std::sync::{
     Arc,
@@ -17,9 +18,9 @@ use http::{Extensions, HeaderMap};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Attempts(Arc<AtomicUsize>);
 
-/// Credentials that count the attempts that use them.
+/// Credentials that count the requests for their headers.
 #[derive(Debug)]
-struct Counted {
+struct CountingCredentials {
     credentials: Credentials,
     attempts: Attempts,
 }
@@ -30,13 +31,13 @@ impl Attempts {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Returns the same credentials, whose uses are counted.
+    /// Wraps credentials, so that each attempt is counted.
     pub(super) fn count(&self, credentials: Credentials) -> Credentials {
-        Counted { credentials, attempts: self.clone() }.into()
+        CountingCredentials { credentials, attempts: self.clone() }.into()
     }
 }
 
-impl CredentialsProvider for Counted {
+impl CredentialsProvider for CountingCredentials {
     async fn headers(
         &self,
         extensions: Extensions,

@@ -35,10 +35,10 @@ pub(super) struct Taken {
     claim: Claim,
 }
 
-type Storing = Pin<Box<dyn Future<Output = Stored> + Send>>;
+type Storing = Pin<Box<dyn Future<Output = StoreResult> + Send>>;
 
-/// End of the storing of a message.
-struct Stored {
+/// Result of storing one message.
+struct StoreResult {
     /// Ordering key of the message.
     key: Option<String>,
     /// Handler of a message to ack on a subscription with exactly-once delivery.
@@ -170,7 +170,7 @@ impl Deliveries {
         self.storing.push(Box::pin(store(taken, inlet, Arc::clone(&self.unconfirmed), stop)));
     }
 
-    fn end(&mut self, stored: Stored) {
+    fn end(&mut self, stored: StoreResult) {
         self.taken = self.taken.saturating_sub(1);
         if let Some(handler) = stored.confirm {
             self.acking.push(Box::pin(async move { handler.confirmed_ack().await.is_ok() }));
@@ -187,7 +187,7 @@ async fn store(
     inlet: Arc<Inlet>,
     unconfirmed: Arc<AtomicUsize>,
     stop: watch::Receiver<bool>,
-) -> Stored {
+) -> StoreResult {
     let Taken { message, key, handler, claim } = taken;
     let outcome = match message {
         Ok(message) => accept(message, &inlet, &unconfirmed, stop).await,
@@ -209,7 +209,7 @@ async fn store(
             None
         }
     };
-    Stored { key, confirm }
+    StoreResult { key, confirm }
 }
 
 /// Stores a message. Tries again while the log does not confirm it, until shutdown: a nack would
@@ -235,7 +235,7 @@ async fn accept(
     }
 }
 
-/// Guard of a message that the log did not confirm. The message is counted until it is dropped.
+/// Guard that counts a message that the log did not confirm. Dropping the guard ends the count.
 struct Unconfirmed(Arc<AtomicUsize>);
 
 impl Unconfirmed {

@@ -75,11 +75,11 @@ impl Failure {
                 "check --pull-endpoint, and whether the network lets the gateway connect".to_owned()
             }
             "unavailable" => {
-                "check --pull-endpoint, and whether a proxy or a certificate that is not \
-                              trusted is in the way; if Pub/Sub is down, none"
+                "check --pull-endpoint, and whether a proxy or an untrusted certificate blocks \
+                 the connection; if Pub/Sub is down, wait: the gateway tries again"
                     .to_owned()
             }
-            _ => "none: the gateway tries again".to_owned(),
+            _ => "no action is needed: the gateway tries again".to_owned(),
         }
     }
 }

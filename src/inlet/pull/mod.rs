@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Time after the start for which a gateway that pulls is unready until its streams are open. After
-/// that it serves its readers, who have no use for a gateway that waits for a subscription.
+/// that time the gateway is ready in any case, so that it can serve readers.
 const READY_AFTER: Duration = Duration::from_secs(10);
 
 /// Subscriptions that are pulled.
@@ -57,7 +57,7 @@ struct Progress {
     running: AtomicUsize,
 }
 
-/// What the task of one subscription needs.
+/// Settings and shared state for the task of one subscription.
 #[cfg_attr(not(feature = "pull"), expect(dead_code, reason = "a build without pull pulls nothing"))]
 struct Pull {
     subscription: PullSubscription,

@@ -27,19 +27,19 @@ use crate::{
 /// Silence after which a stream counts as open: Pub/Sub refuses one sooner, and says nothing on one
 /// that is open before there is a message.
 const OPEN_AFTER: Duration = Duration::from_secs(2);
-/// Time between two looks at a silent stream. Short, since the library tries again without a pause
+/// Time between two checks of a silent stream. Short, since the library tries again without a pause
 /// after some errors.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+const STREAM_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// Silence after which a stream is opened anew on another connection: the library does not notice a
 /// connection whose packets are lost.
 const SILENCE_MAX: Duration = Duration::from_secs(5 * 60);
-/// Life of a stream after which the next failure is the first of a new row.
-const LIVED: Duration = Duration::from_secs(30);
-/// Time between two looks for room in the memory for messages.
-const ROOM_TICK: Duration = Duration::from_millis(20);
+/// Age of a stream at which its end resets the back-off.
+const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
+/// Time between two checks for free memory for messages.
+const MEMORY_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// Longest time at shutdown for the messages that are being stored.
 const STORING_MAX: Duration = Duration::from_secs(5);
-/// Longest time after that for the last acks and nacks.
+/// Longest time for the last acks and nacks, after [`STORING_MAX`].
 const ACKS_MAX: Duration = Duration::from_secs(1);
 
 /// Pulls a subscription until shutdown.
@@ -47,7 +47,7 @@ pub(super) async fn pull(pull: Pull) {
     let progress = Arc::clone(&pull.progress);
     let mut puller = Puller::new(pull);
     puller.run().await;
-    puller.leave().await;
+    puller.shut_down().await;
     progress.running.fetch_sub(1, Ordering::SeqCst);
 }
 
@@ -107,7 +107,7 @@ impl Puller {
             };
             self.set_open(false);
             self.report(&failure);
-            if LIVED < opened.elapsed() {
+            if BACKOFF_RESET_AFTER < opened.elapsed() {
                 backoff.reset();
             }
             if !self.wait(backoff.next()).await {
@@ -176,7 +176,7 @@ impl Puller {
         let Opened { stream, attempts } = opened;
         let mut stop = self.pull.stop.clone();
         let (begin, mut seen) = (Instant::now(), None);
-        let mut look = pin!(sleep(LOOK_INTERVAL));
+        let mut look = pin!(sleep(STREAM_CHECK_INTERVAL));
         // One call for a message: a call that is dropped early would open the stream again.
         let mut next = pin!(stream.next());
         loop {
@@ -191,7 +191,7 @@ impl Puller {
                     None => Err(Failure::Ended.into()),
                 },
                 () = &mut look => {
-                    look.set(sleep(LOOK_INTERVAL));
+                    look.set(sleep(STREAM_CHECK_INTERVAL));
                     if may_take && SILENCE_MAX < begin.elapsed() {
                         return Err(End::Silence);
                     }
@@ -217,7 +217,7 @@ impl Puller {
         let mut claim = self.pull.in_flight.claim();
         // A message that is larger than all the memory is refused for its size.
         while !claim.grow(size(&message)) && !claim.grow_alone(size(&message)) {
-            if !self.wait(ROOM_TICK).await {
+            if !self.wait(MEMORY_CHECK_INTERVAL).await {
                 return false;
             }
         }
@@ -227,7 +227,7 @@ impl Puller {
 
     /// Goes on until the messages that are being stored are acked and the acks are sent. Nacks the
     /// messages for which the time is not enough.
-    async fn leave(mut self) {
+    async fn shut_down(mut self) {
         self.deliveries.give_up_waiting();
         let stored = async {
             while !self.deliveries.is_empty() {

@@ -31,9 +31,9 @@ pub(super) trait Messages: Unpin {
 /// End of an answer.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// With a status.
+    /// Status that ends the call.
     With(Status),
-    /// Within a message: the call is reset.
+    /// Reset of the call in the middle of a message.
     Cut(FellBehindError),
 }
 
@@ -43,7 +43,7 @@ impl From<Status> for Ended {
     }
 }
 
-/// Answer of one message. `None` after it.
+/// Answer with one message. `None` after the message was returned.
 pub(super) struct Once(pub Option<Bytes>);
 
 impl Messages for Once {
@@ -55,7 +55,7 @@ impl Messages for Once {
 /// Call that is being answered.
 pub(super) struct Call {
     pub(super) protocol: Protocol,
-    /// Time at which the client no longer waits.
+    /// Deadline of the call (`grpc-timeout`).
     pub(super) deadline: Option<Instant>,
     /// Trailers of the response. `None` with gRPC-Web.
     trailers: Option<Rc<Trailers>>,
@@ -146,14 +146,14 @@ impl<M> fmt::Debug for AnswerBody<M> {
 impl<M: Messages> AnswerBody<M> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Ended>> {
         if self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
-            return Poll::Ready(Err(late().into()));
+            return Poll::Ready(Err(deadline_exceeded().into()));
         }
         self.messages.poll_next(cx)
     }
 }
 
-/// Returns the status of a call whose client no longer waits.
-pub(super) fn late() -> Status {
+/// Returns the status of a call whose deadline has passed.
+pub(super) fn deadline_exceeded() -> Status {
     Status::new(Code::DeadlineExceeded, "the time of the call is over (grpc-timeout)")
 }
 

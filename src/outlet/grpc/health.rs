@@ -38,8 +38,8 @@ impl fmt::Debug for Serving {
     }
 }
 
-/// Time between two looks at the status that a client watches.
-const LOOK: Duration = Duration::from_secs(1);
+/// Time between two checks at the status that a client watches.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Serving {
     /// Returns the status of a service. The empty name stands for all services.
@@ -110,7 +110,7 @@ impl Watch {
             serving,
             service: asked.service,
             last: None,
-            looks: interval(LOOK),
+            looks: interval(CHECK_INTERVAL),
             end_at: Instant::now() + age,
             _permit: permit,
             _waiting: Waiting::new(&context),

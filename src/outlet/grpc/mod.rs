@@ -1,8 +1,8 @@
 //! gRPC: the service `stream_events.v1.StreamEvents`, health checks and reflection, over HTTP/2,
 //! and as gRPC-Web over any version of HTTP. docs/grpc.md describes them.
 //!
-//! A call is a request of HTTP, so it takes the same way as all others: the routes, the rules of
-//! CORS, the tokens and the limits. Only the status is special: it is in the trailers.
+//! A call is an HTTP request. It uses the same routes, CORS rules, tokens and limits as every other
+//! request. With gRPC the status is in the trailers; with gRPC-Web it is the last part of the body.
 
 mod answer;
 mod encode;
@@ -31,7 +31,7 @@ pub(crate) use health::Serving;
 pub(crate) use protocol::{has_trailers, is_grpc};
 
 use self::{
-    answer::{Call, Once, late},
+    answer::{Call, Once, deadline_exceeded},
     health::Watch,
     message::{Incoming, PREFIX_BYTES, decode_only, encoded},
     proto::{health::HealthListRequest, stream_events::SubscribeRequest},
@@ -92,7 +92,9 @@ pub(crate) async fn call(
     let endpoint = Endpoint { context, worker, publish, serving };
     let answered = endpoint.answer(&request, payload, call());
     let answered = match deadline {
-        Some(deadline) => timeout_at(deadline, answered).await.unwrap_or_else(|_| Err(late())),
+        Some(deadline) => {
+            timeout_at(deadline, answered).await.unwrap_or_else(|_| Err(deadline_exceeded()))
+        }
         None => answered.await,
     };
     answered.unwrap_or_else(|status| call().refuse(&status))

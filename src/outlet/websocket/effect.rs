@@ -13,7 +13,7 @@ pub(super) struct CommandResult {
     pub(super) result: Result<Effect, Refusal>,
 }
 
-/// What is left to do for a command, all of it at once.
+/// Action that the session performs after a command was checked. It does not wait.
 #[derive(Debug)]
 pub(super) enum Effect {
     /// Opens a stream with a name.

@@ -84,8 +84,12 @@ impl ConnectionTimer {
             return Err(later);
         }
         if self.end_at <= now {
-            let reason = if self.is_draining { EndReason::Draining } else { EndReason::MaxAge };
-            return Err(Refusal::later(reason, "the connection has no stream"));
+            let (reason, text) = if self.is_draining {
+                (EndReason::Draining, "this gateway is shutting down")
+            } else {
+                (EndReason::MaxAge, "the connection has reached its maximum age (--stream-age-max)")
+            };
+            return Err(Refusal::later(reason, text));
         }
         if is_shed {
             let text = "too many connections without a stream (--idle-connections-max)";

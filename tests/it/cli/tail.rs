@@ -135,7 +135,7 @@ fn a_cut_stream_is_resumed_after_the_last_whole_event() {
 }
 
 #[test]
-fn answers_that_are_no_stream_are_told() {
+fn answers_that_are_no_stream_are_reported() {
     for (head, told) in [
         ("204 No Content\r\n", "204 No Content: it wants no further connection"),
         ("200 OK\r\nContent-Type: text/html\r\n", "the answer is text/html, expected text/event"),
@@ -228,7 +228,7 @@ fn a_gap_is_printed() {
 
 /// On a terminal, of which `script` makes one.
 #[test]
-fn a_terminal_gets_times_colours_and_no_control_characters() {
+fn a_terminal_gets_times_colors_and_no_control_characters() {
     let gateway = Gateway::dev(&[]);
     gateway.publish("orders", "\x1b]0;owned\x07 text");
     let program = env!("CARGO_BIN_EXE_stream-events");

@@ -201,7 +201,7 @@ fn a_session_is_renewed_and_ends_with_its_token() {
 }
 
 #[test]
-fn members_are_told() {
+fn the_presence_command_returns_the_members() {
     let gateway = Gateway::dev(&[]);
     let mut call = session(&gateway, &[]);
     let request = SubscribeRequest {

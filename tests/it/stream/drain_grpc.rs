@@ -50,7 +50,7 @@ async fn end(mut body: RecvStream, mut parser: GrpcParser) -> (String, HeaderMap
 }
 
 #[test]
-fn five_hundred_streams_are_told_to_come_back_at_times_of_their_own() {
+fn a_drain_ends_five_hundred_streams_at_different_times() {
     let (mut process, address) = serve(&["--drain-delay", "0 s", "--drain-timeout", "3 s"]);
     let uri = format!("http://{address}{SERVICE}Subscribe");
     let ends: Vec<_> = block_on(async {

@@ -52,28 +52,28 @@ const UNCLAIMED_BYTES: usize = 4 * 1024;
 /// Number of steps after which other tasks of the thread run.
 const STEPS_PER_TURN: usize = 32;
 
-/// Records of a session, which follow from its streams and from the commands.
+/// Session of one call: its streams, and the commands of the client.
 pub(super) struct Session {
     client: SharedClient,
     incoming: Incoming,
     /// Claim on the memory for what clients have sent.
     claim: Claim,
-    /// Command that waits for its result. It is a task of its own, since it can hold a turn of the
-    /// worker while the client takes nothing, and nothing is asked of this session.
+    /// Running command. It is a separate task, because it can hold a turn of the worker while the
+    /// client reads nothing and the session is not polled.
     running: Option<JoinHandle<CommandResult>>,
     /// True if the client sends no more commands.
     is_half_closed: bool,
-    /// Begin of the current second, and the number of commands within it.
+    /// Start of the current second, and the number of commands within it.
     rate: (Instant, u32),
     answers: BytesMut,
     streams: Streams,
     /// Timer of a session without streams. `None` if there is a stream.
     idle_timer: Option<ConnectionTimer>,
-    /// Status behind the answers.
+    /// Status to send after the answers.
     end: Option<Status>,
     timer: Pin<Box<Sleep>>,
-    /// Time at which the last records were returned, until the next ones are asked for.
-    given_at: Option<Instant>,
+    /// Time at which the session last returned records. `None` after the next poll.
+    returned_at: Option<Instant>,
 }
 
 impl Session {
@@ -91,7 +91,7 @@ impl Session {
             idle_timer: Some(ConnectionTimer::new(&client.context, now)),
             end: None,
             timer: Box::pin(sleep_until(now)),
-            given_at: None,
+            returned_at: None,
             client,
         }
     }
@@ -137,7 +137,7 @@ impl Session {
         if let Some(released) = self.claim.bytes().checked_sub(bytes) {
             self.claim.shrink(released);
         } else if !self.claim.grow(bytes - self.claim.bytes()) {
-            let text = "clients have sent too much that is not carried out yet";
+            let text = "too many bytes of unfinished commands of all clients are in memory";
             return Err(Status::new(Code::Unavailable, text));
         }
         Ok(())
@@ -146,7 +146,7 @@ impl Session {
     /// Counts a command.
     ///
     /// # Errors
-    /// Fails beyond the limit of a second.
+    /// Fails if the client sends more than [`COMMANDS_PER_SECOND`].
     fn count_command(&mut self) -> Result<(), Status> {
         let now = Instant::now();
         let (since, count) = &mut self.rate;
@@ -266,11 +266,12 @@ fn of_session(record: RecordKind) -> Bytes {
 
 impl Messages for Session {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Ended>> {
-        if self.given_at.take().is_some_and(|given_at| BLOCKED_FROM <= given_at.elapsed()) {
+        if self.returned_at.take().is_some_and(|returned_at| BLOCKED_FROM <= returned_at.elapsed())
+        {
             self.streams.mark_all(StreamSession::mark_blocked);
         }
         let polled = self.poll(cx);
-        self.given_at = polled.is_ready().then(Instant::now);
+        self.returned_at = polled.is_ready().then(Instant::now);
         polled
     }
 }

@@ -39,7 +39,7 @@ impl Connection {
             self.claim.shrink(released);
         } else if !self.claim.grow(bytes - self.claim.bytes()) && self.state == State::Open {
             self.input = Input::default();
-            let text = "clients have sent too much that is not carried out yet";
+            let text = "too many bytes of unfinished commands of all clients are in memory";
             self.refuse(&Refusal::later(EndReason::Busy, text), now);
         }
     }
