@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use google_cloud_auth::credentials::{self, Credentials, anonymous};
 use google_cloud_pubsub::{client::Subscriber, subscriber::MessageStream};
 use http::Extensions;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     config::PullConfig,
@@ -22,8 +22,8 @@ const LEASE: Duration = Duration::from_secs(10);
 /// Bytes of messages that Pub/Sub sends before it waits for acks. The library holds at most one
 /// answer of Pub/Sub, which is not larger.
 const OUTSTANDING_MAX_BYTES: i64 = 16 * 1024 * 1024;
-/// Longest time for a connection to Pub/Sub.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// Longest time until Pub/Sub answers a first request, with the connection.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Longest time for a token.
 const TOKEN_MAX: Duration = Duration::from_secs(10);
 
@@ -92,17 +92,21 @@ impl Client {
     }
 }
 
-/// Connects to the host of a URL, and closes the connection.
+/// Sends a request to the host of a URL, and ignores the answer. A host that accepts connections
+/// and answers nothing, such as a proxy that has lost its server, is not reachable: the library
+/// would wait for it without an end.
 ///
 /// # Errors
 /// Returns the reason why it cannot be reached.
-pub(super) async fn check_reachable(endpoint: &str) -> Result<(), String> {
-    let url = reqwest::Url::parse(endpoint).map_err(|err| err.to_string())?;
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let port = url.port_or_known_default().unwrap_or(443);
-    match timeout(CONNECT_MAX, TcpStream::connect((host, port))).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(err)) => Err(format!("{endpoint}: {err}")),
-        Err(_) => Err(format!("{endpoint}: no connection within {} s", CONNECT_MAX.as_secs())),
+async fn check_reachable(endpoint: &str) -> Result<(), String> {
+    let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_MAX).build();
+    let client = client.map_err(|err| with_sources(&err))?;
+    match client.get(endpoint).send().await {
+        Ok(_) => Ok(()),
+        Err(err) if err.is_connect() || err.is_timeout() => {
+            Err(format!("{endpoint}: {}", with_sources(&err)))
+        }
+        // It has answered something else than HTTP/1.1, as a server that speaks HTTP/2 alone does.
+        Err(_) => Ok(()),
     }
 }

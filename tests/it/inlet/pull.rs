@@ -236,6 +236,17 @@ fn without_an_answer_of_pubsub_a_stream_is_not_open() {
     assert!(gateway.metric(UP) < 0.5);
 }
 
+/// A host that accepts connections and answers nothing, as a proxy that has lost its server does.
+#[test]
+fn a_host_that_answers_nothing_is_not_reachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+    let gateway = Gateway::dev(&[("pull", NAME), ("pull-endpoint", &endpoint)]);
+    eventually("the stream fails", || (0.0 < gateway.metric(UNREACHABLE)).then_some(()));
+    assert!(gateway.metric(UP) < 0.5);
+}
+
 /// The messages that the gateway holds are tried again, and Pub/Sub is not told anything.
 #[test]
 fn while_redis_is_away_messages_are_held() {
