@@ -102,11 +102,11 @@ async fn check_reachable(endpoint: &str) -> Result<(), String> {
     let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_MAX).build();
     let client = client.map_err(|err| with_sources(&err))?;
     match client.get(endpoint).send().await {
-        Ok(_) => Ok(()),
         Err(err) if err.is_connect() || err.is_timeout() => {
             Err(format!("{endpoint}: {}", with_sources(&err)))
         }
-        // It has answered something else than HTTP/1.1, as a server that speaks HTTP/2 alone does.
-        Err(_) => Ok(()),
+        // Any other error is an answer too: a server that speaks HTTP/2 alone does not answer in
+        // HTTP/1.1.
+        Ok(_) | Err(_) => Ok(()),
     }
 }
