@@ -1,6 +1,7 @@
 //! Outlets: one file for each kind of answer to readers.
 
 mod claimed_body;
+mod client;
 pub(crate) mod demo;
 pub(crate) mod events;
 mod format;

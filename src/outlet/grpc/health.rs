@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     model::control::{End, EndReason},
-    outlet::websocket::client::Client,
+    outlet::client::Client,
     stream::{StreamContext, limits::StreamPermit, pending::Waiting},
 };
 

@@ -41,14 +41,16 @@ use self::{
     status::{Code, Status},
     subscribe::Records,
 };
-use super::websocket::{client::Client, close::Refusal};
 use crate::{
     http::{client_address::client_address, problem::problem},
     inlet::{
         body::{self, BodyLimits},
         publish::PublishEndpoint,
     },
-    outlet::events::Worker,
+    outlet::{
+        client::{Client, refusal::Refusal},
+        events::Worker,
+    },
     stream::{StreamContext, request::header_id},
 };
 

@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use crate::{
     inlet::{body::ReceiveError, publish::PublishRefusedError},
     model::control::{End, EndReason},
-    outlet::websocket::close::Refusal,
+    outlet::client::refusal::Refusal,
 };
 
 /// Code of a status (<https://grpc.io/docs/guides/status-codes/>).

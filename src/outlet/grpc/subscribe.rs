@@ -15,7 +15,7 @@ use super::{
     status::Status,
 };
 use crate::{
-    outlet::websocket::client::Client,
+    outlet::client::Client,
     stream::{
         drive::body::StreamBody,
         request::{HeaderId, Parameters},

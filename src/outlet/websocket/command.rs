@@ -4,13 +4,17 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 use super::{
-    client::SharedClient,
-    close::{CloseCode, Refusal},
     effect::{CommandResult, Effect, read},
     presence::presence,
     publish::publish,
 };
-use crate::stream::request::Parameters;
+use crate::{
+    outlet::client::{
+        SharedClient,
+        refusal::{CloseCode, Refusal},
+    },
+    stream::request::Parameters,
+};
 
 /// Longest name of a stream, and longest `ref`, in bytes of JSON.
 const NAME_MAX_BYTES: usize = 128;

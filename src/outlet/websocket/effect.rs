@@ -3,8 +3,11 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::close::{CloseCode, Refusal};
-use crate::{auth::grant::Grant, stream::request::Parameters};
+use crate::{
+    auth::grant::Grant,
+    outlet::client::refusal::{CloseCode, Refusal},
+    stream::request::Parameters,
+};
 
 /// Result of reading and checking a command, and the `ref` of its answer.
 #[derive(Debug)]

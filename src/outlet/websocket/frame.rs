@@ -4,8 +4,7 @@
 use actix_http::ws::{OpCode, Parser, ProtocolError};
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::close::CloseCode;
-use crate::hub::BATCH_MAX_BYTES;
+use crate::{hub::BATCH_MAX_BYTES, outlet::client::refusal::CloseCode};
 
 /// Limit of the bytes of a client's message.
 pub(super) const MESSAGE_MAX_BYTES: usize = 64 * 1024;

@@ -4,18 +4,15 @@
 //! A browser tells its page nothing about a refused handshake. So a handshake is accepted unless it
 //! is malformed, and a refusal is the record `end` and a close frame.
 
-pub(super) mod client;
-pub(super) mod close;
 mod command;
 mod connection;
 mod drive;
 mod effect;
 mod encode;
 mod frame;
-pub(super) mod presence;
+mod presence;
 mod publish;
 mod record;
-pub(super) mod timer;
 
 use std::{
     cell::RefCell,
@@ -38,8 +35,6 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use self::{
-    client::{Client, SharedClient},
-    close::{CloseCode, Refusal},
     connection::{Connection, idle::Parked},
     drive::{Driven, READ_BYTES, drive},
     encode::format_of,
@@ -56,7 +51,14 @@ use crate::{
         http2::tunnel::{Tunnel, TunnelOffer},
         socket::Socket,
     },
-    outlet::{events::Worker, tickets::redeem},
+    outlet::{
+        client::{
+            Client, SharedClient,
+            refusal::{CloseCode, Refusal},
+        },
+        events::Worker,
+        tickets::redeem,
+    },
     stream::{
         StreamContext,
         drive::reactor::owner::{GiveBack, Returned},

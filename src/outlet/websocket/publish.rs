@@ -6,17 +6,17 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, value::RawValue};
 
-use super::{
-    client::Client,
-    close::{CloseCode, Refusal},
-    effect::{Effect, read},
-};
+use super::effect::{Effect, read};
 use crate::{
     inlet::{
         base64,
         publish::{PublishRefusedError, publication::Publication},
     },
     model::topic::{ParseTopicError, Topic},
+    outlet::client::{
+        Client,
+        refusal::{CloseCode, Refusal},
+    },
 };
 
 /// Members of the command.

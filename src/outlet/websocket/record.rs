@@ -4,15 +4,15 @@ use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{
-    close::{CloseCode, Refusal},
-    frame::{text_message, write_close, write_ping},
-};
+use super::frame::{text_message, write_close, write_ping};
 use crate::{
     model::control::{Control, End},
-    outlet::format::control::{
-        AuthData, Checkpoint, EndData, Ended, FoldedData, GapData, OpenData, Opened, PresenceData,
-        json,
+    outlet::{
+        client::refusal::{CloseCode, Refusal},
+        format::control::{
+            AuthData, Checkpoint, EndData, Ended, FoldedData, GapData, OpenData, Opened,
+            PresenceData, json,
+        },
     },
 };
 

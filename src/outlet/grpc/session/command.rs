@@ -3,6 +3,7 @@
 use crate::{
     auth::grant::Grant,
     outlet::{
+        client::SharedClient,
         grpc::{
             message::encoded,
             proto::stream_events::{
@@ -12,7 +13,6 @@ use crate::{
             publish, record,
             status::{Code, Status},
         },
-        websocket::{client::SharedClient, presence},
     },
 };
 use bytes::Bytes;
@@ -59,7 +59,8 @@ pub(super) async fn run(client: SharedClient, command: Command) -> CommandResult
             client.verify(&token).await.map(Effect::Renew).map_err(Status::from)
         }
         Some(Kind::Publish(asked)) => publish(&client, asked).await,
-        Some(Kind::Presence(asked)) => presence::members(&client, &asked.topic)
+        Some(Kind::Presence(asked)) => client
+            .members(&asked.topic)
             .await
             .map(|(_, roster)| {
                 let members = Some(record::members(&roster));

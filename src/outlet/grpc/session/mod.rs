@@ -35,7 +35,7 @@ use super::{
 use crate::{
     limits::budget::Claim,
     net::stall::is_dropping_stalled,
-    outlet::websocket::{client::SharedClient, close::Refusal, timer::ConnectionTimer},
+    outlet::client::{SharedClient, refusal::Refusal, timer::ConnectionTimer},
     stream::{drive::body::BLOCKED_FROM, session::Session as StreamSession},
 };
 

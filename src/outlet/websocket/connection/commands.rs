@@ -6,11 +6,13 @@ use tokio::time::Instant;
 use super::{ANSWERS_MAX_BYTES, ClientClose, Connection, STREAMS_MAX, State};
 use crate::{
     auth::grant::Grant,
-    outlet::websocket::{
-        close::{CloseCode, Refusal},
-        effect::{CommandResult, Effect},
-        encode::format_of,
-        record,
+    outlet::{
+        client::refusal::{CloseCode, Refusal},
+        websocket::{
+            effect::{CommandResult, Effect},
+            encode::format_of,
+            record,
+        },
     },
 };
 

@@ -4,8 +4,7 @@ use tokio::time::Instant;
 
 use super::{Connection, State, Stream};
 use crate::{
-    net::limiter::ConnectionPermit, outlet::websocket::client::SharedClient,
-    stream::session::Session,
+    net::limiter::ConnectionPermit, outlet::client::SharedClient, stream::session::Session,
 };
 
 /// State that is kept of an idle connection. It is small, because many connections are idle.

@@ -9,12 +9,16 @@ use std::{collections::VecDeque, rc::Rc, task::Waker, time::Duration};
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use crate::outlet::websocket::{
-    client::SharedClient,
-    close::{CloseCode, Refusal},
-    frame::{Input, insert_members, write_close},
-    record,
-    timer::ConnectionTimer,
+use crate::outlet::{
+    client::{
+        SharedClient,
+        refusal::{CloseCode, Refusal},
+        timer::ConnectionTimer,
+    },
+    websocket::{
+        frame::{Input, insert_members, write_close},
+        record,
+    },
 };
 use crate::{
     limits::budget::Claim,

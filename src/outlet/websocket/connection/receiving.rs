@@ -10,10 +10,9 @@ use super::{
 };
 use crate::{
     model::control::EndReason,
-    outlet::websocket::{
-        close::Refusal,
-        frame::{Input, Received, write_pong},
-        timer::ConnectionTimer,
+    outlet::{
+        client::{refusal::Refusal, timer::ConnectionTimer},
+        websocket::frame::{Input, Received, write_pong},
     },
 };
 

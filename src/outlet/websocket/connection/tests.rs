@@ -15,8 +15,9 @@ use crate::{
     model::message::Message,
     net::stall::StallDetector,
     outlet::{
+        client::Client,
         events::Worker,
-        websocket::{client::Client, command, encode::format_of, frame},
+        websocket::{command, encode::format_of, frame},
     },
     stream::{StreamContext, drive::reactor::Reactor, request::Parameters},
 };

@@ -1,4 +1,9 @@
-//! Client of a WebSocket: what its commands need.
+//! Client of a connection with commands, which WebSockets and sessions of gRPC share: its token, the
+//! streams that it opens, refusals, and the timer of a connection without streams.
+
+mod members;
+pub(super) mod refusal;
+pub(super) mod timer;
 
 use std::{
     cell::{Ref, RefCell},
@@ -10,7 +15,7 @@ use std::{
 
 use actix_web::web;
 
-use super::close::{CloseCode, Refusal};
+use self::refusal::{CloseCode, Refusal};
 use crate::{
     auth::grant::Grant,
     clock,

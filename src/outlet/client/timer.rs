@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::web;
 use tokio::time::Instant;
 
-use super::close::{CloseCode, Refusal};
+use super::refusal::{CloseCode, Refusal};
 use crate::{
     clock,
     model::control::EndReason,

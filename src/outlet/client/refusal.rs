@@ -1,4 +1,5 @@
-//! Closes: the codes with which the gateway closes a WebSocket, and the refusals of new ones.
+//! Refusals of connections and commands, with the codes that close a WebSocket. gRPC has a status for
+//! each code.
 
 use actix_web::http::StatusCode;
 
@@ -41,7 +42,7 @@ pub(in crate::outlet) enum CloseCode {
     TooOften = 4429,
 }
 
-/// Refusal of a WebSocket or of a command.
+/// Refusal of a connection, of a stream or of a command.
 #[derive(Debug)]
 pub(in crate::outlet) struct Refusal {
     pub(in crate::outlet) code: CloseCode,
