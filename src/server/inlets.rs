@@ -72,7 +72,8 @@ pub(super) fn pulls(
     tasks: &mut JoinSet<()>,
 ) -> Pulls {
     let inlet = policy(config, backplane, metrics, &metrics.pull.messages);
-    Pulls::start(&config.pull, inlet, in_flight, metrics, tasks)
+    let leave_within = config.drain_delay + config.drain_timeout;
+    Pulls::start(&config.pull, inlet, in_flight, metrics, leave_within, tasks)
 }
 
 /// Makes the policy of one inlet.

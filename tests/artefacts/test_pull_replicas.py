@@ -101,6 +101,15 @@ class Replicas(unittest.TestCase):
     def test_three_gateways_that_are_killed_lose_and_double_nothing(self):
         self.kill_gateways(3)
 
+    def hold(self, pubsub, server):
+        """Lets the gateway hold one batch of each key, of which it can store none."""
+        self.redis.stop()
+        held = KEYS * KEY_BATCH
+        pubsub.generate(1000, first=100, keys=KEYS)
+        until("messages are held", lambda: pubsub.state()["leased"] == held)
+        # Each has 8 bytes at least.
+        until("the gateway has them", lambda: server.metric("stream_events_push_bytes_in_flight") >= 8 * held)
+
     def test_a_gateway_that_leaves_gives_back_what_it_has_not_stored(self):
         pubsub = PubSub(self.stack, ordered=True)
         server = self.gateway(pubsub)
@@ -108,13 +117,7 @@ class Replicas(unittest.TestCase):
         reader = Reader(self.stack, self.gateway(pubsub, PULL="").port)
         pubsub.generate(100, keys=KEYS)
         pubsub.until_acked(100)
-        # It holds one batch of each key, of which it can store none.
-        self.redis.stop()
-        held = KEYS * KEY_BATCH
-        pubsub.generate(1000, first=100, keys=KEYS)
-        until("messages are held", lambda: pubsub.state()["leased"] == held)
-        # Each has 8 bytes at least.
-        until("the gateway has them", lambda: server.metric("stream_events_push_bytes_in_flight") >= 8 * held)
+        self.hold(pubsub, server)
         self.redis.resume()
         self.assertEqual(server.terminate(), 0)
         # No lease of 10 s is left to wait for: what was not acked is given back.
@@ -132,3 +135,14 @@ class Replicas(unittest.TestCase):
 
 if __name__ == "__main__":
     unittest.main()
+
+    def test_a_gateway_that_leaves_while_redis_hangs_gives_back_all(self):
+        pubsub = PubSub(self.stack, ordered=True)
+        server = self.gateway(pubsub, DRAIN_TIMEOUT="2s")
+        pubsub.generate(100, keys=KEYS)
+        pubsub.until_acked(100)
+        self.hold(pubsub, server)
+        self.assertEqual(server.terminate(), 0)
+        state = pubsub.state()
+        self.redis.resume()
+        self.assertEqual((state["leased"], state["acked"]), (0, 100), state)

@@ -156,26 +156,27 @@ impl Deliveries {
         }
     }
 
-    /// Nacks the messages that wait for others. Called at the start of shutdown.
-    pub(super) fn give_up_waiting(&mut self) {
-        let waiting = self.waiting.take_waiting();
-        self.taken -= waiting.len().min(self.taken);
-        for taken in waiting {
-            taken.handler.nack();
-        }
-    }
-
     fn store(&self, taken: Taken) {
         let (inlet, stop) = (Arc::clone(&self.inlet), self.stop.clone());
         self.storing.push(Box::pin(store(taken, inlet, Arc::clone(&self.unconfirmed), stop)));
     }
 
+    /// Ends the storing of a message. Stores the next one with its ordering key or, at shutdown,
+    /// nacks all of them.
     fn end(&mut self, stored: StoreResult) {
         self.taken = self.taken.saturating_sub(1);
         if let Some(handler) = stored.confirm {
             self.acking.push(Box::pin(async move { handler.confirmed_ack().await.is_ok() }));
         }
-        if let Some(taken) = stored.key.and_then(|key| self.waiting.end(&key)) {
+        let Some(key) = stored.key else { return };
+        if *self.stop.borrow() {
+            // Not earlier: Pub/Sub could give these to another gateway before the message that was
+            // being stored.
+            for taken in self.waiting.remove(&key) {
+                self.taken = self.taken.saturating_sub(1);
+                taken.handler.nack();
+            }
+        } else if let Some(taken) = self.waiting.end(&key) {
             self.store(taken);
         }
     }

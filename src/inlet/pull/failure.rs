@@ -61,7 +61,8 @@ impl Failure {
         match self.as_str() {
             "not-found" => format!(
                 "create the subscription: gcloud pubsub subscriptions create {id} \
-                 --project={project} --topic=TOPIC --enable-message-ordering"
+                 --project={project} --topic=TOPIC --enable-message-ordering \
+                 --min-retry-delay=1s"
             ),
             "permission-denied" => format!(
                 "let the gateway's service account pull: gcloud pubsub subscriptions \

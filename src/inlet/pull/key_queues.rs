@@ -38,9 +38,9 @@ impl<T> KeyQueues<T> {
         next
     }
 
-    /// Removes and returns all messages that wait.
-    pub(super) fn take_waiting(&mut self) -> Vec<T> {
-        self.by_key.drain().flat_map(|(_, queue)| queue).collect()
+    /// Ends a message with this key, and returns all that wait for it.
+    pub(super) fn remove(&mut self, key: &str) -> VecDeque<T> {
+        self.by_key.remove(key).unwrap_or_default()
     }
 }
 
@@ -60,7 +60,8 @@ mod tests {
         assert_eq!((queues.end("a"), queues.end("a"), queues.end("a")), (Some(4), Some(6), None));
         assert_eq!(queues.begin(Some("a"), 7), Some(7));
         assert_eq!(queues.begin(Some("b"), 8), None);
-        assert_eq!(queues.take_waiting(), [8]);
-        assert_eq!(queues.end("b"), None);
+        assert_eq!(queues.remove("b"), [8]);
+        assert_eq!(queues.remove("b"), []);
+        assert_eq!(queues.begin(Some("b"), 9), Some(9));
     }
 }

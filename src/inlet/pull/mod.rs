@@ -68,17 +68,21 @@ struct Pull {
     in_flight: Arc<InFlight>,
     metrics: Metrics,
     progress: Arc<Progress>,
+    /// Time from the start of shutdown to the end of the process.
+    leave_within: Duration,
     /// Becomes true at the start of shutdown.
     stop: watch::Receiver<bool>,
 }
 
 impl Pulls {
-    /// Starts a task in `tasks` for each subscription. The task ends after [`Self::stop`].
+    /// Starts a task in `tasks` for each subscription. The task ends after [`Self::stop`], and the
+    /// process after `leave_within` from then.
     pub(crate) fn start(
         config: &PullConfig,
         inlet: Inlet,
         in_flight: &Arc<InFlight>,
         metrics: &Metrics,
+        leave_within: Duration,
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let (stop, stopped) = watch::channel(false);
@@ -94,6 +98,7 @@ impl Pulls {
                 in_flight: Arc::clone(in_flight),
                 metrics: metrics.clone(),
                 progress: Arc::clone(&progress),
+                leave_within,
                 stop: stopped.clone(),
             }));
         }

@@ -37,7 +37,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(5 * 60);
 const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
 /// Time between two checks for free memory for messages.
 const MEMORY_CHECK_INTERVAL: Duration = Duration::from_millis(20);
-/// Longest time at shutdown for the messages that are being stored.
+/// Longest time at shutdown for the messages that are being stored. It is shorter if the process
+/// ends sooner.
 const STORING_MAX: Duration = Duration::from_secs(5);
 /// Longest time for the last acks and nacks, after [`STORING_MAX`].
 const ACKS_MAX: Duration = Duration::from_secs(1);
@@ -122,6 +123,7 @@ impl Puller {
         let mut end = pin!(sleep(time));
         loop {
             tokio::select! {
+                biased;
                 _ = stop.wait_for(|stop| *stop) => return false,
                 () = &mut end => return true,
                 () = self.deliveries.step(), if !self.deliveries.is_empty() => {}
@@ -225,16 +227,16 @@ impl Puller {
         true
     }
 
-    /// Goes on until the messages that are being stored are acked and the acks are sent. Nacks the
+    /// Waits until the messages that are being stored are acked and the acks are sent. Nacks the
     /// messages for which the time is not enough.
     async fn shut_down(mut self) {
-        self.deliveries.give_up_waiting();
+        let storing_max = STORING_MAX.min(self.pull.leave_within.saturating_sub(ACKS_MAX));
         let stored = async {
             while !self.deliveries.is_empty() {
                 self.deliveries.step().await;
             }
         };
-        let is_stored = timeout(STORING_MAX, stored).await.is_ok();
+        let is_stored = timeout(storing_max, stored).await.is_ok();
         drop(self.deliveries);
         let sent = async { while self.closing.join_next().await.is_some() {} };
         if timeout(ACKS_MAX, sent).await.is_err() || !is_stored {
