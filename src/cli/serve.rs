@@ -84,7 +84,8 @@ fn log_start(config: &Config, listeners: &Listeners) -> std::io::Result<()> {
     let ops_listen = ops_listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
     tracing::info!(listen, ops_listen, workers = config.workers, "listening");
     if config.mode == Mode::Dev {
-        for line in commands_to_try(&listen) {
+        let program = std::env::args_os().next().unwrap_or_else(|| "stream-events".into());
+        for line in commands_to_try(&program.to_string_lossy(), &listen) {
             tracing::info!("{line}");
         }
     }
@@ -94,13 +95,14 @@ fn log_start(config: &Config, listeners: &Listeners) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Returns what a user of `dev` can copy. `listen` is the address of the gateway.
-fn commands_to_try(listen: &str) -> [String; 4] {
+/// Returns what a user of `dev` can copy. `program` is this program as the user called it, which
+/// may be outside the `PATH`, and `listen` the address of the gateway.
+fn commands_to_try(program: &str, listen: &str) -> [String; 4] {
     [
         format!("open http://{listen}/, or copy these, each into a terminal of its own:"),
         format!("  curl -N {listen}/events"),
-        format!("  stream-events tail --url {listen}"),
-        format!("  stream-events publish --url {listen} --topic orders '{{\"id\":1}}'"),
+        format!("  {program} tail --url {listen}"),
+        format!("  {program} publish --url {listen} --topic orders '{{\"id\":1}}'"),
     ]
 }
 

@@ -1,5 +1,5 @@
-//! Client of a connection with commands, which WebSockets and sessions of gRPC share: its token, the
-//! streams that it opens, refusals, and the timer of a connection without streams.
+//! Client of a connection with commands, which WebSockets and sessions of gRPC share: its token,
+//! the streams that it opens, refusals, and the timer of a connection without streams.
 
 mod members;
 pub(super) mod refusal;

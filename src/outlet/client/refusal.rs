@@ -1,5 +1,5 @@
-//! Refusals of connections and commands, with the codes that close a WebSocket. gRPC has a status for
-//! each code.
+//! Refusals of connections and commands, with the codes that close a WebSocket. gRPC has a status
+//! for each code.
 
 use actix_web::http::StatusCode;
 
