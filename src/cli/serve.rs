@@ -66,13 +66,13 @@ fn start(config: Config) -> Result<(), ServeError> {
     if let BackplaneConfig::Redis(options) = &config.backplane {
         system.block_on(redis::check(options))?;
     }
+    // Before the first log line: whoever reads it may send SIGTERM at once, and the default action
+    // of SIGTERM kills the process.
+    let shutdown = system.block_on(async { shutdown_signal() })?;
     let listeners = Listeners::bind(&config)?;
     log_start(&config, &listeners)?;
     raise_file_limit(&config);
-    system.block_on(async {
-        let shutdown = shutdown_signal()?;
-        server::run(config, tls, listeners, shutdown).await
-    })?;
+    system.block_on(server::run(config, tls, listeners, shutdown))?;
     tracing::info!("stopped");
     Ok(())
 }
