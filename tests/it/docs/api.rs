@@ -122,7 +122,7 @@ fn statuses_of_the_tables_are_in_the_document() {
 /// The codes in docs/websocket.md are those of the code. 1000 is the client's.
 #[test]
 fn close_codes_are_those_of_the_code() {
-    let source = read("src/outlet/websocket/close.rs");
+    let source = read("src/outlet/client/refusal.rs");
     let lines = between(&source, "enum CloseCode {", "\n}").lines();
     let codes =
         lines.filter_map(|line| line.split_once(" = ")?.1.trim_end_matches(',').parse().ok());
