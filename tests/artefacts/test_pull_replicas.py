@@ -112,7 +112,7 @@ class Replicas(unittest.TestCase):
 
     def test_a_gateway_that_leaves_gives_back_what_it_has_not_stored(self):
         pubsub = PubSub(self.stack, ordered=True)
-        server = self.gateway(pubsub)
+        server = self.gateway(pubsub, DRAIN_TIMEOUT="8s")
         # Another one, which does not pull: the gateway that leaves has no streams to wait for.
         reader = Reader(self.stack, self.gateway(pubsub, PULL="").port)
         pubsub.generate(100, keys=KEYS)
@@ -132,10 +132,6 @@ class Replicas(unittest.TestCase):
         self.assertEqual(reader.gaps, [])
         self.assertEqual(pubsub.state()["expired"], 0)
 
-
-if __name__ == "__main__":
-    unittest.main()
-
     def test_a_gateway_that_leaves_while_redis_hangs_gives_back_all(self):
         pubsub = PubSub(self.stack, ordered=True)
         server = self.gateway(pubsub, DRAIN_TIMEOUT="2s")
@@ -146,3 +142,7 @@ if __name__ == "__main__":
         state = pubsub.state()
         self.redis.resume()
         self.assertEqual((state["leased"], state["acked"]), (0, 100), state)
+
+
+if __name__ == "__main__":
+    unittest.main()

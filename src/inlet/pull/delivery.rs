@@ -213,8 +213,8 @@ async fn store(
     StoreResult { key, confirm }
 }
 
-/// Stores a message. Tries again while the log does not confirm it, until shutdown: a nack would
-/// only bring the message back at once, and count as a failed delivery.
+/// Stores a message. Tries again while the log does not confirm it: a nack would only bring the
+/// message back at once, and count as a failed delivery. At shutdown it tries once more.
 async fn accept(
     message: Message,
     inlet: &Inlet,
@@ -223,14 +223,15 @@ async fn accept(
 ) -> Outcome {
     let mut backoff = Backoff::default();
     let mut guard = None;
+    let mut is_last = false;
     loop {
         let outcome = inlet.accept(message.clone()).await;
-        if outcome != Outcome::Unconfirmed(PublishError::Unconfirmed) {
+        if is_last || outcome != Outcome::Unconfirmed(PublishError::Unconfirmed) {
             return outcome;
         }
         guard.get_or_insert_with(|| Unconfirmed::new(unconfirmed));
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return outcome,
+            _ = stop.wait_for(|stop| *stop) => is_last = true,
             () = sleep(backoff.next()) => {}
         }
     }

@@ -230,7 +230,8 @@ impl Puller {
     /// Waits until the messages that are being stored are acked and the acks are sent. Nacks the
     /// messages for which the time is not enough.
     async fn shut_down(mut self) {
-        let storing_max = STORING_MAX.min(self.pull.leave_within.saturating_sub(ACKS_MAX));
+        let leave_within = self.pull.leave_within;
+        let storing_max = STORING_MAX.min(leave_within - ACKS_MAX.min(leave_within / 2));
         let stored = async {
             while !self.deliveries.is_empty() {
                 self.deliveries.step().await;
