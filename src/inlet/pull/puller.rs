@@ -231,7 +231,8 @@ impl Puller {
     /// messages for which the time is not enough.
     async fn shut_down(mut self) {
         let leave_within = self.pull.leave_within;
-        let storing_max = STORING_MAX.min(leave_within - ACKS_MAX.min(leave_within / 2));
+        let storing_max =
+            STORING_MAX.min(leave_within.saturating_sub(ACKS_MAX.min(leave_within / 2)));
         let stored = async {
             while !self.deliveries.is_empty() {
                 self.deliveries.step().await;
