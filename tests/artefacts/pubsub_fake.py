@@ -1,6 +1,6 @@
 """A Pub/Sub service for tests: StreamingPull, Acknowledge and ModifyAckDeadline over gRPC.
 
-    python pubsub_fake.py [--port 0] [--connection-age SECONDS]
+    python pubsub_fake.py [--port 0] [--connection-age SECONDS] [--tls FOLDER]
 
 It prints {"port": N}, then reads commands from its standard input, one JSON object a line, and answers each
 with one line. It ends with its standard input. Commands are the methods of `Control`:
@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import json
 import os
+import pathlib
 import random
 import sys
 import time
@@ -26,6 +27,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from pubsub_state import Stream, Subscription
+from pubsub_tokens import UNAUTHENTICATED, Tokens
 
 PullRequest, PullResponse = types.StreamingPullRequest.pb(), types.StreamingPullResponse.pb()
 AckRequest, ModifyRequest = types.AcknowledgeRequest.pb(), types.ModifyAckDeadlineRequest.pb()
@@ -54,15 +56,23 @@ class Service:
         self.confirm_later = set()
         # Whether an idle stream says nothing at all, not even the headers of its answer.
         self.is_silent = True
+        # Who may call. None: anyone.
+        self.tokens = None
 
     def notify(self):
         self.changed.set()
         self.changed = asyncio.Event()
 
+    def _count(self, name, what):
+        with contextlib.suppress(KeyError):
+            self.subscriptions[name].counts[what] += 1
+
     async def _subscription(self, name, context):
+        if self.tokens and not self.tokens.is_good(context.invocation_metadata()):
+            self._count(name, "unauthenticated")
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, UNAUTHENTICATED)
         if self.is_denied:
-            with contextlib.suppress(KeyError):
-                self.subscriptions[name].counts["denied"] += 1
+            self._count(name, "denied")
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, DENIED)
         if name not in self.subscriptions:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"Resource not found (resource={name}).")
@@ -192,6 +202,10 @@ class Control:
     def delete(self, subscription):
         del self.service.subscriptions[subscription]
 
+    def allow(self, **who):
+        """Refuses all calls but those of the holder of a token or of a key."""
+        self.service.tokens = Tokens(**who)
+
     def publish(self, subscription, messages):
         """Publishes messages, each {"text", "size", "key", "attributes"}. Returns their ids."""
         return [self.service.subscriptions[subscription].publish(**message) for message in messages]
@@ -248,7 +262,12 @@ async def serve(arguments):
                     ("grpc.max_connection_age_grace_ms", 1000)]
     server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((service.handler(),))
-    port = server.add_insecure_port(f"127.0.0.1:{arguments.port}")
+    address = f"127.0.0.1:{arguments.port}"
+    if arguments.tls:
+        pair = [(arguments.tls / name).read_bytes() for name in ("tls.key", "tls.crt")]
+        port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+    else:
+        port = server.add_insecure_port(address)
     await server.start()
     print(json.dumps({"port": port}), flush=True)
     expiry = asyncio.create_task(service.expire())
@@ -267,6 +286,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--connection-age", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument("--tls", type=pathlib.Path, metavar="FOLDER", help="with tls.key and tls.crt")
     asyncio.run(serve(parser.parse_args()))
 
 

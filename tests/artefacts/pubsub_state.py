@@ -204,5 +204,5 @@ class Subscription:
     def state(self):
         fields = ("deliveries", "redeliveries", "leased", "leased_most", "bytes_most", "acks", "late_acks",
                   "acked", "nacks", "expired", "extensions", "undone_acks", "streams", "streams_opened",
-                  "denied", "lost_acks", "confirmed_failures")
+                  "denied", "unauthenticated", "lost_acks", "confirmed_failures")
         return {"published": len(self.messages), "lease": self.lease} | {name: self.counts[name] for name in fields}

@@ -81,6 +81,9 @@ class PubSub:
     def fault(self, **options):
         self._send({"do": "fault"} | options)
 
+    def allow(self, **who):
+        self._send({"do": "allow"} | who)
+
     def state(self):
         return self.call("state")
 
@@ -99,9 +102,9 @@ class PubSub:
 
 
 class Gateway:
-    """`serve`, which pulls from a fake."""
+    """`serve`, which pulls from a fake. `variables` are those of its environment that are no settings."""
 
-    def __init__(self, stack, pubsub, port=0, **settings):
+    def __init__(self, stack, pubsub, port=0, variables=(), **settings):
         self.port = port or free_port()
         self.ops = free_port()
         environment = {name: text for name, text in os.environ.items()
@@ -110,7 +113,7 @@ class Gateway:
                "PUSH_AUTH": "none", "READ_AUTH": "anonymous", "WORKERS": "1", "LOG_FORMAT": "json",
                "DRAIN_DELAY": "0 s", "DRAIN_TIMEOUT": "1 s", "PULL": f"{SUBSCRIPTION}={TOPIC}"} | settings
         environment |= {f"STREAM_EVENTS_{name}": text for name, text in own.items()}
-        environment["PUBSUB_EMULATOR_HOST"] = pubsub.address
+        environment |= {"PUBSUB_EMULATOR_HOST": pubsub.address} | dict(variables)
         self.log = []
         self.process = subprocess.Popen([gateway.BINARY, "serve"], env=environment, text=True,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -37,7 +37,7 @@ pub(super) struct Opened {
 /// Client of one subscription.
 pub(super) struct Client {
     config: Arc<PullConfig>,
-    /// Credentials, after the first time that they could be made.
+    /// Credentials that could be made and have not failed.
     credentials: Option<Credentials>,
 }
 
@@ -66,7 +66,12 @@ impl Client {
         let attempts = Attempts::default();
         let credentials = attempts.count(credentials);
         let builder = Subscriber::builder().with_endpoint(endpoint).with_credentials(credentials);
-        let client = builder.build().await.map_err(|err| Failure::Client(with_sources(&err)))?;
+        // The library asks the metadata server once more.
+        let Ok(client) = timeout(TOKEN_MAX, builder.build()).await else {
+            let text = format!("no universe domain within {} s", TOKEN_MAX.as_secs());
+            return Err(Failure::Credentials(text));
+        };
+        let client = client.map_err(|err| Failure::Client(with_sources(&err)))?;
         let stream = client
             .subscribe(subscription)
             .set_max_lease_extension(LEASE)
@@ -74,6 +79,12 @@ impl Client {
             .set_max_outstanding_bytes(OUTSTANDING_MAX_BYTES)
             .build();
         Ok(Opened { stream: Box::new(stream), attempts })
+    }
+
+    /// Forgets the credentials after they failed: the key file may have been replaced, or the
+    /// metadata server may give another token.
+    pub(super) fn forget_credentials(&mut self) {
+        self.credentials = None;
     }
 
     /// Returns the credentials: none for an emulator, and otherwise those that Google's tools find.

@@ -42,6 +42,11 @@ impl Failure {
         }
     }
 
+    /// Returns true if the credentials are missing or were refused.
+    pub(super) fn is_of_credentials(&self) -> bool {
+        self.as_str() == "credentials"
+    }
+
     /// Returns the text of the reason.
     pub(super) fn text(&self) -> String {
         match self {
@@ -73,11 +78,13 @@ impl Failure {
                               Identity), or the file that GOOGLE_APPLICATION_CREDENTIALS names"
                 .to_owned(),
             "unreachable" => {
-                "check --pull-endpoint, and whether the network lets the gateway connect".to_owned()
+                "check --pull-endpoint, whether the network lets the gateway connect, and whether a \
+                 proxy answers with a certificate that the gateway does not trust"
+                    .to_owned()
             }
             "unavailable" => {
-                "check --pull-endpoint, and whether a proxy or an untrusted certificate blocks \
-                 the connection; if Pub/Sub is down, wait: the gateway tries again"
+                "check --pull-endpoint, and whether a proxy blocks the connection; if Pub/Sub is \
+                 down, wait: the gateway tries again"
                     .to_owned()
             }
             _ => "no action is needed: the gateway tries again".to_owned(),

@@ -108,6 +108,9 @@ impl Puller {
             };
             self.set_open(false);
             self.report(&failure);
+            if failure.is_of_credentials() {
+                self.client.forget_credentials();
+            }
             if BACKOFF_RESET_AFTER < opened.elapsed() {
                 backoff.reset();
             }
