@@ -14,6 +14,8 @@ mod failure;
 #[cfg(feature = "pull")]
 mod key_queues;
 #[cfg(feature = "pull")]
+mod pauses;
+#[cfg(feature = "pull")]
 mod puller;
 
 use std::{

@@ -14,12 +14,12 @@ use tokio::{
 };
 
 use crate::{
-    backplane::follower::Backoff,
     inlet::pull::{
         Pull,
         client::{Client, Opened},
         delivery::{Deliveries, Taken, size},
         failure::Failure,
+        pauses::Pauses,
     },
     telemetry::throttle::LogThrottle,
 };
@@ -33,8 +33,6 @@ const STREAM_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// Silence after which a stream is opened anew on another connection: the library does not notice a
 /// connection whose packets are lost.
 const SILENCE_MAX: Duration = Duration::from_secs(5 * 60);
-/// Age of a stream at which its end resets the back-off.
-const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
 /// Time between two checks for free memory for messages.
 const MEMORY_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// Longest time at shutdown for the messages that are being stored. It is shorter if the process
@@ -98,7 +96,7 @@ impl Puller {
 
     /// Takes messages until shutdown.
     async fn run(&mut self) {
-        let mut backoff = Backoff::default();
+        let mut pauses = Pauses::default();
         loop {
             let opened = Instant::now();
             let failure = match self.subscribe().await {
@@ -111,10 +109,7 @@ impl Puller {
             if failure.is_of_credentials() {
                 self.client.forget_credentials();
             }
-            if BACKOFF_RESET_AFTER < opened.elapsed() {
-                backoff.reset();
-            }
-            if !self.wait(backoff.next()).await {
+            if !self.wait(pauses.after(opened.elapsed())).await {
                 return;
             }
         }
