@@ -1,8 +1,10 @@
 """A gateway pulls from the fake Pub/Sub: what arrives, what is acked and when, and how much it holds."""
 
 import contextlib
+import http.client
 import json
 import threading
+import time
 import unittest
 import urllib.request
 
@@ -76,6 +78,30 @@ class Delivery(unittest.TestCase):
         reader.until_events(8)
         self.assertEqual({len(data) for _, data in reader.events}, {10_000_000})
         check(self, pubsub, reader.events, 8)
+
+    def test_pushes_and_pulls_share_the_memory_for_messages(self):
+        pubsub, server, reader = self.start({"PUSH_BYTES_IN_FLIGHT": "16 MiB"})
+        pushed, missing = json.dumps({"message": {"data": "A" * 15_000_000, "messageId": "pushed"}}).encode(), 1000
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        self.stack.callback(connection.close)
+        connection.putrequest("POST", f"/push/{TOPIC}")
+        connection.putheader("Content-Length", len(pushed))
+        connection.endheaders(pushed[:-missing])
+        in_flight = "stream_events_push_bytes_in_flight"
+        until("the push has its memory", lambda: server.metric(in_flight) == len(pushed) - missing)
+        # There is no room for one of them beside the push.
+        pubsub.generate(6, size=2_000_000)
+        until("a message came", lambda: pubsub.state()["leased"])
+        time.sleep(2)
+        state = pubsub.state()
+        self.assertEqual((state["acked"], state["nacks"], len(reader.events)), (0, 0, 0), state)
+        self.assertEqual(server.metric(in_flight), len(pushed) - missing)
+        connection.send(pushed[-missing:])
+        self.assertEqual(connection.getresponse().status, 204)
+        state = pubsub.until_acked(6)
+        self.assertEqual((state["redeliveries"], state["nacks"]), (0, 0), state)
+        self.assertEqual([len(data) for _, data in reader.until_events(7)], [15_000_000 // 4 * 3] + 6 * [2_000_000])
+        check(self, pubsub, reader.events[1:], 6)
 
     def test_poison_is_acked_or_given_back_as_the_flag_says(self):
         for flag, done in (("ack", "acked"), ("nack", "nacks")):
