@@ -56,6 +56,7 @@ class PubSub:
 
     def __init__(self, stack, *arguments, port=0, **subscription):
         command = [sys.executable, "-B", HERE / "pubsub_fake.py", "--port", str(port), *arguments]
+        self.stack = stack
         self.process = stack.enter_context(subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         # The fake ends with its standard input.
@@ -89,6 +90,14 @@ class PubSub:
 
     def acks(self):
         return self.call("acks")
+
+    def freeze(self):
+        """Stops the process, which keeps its connections: the kernel still accepts new ones."""
+        self.process.send_signal(signal.SIGSTOP)
+        self.stack.callback(self.resume)
+
+    def resume(self):
+        self.process.send_signal(signal.SIGCONT)
 
     def until_acked(self, count, limit=PATIENCE):
         """Waits until so many messages are acked, and returns the state."""

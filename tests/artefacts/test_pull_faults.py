@@ -9,6 +9,7 @@ from pull_checks import check
 from pull_processes import CAN_PULL, NO_PULL, SUBSCRIPTION, Gateway, PubSub, Reader, until
 
 UP = f'stream_events_pull_up{{subscription="{SUBSCRIPTION}"}}'
+RECONNECTS = "stream_events_pull_reconnects_total"
 
 
 @unittest.skipUnless(CAN_PULL, NO_PULL)
@@ -41,6 +42,37 @@ class Faults(unittest.TestCase):
         # Leases survive the stream, so nothing has to be delivered again.
         self.assertLess(pubsub.state()["redeliveries"], count / 2)
 
+    def test_an_idle_stream_that_pub_sub_closes_now_and_then_stays_up(self):
+        pubsub, server, reader = self.start()
+        pubsub.publish("0|")
+        reader.until_events(1)
+        until("the stream is up", lambda: server.metric(UP) == 1)
+        pubsub.fault(close_after=6.0)
+        opened = pubsub.state()["streams_opened"]
+        while pubsub.state()["streams_opened"] < opened + 3:
+            self.assertEqual((server.metric(UP), server.metric(RECONNECTS)), (1, None))
+            time.sleep(0.1)
+        pubsub.publish("1|")
+        check(self, pubsub, reader.until_events(2), 2)
+
+    def test_a_frozen_pub_sub_is_noticed_within_about_a_minute(self):
+        pubsub, server, reader = self.start()
+        pubsub.publish("0|")
+        reader.until_events(1)
+        until("the stream is up", lambda: server.metric(UP) == 1)
+        pubsub.freeze()
+        frozen = time.monotonic()
+        until("the stream is down", lambda: server.metric(UP) == 0, limit=75)
+        print(f"noticed after {time.monotonic() - frozen:.1f} s", flush=True)
+        reasons = [server.metric(f'{RECONNECTS}{{reason="{reason}"}}') for reason in ("silent", "unreachable")]
+        self.assertEqual(reasons[0], 1)
+        self.assertGreaterEqual(reasons[1], 1)
+        self.assertTrue(any("check --pull-endpoint" in line for line in server.log), server.log[-5:])
+        pubsub.resume()
+        until("the stream is up again", lambda: server.metric(UP) == 1)
+        pubsub.publish("1|")
+        check(self, pubsub, reader.until_events(2), 2)
+
     def test_goaway_loses_and_doubles_nothing(self):
         pubsub, server, reader = self.start("--connection-age", "1", ordered=True)
         count = self.publish_while(pubsub, lambda: pubsub.state()["streams_opened"] >= 3, keys=5)
@@ -65,7 +97,7 @@ class Faults(unittest.TestCase):
         # Not in a loop without a pause, and not given up.
         attempts = pubsub.state()["denied"]
         self.assertTrue(3 <= attempts <= 40, f"{attempts} attempts in 5 s")
-        reconnects = server.metric("stream_events_pull_reconnects_total")
+        reconnects = server.metric(RECONNECTS)
         self.assertGreaterEqual(reconnects, 3)
         said = [line for line in server.log if "roles/pubsub.subscriber" in line]
         self.assertTrue(said, server.log[-5:])

@@ -17,6 +17,8 @@ mod key_queues;
 mod pauses;
 #[cfg(feature = "pull")]
 mod puller;
+#[cfg(feature = "pull")]
+mod stream_watch;
 
 use std::{
     sync::{

@@ -20,19 +20,14 @@ use crate::{
         delivery::{Deliveries, Taken, size},
         failure::Failure,
         pauses::Pauses,
+        stream_watch::{Finding, StreamState, StreamWatch},
     },
     telemetry::throttle::LogThrottle,
 };
 
-/// Silence after which a stream counts as open: Pub/Sub refuses one sooner, and says nothing on one
-/// that is open before there is a message.
-const OPEN_AFTER: Duration = Duration::from_secs(2);
-/// Time between two checks of a silent stream. Short, since the library tries again without a pause
-/// after some errors.
+/// Time between two looks at a stream that gives no message. Short, since the library tries again
+/// without a pause after some errors.
 const STREAM_CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// Silence after which a stream is opened anew on another connection: the library does not notice a
-/// connection whose packets are lost.
-const SILENCE_MAX: Duration = Duration::from_secs(5 * 60);
 /// Time between two checks for free memory for messages.
 const MEMORY_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// Longest time at shutdown for the messages that are being stored. It is shorter if the process
@@ -57,6 +52,8 @@ struct Puller {
     deliveries: Deliveries,
     /// Streams that have ended and whose last acks are being sent.
     closing: JoinSet<()>,
+    /// True while the stream is open, as the gauge says.
+    is_open: bool,
     /// True after the first time that the stream was open.
     was_open: bool,
     log: LogThrottle,
@@ -66,7 +63,7 @@ struct Puller {
 enum End {
     /// The gateway shuts down.
     Stop,
-    /// The stream was silent for [`SILENCE_MAX`].
+    /// The stream was silent for long: it is idle, or its connection is dead.
     Silence,
     Failure(Failure),
 }
@@ -87,6 +84,7 @@ impl Puller {
             pull,
             deliveries,
             closing: JoinSet::new(),
+            is_open: false,
             was_open: false,
             log: LogThrottle::default(),
         };
@@ -101,7 +99,13 @@ impl Puller {
             let opened = Instant::now();
             let failure = match self.subscribe().await {
                 End::Failure(failure) => failure,
-                End::Silence => continue,
+                End::Silence => {
+                    // An idle stream has not failed. A dead peer shows when the next one is opened.
+                    self.count("silent");
+                    tracing::debug!("a silent stream is opened anew");
+                    pauses = Pauses::default();
+                    continue;
+                }
                 End::Stop => return self.set_open(false),
             };
             self.set_open(false);
@@ -175,7 +179,7 @@ impl Puller {
     ) -> Result<(PubsubMessage, Handler), End> {
         let Opened { stream, attempts } = opened;
         let mut stop = self.pull.stop.clone();
-        let (begin, mut seen) = (Instant::now(), None);
+        let mut watch = StreamWatch::new(Instant::now());
         let mut look = pin!(sleep(STREAM_CHECK_INTERVAL));
         // One call for a message: a call that is dropped early would open the stream again.
         let mut next = pin!(stream.next());
@@ -192,21 +196,21 @@ impl Puller {
                 },
                 () = &mut look => {
                     look.set(sleep(STREAM_CHECK_INTERVAL));
-                    if may_take && SILENCE_MAX < begin.elapsed() {
-                        return Err(End::Silence);
+                    let state = StreamState {
+                        is_open: *is_open,
+                        is_asking: may_take,
+                        is_idle: self.deliveries.is_empty(),
+                        calls: attempts.get(),
+                    };
+                    match watch.look(Instant::now(), state) {
+                        Finding::Unchanged => {}
+                        Finding::Open => {
+                            *is_open = true;
+                            self.set_open(true);
+                        }
+                        Finding::Unavailable => return Err(Failure::Unavailable.into()),
+                        Finding::Silent => return Err(End::Silence),
                     }
-                    // Without messages, the library calls Pub/Sub only to open the stream. It may
-                    // do so once when the stream was open.
-                    let made = attempts.get();
-                    if !*is_open && 1 < made || seen.is_some_and(|seen| seen + 1 < made) {
-                        return Err(Failure::Unavailable.into());
-                    }
-                    if !*is_open && made == 1 && OPEN_AFTER < begin.elapsed() {
-                        *is_open = true;
-                        self.set_open(true);
-                    }
-                    let is_idle = self.deliveries.is_empty();
-                    seen = is_idle.then(|| seen.unwrap_or(made));
                 }
             }
         }
@@ -253,17 +257,23 @@ impl Puller {
             self.was_open = true;
             self.pull.progress.opened.fetch_add(1, Ordering::SeqCst);
         }
-        if is_open {
+        if is_open && !self.is_open {
             let (subscription, topic) =
                 (&self.pull.subscription.name, &self.pull.subscription.topic);
             tracing::info!(subscription, %topic, "pulling");
         }
+        self.is_open = is_open;
+    }
+
+    /// Counts a stream that ended or could not be opened.
+    fn count(&self, reason: &str) {
+        self.pull.metrics.pull.reconnects.with_label_values(&[reason]).inc();
     }
 
     /// Counts and logs a failure.
     fn report(&self, failure: &Failure) {
         let reason = failure.as_str();
-        self.pull.metrics.pull.reconnects.with_label_values(&[reason]).inc();
+        self.count(reason);
         if let Some(more) = self.log.log(std::time::Instant::now()) {
             let subscription = &self.pull.subscription;
             tracing::warn!(
