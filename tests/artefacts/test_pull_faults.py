@@ -73,6 +73,20 @@ class Faults(unittest.TestCase):
         pubsub.publish("1|")
         check(self, pubsub, reader.until_events(2), 2)
 
+    def test_messages_whose_acks_are_refused_come_again_and_are_no_events(self):
+        pubsub, server, reader = self.start(ordered=True, lease_max=1.0)
+        pubsub.fault(no_acks=True)
+        # One batch of each key, which is all that Pub/Sub delivers without acks.
+        pubsub.generate(20, keys=4)
+        reader.until_events(20)
+        until("they come again", lambda: pubsub.state()["redeliveries"] >= 20)
+        self.assertEqual(pubsub.state()["acked"], 0)
+        pubsub.fault(no_acks=False)
+        pubsub.until_acked(20)
+        # A double would come before this one.
+        pubsub.generate(1, keys=4, first=20)
+        check(self, pubsub, reader.until_events(21), 21, ordered_keys=4)
+
     def test_goaway_loses_and_doubles_nothing(self):
         pubsub, server, reader = self.start("--connection-age", "1", ordered=True)
         count = self.publish_while(pubsub, lambda: pubsub.state()["streams_opened"] >= 3, keys=5)
