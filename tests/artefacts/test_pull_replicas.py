@@ -14,6 +14,8 @@ from pull_processes import CAN_PULL, NO_PULL, Gateway, PubSub, Reader, redis_ser
 KEYS = 40
 # Seconds for which gateways are killed.
 KILLING = 4
+# Seconds of a lease.
+LEASE = 10
 
 
 @unittest.skipUnless(CAN_PULL, NO_PULL)
@@ -109,6 +111,28 @@ class Replicas(unittest.TestCase):
         until("messages are held", lambda: pubsub.state()["leased"] == held)
         # Each has 8 bytes at least.
         until("the gateway has them", lambda: server.metric("stream_events_push_bytes_in_flight") >= 8 * held)
+
+    def test_the_messages_of_a_killed_gateway_come_back_after_its_leases(self):
+        # With the leases that the gateway asks for.
+        pubsub = PubSub(self.stack, ordered=True)
+        killed = self.gateway(pubsub)
+        pubsub.generate(100, keys=KEYS)
+        pubsub.until_acked(100)
+        self.hold(pubsub, killed)
+        # Longer than a lease: the gateway extends those of messages that it holds.
+        time.sleep(LEASE + 1)
+        self.assertEqual(pubsub.state()["expired"], 0)
+        killed.kill()
+        at = time.monotonic()
+        self.redis.resume()
+        self.gateway(pubsub)
+        state = pubsub.until_acked(1100)
+        waited = time.monotonic() - at
+        print(f"the other gateway had them after {waited:.1f} s", flush=True)
+        self.assertLess(waited, LEASE + 5)
+        # One of each key at least: with its lease end those of what was delivered after it.
+        self.assertGreaterEqual(state["expired"], KEYS)
+        check(self, pubsub, self.redis.events(), 1100, ordered_keys=KEYS)
 
     def test_a_gateway_that_leaves_gives_back_what_it_has_not_stored(self):
         pubsub = PubSub(self.stack, ordered=True)
