@@ -29,6 +29,8 @@ FAKE = HERE.parent / "tests/artefacts/pubsub_fake.py"
 SUBSCRIPTION = "projects/bench/subscriptions/orders"
 CONNECTIONS = 16
 WARM_UP = 5_000
+# Seconds for all messages of a round.
+PATIENCE = 300
 HEAD = "POST /push/orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
 
 
@@ -89,7 +91,9 @@ def pulled(program, count, size, keys):
         with gateway(program, *options) as (pid, _):
             def run(first, many):
                 send(do="generate", count=many, size=size, keys=keys, first=first)
+                end = time.monotonic() + PATIENCE
                 while send(do="state")["acked"] < first + many:
+                    assert time.monotonic() < end, f"not acked within {PATIENCE} s: {send(do='state')}"
                     time.sleep(0.01)
             run(0, WARM_UP)
             return measure(pid, sender, count, lambda: run(WARM_UP, count))
