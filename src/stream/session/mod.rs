@@ -210,6 +210,7 @@ impl Session {
             First::Say(control) => Next::Say(control),
             First::Events(events) => self.give(events),
             First::Large(large) => self.next_slice(large),
+            First::FallBehind => self.fall_behind(),
         }
     }
 
@@ -245,10 +246,13 @@ impl Session {
                 Next::Give(batch.bytes)
             }
             ReadEvents::Large(event) => {
-                match self.context.large_events.begin(&event, self.format) {
-                    Some(large) => self.next_slice(large),
-                    None => self.fall_behind(),
+                if let Some(large) = self.context.large_events.begin(&event, self.format) {
+                    return self.next_slice(large);
                 }
+                // The stream ends later: its end removes its subscriber from the group, which must
+                // not happen while the group notifies it.
+                open.first = Some(Box::new(First::FallBehind));
+                Next::Yield
             }
         }
     }

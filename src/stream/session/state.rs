@@ -97,6 +97,8 @@ pub(super) enum First {
     /// Events that were read together with a gap, and are sent after it.
     Events(ReadEvents),
     Large(LargeEvent),
+    /// End of the stream, since there is no memory to encode a large event.
+    FallBehind,
 }
 
 /// Position of a stream that leaves a broadcast.

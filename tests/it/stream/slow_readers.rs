@@ -15,7 +15,7 @@ use crate::support::{
     eventually,
     gateway::{Gateway, message},
     http1,
-    reader::{CASES, Case, FEW_CASES, Reader, tls_stream},
+    reader::{BY_GATEWAY, CASES, Case, FEW_CASES, Format, Reader, tls_stream},
 };
 
 const STREAMS: &str = "stream_events_streams";
@@ -61,10 +61,44 @@ fn in_the_middle_of(large: &str, case: Case, gateway: &Gateway) -> Reader {
     let slow = case.open_narrow(gateway, "");
     gateway.until_metric(STREAMS, 1.0);
     gateway.publish("orders", large);
-    eventually("the reader is in the middle of it", || {
-        (1_500 < slow.wire.peek(&mut [0; 2_000]).unwrap_or(0)).then_some(())
-    });
+    until_in_the_middle(&slow.wire);
     slow
+}
+
+fn until_in_the_middle(wire: &TcpStream) {
+    eventually("the reader is in the middle of it", || {
+        (1_500 < wire.peek(&mut [0; 2_000]).unwrap_or(0)).then_some(())
+    });
+}
+
+/// One reader uses the memory for large events, so that those of others cannot be encoded: their
+/// connections are cut. All other streams of the worker go on.
+#[test]
+fn readers_are_cut_alone_when_there_is_no_memory_for_their_event() {
+    let gateway = Gateway::dev(&[("workers", "1"), ("keep-alive", "10 min")]);
+    let websocket = CASES[6];
+    let _first = in_the_middle_of(&zeros(), websocket, &gateway);
+    let mut other = gateway.events("?topic=other");
+    for case in BY_GATEWAY[0] {
+        // The default format of server-sent events needs no other encoding than that of the ring.
+        let format = if case.format == Format::Sse { "&format=message" } else { "" };
+        let mut reader = case.open(&gateway, &format!("?topic=large{format}"));
+        // It waits for events when the large one is published.
+        for n in 0..2 {
+            gateway.publish("large", n.to_string());
+            assert!(reader.next().data.contains(&n.to_string()));
+        }
+        gateway.publish("large", "x".repeat(1_000_000));
+        assert_eq!(reader.next_raw(), None, "{case:?}");
+        let text = format!("{case:?}");
+        gateway.publish("other", &text);
+        assert_eq!(other.next().data, text);
+    }
+}
+
+/// Returns the data of an event that has 69 MB as JSON: more than the memory for large events.
+fn zeros() -> String {
+    "\0".repeat(11_500_000)
 }
 
 /// A refusal may come before the body was read, and what still comes is no next head.
