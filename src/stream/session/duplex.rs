@@ -33,6 +33,11 @@ impl Session {
         matches!(self.phase, Phase::Finished)
     }
 
+    /// Returns true if the stream has ended with [`Next::FellBehind`](super::Next::FellBehind).
+    pub(crate) fn has_fallen_behind(&self) -> bool {
+        matches!(self.phase, Phase::FellBehind)
+    }
+
     /// Returns the lease of the stream, if it ends with a token and is open.
     pub(crate) fn lease(&self) -> Option<&Arc<Lease>> {
         match &self.phase {

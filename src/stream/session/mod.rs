@@ -123,11 +123,15 @@ impl Session {
 
     /// Returns the next step. Until that is [`Next::WaitUntil`], there is more to do at once.
     pub(crate) fn next(&mut self, now: Instant) -> Next {
-        if let Phase::WaitingForLog(_, answer) = &self.phase {
-            return match answer.take() {
-                Some(answer) => self.end_wait(answer, now),
-                None => self.next_in_silence(now),
-            };
+        match &self.phase {
+            Phase::WaitingForLog(_, answer) => {
+                return match answer.take() {
+                    Some(answer) => self.end_wait(answer, now),
+                    None => self.next_in_silence(now),
+                };
+            }
+            Phase::FellBehind => return Next::FellBehind,
+            Phase::Open(_) | Phase::Finished => {}
         }
         self.check_drain();
         if let Phase::Open(open) = &self.phase {
@@ -268,7 +272,7 @@ impl Session {
     }
 
     fn fall_behind(&mut self) -> Next {
-        self.phase = Phase::Finished;
+        self.phase = Phase::FellBehind;
         self.context.metrics.streams_ended.with_label_values(&["fell-behind"]).inc();
         Next::FellBehind
     }
@@ -362,7 +366,7 @@ impl Session {
                 let end_at = open.lease().map_or(self.end_at, LeaseTimer::next_deadline);
                 keep_alive.min(self.end_at).min(end_at)
             }
-            Phase::Finished => keep_alive.min(self.end_at),
+            Phase::Finished | Phase::FellBehind => keep_alive.min(self.end_at),
         }
     }
 }

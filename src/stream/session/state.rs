@@ -23,6 +23,9 @@ pub(super) enum Phase {
     WaitingForLog(Box<PendingStream>, Rc<LogAnswer>),
     Open(Open),
     Finished,
+    /// The stream has ended within a large event, or before one: see
+    /// [`Next::FellBehind`](super::Next::FellBehind).
+    FellBehind,
 }
 
 /// State of a session that has its subscriber.

@@ -20,7 +20,7 @@ impl Session {
                     presence.register(waker);
                 }
             }
-            Phase::Finished => {}
+            Phase::Finished | Phase::FellBehind => {}
         }
     }
 
@@ -30,7 +30,7 @@ impl Session {
         match &self.phase {
             Phase::WaitingForLog(..) => true,
             Phase::Open(open) => open.lease().is_some() || open.presence().is_some(),
-            Phase::Finished => false,
+            Phase::Finished | Phase::FellBehind => false,
         }
     }
 }

@@ -101,6 +101,30 @@ fn zeros() -> String {
     "\0".repeat(11_500_000)
 }
 
+/// While one reader uses the memory for large events, a WebSocket is told with its close code that an
+/// event cannot be sent: before its first frame, or between two frames.
+#[test]
+fn a_websocket_that_falls_behind_in_a_large_event_is_closed_with_1013() {
+    for case in CASES.into_iter().filter(|case| case.format == Format::WebSocket) {
+        let gateway = case.gateway(&[("ring-events", "1"), ("keep-alive", "10 min")]);
+        let _first = in_the_middle_of(&zeros(), case, &gateway);
+        // Too large to be encoded for each part again. The other one leaves its ring.
+        for (topic, bytes) in [("large", 1_000_000), ("small", 250_000)] {
+            let query = format!("?topic={topic}");
+            let (mut socket, wire) = case.open_narrow_websocket(&gateway, &query);
+            assert_eq!(socket.record()["type"], "open");
+            gateway.publish(topic, "x".repeat(bytes));
+            if topic == "small" {
+                until_in_the_middle(&wire);
+                gateway.publish(topic, "next");
+            }
+            assert_eq!(socket.end(), (None, Some(1013)), "{topic}");
+        }
+        gateway.until_metric("stream_events_streams_ended_total{reason=\"fell-behind\"}", 2.0);
+        gateway.until_metric("stream_events_websockets_closed_total{code=\"1013\"}", 2.0);
+    }
+}
+
 /// A refusal may come before the body was read, and what still comes is no next head.
 #[test]
 fn a_refused_body_ends_its_connection() {

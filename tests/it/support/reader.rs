@@ -111,9 +111,17 @@ impl Case {
 
     /// Opens a stream whose receiver takes a few kilobytes and no more, and reads no message.
     pub fn open_narrow(self, gateway: &Gateway, query: &str) -> Reader {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_recv_buffer_size(4_096).unwrap();
-        self.on(socket, (gateway.address, gateway.tls.as_ref()), query, &[])
+        self.on(narrow_socket(), (gateway.address, gateway.tls.as_ref()), query, &[])
+    }
+
+    /// Opens a WebSocket whose receiver takes a few kilobytes and no more. Returns its socket too.
+    pub fn open_narrow_websocket(self, gateway: &Gateway, query: &str) -> (WebSocket, TcpStream) {
+        let socket = narrow_socket();
+        socket.connect(&gateway.address.into()).unwrap();
+        let socket = TcpStream::from(socket);
+        let (wire, path) = (socket.try_clone().unwrap(), format!("/ws{query}"));
+        let is_http2 = self.transport == Transport::Http2;
+        (WebSocket::over(socket, gateway.tls.as_ref(), is_http2, &path, &[]), wire)
     }
 
     /// Opens a stream in clear text of a gateway in another process, and reads its first message.
@@ -145,8 +153,8 @@ impl Case {
             Format::Ndjson => "application/x-ndjson",
             Format::Grpc | Format::GrpcWeb => "",
             Format::WebSocket => {
-                let socket = (socket, address, self.transport == Transport::Http2);
-                return over_websocket(socket, wire, tls, query, headers);
+                let is_http2 = self.transport == Transport::Http2;
+                return over_websocket((socket, is_http2), wire, tls, query, headers);
             }
         };
         let content_type = match self.format {
@@ -179,9 +187,15 @@ impl Case {
     }
 }
 
+fn narrow_socket() -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket
+}
+
 /// Opens a WebSocket. Its stream counts as one with the status 200.
 fn over_websocket(
-    (socket, address, is_http2): (TcpStream, SocketAddr, bool),
+    (socket, is_http2): (TcpStream, bool),
     wire: TcpStream,
     tls: Option<&Arc<ClientConfig>>,
     query: &str,
@@ -189,11 +203,7 @@ fn over_websocket(
 ) -> Reader {
     // Without a query, a WebSocket has no stream.
     let path = format!("/ws{}", if query.is_empty() { "?slow=gap" } else { query });
-    let socket = match tls {
-        Some(tls) => WebSocket::on(tls_stream(socket, tls), &path, headers),
-        None if is_http2 => WebSocket::over_http2(socket, address, &path, headers),
-        None => WebSocket::on(socket, &path, headers),
-    };
+    let socket = WebSocket::over(socket, tls, is_http2, &path, headers);
     let parser = AnyParser::Records(RecordParser::default());
     let head = socket.headers.clone();
     Reader::new((200, head, Box::new(Lines::new(socket))), wire, parser)

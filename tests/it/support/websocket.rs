@@ -4,9 +4,11 @@
 use std::{
     io::{self, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
+    sync::Arc,
     time::Instant,
 };
 
+use rustls::ClientConfig;
 use serde_json::Value;
 
 use super::{
@@ -62,10 +64,22 @@ impl WebSocket {
     /// Connects with more headers.
     pub fn open_with(gateway: &Gateway, query: &str, headers: &[(&str, &str)]) -> Self {
         let socket = http1::connect(gateway.address);
-        let path = format!("/ws{query}");
-        match &gateway.tls {
-            Some(tls) => Self::on(tls_stream(socket, tls), &path, headers),
-            None => Self::on(socket, &path, headers),
+        Self::over(socket, gateway.tls.as_ref(), false, &format!("/ws{query}"), headers)
+    }
+
+    /// Connects on `socket`: over TLS if there is a `tls`, or else over HTTP/2 if `is_http2`.
+    pub fn over(
+        socket: TcpStream,
+        tls: Option<&Arc<ClientConfig>>,
+        is_http2: bool,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Self {
+        let address = socket.peer_addr().unwrap();
+        match tls {
+            Some(tls) => Self::on(tls_stream(socket, tls), path, headers),
+            None if is_http2 => Self::over_http2(socket, address, path, headers),
+            None => Self::on(socket, path, headers),
         }
     }
 

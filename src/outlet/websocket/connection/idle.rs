@@ -24,7 +24,9 @@ impl Parked {
     ) -> Connection {
         let mut connection = Connection::new(self.client, now);
         (connection.rate, connection.permit) = (self.rate, Some(permit));
-        if session.is_finished() {
+        if session.has_fallen_behind() {
+            connection.end_behind(now);
+        } else if session.is_finished() {
             // Its last message was the close frame.
             connection.end_all(now);
         } else {

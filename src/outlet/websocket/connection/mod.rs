@@ -167,6 +167,12 @@ impl Connection {
         self.fail(refusal.code, refusal.reason, now);
     }
 
+    /// Closes the connection of a client that is too slow for a large event. There is no record
+    /// `end`: the event may be incomplete, and a record cannot go between its frames.
+    pub(super) fn end_behind(&mut self, now: Instant) {
+        self.fail(CloseCode::TryAgain, "fell-behind", now);
+    }
+
     /// Closes the connection, and counts that.
     fn fail(&mut self, code: CloseCode, reason: &str, now: Instant) {
         let number = code.number();
@@ -287,7 +293,7 @@ impl Connection {
                 Step::Yield
             }
             Next::FellBehind => {
-                self.fail(CloseCode::TryAgain, "fell-behind", now);
+                self.end_behind(now);
                 Step::Yield
             }
         }

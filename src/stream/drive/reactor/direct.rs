@@ -42,7 +42,9 @@ pub(super) enum DriveResult {
     Finished,
     /// The client of a connection in both directions has answered no keep-alives.
     Silent,
-    /// The connection is gone, or has to be closed.
+    /// The stream has ended within a large event, or before one.
+    FellBehind,
+    /// The connection is gone.
     Broken,
 }
 
@@ -127,7 +129,7 @@ impl DirectStream {
                     self.socket.write_last_chunk();
                     continue;
                 }
-                Next::FellBehind => return DriveResult::Broken,
+                Next::FellBehind => return DriveResult::FellBehind,
             };
             // The next flush writes the bytes that were not taken, and finds errors.
             let _is_whole = self.socket.write_chunk(&chunk);

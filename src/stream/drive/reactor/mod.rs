@@ -302,9 +302,8 @@ impl Reactor {
         let stream_of = |entry: &Entry| Rc::clone(&entry.stream);
         let Some(stream) = self.streams.borrow().get(key as usize).map(stream_of) else { return };
         let driven = DirectStream::drive(&stream);
-        if matches!(driven, DriveResult::Silent)
-            || matches!(driven, DriveResult::Finished) && self.is_duplex(key)
-        {
+        let is_end = matches!(driven, DriveResult::Finished | DriveResult::FellBehind);
+        if matches!(driven, DriveResult::Silent) || is_end && self.is_duplex(key) {
             drop(stream);
             return self.give_back(key);
         }
@@ -325,7 +324,9 @@ impl Reactor {
                     (self.on_finished)(finished);
                 }
             }
-            DriveResult::Broken | DriveResult::Silent => self.close(key, false),
+            DriveResult::FellBehind | DriveResult::Broken | DriveResult::Silent => {
+                self.close(key, false);
+            }
         }
     }
 

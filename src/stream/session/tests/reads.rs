@@ -60,7 +60,7 @@ fn a_large_event_that_leaves_its_ring_is_sent_whole_only_if_the_stream_kept_it()
     let (gateway, mut stream, ..) = begin_large(0);
     gateway.publish("orders", "y");
     assert!(matches!(stream.next(), Next::FellBehind));
-    assert!(matches!(stream.next(), Next::Finished));
+    assert!(matches!(stream.next(), Next::FellBehind), "also for a driver that asks again");
     drop(stream);
     assert_eq!((gateway.ended("fell-behind"), gateway.ended("client")), (1, 0));
 }
