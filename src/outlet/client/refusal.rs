@@ -5,7 +5,7 @@ use actix_web::http::StatusCode;
 
 use crate::{
     auth::{AuthError, access::TopicDeniedError},
-    model::control::{End, EndReason},
+    model::control::{End, EndReason, retry_after_cut_ms},
     stream::{open::OpenError, presence::PresenceError},
 };
 
@@ -97,6 +97,13 @@ impl Refusal {
     pub(in crate::outlet) fn too_often(detail: impl Into<String>) -> Self {
         let retry_ms = Some(End::refusal(EndReason::Busy, None).retry_ms);
         Self { retry_ms, ..Self::new(CloseCode::TooOften, detail) }
+    }
+
+    /// Creates the refusal of a client that answers no pings. A proxy may have failed, and with it
+    /// many connections.
+    pub(in crate::outlet) fn silent() -> Self {
+        let retry_ms = Some(retry_after_cut_ms());
+        Self { retry_ms, ..Self::new(CloseCode::Silent, "the client answered no pings") }
     }
 
     /// Returns the status of HTTP that says the same.

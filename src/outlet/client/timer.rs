@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::web;
 use tokio::time::Instant;
 
-use super::refusal::{CloseCode, Refusal};
+use super::refusal::Refusal;
 use crate::{
     clock,
     model::control::EndReason,
@@ -101,7 +101,7 @@ impl ConnectionTimer {
         self.ping_at = now + context.keep_alive;
         self.pings += 1;
         if UNANSWERED_MAX < self.pings {
-            return Err(Refusal::new(CloseCode::Silent, "the client answered no pings"));
+            return Err(Refusal::silent());
         }
         Ok(true)
     }

@@ -303,7 +303,9 @@ fn a_client_that_answers_no_pings_is_closed_with_4408() {
         socket.answers = false;
         let start = Instant::now();
         let (last, code) = socket.end();
-        assert_eq!((code, &last.unwrap()["reason"]), (Some(4408), &json!("silent")), "{query}");
+        let last = last.unwrap();
+        assert_eq!((code, &last["reason"]), (Some(4408), &json!("silent")), "{query}");
+        assert!(last["retry"].is_u64(), "{last}");
         assert!(Duration::from_secs(2) < start.elapsed());
         let mut socket = WebSocket::open(&gateway, query);
         let start = Instant::now();

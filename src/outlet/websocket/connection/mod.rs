@@ -266,7 +266,7 @@ impl Connection {
         };
         let next = session.next(now);
         if session.is_silent() {
-            self.refuse(&Refusal::new(CloseCode::Silent, "the client answered no pings"), now);
+            self.refuse(&Refusal::silent(), now);
             return Step::Yield;
         }
         match next {
