@@ -36,6 +36,48 @@ fn refusals_are_accepted_and_closed_with_a_code() {
     assert!(5_000 <= last.unwrap()["retry"].as_u64().unwrap());
 }
 
+/// Clients that may come back later are told when.
+#[test]
+fn ends_and_refusals_for_now_have_a_retry_time() {
+    let closed = |mut socket: WebSocket| {
+        let (last, code) = socket.end();
+        let last = last.unwrap();
+        assert_eq!(last["type"], "end");
+        (code.unwrap(), last["reason"].as_str().unwrap().to_owned(), last["retry"].as_u64())
+    };
+    let full = Gateway::dev(&[("subscribers-max", "1")]);
+    let _first = opened(&full, "?topic=orders");
+    let (code, reason, retry) = closed(WebSocket::open(&full, "?topic=orders"));
+    assert_eq!((code, &*reason), (1013, "busy"));
+    assert!(Some(5_000) <= retry, "{retry:?}");
+
+    // Nobody listens on this port, so there are no keys to verify the token with.
+    let without_keys = Gateway::serve(&[
+        ("push-auth", "none"),
+        ("read-auth", "jwt"),
+        ("read-jwks-url", "http://127.0.0.1:1/"),
+    ]);
+    let (code, reason, retry) =
+        closed(connect(&without_keys, "?topic=orders", &token(&["orders"], 60)));
+    assert_eq!((code, &*reason), (1013, "unready"));
+    assert!(Some(5_000) <= retry, "{retry:?}");
+
+    let short = Gateway::dev(&[("stream-age-max", "1 s")]);
+    let mut socket = opened(&short, "?topic=orders");
+    short.publish("orders", "1");
+    let id = socket.record_of("event")["id"].clone();
+    let (code, reason, retry) = closed(socket);
+    assert_eq!((code, &*reason), (1001, "max-age"));
+    assert!(retry.is_some_and(|retry| retry < 2_000), "{retry:?}");
+    short.publish("orders", "2");
+    let query = format!("?topic=orders&last_event_id={}", id.as_str().unwrap());
+    let mut resumed = opened(&short, &query);
+    assert_eq!(resumed.record_of("event")["data"], 2);
+    let (code, reason, retry) = closed(WebSocket::open(&short, ""));
+    assert_eq!((code, &*reason), (1001, "max-age"), "without a stream");
+    assert!(retry.is_some());
+}
+
 /// Returns a token that grants topics for some seconds.
 fn token(topics: &[&str], seconds: u64) -> String {
     let mut claims = claims(topics);
