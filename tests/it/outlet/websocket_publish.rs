@@ -131,3 +131,44 @@ fn a_token_says_where_its_bearer_may_publish_and_who_publishes() {
     socket.command(&command);
     assert_eq!(socket.record()["status"], 403);
 }
+
+/// A message that is sent once over HTTP and once over a WebSocket is one event. Subjects share no keys.
+#[test]
+fn keys_and_limits_are_those_of_the_subject() {
+    let keys = KeyServer::start();
+    let limits = [("publish-auth", "jwt"), ("publishes-per-subject", "5")];
+    let gateway = reader::gateway(&keys, &limits);
+    let [alice, bob] = ["alice", "bob"].map(|subject| {
+        let mut claims = reader::claims(&["*"]);
+        (claims["sub"], claims["publish"]) = (json!(subject), json!(["*"]));
+        reader::bearer(&sign(&claims))
+    });
+    let open = |bearer: &str| WebSocket::open_with(&gateway, "", &[("Authorization", bearer)]);
+    let command = json!({"type": "publish", "topic": "room", "id": "line-1", "data": "hi"});
+    let publish = |socket: &mut WebSocket| {
+        socket.command(&command);
+        socket.record()
+    };
+    let (mut of_alice, mut of_bob) = (open(&alice), open(&bob));
+    let stored = publish(&mut of_alice);
+    assert_eq!(stored["type"], "ok", "{stored}");
+    assert_eq!(publish(&mut of_alice), stored);
+    let headers = [("Authorization", &*alice), ("Idempotency-Key", "line-1")];
+    assert_eq!(gateway.post("/publish/room", &headers, b"hi").json()["ids"], stored["ids"]);
+    let another = publish(&mut of_bob);
+    assert_eq!(another["type"], "ok", "{another}");
+    assert_ne!(another["ids"], stored["ids"]);
+
+    let mut answers = (0..20).map(|_| publish(&mut of_alice));
+    let refused = answers.find(|answer| answer["type"] == "error").expect("20 within a second");
+    assert_eq!(refused["status"], 429, "{refused}");
+    assert!(refused["retry"].is_u64(), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("--publishes-per-subject"), "{refused}");
+    assert_eq!(publish(&mut of_bob), another, "another subject goes on");
+
+    let by_address = Gateway::dev(&[("publishes-per-address", "2")]);
+    let mut socket = WebSocket::open(&by_address, "");
+    let mut answers = (0..20).map(|_| publish(&mut socket));
+    let refused = answers.find(|answer| answer["type"] == "error").expect("20 within a second");
+    assert!(refused["detail"].as_str().unwrap().contains("--publishes-per-address"), "{refused}");
+}
