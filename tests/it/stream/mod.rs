@@ -8,6 +8,7 @@ mod drain_websockets;
 pub mod filter;
 mod folds;
 mod followed_topics;
+mod idle_websockets;
 mod patterns;
 mod reactor;
 mod resume;
