@@ -46,7 +46,8 @@ pub struct Exchange {
     questions: Semaphore,
 }
 
-/// Largest number of such questions at a time. Each answer can have a megabyte.
+/// Largest number of questions at a time about topics in which no stream of this process takes
+/// part. Each answer can have a megabyte.
 const QUESTIONS_MAX: usize = 8;
 
 #[derive(Debug, Default)]

@@ -68,7 +68,7 @@ impl Rooms {
         })
     }
 
-    /// Prepares the part of a stream in `topics`. Its name is a member from
+    /// Prepares the participation of a stream in `topics`. Its name is a member from
     /// [`Participation::enter`].
     ///
     /// # Errors

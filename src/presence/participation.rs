@@ -1,4 +1,4 @@
-//! Participation: the part of one stream in the topics that it names.
+//! Participation of one stream in the topics that it names.
 
 use std::{sync::Arc, task::Waker, time::Instant};
 
@@ -9,7 +9,7 @@ use crate::{
     presence::{reading::Reading, shared_room::SharedRoom},
 };
 
-/// Part of one stream in its topics. Dropping it ends the part.
+/// Participation of one stream in its topics. Dropping it ends the participation.
 #[derive(Debug)]
 pub struct Participation {
     /// Name of the stream's reader. `None` if it is only counted.
@@ -19,7 +19,7 @@ pub struct Participation {
     has_entered: bool,
 }
 
-/// Part of a stream in one topic.
+/// Participation of a stream in one topic.
 #[derive(Debug)]
 struct TopicPart {
     room: Arc<SharedRoom>,
@@ -29,7 +29,7 @@ struct TopicPart {
 }
 
 impl Participation {
-    /// Creates the part of a stream that is not open yet.
+    /// Creates the participation of a stream that is not open yet.
     pub(super) fn new(rooms: Vec<Arc<SharedRoom>>, name: Option<MemberName>) -> Self {
         let waker = Arc::<AtomicWaker>::default();
         let parts = rooms.into_iter().map(|room| {

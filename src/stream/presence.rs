@@ -78,7 +78,7 @@ impl PresenceRequest {
         Ok(Some(Self { topics, name }))
     }
 
-    /// Prepares the part of a stream. With a token, its subject is the name of the member.
+    /// Prepares the participation of a stream. With a token, its subject is the name of the member.
     ///
     /// # Errors
     /// Fails for a name that the reader may not have, and when a limit is reached.

@@ -61,7 +61,8 @@ impl ConnectionTimer {
         self.ping_at.min(self.end_at).min(self.check_at)
     }
 
-    /// Advances the timer. Returns true if a ping is due.
+    /// Advances the timer. Returns true if a ping is due. `has_too_many_idle` is true if the worker
+    /// has so many idle connections that this one has to close.
     ///
     /// # Errors
     /// Returns the reason to close the connection.
@@ -69,7 +70,7 @@ impl ConnectionTimer {
         &mut self,
         context: &StreamContext,
         expires_ms: Option<u64>,
-        is_shed: bool,
+        has_too_many_idle: bool,
         now: Instant,
     ) -> Result<bool, Refusal> {
         self.check_at = now + CHECK_INTERVAL;
@@ -91,7 +92,7 @@ impl ConnectionTimer {
             };
             return Err(Refusal::later(reason, text));
         }
-        if is_shed {
+        if has_too_many_idle {
             let text = "too many connections without a stream (--idle-connections-max)";
             return Err(Refusal::later(EndReason::Busy, text));
         }

@@ -102,7 +102,7 @@ pub(crate) async fn websocket(
     )
 }
 
-/// Offer of a request: what carries the bytes of a WebSocket.
+/// Offer that came with a request: the connection that would carry the WebSocket.
 enum Offer {
     /// Socket of HTTP/1.1.
     Socket(Rc<Takeover>),

@@ -73,7 +73,7 @@ impl Open {
         self.extras.as_ref()?.lease.as_ref()
     }
 
-    /// Returns the part that the stream takes in its topics. `None` without `presence=on`.
+    /// Returns the participation of the stream in its topics. `None` without `presence=on`.
     pub(super) fn presence(&self) -> Option<&Participation> {
         self.extras.as_ref()?.presence.as_deref()
     }

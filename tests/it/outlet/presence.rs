@@ -19,11 +19,11 @@ use crate::{
 
 const QUERY: &str = "?topic=lobby&presence=on";
 
-/// Member of the topic `lobby` that keeps what it is told of the others.
+/// Member of the topic `lobby`, with the other members that its stream has named.
 pub struct Member {
     source: Reader,
     pub members: BTreeSet<String>,
-    /// All joins and leaves, as `+alice` and `-alice`.
+    /// All joins and leaves that the stream has sent, as `+alice` and `-alice`.
     pub changes: Vec<String>,
 }
 

@@ -132,7 +132,7 @@ fn a_token_says_where_its_bearer_may_publish_and_who_publishes() {
     assert_eq!(socket.record()["status"], 403);
 }
 
-/// A message that is sent once over HTTP and once over a WebSocket is one event. Subjects share no keys.
+/// A message that is sent over HTTP and over a WebSocket is one event. Subjects share no keys.
 #[test]
 fn keys_and_limits_are_those_of_the_subject() {
     let keys = KeyServer::start();

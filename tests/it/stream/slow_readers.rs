@@ -101,8 +101,8 @@ fn zeros() -> String {
     "\0".repeat(11_500_000)
 }
 
-/// While one reader uses the memory for large events, a WebSocket is told with its close code that an
-/// event cannot be sent: before its first frame, or between two frames.
+/// While one reader uses the memory for large events, a WebSocket is closed with a code when its
+/// event cannot be sent: before the first frame, or between two frames.
 #[test]
 fn a_websocket_that_falls_behind_in_a_large_event_is_closed_with_1013() {
     for case in CASES.into_iter().filter(|case| case.format == Format::WebSocket) {

@@ -304,8 +304,8 @@ impl Connection {
         let expires_ms = self.client.grant.borrow().as_ref().map(|grant| grant.expires_ms);
         let limiter = self.permit.as_ref().map(ConnectionPermit::limiter);
         let Some(timer) = &mut self.timer else { return Step::Close };
-        let is_shed = limiter.is_some_and(|it| it.is_idle_expired(timer.elapsed(now)));
-        match timer.next(&self.client.context, expires_ms, is_shed, now) {
+        let has_too_many_idle = limiter.is_some_and(|it| it.is_idle_expired(timer.elapsed(now)));
+        match timer.next(&self.client.context, expires_ms, has_too_many_idle, now) {
             Ok(false) => Step::WaitUntil(timer.deadline()),
             Ok(true) => Step::Write(record::ping()),
             Err(refusal) => {

@@ -38,9 +38,9 @@ const KILLS: usize = 4;
 /// Offset and id of each record of a partition, as the answers gave them.
 type Ids = BTreeMap<usize, String>;
 
-/// Number of requests that had each fate.
+/// Number of requests with each outcome.
 #[derive(Debug, Default)]
-struct Fates {
+struct Outcomes {
     answered: usize,
     cut: usize,
     unanswered: usize,
@@ -123,7 +123,7 @@ fn send_partition(
     kills: &AtomicUsize,
 ) -> Ids {
     let mut random = StdRng::seed_from_u64(seed ^ (1 + partition as u64));
-    let (mut ids, mut fates) = (Ids::new(), Fates::default());
+    let (mut ids, mut outcomes) = (Ids::new(), Outcomes::default());
     let (mut next, mut sent, mut last_answer) = (0, 0, Instant::now());
     while next < RECORDS.max(sent) || kills.load(Ordering::SeqCst) < KILLS {
         // Each attempt may have another number of records.
@@ -131,9 +131,9 @@ fn send_partition(
         sent = sent.max(end);
         let gateway = gateways[random.random_range(0..gateways.len())];
         let request = request(partition, next, end);
-        match send(&mut random, gateway, &request, &mut fates) {
+        match send(&mut random, gateway, &request, &mut outcomes) {
             None => {
-                assert!(last_answer.elapsed() < PATIENCE, "no answer came: {fates:?}");
+                assert!(last_answer.elapsed() < PATIENCE, "no answer came: {outcomes:?}");
                 std::thread::sleep(Duration::from_millis(random.random_range(0..10)));
             }
             Some(answered) => {
@@ -147,13 +147,13 @@ fn send_partition(
                 // A sink that was restarted goes back to the offset that it committed.
                 if random.random_ratio(1, 8) {
                     next -= random.random_range(0..=next.min(3 * BATCH_MAX));
-                    fates.went_back += 1;
+                    outcomes.went_back += 1;
                 }
             }
         }
     }
-    eprintln!("partition {partition}: {} records, {fates:?}", ids.len());
-    assert!(0 < fates.cut && 0 < fates.unanswered && 0 < fates.went_back, "{fates:?}");
+    eprintln!("partition {partition}: {} records, {outcomes:?}", ids.len());
+    assert!(0 < outcomes.cut && 0 < outcomes.unanswered && 0 < outcomes.went_back, "{outcomes:?}");
     ids
 }
 
@@ -187,20 +187,20 @@ fn send(
     random: &mut StdRng,
     gateway: SocketAddr,
     request: &[u8],
-    fates: &mut Fates,
+    outcomes: &mut Outcomes,
 ) -> Option<Vec<String>> {
     let mut socket = TcpStream::connect(gateway).ok()?;
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let fate = random.random_range(0..10);
-    if fate == 0 {
-        fates.cut += 1;
+    let chance = random.random_range(0..10);
+    if chance == 0 {
+        outcomes.cut += 1;
         let sent = random.random_range(0..request.len());
         socket.write_all(&request[..sent]).ok();
         return None;
     }
     socket.write_all(request).ok()?;
-    if fate < 4 {
-        fates.unanswered += 1;
+    if chance < 4 {
+        outcomes.unanswered += 1;
         // The gateway has not begun, is storing the messages, or has answered.
         std::thread::sleep(Duration::from_micros(random.random_range(0..3_000)));
         socket.shutdown(Shutdown::Both).ok();
@@ -212,10 +212,10 @@ fn send(
     std::io::Read::read_to_end(&mut http1::Body::new(reader, &headers), &mut text).ok()?;
     if status != 200 {
         assert_eq!(status, 503, "{}", String::from_utf8_lossy(&text));
-        fates.refused += 1;
+        outcomes.refused += 1;
         return None;
     }
-    fates.answered += 1;
+    outcomes.answered += 1;
     let answer: Value = serde_json::from_slice(&text).ok()?;
     serde_json::from_value(answer["ids"].clone()).ok()
 }
