@@ -216,7 +216,8 @@ fn leaving_loses_nothing_that_was_acked() {
             seen
         });
         gateway.until_metric("stream_events_streams", 1.0);
-        std::thread::sleep(Duration::from_millis(50));
+        let stored = || gateway.metric("stream_events_pushes_total{outcome=\"stored\"}");
+        eventually("some pushes are acked", || (30.0 <= stored()).then_some(()));
         gateway.stop();
         let seen = reader.join().unwrap();
         let acked: Vec<_> = writers.into_iter().flat_map(|w| w.join().unwrap()).collect();
