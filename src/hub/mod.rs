@@ -3,6 +3,7 @@
 
 mod fanout;
 mod lookup;
+mod overview;
 mod store;
 mod topic_set;
 
@@ -19,6 +20,7 @@ pub use crate::hub::fanout::batch::{Batch, ReadEvents};
 pub use crate::hub::fanout::group::{Broadcast, Group, GroupKey, Listener};
 pub use crate::hub::fanout::shard::{Read, Shard};
 pub use crate::hub::fanout::subscriber::{Reader, Start, Subscriber};
+pub use crate::hub::overview::TopicCounts;
 pub use crate::hub::store::dedup::DedupLimits;
 pub use crate::hub::store::read::BATCH_MAX_BYTES;
 pub use crate::hub::store::read::Position;
@@ -31,7 +33,10 @@ use crate::model::gap::GapReason;
 use crate::model::topic::Topic;
 use crate::{
     hub::{
-        fanout::{groups::Groups, notifier::Notifier, shared_filter::SharedFilter},
+        fanout::{
+            format_counts::FormatCounts, groups::Groups, notifier::Notifier,
+            shared_filter::SharedFilter,
+        },
         store::{
             read::{Cursor, Found, Version},
             rings::Rings,
@@ -64,6 +69,7 @@ struct Inner {
     waits: [AtomicU64; WAITS_US.len()],
     notifiers: RwLock<Vec<Arc<Notifier>>>,
     subscribers: AtomicUsize,
+    by_format: FormatCounts,
     subscribers_max: usize,
     /// Memory for the topics that all subscribers follow.
     followed: Arc<Budget>,
@@ -132,6 +138,7 @@ impl Hub {
             waits: Default::default(),
             notifiers: RwLock::default(),
             subscribers: AtomicUsize::new(0),
+            by_format: FormatCounts::default(),
             subscribers_max: limits.subscribers,
             followed: Budget::new(limits.followed_bytes),
             filters_max: limits.filters,
@@ -211,7 +218,9 @@ impl Hub {
         let counted =
             self.inner.subscribers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, try_acquire);
         counted.map_err(|_| SubscribeError::Subscribers)?;
+        let format = key.format;
         let slot = shard.enter(key).inspect_err(|_| self.release())?;
+        self.inner.by_format.add(format);
         Ok(Subscriber::new(Rc::clone(shard), slot, start))
     }
 

@@ -60,6 +60,11 @@ pub(crate) fn append_fitting(
 pub struct Format(pub &'static dyn Encode);
 
 impl Format {
+    /// Returns the name of the format.
+    pub fn name(self) -> &'static str {
+        self.0.name()
+    }
+
     /// Encodes one event whole.
     pub fn event(self, event: &Event) -> Bytes {
         self.0.event(event)

@@ -241,6 +241,7 @@ impl Drop for Subscriber {
     fn drop(&mut self) {
         let Reader { shard, group } = &self.reader;
         shard.leave(group, self.slot);
+        shard.hub().inner.by_format.remove(group.format());
         shard.hub().release();
     }
 }

@@ -232,6 +232,7 @@ impl Rings {
         self.head = event.id;
         self.bytes += event.size();
         channel.ring.push(Arc::clone(&event));
+        channel.stored += 1;
         self.timeline.push(at, event);
         while let Some(oldest) =
             self.channels.get_mut(at).and_then(|channel| channel.ring.evict_over(&self.limits.ring))

@@ -13,6 +13,8 @@ pub(crate) struct Channel {
     pub dedup: DedupWindow,
     /// Count of losses of the hub at this channel's latest loss.
     pub lost_at: u64,
+    /// Number of events that were stored in the ring.
+    pub stored: u64,
 }
 
 /// Id up to which events are missing, and the count of losses at which they were lost. A reader to
@@ -33,6 +35,7 @@ impl Channel {
             ring: Ring::new(floor.id),
             dedup: DedupWindow::default(),
             lost_at: floor.lost_at,
+            stored: 0,
         }
     }
 
