@@ -28,7 +28,7 @@
 //! Modules from the event to the socket:
 //! - [`presence`]: who takes part in a topic, over all replicas.
 //! - [`stream`]: a reader's stream: request, limits, session and writes.
-//! - [`outlet`]: answers to readers: `GET /events`, tickets and the demo page.
+//! - [`outlet`]: answers to readers: `GET /events`, tickets and the page for people.
 //!
 //! Shared:
 //! - [`model`]: messages, topics and events as plain data.

@@ -3,7 +3,7 @@
 /// Subcommand that starts a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Trial: loopback addresses only, no tokens, a demo page.
+    /// Trial: loopback addresses only, no tokens, a page that shows events.
     Dev,
     /// Production: pushes and reads need a token unless a flag says otherwise.
     Serve,

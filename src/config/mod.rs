@@ -55,6 +55,8 @@ pub struct Config {
     pub poison: OnPoison,
     /// Check of readers' tokens.
     pub read_auth: ReadAuth,
+    /// True if there is a page at `/` that shows events to people.
+    pub page: bool,
     /// Check of publishers' tokens.
     pub publish_auth: PublishAuth,
     /// Origins of the pages that may read with credentials. If empty, all pages may read, without
@@ -183,6 +185,7 @@ impl Config {
             pull: values.pull(),
             poison: values.choice("poison", &[("ack", OnPoison::Ack), ("nack", OnPoison::Nack)]),
             read_auth,
+            page: values.choice("page", &[("off", false), ("on", true)]),
             publish_auth,
             cors_origins: values.many("cors-origin"),
             push_bytes_in_flight: values.bytes("push-bytes-in-flight"),

@@ -2,7 +2,6 @@
 //! subscriber reads it.
 
 mod fanout;
-mod lookup;
 mod overview;
 mod store;
 mod topic_set;

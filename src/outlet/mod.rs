@@ -2,11 +2,11 @@
 
 mod claimed_body;
 mod client;
-pub(crate) mod demo;
 pub(crate) mod events;
 mod format;
 pub(crate) mod grpc;
 pub(crate) mod ndjson;
+pub(crate) mod page;
 mod poll;
 pub(crate) mod presence;
 mod refusal;

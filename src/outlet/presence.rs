@@ -1,21 +1,13 @@
 //! `GET /presence/{topic}`: answers with the members of a topic.
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    body::BoxBody,
-    http::{StatusCode, header},
-    web,
-};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 
 use crate::{
     auth::access,
     http::problem::{come_back_later, problem},
-    model::{
-        control::refusal_wait,
-        topic::{Topic, TopicPattern},
-    },
+    model::topic::{Topic, TopicPattern},
     outlet::{
-        claimed_body::ClaimedBody,
+        claimed_body::json_answer,
         format::control::{PresenceData, json},
         refusal::{deny, deny_topic, unready},
     },
@@ -49,14 +41,5 @@ pub(crate) async fn presence(
              not known: try again later",
         );
     };
-    let body = json(&PresenceData::of_roster(&topic, &roster));
-    let mut claim = context.poll_answers.claim();
-    if !claim.grow(body.len()) {
-        let text = "this gateway has too many answers that are not written: try again later";
-        return come_back_later(StatusCode::SERVICE_UNAVAILABLE, text, refusal_wait());
-    }
-    HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, "application/json"))
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(BoxBody::new(ClaimedBody::new(body.into(), claim)))
+    json_answer(&context, json(&PresenceData::of_roster(&topic, &roster)))
 }

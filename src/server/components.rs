@@ -134,7 +134,7 @@ impl Components {
             readiness: web::Data::new(readiness),
             health: web::Data::new(Health::new(heartbeats)),
             gauges: web::Data::new(gauges),
-            documents: web::Data::new(documents(config.mode)?),
+            documents: web::Data::new(documents(config)?),
             in_flight,
             tasks,
         })

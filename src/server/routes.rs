@@ -12,13 +12,13 @@ use actix_web::{
 };
 
 use crate::{
-    config::{Mode, Origin},
+    config::Config,
     http::{
         cors::cors,
         problem::{problem, problem_with},
     },
     inlet::publish,
-    outlet::{demo, events, grpc, presence, tickets, websocket},
+    outlet::{events, grpc, page, presence, tickets, websocket},
     server::{
         api::{self, Documents},
         health,
@@ -41,8 +41,8 @@ struct RouteEntry {
 enum Place {
     /// Public listener.
     Public,
-    /// Public listener of `dev`.
-    Dev,
+    /// Public listener with `--page`.
+    Page,
     /// Ops listener.
     Ops,
     /// Both listeners.
@@ -75,10 +75,9 @@ const ROUTES: &[RouteEntry] = &[
     route("/metrics", READ, Place::Ops, || to(health::metrics)),
     route("/openapi.json", PAGES_READ, Place::Public, || to(api::openapi)),
     route("/asyncapi.json", PAGES_READ, Place::Public, || to(api::asyncapi)),
-    route("/", READ, Place::Dev, || to(demo::html)),
-    route("/page.js", READ, Place::Dev, || to(demo::script)),
-    route("/page.css", READ, Place::Dev, || to(demo::style)),
-    route("/page/origins", READ, Place::Dev, || to(demo::origins)),
+    route("/", READ, Place::Page, || to(page::html)),
+    route("/page/overview", READ, Place::Page, || to(page::overview::overview)),
+    route("/page/{file}", READ, Place::Page, || to(page::file)),
 ];
 
 const fn route(
@@ -94,21 +93,19 @@ const fn route(
 ///
 /// # Errors
 /// Returns an error if a document in the source tree is not JSON.
-pub(super) fn documents(mode: Mode) -> serde_json::Result<Documents> {
-    let served = ROUTES.iter().filter(|entry| entry.place != Place::Dev || mode == Mode::Dev);
+pub(super) fn documents(config: &Config) -> serde_json::Result<Documents> {
+    let served = ROUTES.iter().filter(|entry| entry.place != Place::Page || config.page);
     let routes: Vec<_> = served.map(|entry| (entry.path, entry.methods)).collect();
-    Documents::new(mode, &routes)
+    Documents::new(config.mode, &routes)
 }
 
 /// Routes of the public listener.
-pub(super) fn public_routes(
-    mode: Mode,
-    origins: &[Origin],
-) -> impl FnOnce(&mut web::ServiceConfig) {
+pub(super) fn public_routes(config: &Config) -> impl FnOnce(&mut web::ServiceConfig) {
+    let (mode, origins) = (config.mode, &config.cors_origins);
     move |routes| {
         let is_public = |entry: &&RouteEntry| match entry.place {
             Place::Public | Place::Both => true,
-            Place::Dev => mode == Mode::Dev,
+            Place::Page => config.page,
             Place::Ops => false,
         };
         for entry in ROUTES.iter().filter(is_public) {

@@ -31,7 +31,7 @@ use crate::server::{
     routes::{has_trailers, may_take_over, may_tunnel, may_wait, public_routes},
 };
 use crate::{
-    config::Config,
+    config::{Config, Mode, PublishAuth},
     http::{client_address::network, cors::Pages, head_limits::HeadLimits},
     hub::Hub,
     inlet::{publish::PublishEndpoint, push::PushEndpoint},
@@ -46,7 +46,7 @@ use crate::{
         socket::{Socket, Transport},
         stall::StallDetector,
     },
-    outlet::{events::Worker, grpc::Serving},
+    outlet::{events::Worker, grpc::Serving, page::overview::PageSettings},
     server::{
         api::Documents,
         dispatch::Dispatch,
@@ -286,6 +286,12 @@ fn http1<S>(public: &Public, dispatch: Rc<S>) -> Http1<S> {
     }
 }
 
+/// Returns the settings of the page. Its form sends no token, and is for trials only.
+fn page_settings(config: &Config) -> PageSettings {
+    let is_open = matches!(config.publish_auth, PublishAuth::None);
+    PageSettings { can_publish: config.mode == Mode::Dev && is_open }
+}
+
 /// Makes the service of a worker's requests, for all protocols.
 async fn dispatch(
     public: Arc<Public>,
@@ -304,8 +310,9 @@ async fn dispatch(
         .app_data(web::Data::new(worker))
         .app_data(web::Data::new(pages))
         .app_data(web::Data::new(serving))
+        .app_data(web::Data::new(page_settings(config)))
         .wrap(CatchPanic::default())
-        .configure(public_routes(config.mode, &config.cors_origins));
+        .configure(public_routes(config));
     let head_limits = HeadLimits {
         bytes: config.head_bytes_max,
         query_bytes: config.query_bytes_max,

@@ -47,10 +47,10 @@ def public_paths(settings):
     return [path for path in PUBLIC_PATHS if not (pulls and path in PUSH_PATHS)]
 
 
-# Health, metrics, documents of the interface, and the page of `dev`: nobody outside needs them.
+# Health, metrics, documents of the interface, and the page for people: nobody outside needs them.
 INTERNAL_PATHS = {
-    "/", "/asyncapi.json", "/health", "/healthz", "/metrics", "/openapi.json", "/page.css", "/page.js",
-    "/page/origins", "/ready", "/readyz",
+    "/", "/asyncapi.json", "/health", "/healthz", "/metrics", "/openapi.json", "/page/overview",
+    "/page/{file}", "/ready", "/readyz",
 }
 # Requests that no front passes on.
 OTHER_REQUESTS = ("/metrics", "/healthz", "/pushes", "/publish", "/publish/", "/publish/a/b",

@@ -55,6 +55,14 @@ pub(super) const FLAGS: &[Flag] = &[
          a",
     ),
     flag(
+        "page",
+        "off|on",
+        Some("off"),
+        "on: GET / answers with a page that shows events as they arrive, and topics and streams. \
+         Readers that need a token enter it there",
+    )
+    .dev("on"),
+    flag(
         "cors-origin",
         "ORIGIN",
         Some(""),

@@ -52,7 +52,7 @@ fn paths_and_methods_are_those_of_the_routes() {
         let documented: BTreeSet<_> =
             documented.into_iter().filter(|key| is_method(key)).map(str::to_uppercase).collect();
         let address = if path == "/metrics" { dev.ops } else { dev.address };
-        let url = path.replace("{topic}", "orders");
+        let url = path.replace("{topic}", "orders").replace("{file}", "page.js");
         let refused = http1::request(address, "DELETE", &url, &[], b"");
         assert_eq!(refused.status, 405, "{path}");
         assert_eq!(refused.header("content-type"), Some("application/problem+json"), "{path}");
@@ -84,7 +84,6 @@ fn parameters_are_those_that_the_code_reads() {
     for (file, name, path, method) in [
         ("src/stream/request.rs", "struct Parameters", "/events", "get"),
         ("src/outlet/tickets.rs", "struct Renew", "/renew", "post"),
-        ("src/outlet/demo/mod.rs", "struct Ids", "/page/origins", "get"),
     ] {
         let source = read(file);
         let lines = between(&source, &format!("{name} {{"), "\n}").lines().map(str::trim);

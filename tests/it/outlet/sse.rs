@@ -325,19 +325,3 @@ fn dev_answers_only_to_loopback_names() {
     }
     assert_eq!(ask("evil.example", "X-Forwarded-Host: localhost\r\n"), 421);
 }
-
-#[test]
-fn the_demo_page_is_for_dev_and_loads_nothing_from_elsewhere() {
-    let gateway = Gateway::dev(&[]);
-    for path in ["/", "/page.js", "/page.css"] {
-        let answer = gateway.get(path, &[]);
-        assert_eq!(answer.status, 200, "{path}");
-        let policy = answer.header("content-security-policy").unwrap();
-        assert!(
-            policy.starts_with("default-src 'none';") && !policy.contains("unsafe"),
-            "{policy}"
-        );
-    }
-    let serve = Gateway::serve(&[("push-auth", "none"), ("read-auth", "anonymous")]);
-    assert_eq!(serve.get("/", &[]).status, 404);
-}

@@ -52,7 +52,11 @@ impl Browser {
             "--disable-dev-shm-usage", folder,
         ]});
         // Certificates are made for the run.
-        let wanted = json!({ "acceptInsecureCerts": true, "goog:chromeOptions": options });
+        let wanted = json!({
+            "acceptInsecureCerts": true,
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": { "browser": "ALL" },
+        });
         let wanted = json!({ "capabilities": { "alwaysMatch": wanted } });
         let session = browser.call("POST", "/session", &wanted);
         browser.session = format!("/session/{}", session["sessionId"].as_str().unwrap());
@@ -83,6 +87,20 @@ impl Browser {
         let keys = ["keyDown", "keyUp"].map(|what| json!({ "type": what, "value": key }));
         let body = json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": keys }] });
         self.call("POST", &format!("{}/actions", self.session), &body);
+    }
+
+    /// Sends a command of Chromium's own protocol, such as one that changes the window. Returns its answer.
+    pub fn command(&self, name: &str, parameters: &Value) -> Value {
+        let body = json!({ "cmd": name, "params": parameters });
+        self.call("POST", &format!("{}/goog/cdp/execute", self.session), &body)
+    }
+
+    /// Returns the new lines of the console.
+    pub fn console(&self) -> Vec<String> {
+        let body = json!({ "type": "browser" });
+        let lines = self.call("POST", &format!("{}/se/log", self.session), &body);
+        let text = |line: &Value| line["message"].as_str().unwrap().to_owned();
+        lines.as_array().unwrap().iter().map(text).collect()
     }
 
     pub fn until(&self, what: &str, script: &str) -> Value {

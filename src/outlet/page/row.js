@@ -1,0 +1,137 @@
+// Rows of the list of events. They set text as text and never as HTML: event data is untrusted.
+import { lastMember, pretty } from "./json.js";
+
+// Characters of an event's data that a row keeps, so that all rows fit into the page's memory.
+const DATA_MAX = 100_000;
+const PREVIEW_MAX = 200;
+const TIME = new Intl.DateTimeFormat(undefined, {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  fractionalSecondDigits: 3,
+  hourCycle: "h23",
+});
+
+// Returns an element with a text.
+export function element(name, text, className = "") {
+  const made = document.createElement(name);
+  made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+function clock(time) {
+  const made = element("time", TIME.format(time));
+  made.title = made.dateTime = new Date(time).toISOString();
+  return made;
+}
+
+// Returns the time at which the gateway stored an event, in Unix milliseconds.
+export function storedAt(id) {
+  return Number(id.split("-")[0]);
+}
+
+function latency(from, to) {
+  const time = Math.max(0, to - from);
+  return time < 10_000 ? `${time} ms` : `${(time / 1000).toFixed(1)} s`;
+}
+
+// Returns a text that does not keep the longer one in memory of which it is a part.
+function detached(text) {
+  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(new TextEncoder().encode(text));
+}
+
+// Returns what a row keeps of an event: the event without its data, and the data as text, which is
+// JSON or not, and can be cut.
+export function kept({ data, data_base64: base64, ...event }, line) {
+  const isJson = base64 === undefined && typeof data !== "string";
+  const text = isJson ? lastMember(line, "data") ?? "" : data ?? `(base64) ${base64}`;
+  const more = Math.max(0, text.length - DATA_MAX);
+  return { event, isJson, text: detached(text.slice(0, DATA_MAX)), more };
+}
+
+// Returns the whole data of an event as text, with line ends.
+function wholeText({ text, isJson, more }) {
+  if (0 < more) return `${text}\n… and ${more.toLocaleString()} more characters`;
+  return isJson ? pretty(text) : text;
+}
+
+function facts(shown) {
+  const { event, arrived, isLive } = shown;
+  const stored = storedAt(event.id);
+  const published = event.publish_time && Date.parse(event.publish_time);
+  const list = document.createElement("dl");
+  const add = (name, value) => {
+    if (value === undefined || value === "") return;
+    const cell = document.createElement("dd");
+    cell.append(value);
+    list.append(element("dt", name), cell);
+  };
+  add("Id", event.id);
+  add("Message id", event.message_id);
+  add("Ordering key", event.ordering_key);
+  add("Published", published ? clock(published) : undefined);
+  add("Stored", clock(stored));
+  add("Arrived", clock(arrived));
+  if (published) add("Publishing to storing", latency(published, stored));
+  if (isLive) add("Storing to arrival", latency(stored, arrived));
+  return list;
+}
+
+function attributes(event) {
+  const list = document.createElement("dl");
+  for (const [name, value] of Object.entries(event.attributes ?? {})) {
+    list.append(element("dt", name), element("dd", value));
+  }
+  return list;
+}
+
+function whole(shown) {
+  const box = element("div", "", "whole");
+  const text = element("pre", wholeText(shown));
+  // With the focus, the arrow keys scroll in it.
+  text.tabIndex = 0;
+  text.setAttribute("aria-label", "Data");
+  box.append(text);
+  if (shown.event.attributes) box.append(element("h3", "Attributes"), attributes(shown.event));
+  box.append(element("h3", "Facts"), facts(shown));
+  return box;
+}
+
+// Returns the row of an event. `shown` has what `kept` returns, the time of the event's arrival, and
+// whether it arrived as soon as it was stored.
+export function eventRow(shown) {
+  const { event, arrived, isLive } = shown;
+  const row = element("li", "", "event");
+  const fold = document.createElement("details");
+  const line = document.createElement("summary");
+  const from = event.publish_time ? Date.parse(event.publish_time) : storedAt(event.id);
+  const preview = shown.text.slice(0, PREVIEW_MAX).replace(/\s+/g, " ");
+  line.append(clock(isLive ? arrived : storedAt(event.id)), " ", element("b", event.topic), " ");
+  if (event.attributes?.event) line.append(element("i", event.attributes.event), " ");
+  line.append(element("span", preview, "data"), " ");
+  line.append(element("small", isLive ? latency(from, arrived) : "replay"));
+  fold.append(line);
+  fold.addEventListener("toggle", () => {
+    if (fold.open && fold.childElementCount === 1) fold.append(whole(shown));
+  });
+  row.append(fold);
+  return row;
+}
+
+// Returns the row of something that happened to the stream.
+export function noteRow({ text, kind, data, arrived }) {
+  const row = element("li", "", `note ${kind}`);
+  const line = element("span", text, "data");
+  row.append(clock(arrived), " ", line);
+  if (data === undefined) return row;
+  const fold = document.createElement("details");
+  const summary = document.createElement("summary");
+  summary.append(...row.childNodes);
+  const details = element("pre", JSON.stringify(data, null, 2));
+  details.tabIndex = 0;
+  details.setAttribute("aria-label", "Control message");
+  fold.append(summary, details);
+  row.append(fold);
+  return row;
+}
