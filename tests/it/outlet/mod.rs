@@ -8,6 +8,7 @@ mod grpc_cuts;
 mod grpc_generated;
 mod grpc_services;
 mod grpc_session;
+mod grpc_slow;
 mod long_poll;
 mod ndjson;
 mod page;
