@@ -151,7 +151,7 @@ impl Endpoint {
             "/stream_events.v1.StreamEvents/Session" => {
                 let client = Rc::new(self.admit(request).await?);
                 let incoming = Incoming::new(payload, session::COMMAND_MAX_BYTES);
-                Ok(call.answer(Session::new(client, incoming)))
+                Ok(call.answer(Session::new(client, incoming)?))
             }
             "/stream_events.v1.StreamEvents/Publish" => {
                 let max = publish::REQUEST_MAX_BYTES;

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::{
     auth::reader::{bearer, claims, gateway as with_tokens, now},
     support::{
+        eventually,
         gateway::Gateway,
         grpc::{
             Call, SERVICE,
@@ -16,6 +18,7 @@ use crate::{
             },
         },
         jwks::{KeyServer, sign},
+        process::serve,
     },
 };
 
@@ -220,4 +223,89 @@ fn the_presence_command_returns_the_members() {
     let Some(Kind::Ok(ok)) = call.record().record else { panic!() };
     let members = ok.members.unwrap();
     assert_eq!((members.members[0].subject.as_str(), members.members[0].streams), ("ann", 1));
+}
+
+#[test]
+fn a_session_that_its_client_resets_ends_at_once() {
+    let gateway = Gateway::dev(&[("streams-per-address", "2")]);
+    let mut call = session(&gateway, &[]);
+    for sub in ["a", "b"] {
+        assert_eq!(answer(&mut call, sub, subscribe(sub, "orders")), 0);
+        call.record();
+    }
+    gateway.until_metric("stream_events_streams", 2.0);
+    call.reset();
+    gateway.until_metric("stream_events_streams", 0.0);
+    // So that its address may open as many again.
+    let mut call = session(&gateway, &[]);
+    for sub in ["a", "b"] {
+        assert_eq!(answer(&mut call, sub, subscribe(sub, "orders")), 0);
+        call.record();
+    }
+}
+
+#[test]
+fn a_session_without_streams_counts_as_a_stream_of_its_address() {
+    let gateway = Gateway::dev(&[("streams-per-address", "1")]);
+    let refused = || {
+        let call = session(&gateway, &[]);
+        let is_refused = call.head.contains_key("grpc-status");
+        if is_refused {
+            assert_eq!(call.status().0, 8, "{:?}", call.status());
+            assert!(call.head.contains_key("grpc-retry-pushback-ms"));
+        }
+        is_refused
+    };
+    let mut call = session(&gateway, &[]);
+    assert!(refused());
+    // The first stream takes the place of the session, also after a refused one.
+    assert_eq!(answer(&mut call, "1", subscribe("a", "a b")), 3);
+    assert!(refused());
+    assert_eq!(answer(&mut call, "2", subscribe("a", "orders")), 0);
+    call.record();
+    assert!(refused());
+    assert_eq!(answer(&mut call, "3", subscribe("b", "orders")), 8);
+    let gone = Do::Unsubscribe(Unsubscribe { sub: "a".to_owned() });
+    assert_eq!(answer(&mut call, "4", gone), 0);
+    assert!(refused());
+    assert_eq!(answer(&mut call, "5", subscribe("a", "orders")), 0);
+    call.record();
+    call.reset();
+    gateway.until_metric("stream_events_streams", 0.0);
+    let idle = session(&gateway, &[]);
+    assert!(refused());
+    idle.reset();
+    eventually("the reset session returns its permit", || (!refused()).then_some(()));
+}
+
+#[test]
+fn a_session_is_drained_at_sigterm() {
+    let (mut process, address) = serve(&["--drain-timeout", "2 s"]);
+    let begin = || Call::begin_at(address, &format!("{SERVICE}Session"), &[]).answered();
+    let (mut call, mut idle) = (begin(), begin());
+    for sub in ["a", "b"] {
+        assert_eq!(answer(&mut call, sub, subscribe(sub, "orders")), 0);
+        assert!(matches!(call.record().record, Some(Kind::Open(_))));
+    }
+    process.signal(Signal::TERM);
+    let mut ended = Vec::new();
+    while let Some(Record { sub, record }) = call.next() {
+        match record.unwrap() {
+            Kind::End(end) => {
+                assert_eq!((end.reason.as_str(), 0 < end.retry_ms), ("draining", true));
+                ended.push(sub);
+            }
+            Kind::Checkpoint(_) | Kind::KeepAlive(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    ended.sort();
+    assert_eq!(ended, ["a", "b"]);
+    let (last, status) = idle.end();
+    assert!(matches!(last, Some(Kind::End(end)) if end.reason == "draining"));
+    for (call, code) in [(&call, call.status().0), (&idle, status.0)] {
+        assert_eq!(code, 14);
+        assert!(call.trailers.contains_key("grpc-retry-pushback-ms"), "{:?}", call.trailers);
+    }
+    assert_eq!(process.wait().0.code(), Some(0));
 }

@@ -35,8 +35,11 @@ use super::{
 use crate::{
     limits::budget::Claim,
     net::stall::is_dropping_stalled,
-    outlet::client::{SharedClient, refusal::Refusal, timer::ConnectionTimer},
-    stream::{drive::body::BLOCKED_FROM, session::Session as StreamSession},
+    outlet::client::{Client, SharedClient, refusal::Refusal, timer::ConnectionTimer},
+    stream::{
+        drive::body::BLOCKED_FROM, limits::StreamPermit, open::OpenError,
+        session::Session as StreamSession,
+    },
 };
 
 /// Largest command, in bytes.
@@ -69,6 +72,8 @@ pub(super) struct Session {
     streams: Streams,
     /// Timer of a session without streams. `None` if there is a stream.
     idle_timer: Option<ConnectionTimer>,
+    /// Permit of a session without streams, which counts as a stream of its address.
+    idle_permit: Option<Box<StreamPermit>>,
     /// Status to send after the answers.
     end: Option<Status>,
     timer: Pin<Box<Sleep>>,
@@ -78,9 +83,13 @@ pub(super) struct Session {
 
 impl Session {
     /// Creates a session without streams.
-    pub(super) fn new(client: SharedClient, incoming: Incoming) -> Self {
+    ///
+    /// # Errors
+    /// Fails when the address has too many streams.
+    pub(super) fn new(client: SharedClient, incoming: Incoming) -> Result<Self, Status> {
         let now = Instant::now();
-        Self {
+        Ok(Self {
+            idle_permit: idle_permit(&client)?,
             incoming,
             claim: client.context.socket_input.claim(),
             running: None,
@@ -93,7 +102,7 @@ impl Session {
             timer: Box::pin(sleep_until(now)),
             returned_at: None,
             client,
-        }
+        })
     }
 
     /// Runs the commands of the client, one after another. Between the parts of a record there is
@@ -172,9 +181,17 @@ impl Session {
                     let text = format!("a session has at most {STREAMS_MAX} streams");
                     return Err(self.client.counted(Refusal::too_often(text)).into());
                 }
-                let session = subscribe::open(&self.client, request, None)?;
-                self.idle_timer = None;
-                self.streams.add(name, session);
+                self.idle_permit = None;
+                match subscribe::open(&self.client, request, None) {
+                    Ok(session) => {
+                        self.idle_timer = None;
+                        self.streams.add(name, session);
+                    }
+                    Err(status) => {
+                        self.take_idle_permit();
+                        return Err(status);
+                    }
+                }
             }
             Effect::Unsubscribe(name) => {
                 if !self.streams.remove(&name) {
@@ -195,6 +212,18 @@ impl Session {
     fn start_idle_timer(&mut self) {
         if self.streams.is_empty() {
             self.idle_timer = Some(ConnectionTimer::new(&self.client.context, Instant::now()));
+            self.take_idle_permit();
+        }
+    }
+
+    /// Takes the permit of a session without streams. Ends the session if other calls of the
+    /// address have taken all permits.
+    fn take_idle_permit(&mut self) {
+        if self.streams.is_empty() {
+            match idle_permit(&self.client) {
+                Ok(permit) => self.idle_permit = permit,
+                Err(status) => self.end = Some(status),
+            }
         }
     }
 
@@ -203,6 +232,9 @@ impl Session {
         let now = Instant::now();
         if self.idle_timer.is_none() && self.streams.is_empty() {
             self.start_idle_timer();
+            if self.end.is_some() {
+                return Step::Yield;
+            }
         }
         let Some(timer) = &mut self.idle_timer else { return self.streams.next(now, cx.waker()) };
         if self.is_half_closed && self.running.is_none() {
@@ -257,6 +289,15 @@ impl Session {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// Takes the permit of a session without streams.
+///
+/// # Errors
+/// Fails when the address has too many streams.
+fn idle_permit(client: &Client) -> Result<Option<Box<StreamPermit>>, Status> {
+    let permit = client.context.limits.try_acquire(client.address, None);
+    permit.map_err(|reached| client.counted(Refusal::from(OpenError::from(reached))).into())
 }
 
 /// Encodes a record that is about the whole session.
