@@ -126,6 +126,11 @@ pub(super) fn public_routes(config: &Config) -> impl FnOnce(&mut web::ServiceCon
             let entry = route(path, PAGES_POST, Place::Public, || to(grpc::call));
             routes.service(resource(&entry).wrap(cors(mode, origins, &[Method::POST])));
         }
+        // Without the rules of CORS, a page would not see the status of an unknown service.
+        let unknown = route(grpc::ANY_PATH, PAGES_POST, Place::Public, || to(grpc::call));
+        let is_call = fn_guard(|request: &GuardContext<'_>| grpc::is_call(request.head()));
+        let unknown = resource(&unknown).guard(is_call);
+        routes.service(unknown.wrap(cors(mode, origins, &[Method::POST])));
         routes.default_service(to(not_found));
     }
 }

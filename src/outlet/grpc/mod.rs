@@ -28,7 +28,7 @@ use prost::Message;
 use tokio::time::{Instant, timeout_at};
 
 pub(crate) use health::Serving;
-pub(crate) use protocol::{has_trailers, is_grpc};
+pub(crate) use protocol::{has_trailers, is_call, is_grpc};
 
 use self::{
     answer::{Call, Once, deadline_exceeded},
@@ -61,6 +61,9 @@ pub(crate) const PATHS: [&str; 4] = [
     "/grpc.reflection.v1alpha.ServerReflection/{method}",
     "/stream_events.v1.StreamEvents/{method}",
 ];
+
+/// Path of a method of any service, also of one that does not exist.
+pub(crate) const ANY_PATH: &str = "/{service}/{method}";
 
 /// Largest message with the name of a service, in bytes.
 const NAME_MAX_BYTES: usize = 1_024;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use actix_http::RequestHead;
-use actix_web::http::header;
+use actix_web::http::{Method, header};
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, STANDARD_NO_PAD},
@@ -95,6 +95,17 @@ impl Protocol {
 pub(crate) fn is_grpc(head: &RequestHead) -> bool {
     let content_type = head.headers().get(header::CONTENT_TYPE);
     content_type.is_some_and(|value| value.as_bytes().starts_with(PREFIX.as_bytes()))
+}
+
+/// Returns true if a request can be a call, also of a service that does not exist, or asks for
+/// permission to send one from a page (gRPC-Web).
+pub(crate) fn is_call(head: &RequestHead) -> bool {
+    if head.method != Method::OPTIONS {
+        return head.method == Method::POST && is_grpc(head);
+    }
+    let asked = head.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS);
+    let names = asked.and_then(|names| names.to_str().ok()).unwrap_or_default();
+    names.split(',').any(|name| name.trim().eq_ignore_ascii_case("x-grpc-web"))
 }
 
 /// Returns true if the answer to a request has trailers: the request is of gRPC.

@@ -243,6 +243,32 @@ fn pages_may_call_by_the_rules_of_cors() {
 }
 
 #[test]
+fn pages_see_the_status_of_unknown_methods_and_services() {
+    let gateway = served();
+    let page = ("origin", "https://a.example");
+    for path in ["/some.v1.Service/Method", "/stream_events.v1.StreamEvents/Nothing"] {
+        let asked = [
+            page,
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "content-type,x-grpc-web,x-user-agent"),
+        ];
+        let allowed = http1::request(gateway.address, "OPTIONS", path, &asked, b"");
+        assert_eq!(allowed.status, 200, "{path}");
+        assert_eq!(allowed.header("access-control-allow-origin"), Some("https://a.example"));
+        let headers = [page, ("content-type", "application/grpc-web+proto")];
+        let body = framed(&[]);
+        let answer = http1::request(gateway.address, "POST", path, &headers, &body);
+        assert_eq!(answer.header("access-control-allow-origin"), Some("https://a.example"));
+        let [(0x80, status)] = &parts(&answer.body)[..] else { panic!("{path}") };
+        assert!(status.starts_with(b"grpc-status: 12\r\n"), "{path}");
+    }
+    // Other requests at a path that does not exist are answered as before.
+    let asked = [page, ("access-control-request-method", "POST")];
+    assert_eq!(http1::request(gateway.address, "OPTIONS", "/a/b", &asked, b"").status, 404);
+    assert_eq!(http1::request(gateway.address, "POST", "/a/b", &[page], b"").status, 404);
+}
+
+#[test]
 fn a_stream_of_grpc_web_ends_with_its_status() {
     let gateway = Gateway::dev(&[("stream-age-max", "1 s")]);
     let mut reader = CASES[10].open(&gateway, "?topic=orders");
