@@ -1,11 +1,16 @@
 //! Messages in a body: each has a prefix of five bytes, a flag and the length
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
-use std::task::{Context, Poll, ready};
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
 
-use actix_web::web::Payload;
+use actix_web::{error::PayloadError, web::Payload};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use prost::Message;
 
 use super::status::{Code, Status};
@@ -32,16 +37,13 @@ pub(super) fn put_prefix(out: &mut BytesMut, flag: u8, len: usize) {
     out.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
 }
 
-/// Takes the first message of at most `max` bytes from `received`. Returns `None` if it is not
-/// complete.
+/// Returns the length of the message behind a prefix.
 ///
 /// # Errors
-/// Fails when the message is compressed or too large.
-pub(super) fn take(received: &mut BytesMut, max: usize) -> Result<Option<Bytes>, Status> {
-    let Some([flag, length @ ..]) = received.first_chunk::<PREFIX_BYTES>() else {
-        return Ok(None);
-    };
-    match *flag {
+/// Fails when the message is compressed or has more than `max` bytes.
+fn length_of(prefix: [u8; PREFIX_BYTES], max: usize) -> Result<usize, Status> {
+    let [flag, length @ ..] = prefix;
+    match flag {
         PLAIN => {}
         COMPRESSED => {
             let text = "the message is compressed: send it plain (grpc-accept-encoding: identity)";
@@ -52,11 +54,22 @@ pub(super) fn take(received: &mut BytesMut, max: usize) -> Result<Option<Bytes>,
             return Err(Status::new(Code::Internal, text));
         }
     }
-    let len = u32::from_be_bytes(*length) as usize;
+    let len = u32::from_be_bytes(length) as usize;
     if max < len {
         let text = format!("the message has {len} bytes: at most {max} are allowed");
         return Err(Status::new(Code::ResourceExhausted, text));
     }
+    Ok(len)
+}
+
+/// Takes the first message of at most `max` bytes from `received`. Returns `None` if it is not
+/// complete.
+///
+/// # Errors
+/// Fails when the message is compressed or too large.
+pub(super) fn take(received: &mut BytesMut, max: usize) -> Result<Option<Bytes>, Status> {
+    let Some(prefix) = received.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
+    let len = length_of(*prefix, max)?;
     if received.len() < PREFIX_BYTES + len {
         return Ok(None);
     }
@@ -92,6 +105,49 @@ pub(super) fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> 
     M::decode(message).map_err(|err| {
         Status::new(Code::InvalidArgument, format!("the message is malformed: {err}"))
     })
+}
+
+/// Body of a request that breaks off at a wrong prefix, before the rest has arrived.
+pub(super) struct CheckedBody {
+    payload: Payload,
+    /// First bytes of the body. `None` after they were checked.
+    prefix: Option<BytesMut>,
+    /// Largest message, in bytes.
+    max: usize,
+    refusal: Rc<RefCell<Option<Status>>>,
+}
+
+impl CheckedBody {
+    /// Creates the body, and the place of the status of a wrong prefix.
+    pub(super) fn new(payload: Payload, max: usize) -> (Self, Rc<RefCell<Option<Status>>>) {
+        let refusal = Rc::default();
+        let prefix = Some(BytesMut::with_capacity(PREFIX_BYTES));
+        (Self { payload, prefix, max, refusal: Rc::clone(&refusal) }, refusal)
+    }
+
+    fn check(&mut self, chunk: &[u8]) -> Result<(), Status> {
+        let Some(prefix) = &mut self.prefix else { return Ok(()) };
+        let missing = PREFIX_BYTES - prefix.len();
+        prefix.extend_from_slice(&chunk[..missing.min(chunk.len())]);
+        let Some(whole) = prefix.first_chunk::<PREFIX_BYTES>().copied() else { return Ok(()) };
+        self.prefix = None;
+        length_of(whole, self.max).map(drop)
+    }
+}
+
+impl Stream for CheckedBody {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let chunk = ready!(self.payload.poll_next_unpin(cx));
+        if let Some(Ok(bytes)) = &chunk
+            && let Err(status) = self.check(bytes)
+        {
+            self.refusal.replace(Some(status));
+            return Poll::Ready(Some(Err(PayloadError::Overflow)));
+        }
+        Poll::Ready(chunk)
+    }
 }
 
 /// Messages that a client sends while its call goes on.

@@ -19,6 +19,7 @@ mod subscribe;
 
 use std::{cell::RefCell, rc::Rc};
 
+use actix_http::BoxedPayloadStream;
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{StatusCode, Version},
@@ -33,7 +34,7 @@ pub(crate) use protocol::{has_trailers, is_call, is_grpc};
 use self::{
     answer::{Call, Once, deadline_exceeded},
     health::Watch,
-    message::{Incoming, PREFIX_BYTES, decode_only, encoded},
+    message::{CheckedBody, Incoming, PREFIX_BYTES, decode_only, encoded},
     proto::{health::HealthListRequest, stream_events::SubscribeRequest},
     protocol::{Protocol, timeout},
     reflection::Reflection,
@@ -158,21 +159,23 @@ impl Endpoint {
             }
             "/stream_events.v1.StreamEvents/Publish" => {
                 let max = publish::REQUEST_MAX_BYTES;
-                let received = self.only_message(payload, call.protocol, max);
+                let received = self.only_message(request, payload, call.protocol, max);
                 Ok(once(call, &publish::publish(&self.publish, request, received).await?))
             }
             "/grpc.health.v1.Health/Check" => {
-                let asked = self.only_message(payload, call.protocol, NAME_MAX_BYTES).await?;
+                let asked =
+                    self.only_message(request, payload, call.protocol, NAME_MAX_BYTES).await?;
                 Ok(once(call, &self.serving.check(&asked)?))
             }
             "/grpc.health.v1.Health/List" => {
                 let HealthListRequest {} =
-                    self.only_message(payload, call.protocol, NAME_MAX_BYTES).await?;
+                    self.only_message(request, payload, call.protocol, NAME_MAX_BYTES).await?;
                 Ok(once(call, &self.serving.list()))
             }
             "/grpc.health.v1.Health/Watch" => {
                 let client = self.client(request)?;
-                let asked = self.only_message(payload, call.protocol, NAME_MAX_BYTES).await?;
+                let asked =
+                    self.only_message(request, payload, call.protocol, NAME_MAX_BYTES).await?;
                 Ok(call.answer(Watch::new(&client, self.serving.clone(), asked)?))
             }
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
@@ -194,7 +197,8 @@ impl Endpoint {
     ) -> Result<HttpResponse, Status> {
         let client = self.admit(request).await?;
         let max = subscribe::REQUEST_MAX_BYTES;
-        let asked: SubscribeRequest = self.only_message(payload, call.protocol, max).await?;
+        let asked: SubscribeRequest =
+            self.only_message(request, payload, call.protocol, max).await?;
         let turn = client.worker.turns.take(LONG_REQUEST_BYTES < asked.encoded_len()).await;
         let session = subscribe::open(&client, asked, header_id(request))?;
         drop(turn);
@@ -220,17 +224,29 @@ impl Endpoint {
         Ok(client)
     }
 
-    /// Receives the only message of a request, of at most `max` bytes.
+    /// Receives the only message of a request, of at most `max` bytes. A body over HTTP/2 breaks
+    /// off at a wrong prefix. One over HTTP/1.1 is read to its end, so that its sender can read the
+    /// answer.
     async fn only_message<M: Message + Default>(
         &self,
+        request: &HttpRequest,
         payload: web::Payload,
         protocol: Protocol,
         max: usize,
     ) -> Result<M, Status> {
         let size = (PREFIX_BYTES + max).div_ceil(3) * 4;
         let limits = BodyLimits { bytes: size, time: self.publish.body_timeout };
-        let body = body::receive(payload.into_inner(), limits, &self.publish.in_flight).await?;
-        decode_only(protocol.decode(body.bytes.clone())?, max)
+        if protocol == Protocol::WebText || request.version() < Version::HTTP_2 {
+            let body = body::receive(payload.into_inner(), limits, &self.publish.in_flight).await?;
+            return decode_only(protocol.decode(body.bytes.clone())?, max);
+        }
+        let (checked, refusal) = CheckedBody::new(payload, max);
+        let payload: BoxedPayloadStream = Box::pin(checked);
+        let received = body::receive(payload.into(), limits, &self.publish.in_flight).await;
+        match refusal.take() {
+            Some(status) => Err(status),
+            None => decode_only(received?.bytes.clone(), max),
+        }
     }
 }
 

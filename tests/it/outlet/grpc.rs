@@ -141,6 +141,21 @@ fn malformed_requests_are_refused() {
         assert_eq!(call.status().0, code, "{shown} bytes: {:?}", call.status());
         assert_eq!(call.head["grpc-accept-encoding"], "identity");
     }
+    // The rest of a body behind a wrong prefix is not waited for.
+    for method in ["Subscribe", "Publish"] {
+        let kinds = ["application/grpc", "application/grpc-web"];
+        for (prefix, code) in
+            [([0, 255, 255, 255, 255], RESOURCE_EXHAUSTED), ([1, 0, 0, 0, 2], UNIMPLEMENTED)]
+        {
+            let mut call = Call::begin(&gateway, &path(method), &[("content-type", kinds[0])]);
+            call.send_bytes(Bytes::copy_from_slice(&prefix[..2]));
+            call.send_bytes(Bytes::copy_from_slice(&prefix[2..]));
+            assert_eq!(call.answered().status().0, code, "{method}: {prefix:?}");
+            let mut call = Call::begin(&gateway, &path(method), &[("content-type", kinds[1])]);
+            call.send_bytes(Bytes::copy_from_slice(&prefix));
+            assert_eq!(call.answered().head["content-type"], "application/grpc-web+proto");
+        }
+    }
     let bad = refused(&gateway, &topic("orders"), &[("grpc-timeout", "soon")]);
     assert_eq!(bad.0, INVALID_ARGUMENT);
 }
