@@ -42,6 +42,9 @@ pub struct Metrics {
     /// `stream_events_websockets_closed_total{code}`: WebSockets that the gateway refused or
     /// closed, by the code of the close frame. Those whose streams have ended are not counted.
     pub websockets_closed: IntCounterVec,
+    /// `stream_events_grpc_calls_total{method,code}`: ended calls of gRPC and gRPC-Web, by their
+    /// method and the number of their status.
+    pub grpc_calls: IntCounterVec,
     /// `stream_events_limits_met_total{limit}`: requests and connections refused by a limit, by the
     /// name of the limit's flag.
     pub limits_met: IntCounterVec,
@@ -153,6 +156,7 @@ impl Metrics {
             )?,
             websockets_opened,
             websockets_closed,
+            grpc_calls: grpc_calls(&registry)?,
             limits_met: limits_met(&registry)?,
             streams_ended: counters(&registry, "streams_ended_total", "Streams ended.", "reason")?,
             folded: counter(
@@ -219,6 +223,13 @@ fn websockets(registry: &Registry) -> prometheus::Result<(IntCounter, IntCounter
     let opened = counter(registry, "websockets_opened_total", "WebSockets accepted.")?;
     let help = "WebSockets refused or closed by the gateway.";
     Ok((opened, counters(registry, "websockets_closed_total", help, "code")?))
+}
+
+/// Creates the counters of calls of gRPC.
+fn grpc_calls(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "Ended calls of gRPC by method and status.";
+    let options = Opts::new("stream_events_grpc_calls_total", help);
+    register(registry, IntCounterVec::new(options, &["method", "code"])?)
 }
 
 /// Creates the counters of all [`LIMITS`], so that each is exposed with 0 before its first use.

@@ -11,16 +11,21 @@ use actix_web::{
     HttpMessage as _, HttpRequest, HttpResponse, HttpResponseBuilder,
     body::{self, BodySize, BoxBody, MessageBody},
     http::header::{self, HeaderName, HeaderValue},
+    web,
 };
 use bytes::Bytes;
 use http::HeaderMap;
+use prometheus::IntCounterVec;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     protocol::Protocol,
     status::{Code, Status},
 };
-use crate::{net::http2::trailers::Trailers, stream::drive::body::FellBehindError};
+use crate::{
+    net::{http2::trailers::Trailers, stall::is_dropping_stalled},
+    stream::{StreamContext, drive::body::FellBehindError},
+};
 
 /// Messages of an answer.
 pub(super) trait Messages: Unpin {
@@ -59,6 +64,10 @@ pub(super) struct Call {
     pub(super) deadline: Option<Instant>,
     /// Trailers of the response. `None` with gRPC-Web.
     trailers: Option<Rc<Trailers>>,
+    /// Name of the method in the metric of ended calls.
+    method: &'static str,
+    /// Metric of ended calls. `None` if the worker has none.
+    ended: Option<IntCounterVec>,
 }
 
 impl Call {
@@ -69,7 +78,16 @@ impl Call {
         deadline: Option<Instant>,
     ) -> Self {
         let trailers = request.extensions().get::<Rc<Trailers>>().cloned();
-        Self { protocol, deadline, trailers }
+        let context = request.app_data::<web::Data<StreamContext>>();
+        let ended = context.map(|context| context.metrics.grpc_calls.clone());
+        Self { protocol, deadline, trailers, method: method_of(request.path()), ended }
+    }
+
+    /// Counts the end of the call.
+    fn count(&self, code: Code) {
+        if let Some(ended) = &self.ended {
+            ended.with_label_values(&[self.method, &(code as u8).to_string()]).inc();
+        }
     }
 
     /// Answers with messages.
@@ -82,6 +100,7 @@ impl Call {
     /// Refuses the call. The status of gRPC is in the head: a client repeats a call by itself only
     /// if it got nothing before the status.
     pub(super) fn refuse(self, status: &Status) -> HttpResponse {
+        self.count(status.code);
         let mut head = head(self.protocol);
         if self.protocol != Protocol::Grpc {
             return head.body(self.protocol.end(status));
@@ -98,6 +117,7 @@ impl Call {
 
     /// Ends the body with a status. Returns its last part, if there is one.
     fn end(&self, status: &Status) -> Option<Bytes> {
+        self.count(status.code);
         let Some(trailers) = self.trailers.as_ref().filter(|_| self.protocol == Protocol::Grpc)
         else {
             return Some(self.protocol.end(status));
@@ -129,15 +149,32 @@ fn head(protocol: Protocol) -> HttpResponseBuilder {
     response
 }
 
+/// Returns the name of a method for metrics, which have no names that a client has made up.
+fn method_of(path: &str) -> &'static str {
+    match path {
+        "/stream_events.v1.StreamEvents/Subscribe" => "Subscribe",
+        "/stream_events.v1.StreamEvents/Session" => "Session",
+        "/stream_events.v1.StreamEvents/Publish" => "Publish",
+        "/grpc.health.v1.Health/Check" => "Check",
+        "/grpc.health.v1.Health/List" => "List",
+        "/grpc.health.v1.Health/Watch" => "Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+        | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
+            "ServerReflectionInfo"
+        }
+        _ => "other",
+    }
+}
+
 /// Body of an answer: its messages and, with gRPC-Web, the status.
-struct AnswerBody<M> {
+struct AnswerBody<M: Messages> {
     call: Call,
     messages: M,
     timer: Option<Pin<Box<Sleep>>>,
     is_ended: bool,
 }
 
-impl<M> fmt::Debug for AnswerBody<M> {
+impl<M: Messages> fmt::Debug for AnswerBody<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AnswerBody").finish_non_exhaustive()
     }
@@ -155,6 +192,15 @@ impl<M: Messages> AnswerBody<M> {
 /// Returns the status of a call whose deadline has passed.
 pub(super) fn deadline_exceeded() -> Status {
     Status::new(Code::DeadlineExceeded, "the time of the call is over (grpc-timeout)")
+}
+
+impl<M: Messages> Drop for AnswerBody<M> {
+    fn drop(&mut self) {
+        if !self.is_ended {
+            let is_stalled = is_dropping_stalled();
+            self.call.count(if is_stalled { Code::Internal } else { Code::Cancelled });
+        }
+    }
 }
 
 impl<M: Messages> MessageBody for AnswerBody<M> {
@@ -180,6 +226,7 @@ impl<M: Messages> MessageBody for AnswerBody<M> {
             }
             Err(Ended::Cut(err)) => {
                 this.is_ended = true;
+                this.call.count(Code::Internal);
                 Some(Err(err))
             }
         })

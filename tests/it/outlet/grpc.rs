@@ -193,6 +193,34 @@ fn the_deadline_of_a_client_ends_its_call() {
 }
 
 #[test]
+fn ended_calls_are_counted_by_method_and_status() {
+    let gateway = Gateway::dev(&[]);
+    let count = |method: &str, code: u8, count: f64| {
+        let labels = format!("code=\"{code}\",method=\"{method}\"");
+        gateway.until_metric(&format!("stream_events_grpc_calls_total{{{labels}}}"), count);
+    };
+    refused(&gateway, &topic("a b"), &[]);
+    count("Subscribe", INVALID_ARGUMENT, 1.0);
+    let mut call = Call::subscribe(&gateway, "orders");
+    call.record();
+    call.reset();
+    count("Subscribe", 1, 1.0);
+    let timed = [("grpc-timeout", "50m")];
+    Call::with(&gateway, &path("Subscribe"), &topic("orders"), &timed).end();
+    count("Subscribe", DEADLINE_EXCEEDED, 1.0);
+    let message =
+        PublishRequest { topic: "orders".into(), data: b"1".to_vec().into(), ..Default::default() };
+    let mut answer = Call::with(&gateway, &path("Publish"), &message, &[]);
+    while answer.next::<PublishResponse>().is_some() {}
+    count("Publish", OK, 1.0);
+    // A client makes up no labels.
+    for path in ["/some.Service/Method", "/x", &path("Nothing")] {
+        Call::with(&gateway, path, &topic("orders"), &[]);
+    }
+    count("other", UNIMPLEMENTED, 3.0);
+}
+
+#[test]
 fn silence_has_keep_alive_records() {
     let gateway = Gateway::dev(&[("keep-alive", "1 s")]);
     let mut call = Call::subscribe(&gateway, "orders");
