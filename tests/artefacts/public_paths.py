@@ -54,4 +54,5 @@ INTERNAL_PATHS = {
 }
 # Requests that no front passes on.
 OTHER_REQUESTS = ("/metrics", "/healthz", "/pushes", "/publish", "/publish/", "/publish/a/b",
-                  "/presence/", "/grpc", "/grpc.channelz.v1.Channelz/GetServers", "/events/x", "/wsx", "/ws/x", "/tickets", "/")
+                  "/presence/", "/grpc", "/grpc.channelz.v1.Channelz/GetServers",
+                  "/grpc-health-v1-Health/Check", "/events/x", "/wsx", "/ws/x", "/tickets", "/")

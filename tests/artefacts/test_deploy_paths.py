@@ -57,7 +57,8 @@ class Paths(unittest.TestCase):
 
         def without(public):
             """Takes the path out of its location."""
-            name = public.path.split("/")[1]
+            # The dots of a pattern are escaped.
+            name = public.path.split("/")[1].replace(".", r"\\?\.")
             return lambda text: re.sub(rf"(location [^{{]*)\b{name}\b", r"\1other", text)
 
         missing = [(f"{public.path} is not passed on", without(public)) for public in PUBLIC_PATHS]
@@ -74,6 +75,7 @@ class Paths(unittest.TestCase):
             ("Health/{method} is cut", swap("grpc_read_timeout 60s;", "grpc_read_timeout 20s;")),
             ("/wsx is passed on", swap("location = /ws", "location /ws")),
             ("/metrics is passed on", swap("return 404;", "proxy_pass http://gateways;")),
+            ("/grpc-health-v1-Health/Check is passed on", swap(r"\.", ".")),
         ])
         self.assertIn("/ws: a handshake is not passed on",
                       rules.nginx(local.replace("Connection $connection_header", "X-Connection x")))
@@ -97,6 +99,8 @@ class Paths(unittest.TestCase):
             ("before the gateway", service("publish", read_timeout=15_000)),
             ("['OPTIONS'] is not", lambda c: c["services"][2]["routes"][0].update(methods=["POST"])),
             ("is not spoken to in HTTP/2", service("grpc", protocol="http")),
+            ("/grpc-health-v1-Health/Check is passed on", service("grpc", routes=[
+                {"paths": ["~/grpc.health.v1.Health/"], "methods": ["POST"]}])),
             ("/metrics is passed on", lambda c: c["services"][1]["routes"].append(
                 {"paths": ["~/metrics$"], "methods": ["GET"]})),
         ])

@@ -128,7 +128,7 @@ impl CheckedBody {
     fn check(&mut self, chunk: &[u8]) -> Result<(), Status> {
         let Some(prefix) = &mut self.prefix else { return Ok(()) };
         let missing = PREFIX_BYTES - prefix.len();
-        prefix.extend_from_slice(&chunk[..missing.min(chunk.len())]);
+        prefix.extend(chunk.iter().take(missing));
         let Some(whole) = prefix.first_chunk::<PREFIX_BYTES>().copied() else { return Ok(()) };
         self.prefix = None;
         length_of(whole, self.max).map(drop)

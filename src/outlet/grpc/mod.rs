@@ -64,7 +64,7 @@ pub(crate) const PATHS: [&str; 4] = [
 ];
 
 /// Path of a method of any service, also of one that does not exist.
-pub(crate) const ANY_PATH: &str = "/{service}/{method}";
+pub(crate) const ANY_PATH: &str = "/{service}/{name}";
 
 /// Largest message with the name of a service, in bytes.
 const NAME_MAX_BYTES: usize = 1_024;
