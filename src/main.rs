@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use stream_events::cli::{self, Command};
 
+// The static program: musl's own allocator has one lock for all threads.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os(), &cli::environment()) {
         Ok(Command::Gateway(config)) => cli::serve::run(*config),

@@ -34,11 +34,11 @@ def base_problems(build, final, today):
     for base in (build.base, final.base):
         if not re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", base):
             wrong.append(f"{base}: no tag and digest, so that it may change between two builds")
-    runs_on = re.match(r"gcr\.io/distroless/cc-debian(\d+):nonroot\b", final.base)
+    runs_on = re.match(r"gcr\.io/distroless/static-debian(\d+):nonroot\b", final.base)
     suite = build.base.split("@")[0].rsplit("-", 1)[-1]
     version, end = DEBIAN.get(suite, (None, date.min))
     if not runs_on or runs_on[1] != version:
-        wrong.append("built against another glibc than it runs with")
+        wrong.append("not the smallest base of the Debian that it is built on")
     if today >= end:
         wrong.append(f"Debian {suite} got its last security fixes on {end}: take the next")
     if f'base.name="{final.base.split("@")[0]}"' not in final.only("LABEL"):
@@ -66,7 +66,7 @@ def unnamed_platforms(text):
 
 
 def problems(path, today=None):
-    build, final = dockerfile.read(path)
+    build, program, final = dockerfile.read(path)
     wrong = base_problems(build, final, today or date.today()) + health_problems(final)
     if final.only("USER").split(":")[0] in ("0", "root", "nonroot"):
         wrong.append("root, or a name that Kubernetes cannot look up")
@@ -78,8 +78,10 @@ def problems(path, today=None):
         wrong.append("a signal that begins no drain")
     labels = final.only("LABEL")
     wrong += [f"no label {name}" for name in LABELS if f"image.{name}=" not in labels]
-    steps = [name for name, _, _ in build.steps]
-    if steps.count("RUN") != 2 or steps.index("RUN") > len(steps) - 1 - steps[::-1].index("COPY"):
+    if program.base != "scratch" or [name for name, _, _ in program.steps] != ["COPY"]:
+        wrong.append("the stage `program` has more than the program, so that its output has too")
+    steps = ["sources" if text.startswith("src ") else name for name, _, text in build.steps]
+    if [step for step in steps if step in ("RUN", "sources")] != ["RUN", "RUN", "sources", "RUN"]:
         wrong.append("no layer of the dependencies before the sources")
     return wrong
 
@@ -95,10 +97,10 @@ class Image(unittest.TestCase):
         self.assertEqual(problems(FILE), [])
         text = FILE.read_text()
         for old, new in [
-            ("cc-debian13:nonroot@", "cc-debian12:nonroot@"),
+            ("static-debian13:nonroot@", "static-debian12:nonroot@"),
             ("slim-trixie@", "slim-bookworm@"),
-            ("cc-debian13", "static-debian13"),
-            ('base.name="gcr.io/distroless/cc-debian13', 'base.name="debian13'),
+            ("static-debian13", "cc-debian13"),
+            ('base.name="gcr.io/distroless/static-debian13', 'base.name="debian13'),
             ("--timeout=5s", "--timeout=3s"),
             ("--start-interval=1s ", ""),
             ("--start-period=30s", "--start-period=5s"),
@@ -107,6 +109,7 @@ class Image(unittest.TestCase):
             ("STOPSIGNAL SIGTERM", "STOPSIGNAL SIGQUIT"),
             ("image.revision", "image.rev"),
             ("COPY src src\n", ""),
+            ("FROM scratch AS program\n", "FROM scratch AS program\nCOPY src src\n"),
         ]:
             self.assertIn(old, text)
             self.assertNotEqual(problems(self.with_text(text.replace(old, new))), [], new)
@@ -128,10 +131,11 @@ class Image(unittest.TestCase):
     def test_newer_bases_are_proposed(self):
         file = yaml.safe_load((PROJECT / ".github/dependabot.yml").read_text())
         watched = {(one["package-ecosystem"], one["directory"]) for one in file["updates"]}
-        self.assertEqual(watched, {("docker", "/"), ("docker-compose", "/deploy/local")})
+        self.assertEqual(watched, {("docker", "/"), ("docker-compose", "/deploy/local"),
+                                   ("github-actions", "/")})
         for _, folder in watched:
             names = {path.name for path in (PROJECT / folder.strip("/")).iterdir()}
-            self.assertTrue(names & {"Dockerfile", "compose.yaml"}, folder)
+            self.assertTrue(names & {"Dockerfile", "compose.yaml", ".github"}, folder)
 
     def test_commands_name_the_machines_that_an_image_is_for(self):
         texts = [FILE, PROJECT / "README.md", PROJECT / "deploy/cloud-run.md"]
@@ -165,7 +169,7 @@ class Image(unittest.TestCase):
         found = {str(path) for path in dockerfile.context(folder)}
         self.assertEqual(found, {"a/b/c.rs", "f"})
         found = {path.parts[0] for path in dockerfile.context(PROJECT)}
-        self.assertEqual(found, {"Cargo.toml", "Cargo.lock", "src", "benches"})
+        self.assertEqual(found, {"Cargo.toml", "Cargo.lock", "src", "benches", "scripts"})
 
     def test_a_copy_goes_where_docker_would_put_it(self):
         folder = self.with_text("").parent
