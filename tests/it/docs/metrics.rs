@@ -19,7 +19,7 @@ fn the_metrics_of_the_documents_are_those_of_the_program() {
         "README.md",
         "CHANGELOG.md",
         "SECURITY.md",
-        "docs/PERFORMANCE.md",
+        "docs/performance.md",
         "docs/metrics.md",
         "docs/presence.md",
         "docs/publishing.md",
