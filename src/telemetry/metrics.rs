@@ -127,7 +127,7 @@ impl Metrics {
         let pushes = counters(&registry, "pushes_total", "Pushes by outcome.", "outcome")?;
         let push_tokens = counters(&registry, "push_tokens_total", "Push tokens.", "result")?;
         let (websockets_opened, websockets_closed) = websockets(&registry)?;
-        let metrics = Self {
+        Ok(Self {
             pushes,
             pull: PullMetrics::new(&registry)?,
             publishes: counters(&registry, "publishes_total", "Publishes by outcome.", "outcome")?,
@@ -192,8 +192,7 @@ impl Metrics {
                 "Positions at which the log may have lost entries.",
             )?,
             registry,
-        };
-        Ok(metrics)
+        })
     }
 
     /// Returns the counter of [`Self::limits_met`] for a flag, which must be in `LIMITS`.

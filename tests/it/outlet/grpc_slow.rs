@@ -10,9 +10,9 @@ use crate::support::{
 };
 
 /// Calls that are not read.
-const CALLS: usize = 30;
+const CALLS: u32 = 30;
 /// Bytes that the gateway may hold for a call.
-const HELD_MAX: usize = 512 * 1024;
+const HELD_MAX: u32 = 512 * 1024;
 /// Events of a round, and the size of each: more than 40 MB in all.
 const EVENTS: usize = 700;
 const EVENT_BYTES: usize = 60_000;
@@ -34,7 +34,7 @@ fn a_client_that_stops_reading_holds_a_bounded_amount() {
         assert_eq!(answer.status, 204);
     };
     (0..EVENTS).for_each(|_| push());
-    let resident = || metric(ops, "process_resident_memory_bytes") as usize;
+    let resident = || metric(ops, "process_resident_memory_bytes");
     let before = resident();
     let calls: Vec<_> = (0..CALLS)
         .map(|_| {
@@ -45,13 +45,14 @@ fn a_client_that_stops_reading_holds_a_bounded_amount() {
             call.answered()
         })
         .collect();
-    let mut most = 0;
+    let mut most = 0.0_f64;
     for _ in 0..EVENTS / 10 {
         (0..10).for_each(|_| push());
         most = most.max(resident());
     }
-    assert!(metric(ops, "stream_events_streams") as usize == CALLS, "calls have ended");
-    let allowed = before + CALLS * HELD_MAX;
+    let missing = f64::from(CALLS) - metric(ops, "stream_events_streams");
+    assert!(missing < 1.0, "{missing} calls have ended");
+    let allowed = before + f64::from(CALLS * HELD_MAX);
     eprintln!("{before} bytes before, {most} with {CALLS} calls, {allowed} allowed");
     assert!(most < allowed, "{before} bytes before, {most} with {CALLS} calls");
     drop(calls);
