@@ -36,6 +36,12 @@ pub struct Common {
     /// A file with the token that is sent with each push.
     #[arg(long)]
     pub token: Option<PathBuf>,
+    /// Attributes of each message that the gateway gets, as a JSON object.
+    #[arg(long)]
+    pub attributes: Option<String>,
+    /// Filter of each stream of the gateway, percent-encoded.
+    #[arg(long)]
+    pub filter: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -153,7 +159,13 @@ impl Common {
     pub fn target(&self) -> Result<Target> {
         let token = self.token.as_ref().map(fs::read_to_string).transpose()?;
         let token = token.map(|text| text.trim().to_owned());
-        Ok(Target { dialect: self.dialect, address: self.address, token })
+        Ok(Target {
+            dialect: self.dialect,
+            address: self.address,
+            token,
+            attributes: self.attributes.clone(),
+            filter: self.filter.clone(),
+        })
     }
 
     pub fn process(&self) -> Option<Process> {

@@ -24,6 +24,10 @@ pub struct Target {
     pub address: SocketAddr,
     /// Sent with each push.
     pub token: Option<String>,
+    /// Attributes of each message for the gateway, as a JSON object.
+    pub attributes: Option<String>,
+    /// Filter of each stream of the gateway, percent-encoded.
+    pub filter: Option<String>,
 }
 
 impl Target {
@@ -35,6 +39,9 @@ impl Target {
             // A comma between names is shorter than `&topic=`, and a head has its limit.
             let comma = if at == 0 { "" } else { "," };
             let _ = write!(request, "{comma}topic{topic}");
+        }
+        if let Some(filter) = &self.filter {
+            let _ = write!(request, "&filter={filter}");
         }
         let _ =
             write!(request, " HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n", self.address);
@@ -53,7 +60,7 @@ impl Target {
         let mut body = Vec::new();
         let (path, kind) = match self.dialect {
             Dialect::Gateway | Dialect::Naive => {
-                wrap(text, message, &mut body);
+                wrap(text, message, self.attributes.as_deref(), &mut body);
                 ("push", "application/json")
             }
             Dialect::Floor => ("push", "text/plain"),
@@ -77,13 +84,16 @@ impl Target {
 }
 
 /// As a push subscription wraps messages, with the fields that it writes in two spellings.
-pub fn wrap(text: &[u8], message: u32, body: &mut Vec<u8>) {
+/// `attributes` is a JSON object.
+pub fn wrap(text: &[u8], message: u32, attributes: Option<&str>, body: &mut Vec<u8>) {
     let data = STANDARD.encode(text);
     let id = format!("{}{message:09}", std::process::id());
+    let attributes =
+        attributes.map_or_else(String::new, |object| format!("\"attributes\":{object},"));
     let time = "2026-01-31T12:00:00.123Z";
     body.extend_from_slice(
         format!(
-            r#"{{"message":{{"data":"{data}","messageId":"{id}","message_id":"{id}","publishTime":"{time}","publish_time":"{time}"}},"subscription":"projects/bench/subscriptions/bench"}}"#
+            r#"{{"message":{{{attributes}"data":"{data}","messageId":"{id}","message_id":"{id}","publishTime":"{time}","publish_time":"{time}"}},"subscription":"projects/bench/subscriptions/bench"}}"#
         )
         .as_bytes(),
     );
@@ -96,10 +106,11 @@ mod tests {
     #[test]
     fn what_is_wrapped_is_what_the_gateway_unwraps() {
         let mut body = Vec::new();
-        wrap(b"hello", 7, &mut body);
+        wrap(b"hello", 7, Some(r#"{"k":"v"}"#), &mut body);
         let topic = "topic0".parse().ok();
         let message = stream_events::inlet::envelope::decode(&body, topic).unwrap();
         assert_eq!(message.data, "hello");
+        assert_eq!(message.attributes["k"], "v");
         assert!(message.message_id.unwrap().ends_with("000000007"));
         assert!(message.publish_time_ms.is_some());
     }

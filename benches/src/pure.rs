@@ -44,7 +44,7 @@ pub fn message_and_copy(size: usize) -> (Message, Box<Message>) {
 /// A push of so many bytes of data.
 pub fn body(size: usize) -> Vec<u8> {
     let mut body = Vec::new();
-    wrap(&vec![b'x'; size], 7, &mut body);
+    wrap(&vec![b'x'; size], 7, None, &mut body);
     body
 }
 

@@ -108,7 +108,8 @@ fn while_open(stdin: ChildStdin, stdout: ChildStdout) -> Result<usize> {
 }
 
 fn hold_streams(address: SocketAddr, streams: usize) -> Result<()> {
-    let target = Target { dialect: Dialect::Gateway, address, token: None };
+    let target =
+        Target { dialect: Dialect::Gateway, address, token: None, attributes: None, filter: None };
     let shape = Shape { streams, topics: 1, per_stream: 1 };
     let mut client = Client::new(target, shape, 200, 0, 0)?;
     client.open(0..streams, None)?;

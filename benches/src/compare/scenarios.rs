@@ -82,6 +82,10 @@ const TOPICS: &[Figure] = &[
     less("net_us_per_delivery", "CPU per delivery less that of its push, µs", "one topic"),
     less("server_us_per_message", "CPU per message, µs", "one topic"),
 ];
+const FILTER: &[Figure] = &[
+    less("server_us_per_delivery", "CPU per delivery, µs", "no filter"),
+    less("p99_ms", "latency p99, ms", "no filter"),
+];
 
 const ALL: &[Server] = &[Server::Gateway, Server::Floor, Server::Nchan, Server::Naive];
 const ALL_AND_LAB: &[Server] =
@@ -129,6 +133,7 @@ fn in_quick() -> Vec<Scenario> {
         of("idle-1000", IDLE, IDLING, "idle --streams 200"),
     ];
     all.push(stalled("--seconds 2"));
+    all.push(filter("filter-10000", "smoke test", "fanout --streams 100 --rate 200 --seconds 1"));
     all.push(topics("topics-1000x1", "many topics with one stream each", [1_000, 1_000, 1], 1.0));
     all
 }
@@ -264,9 +269,32 @@ fn of_gateway() -> Vec<Scenario> {
             "two workers against one, 1,000 streams, 64 messages on their way",
             "fanout --streams 1000 --closed 64",
         ),
+        filter(
+            "filter-10000",
+            "10,000 streams with one filter of four conditions, 5 messages/s of 200 B",
+            "fanout --streams 10000 --rate 5 --seconds 10",
+        ),
         topics("topics-10000x1", "10,000 topics with one stream each", [10_000, 10_000, 1], 5.0),
         topics("stream-of-1000-topics", "one stream on 1,000 topics", [1, 1_000, 1_000], 5.0),
     ]
+}
+
+/// Streams with one filter, which shows all events, against the same events without a filter.
+fn filter(name: &'static str, about: &'static str, load: &str) -> Scenario {
+    // All conditions are true, so that each is checked.
+    const CONDITIONS: [&str; 4] = [
+        "attributes:order",
+        "attributes.region=%22eu%22",
+        "attributes.region!=%22us%22",
+        "hasPrefix(attributes.kind,%22order%22)",
+    ];
+    let filter = CONDITIONS.join("%20AND%20");
+    let attributes = r#"--attributes {"region":"eu","kind":"order.made","order":"1"}"#;
+    let line = |label, filter: &str| {
+        entry(label, Server::Gateway, &format!("{attributes}{filter} {load}"))
+    };
+    let entries = vec![line("one filter", &format!(" --filter {filter}")), line("no filter", "")];
+    Scenario { name, about, figures: FILTER, entries }
 }
 
 /// Deliveries per second: enough for their cost to stand out from that of the pushes.
