@@ -32,7 +32,7 @@ pub struct StreamRequest {
     pub start: Start,
     /// Rule by which the first events are selected (`rewind=`, `latest=`). `None` selects all.
     pub fold: Option<FoldRule>,
-    /// What the reader gets when it cannot keep up (`slow=`).
+    /// Treatment of the reader when it cannot keep up (`slow=`).
     pub slow: Slow,
     /// Request to take part in the topics (`presence=`).
     pub presence: Option<Box<PresenceRequest>>,

@@ -32,7 +32,7 @@ impl Session {
 
     /// Returns the id up to which the reader was sent everything. A broadcast whose cursor is
     /// before a gap that this reader has received would send the gap again.
-    pub(crate) fn told_upto(&self) -> EventId {
+    pub(crate) fn sent_upto(&self) -> EventId {
         match &self.phase {
             Phase::Open(open) if open.gap_sent => open.subscriber.cursor(),
             Phase::Open(open) => open.last_sent_id,

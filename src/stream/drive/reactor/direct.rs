@@ -157,10 +157,10 @@ impl DirectStream {
     /// Joins the broadcast of its group, if there is one at its position. Returns true if the
     /// stream joined.
     fn join_broadcast(&mut self) -> bool {
-        let told_upto = self.session.told_upto();
+        let sent_upto = self.session.sent_upto();
         let Some(subscriber) = self.session.subscriber() else { return false };
         let context = self.session.context();
-        let joined = self.socket.join_broadcast(subscriber, told_upto, context);
+        let joined = self.socket.join_broadcast(subscriber, sent_upto, context);
         if joined {
             self.session.join();
         }
@@ -203,7 +203,7 @@ impl Listener for RefCell<DirectStream> {
     fn is_ready(&self) -> bool {
         let stream = self.borrow();
         // Reads the fields only to fetch their memory: the call needs fields in several places.
-        black_box((stream.session.told_upto(), stream.session.next_deadline()));
+        black_box((stream.session.sent_upto(), stream.session.next_deadline()));
         black_box(stream.session.subscriber().is_some_and(Subscriber::has_more));
         true
     }
