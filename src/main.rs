@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Ok(Command::Publish(publish)) => cli::publish::run(&publish),
         Ok(Command::Tail(tail)) => cli::tail::run(tail),
         Ok(Command::Token(token)) => cli::token::run(&token),
+        Ok(Command::Check(check)) => cli::check::run(*check),
         Ok(Command::Generate(generate)) => cli::generate::run(&generate, cli::command()),
         Ok(Command::Healthcheck(url)) => cli::healthcheck::run(&url),
         Err(err) => err.report(),

@@ -1,5 +1,6 @@
 //! Command line: reads the arguments and the environment, and runs the subcommands.
 
+pub mod check;
 mod client;
 pub mod generate;
 pub mod healthcheck;
@@ -27,6 +28,8 @@ pub enum Command {
     Token(token::Token),
     /// `generate`.
     Generate(generate::Generate),
+    /// `check`.
+    Check(Box<check::Check>),
     /// `healthcheck`, with the URL to ask.
     Healthcheck(String),
 }
@@ -36,6 +39,8 @@ pub enum Command {
 pub enum CliError {
     /// Request for the help or the version, or arguments that cannot be parsed.
     Clap(clap::Error),
+    /// Arguments of `check` that cannot be parsed.
+    CheckArguments(clap::Error),
     /// Errors of the configuration: all of them.
     Config(ConfigError),
 }
@@ -73,7 +78,9 @@ pub fn parse(
     environment: &Environment,
 ) -> Result<Command, CliError> {
     let arguments: Vec<_> = arguments.into_iter().collect();
-    let matches = command().try_get_matches_from(&arguments).map_err(CliError::Clap)?;
+    let is_check = arguments.get(1).is_some_and(|argument| argument == "check");
+    let error = if is_check { CliError::CheckArguments } else { CliError::Clap };
+    let matches = command().try_get_matches_from(&arguments).map_err(error)?;
     match matches.subcommand() {
         Some(("dev", given)) => gateway_command(Mode::Dev, given, environment),
         Some(("serve", given)) => gateway_command(Mode::Serve, given, environment),
@@ -87,13 +94,16 @@ pub fn parse(
             token::Token::read(given).map(Command::Token).map_err(CliError::Clap)
         }
         Some(("generate", given)) => Ok(Command::Generate(generate::Generate::read(given))),
+        Some(("check", given)) => {
+            Ok(Command::Check(Box::new(check::Check::read(given, environment))))
+        }
         Some(("healthcheck", given)) => {
             let url = healthcheck::url(given, arguments.first(), environment);
             Ok(Command::Healthcheck(url.map_err(CliError::Config)?))
         }
         _ => Err(CliError::Clap(command().error(
             clap::error::ErrorKind::MissingSubcommand,
-            "give a command: dev, serve, publish, tail, token, generate or healthcheck",
+            "give a command: dev, serve, publish, tail, token, check, generate or healthcheck",
         ))),
     }
 }
@@ -129,35 +139,37 @@ fn no_color(environment: &Environment) -> bool {
     environment.get("NO_COLOR").is_some_and(|text| !text.is_empty())
 }
 
-/// Reads the configuration of a gateway. Refuses unknown variables that begin with
-/// `STREAM_EVENTS_`, which are misspelled flags.
+/// Reads the configuration of a gateway. Refuses errors in it.
 fn gateway_command(
     mode: Mode,
     given: &ArgMatches,
     environment: &Environment,
 ) -> Result<Command, CliError> {
-    let texts = texts(Some(given), environment);
-    let mut unknown: Vec<_> = environment
-        .keys()
-        .filter(|name| {
-            name.starts_with("STREAM_EVENTS_") && !flags().any(|flag| flag.env() == **name)
-        })
-        .map(|name| {
-            format!(
-                "{name}: no flag has this variable. Correct or remove it. Flags and variables: \
-                 stream-events serve --help"
-            )
-        })
-        .collect();
-    unknown.sort();
-    let config = Config::from_texts(mode, &texts, platform_port(environment));
-    match config {
-        Ok(config) if unknown.is_empty() => Ok(Command::Gateway(Box::new(config))),
-        Ok(_) => Err(CliError::Config(ConfigError(unknown))),
-        Err(ConfigError(problems)) => {
-            Err(CliError::Config(ConfigError([problems, unknown].concat())))
-        }
+    let (config, problems) = read_config(mode, given, environment);
+    if problems.is_empty() {
+        Ok(Command::Gateway(Box::new(config)))
+    } else {
+        Err(CliError::Config(ConfigError(problems)))
     }
+}
+
+/// Reads the configuration of a gateway. Returns it, with a default for each text that cannot be
+/// read, and all errors. An unknown variable that begins with `STREAM_EVENTS_` is an error: it is a
+/// misspelled flag.
+fn read_config(mode: Mode, given: &ArgMatches, environment: &Environment) -> (Config, Vec<String>) {
+    let texts = texts(Some(given), environment);
+    let (config, mut problems) = Config::read(mode, &texts, platform_port(environment));
+    let is_known = |name: &String| flags().any(|flag| flag.env() == *name);
+    let ours = environment.keys().filter(|name| name.starts_with("STREAM_EVENTS_"));
+    let mut unknown: Vec<_> = ours.filter(|name| !is_known(name)).collect();
+    unknown.sort();
+    problems.extend(unknown.into_iter().map(|name| {
+        format!(
+            "{name}: no flag has this variable. Correct or remove it. Flags and variables: \
+             stream-events serve --help"
+        )
+    }));
+    (config, problems)
 }
 
 /// Forms of values, for the end of the long help.
@@ -186,21 +198,26 @@ pub fn command() -> clap::Command {
         .subcommand(publish::command())
         .subcommand(tail::command())
         .subcommand(token::command())
+        .subcommand(check::command(arguments(Mode::Serve)))
         .subcommand(generate::command())
         .subcommand(healthcheck::command())
 }
 
 /// Returns the subcommand that starts a gateway, with all flags. `-h` lists the main ones.
 fn gateway(mode: Mode, name: &'static str, about: &'static str) -> clap::Command {
-    let arguments = categories().iter().flat_map(|category| {
-        let visible = category.flags.iter().filter(|flag| !flag.is_secret);
-        visible.map(move |flag| argument(flag, mode).help_heading(category.title))
-    });
     clap::Command::new(name)
         .about(about)
         .after_help(format!("These are the main flags. All flags: stream-events {name} --help"))
         .after_long_help(FORMS)
-        .args(arguments)
+        .args(arguments(mode))
+}
+
+/// Returns the arguments of a gateway: one for each flag.
+fn arguments(mode: Mode) -> impl Iterator<Item = Arg> {
+    categories().iter().flat_map(move |category| {
+        let visible = category.flags.iter().filter(|flag| !flag.is_secret);
+        visible.map(move |flag| argument(flag, mode).help_heading(category.title))
+    })
 }
 
 /// Makes the argument of a flag. The short help has its first sentence and the default. The long
@@ -228,18 +245,21 @@ impl CliError {
     #[expect(clippy::print_stderr, reason = "the log does not exist yet")]
     pub fn report(self) -> ExitCode {
         match self {
-            Self::Clap(err) => {
-                let asked_for = err.exit_code() == 0;
-                // Printing fails only if the reader closed the pipe.
-                err.print().ok();
-                if asked_for { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) }
-            }
+            Self::Clap(err) => print_clap(&err, EXIT_USAGE),
+            Self::CheckArguments(err) => print_clap(&err, check::EXIT_USAGE),
             Self::Config(problems) => {
                 eprintln!("{problems}");
                 ExitCode::from(EXIT_USAGE)
             }
         }
     }
+}
+
+/// Prints the help, the version or an error. Returns `code` for an error.
+fn print_clap(err: &clap::Error, code: u8) -> ExitCode {
+    // Printing fails only if the reader closed the pipe.
+    err.print().ok();
+    if err.exit_code() == 0 { ExitCode::SUCCESS } else { ExitCode::from(code) }
 }
 
 /// Runs a future on a runtime of this thread, for subcommands that make one request.

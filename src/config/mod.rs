@@ -12,6 +12,7 @@ mod flags;
 mod origin;
 mod parse;
 mod pull;
+mod rules;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -172,6 +173,13 @@ impl Config {
     /// # Errors
     /// Returns all errors found.
     pub fn from_texts(mode: Mode, texts: &Texts, port: Option<&str>) -> Result<Self, ConfigError> {
+        let (config, problems) = Self::read(mode, texts, port);
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
+    }
+
+    /// Reads the texts of all flags, like [`Config::from_texts`]. Returns all errors found, and the
+    /// configuration. A default, or "off", stands in it for each text that could not be read.
+    pub(crate) fn read(mode: Mode, texts: &Texts, port: Option<&str>) -> (Self, Vec<String>) {
         let mut values = parse::Values::new(mode, texts);
         let (read_auth, publish_auth) = values.read_and_publish_auth();
         let config = Self {
@@ -231,38 +239,11 @@ impl Config {
                 .choice("log-format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
             log_level: values.log_level(),
         };
-        config.check(&mut values);
-        values.finish(config)
-    }
-
-    /// Adds an error for each rule between two flags that does not hold.
-    fn check(&self, values: &mut parse::Values<'_>) {
-        values.check(self.dedup_age >= self.ring_age, || {
-            "--dedup-age must be at least --ring-age, or a message that Pub/Sub sends again would be \
-             shown twice"
-                .to_owned()
-        });
-        if let BackplaneConfig::Redis(redis) = &self.backplane {
-            values.check(self.dedup_age >= redis.log_age, || {
-                "--dedup-age must be at least --log-age, or a message that Pub/Sub sends again would \
-                 be shown twice"
-                    .to_owned()
-            });
+        let mut problems = values.into_problems();
+        if problems.is_empty() {
+            problems = config.broken_rules();
         }
-        let mut pulled = self.pull.subscriptions.iter();
-        if let Some(pull) = pulled.find(|pull| !self.serves(&pull.topic)) {
-            values.check(false, || {
-                format!("--pull: the topic {} of {} is not one of --topic", pull.topic, pull.name)
-            });
-        }
-        values.check(self.ring_bytes <= self.ring_bytes_total, || {
-            "--ring-bytes-total must be at least --ring-bytes".to_owned()
-        });
-    }
-
-    /// Returns true if a topic is served.
-    fn serves(&self, topic: &Topic) -> bool {
-        self.topics.is_empty() || self.topics.contains(topic)
+        (config, problems)
     }
 
     /// Returns the checks of the tokens of readers and publishers, if any of them needs a token.
@@ -387,11 +368,5 @@ mod tests {
             read(Mode::Dev, &[("keep-alive", "900"), ("header-timeout", "1.5")]).unwrap_err();
         assert_eq!(problems[1], "--keep-alive: \"900\" is out of range. Expected 1 s to 10 min");
         assert!(problems[0].contains("15 (seconds)"), "{problems:?}");
-    }
-
-    #[test]
-    fn a_dedup_age_below_the_ring_age_is_refused() {
-        let given = [("ring-age", "40 min"), ("dedup-age", "30 min")];
-        assert!(read(Mode::Dev, &given).unwrap_err()[0].starts_with("--dedup-age"));
     }
 }

@@ -35,14 +35,37 @@ pub enum TlsError {
 /// # Errors
 /// Fails when a file cannot be read or is not PEM, or when the key is that of another certificate.
 pub fn load_tls(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
-    let (cert, key) = (files.cert.display().to_string(), files.key.display().to_string());
+    pair(load_chain(files)?, load_key(files)?)
+}
+
+/// Returns all errors of the files.
+pub(crate) fn problems(files: &TlsFiles) -> Vec<TlsError> {
+    match (load_chain(files), load_key(files)) {
+        (Ok(chain), Ok(key)) => pair(chain, key).err().into_iter().collect(),
+        (chain, key) => chain.err().into_iter().chain(key.err()).collect(),
+    }
+}
+
+/// Loads the certificate chain.
+fn load_chain(files: &TlsFiles) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let name = || files.cert.display().to_string();
     let chain: Vec<_> = CertificateDer::pem_file_iter(&files.cert)
         .and_then(Iterator::collect)
-        .map_err(|err| TlsError::Cert(cert.clone(), err))?;
-    if chain.is_empty() {
-        return Err(TlsError::NoCertificate(cert));
-    }
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|err| TlsError::Key(key, err))?;
+        .map_err(|err| TlsError::Cert(name(), err))?;
+    if chain.is_empty() { Err(TlsError::NoCertificate(name())) } else { Ok(chain) }
+}
+
+/// Loads the private key.
+fn load_key(files: &TlsFiles) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(&files.key)
+        .map_err(|err| TlsError::Key(files.key.display().to_string(), err))
+}
+
+/// Makes the configuration of TLS. Fails if the key is that of another certificate.
+fn pair(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

@@ -56,28 +56,48 @@ impl Listeners {
     /// # Errors
     /// Returns the address that cannot be used, with advice.
     pub fn bind(config: &Config) -> Result<Self, ListenError> {
-        let bind = |flag, address: SocketAddr| {
-            listen(address, config.write_timeout).map_err(|source| {
-                let advice = Advice::on(&source, flag, address, config.mode);
-                ListenError { flag, address, source, advice }
-            })
+        let listen = |flag, address| {
+            let listening = bind(address, config.write_timeout).and_then(|socket| {
+                socket.listen(BACKLOG)?;
+                Ok(TcpListener::from(socket))
+            });
+            listening.map_err(|source| ListenError::new(flag, address, config.mode, source))
         };
-        let public = bind("listen", config.listen)?;
-        let ops = config.ops_listen.map(|address| bind("ops-listen", address)).transpose()?;
+        let public = listen("listen", config.listen)?;
+        let ops = config.ops_listen.map(|address| listen("ops-listen", address)).transpose()?;
         Ok(Self { public, ops })
+    }
+
+    /// Returns an error for each address of the configuration that the gateway could not listen on
+    /// now. It does not listen on them.
+    pub(crate) fn problems(config: &Config) -> Vec<ListenError> {
+        let ops = config.ops_listen.map(|address| ("ops-listen", address));
+        let addresses = [("listen", config.listen)].into_iter().chain(ops);
+        let problem = |(flag, address)| {
+            let source = bind(address, config.write_timeout).err()?;
+            Some(ListenError::new(flag, address, config.mode, source))
+        };
+        addresses.filter_map(problem).collect()
     }
 }
 
-/// Binds a socket and listens on it. `write_timeout` applies to the sockets that it accepts.
-fn listen(address: SocketAddr, write_timeout: Duration) -> io::Result<TcpListener> {
+impl ListenError {
+    fn new(flag: &'static str, address: SocketAddr, mode: Mode, source: io::Error) -> Self {
+        let advice = Advice::on(&source, flag, address, mode);
+        Self { flag, address, source, advice }
+    }
+}
+
+/// Binds a socket, which does not listen yet. `write_timeout` applies to the sockets that it will
+/// accept.
+fn bind(address: SocketAddr, write_timeout: Duration) -> io::Result<Socket2> {
     let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
     // With the option, a restart does not wait until the system forgets the old connections.
     socket.set_reuse_address(true)?;
     // Before the socket listens: readers can connect before the gateway accepts.
     set_options(&socket, write_timeout)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Largest number of connections that wait to be accepted. When a proxy fails, all its readers
@@ -150,9 +170,7 @@ mod tests {
     use super::*;
 
     fn error(kind: io::ErrorKind, flag: &'static str, address: &str, mode: Mode) -> String {
-        let (address, source) = (address.parse().unwrap(), io::Error::from(kind));
-        let advice = Advice::on(&source, flag, address, mode);
-        ListenError { flag, address, source, advice }.to_string()
+        ListenError::new(flag, address.parse().unwrap(), mode, kind.into()).to_string()
     }
 
     #[test]

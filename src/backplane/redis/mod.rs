@@ -76,10 +76,18 @@ pub struct RedisLog {
 /// # Errors
 /// Fails when only a change of a setting can help.
 pub(crate) async fn check(config: &RedisConfig) -> Result<(), ConnectError> {
-    match Dialer::new(config).dial(CONFIRM_MAX).await {
+    match reach(config).await {
         Err(err) if err.is_setting() => Err(err),
         _ => Ok(()),
     }
+}
+
+/// Connects once, and checks that the server can hold the log.
+///
+/// # Errors
+/// Fails also when the server cannot be reached now.
+pub(crate) async fn reach(config: &RedisConfig) -> Result<(), ConnectError> {
+    Dialer::new(config).dial(CONFIRM_MAX).await.map(drop)
 }
 
 impl RedisLog {

@@ -4,6 +4,8 @@ pub mod event_stream;
 mod follow;
 mod print;
 
+pub(super) use print::escape_controls;
+
 use std::{
     io::{self, IsTerminal as _},
     path::PathBuf,
@@ -19,7 +21,7 @@ use crate::cli::{
     tail::{
         event_stream::StreamEvent,
         follow::{Follow, Next, Token},
-        print::{FORMS, Form, Printer, escape_controls, notice},
+        print::{FORMS, Form, Printer, notice},
     },
 };
 

@@ -129,7 +129,7 @@ impl<W: Write> Printer<W> {
 }
 
 /// Escapes control characters except line feeds and tabs, as `\u{1b}`.
-pub(super) fn escape_controls(text: &str) -> String {
+pub(in crate::cli) fn escape_controls(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() && !matches!(character, '\n' | '\t') {

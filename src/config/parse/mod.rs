@@ -31,12 +31,9 @@ impl<'a> Values<'a> {
         if self.problems.is_empty() { Ok(config) } else { Err(ConfigError(self.problems)) }
     }
 
-    /// Adds an error unless `holds`. Adds nothing after other errors: a default replaces a value
-    /// that could not be read, so an error that follows from the default would be misleading.
-    pub(super) fn check(&mut self, holds: bool, problem: impl FnOnce() -> String) {
-        if !holds && self.problems.is_empty() {
-            self.problems.push(problem());
-        }
+    /// Returns all errors found.
+    pub(super) fn into_problems(self) -> Vec<String> {
+        self.problems
     }
 
     /// Adds an error of a flag's value.
