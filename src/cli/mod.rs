@@ -95,7 +95,8 @@ pub fn parse(
         }
         Some(("generate", given)) => Ok(Command::Generate(generate::Generate::read(given))),
         Some(("check", given)) => {
-            Ok(Command::Check(Box::new(check::Check::read(given, environment))))
+            let check = check::Check::read(given, environment).map_err(CliError::CheckArguments)?;
+            Ok(Command::Check(Box::new(check)))
         }
         Some(("healthcheck", given)) => {
             let url = healthcheck::url(given, arguments.first(), environment);

@@ -113,8 +113,15 @@ impl Report {
         self.findings.push(finding);
     }
 
+    /// Tells people what takes time, on standard error.
+    pub(super) fn note(&self, text: &str) {
+        if !self.is_json {
+            writeln!(io::stderr(), "{text}").ok();
+        }
+    }
+
     /// Returns true if a finding is a problem.
-    pub(super) fn has_problem(&self) -> bool {
+    fn has_problem(&self) -> bool {
         self.findings.iter().any(|finding| finding.verdict == Verdict::Problem)
     }
 

@@ -2,6 +2,7 @@
 
 mod api;
 mod chat;
+mod check;
 mod examples;
 mod metrics;
 mod readme;

@@ -4,6 +4,7 @@ pub mod browser;
 pub mod emulator;
 pub mod gateway;
 pub mod grpc;
+pub mod haproxy;
 pub mod http1;
 pub mod http2;
 pub mod http2_body;

@@ -72,6 +72,34 @@ impl Nginx {
         Self::run("local.conf", &text, address)
     }
 
+    /// nginx's defaults in front of these gateways, with these directives. (Their HTTP/1.0 matters:
+    /// with `proxy_http_version 1.1` even a buffering nginx passes each chunk on at once.) With a
+    /// certificate, `listen` has `ssl` and these words.
+    pub fn plain(to: &[SocketAddr], directives: &str, tls: Option<(&Certificate, &str)>) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let servers: Vec<_> = to.iter().map(|address| format!("server {address};")).collect();
+        let servers = servers.join(" ");
+        let (words, files) = tls.map_or_else(Default::default, |(certificate, words)| {
+            let (cert, key) = (certificate.cert.display(), certificate.key.display());
+            (format!("ssl {words}"), format!("ssl_certificate {cert}; ssl_certificate_key {key};"))
+        });
+        let text = format!(
+            "pid pid; error_log error.log info; events {{ worker_connections 256; }}
+             http {{
+                 access_log access.log; client_body_temp_path t1; proxy_temp_path t2;
+                 fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;
+                 upstream gateways {{ {servers} }}
+                 server {{
+                     listen {address} {words}; {files}
+                     location / {{
+                         proxy_pass http://gateways; {directives}
+                     }}
+                 }}
+             }}"
+        );
+        Self::run("plain.conf", &text, address)
+    }
+
     fn start(file: &'static str, to: [SocketAddr; 2], edits: &[(&str, &str)]) -> Self {
         let servers = to.map(|address| format!("server {address} "));
         let edits = [
