@@ -57,7 +57,7 @@ export interface Options {
   /** Events are gone: load the state again from where it is kept. */
   onGap?: (gap: Gap) => void;
   onState?: (state: State) => void;
-  /** The stream was renewed, for so many seconds. */
+  /** The stream was renewed. It goes on for this number of seconds. */
   onRenewal?: (expiresInSeconds: number) => void;
 }
 

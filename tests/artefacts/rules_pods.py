@@ -5,7 +5,7 @@ import re
 from manifests import HASH, all_of, at, one, pod, settings
 from quantities import size
 
-MESSAGE_ID = 75  # Bytes in memory, with room: README.md, Memory.
+MESSAGE_ID = 75  # Bytes in memory, with room: docs/configuration.md, Memory.
 STREAM = 15 << 10
 SECRETS = "/etc/stream-events/"
 

@@ -53,7 +53,7 @@ class Rules(unittest.TestCase):
             links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
             return [link for link in links if not (path.parent / link).exists()]
 
-        own = [PROJECT / "README.md", PROJECT / "k8s/README.md", *(PROJECT / "docs").glob("*.md")]
+        own = [PROJECT / "README.md", PROJECT / "k8s/README.md", *(PROJECT / "docs").rglob("*.md")]
         for path in [*DEPLOY.rglob("*.md"), *own]:
             self.assertEqual(dead(path, path.read_text()), [], path)
         self.assertEqual(dead(DEPLOY / "x.md", "[a](nowhere.md)"), ["nowhere.md"])

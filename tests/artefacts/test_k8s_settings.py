@@ -36,10 +36,10 @@ class Settings(unittest.TestCase):
         self.assertEqual(len(edits("base")), 3, edits("base"))
         self.assertEqual(len(edits("components/public")), 3, edits("components/public"))
         # The image is one of the base's three.
-        project = " ".join((manifests.ROOT / "README.md").read_text().split())
+        project = " ".join((manifests.ROOT / "docs/operations.md").read_text().split())
         for said in ("the image and the two lines marked `EDIT` in `k8s/base`",
                      "the three lines marked `EDIT` in `k8s/components/public`"):
-            self.assertTrue(said in project, f"README.md does not say: {said}")
+            self.assertTrue(said in project, f"docs/operations.md does not say: {said}")
         rows = re.findall(r"^\| `([a-z/.]+)` \| (\d) \|", README.read_text(), re.MULTILINE)
         self.assertEqual(len(rows), 5, rows)
         for path, number in rows:

@@ -1,5 +1,5 @@
 //! Table of all flags. The command line, the environment variables, the checks and the table in
-//! README.md come from it.
+//! docs/configuration.md come from it.
 
 mod backplane;
 mod history;

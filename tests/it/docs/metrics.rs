@@ -21,6 +21,8 @@ fn the_metrics_of_the_documents_are_those_of_the_program() {
         "SECURITY.md",
         "docs/performance.md",
         "docs/metrics.md",
+        "docs/operations.md",
+        "docs/pushing.md",
         "docs/presence.md",
         "docs/publishing.md",
         "docs/pull.md",

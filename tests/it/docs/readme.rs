@@ -25,18 +25,18 @@ fn row(flag: &Flag) -> String {
     )
 }
 
-/// Compares each flag's row in README.md with the table of flags.
+/// Compares each flag's row in docs/configuration.md with the table of flags.
 #[test]
-fn the_readmes_flag_table_is_that_of_the_program() {
-    let readme = read("README.md");
+fn the_documents_flag_table_is_that_of_the_program() {
+    let document = read("docs/configuration.md");
     let rows: Vec<_> = flags().map(row).collect();
-    let missing: Vec<_> = rows.iter().filter(|row| !readme.contains(*row)).cloned().collect();
-    assert!(missing.is_empty(), "missing in README.md:\n{}", missing.join("\n"));
-    let count = readme.lines().filter(|line| line.starts_with("| `--")).count();
+    let missing: Vec<_> = rows.iter().filter(|row| !document.contains(*row)).cloned().collect();
+    assert!(missing.is_empty(), "missing in docs/configuration.md:\n{}", missing.join("\n"));
+    let count = document.lines().filter(|line| line.starts_with("| `--")).count();
     assert_eq!(
         count,
         flags().filter(|flag| !flag.is_secret).count(),
-        "README.md has rows of flags that are none"
+        "docs/configuration.md has rows of flags that are none"
     );
 }
 

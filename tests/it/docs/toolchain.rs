@@ -19,8 +19,12 @@ fn every_file_names_the_same_version_of_rust() {
         let text = read(manifest);
         assert_eq!(value(&text, "rust-version = \"", &['"']), Some(minor), "{manifest}");
     }
-    let image = read("Dockerfile");
-    assert_eq!(value(&image, "FROM rust:", &['-', ' ', '@']), Some(minor), "Dockerfile");
+    for (file, key) in [
+        ("Dockerfile", "FROM --platform=$BUILDPLATFORM rust:"),
+        (".github/workflows/ci.yml", "      image: rust:"),
+    ] {
+        assert_eq!(value(&read(file), key, &['-', ' ', '@']), Some(minor), "{file}");
+    }
     // Without a version of its own, clippy takes the manifest's `rust-version`.
     let clippy = read("clippy.toml");
     assert!(
