@@ -13,6 +13,7 @@ mod origin;
 mod parse;
 mod pull;
 mod rules;
+mod traces;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -26,6 +27,7 @@ pub use crate::config::flags::flags;
 pub use crate::config::origin::{Origin, ParseOriginError};
 pub(crate) use crate::config::parse::{TIME_FORM, parse_time};
 pub use crate::config::pull::{ParsePullError, PullConfig, PullSubscription};
+pub use crate::config::traces::TraceConfig;
 
 use crate::model::topic::Topic;
 
@@ -145,6 +147,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Directives of `tracing-subscriber`'s `Targets`.
     pub log_level: String,
+    /// What is done with the traces of messages.
+    pub traces: TraceConfig,
 }
 
 /// Files with a certificate and its key, in PEM.
@@ -238,6 +242,7 @@ impl Config {
             log_format: values
                 .choice("log-format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
             log_level: values.log_level(),
+            traces: values.traces(),
         };
         let mut problems = values.into_problems();
         if problems.is_empty() {

@@ -48,10 +48,14 @@ impl PullSubscription {
 /// Returns the project and the id of a subscription's full name.
 fn parts(name: &str) -> Option<(&str, &str)> {
     let (project, id) = name.strip_prefix("projects/")?.split_once("/subscriptions/")?;
-    let is_project = |c: char| c.is_ascii_alphanumeric() || "-.:".contains(c);
     // The grammar of a subscription's id is that of a topic name.
-    let is_valid = !project.is_empty() && project.chars().all(is_project);
-    (is_valid && id.parse::<Topic>().is_ok()).then_some((project, id))
+    (is_project(project) && id.parse::<Topic>().is_ok()).then_some((project, id))
+}
+
+/// Returns true if a text can be the id of a project.
+pub(super) fn is_project(text: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-.:".contains(c);
+    !text.is_empty() && text.chars().all(is_allowed)
 }
 
 impl FromStr for PullSubscription {

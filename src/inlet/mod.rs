@@ -15,7 +15,7 @@ pub mod pull;
 pub mod push;
 pub mod unwrapped;
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use prometheus::{IntCounter, IntCounterVec};
 
@@ -24,8 +24,8 @@ pub use crate::inlet::classify::{DecodeError, Poison, PoisonReason};
 use crate::{
     backplane::{Backplane, Confirmed, PublishError},
     config::OnPoison,
-    model::{event_id::EventId, message::Message, topic::Topic},
-    telemetry::{metrics::Metrics, throttle::LogThrottle},
+    model::{event_id::EventId, message::Message, topic::Topic, trace_context::TraceContext},
+    telemetry::{metrics::Metrics, throttle::LogThrottle, traces::Traces},
 };
 
 /// Policy for messages: decides which are stored, and what happens to the others.
@@ -44,6 +44,8 @@ pub struct Inlet {
     /// Counter of `outcomes` for stored messages. Kept here because a look-up by label takes a
     /// considerable part of the time of a push.
     stored: IntCounter,
+    /// What is done with the traces of messages.
+    traces: Arc<Traces>,
     /// Limit on log lines about subscriptions that are set up wrongly.
     misconfigured_log: LogThrottle,
     /// Limit on log lines about poison messages.
@@ -118,9 +120,15 @@ impl Inlet {
             poison: metrics.poison.clone(),
             stored: outcomes.with_label_values(&["stored"]),
             outcomes: outcomes.clone(),
+            traces: Arc::default(),
             misconfigured_log: LogThrottle::default(),
             poison_log: LogThrottle::default(),
         }
+    }
+
+    /// Sets what is done with the traces of messages.
+    pub fn with_traces(self, traces: Arc<Traces>) -> Self {
+        Self { traces, ..self }
     }
 
     /// Stores a message if its topic is served. [`Outcome::Stored`] and [`Outcome::Duplicate`] are
@@ -129,19 +137,28 @@ impl Inlet {
         if let Err(outcome) = self.check_topic(&message.topic) {
             return outcome;
         }
-        let topic = message.topic.clone();
+        let (topic, context) = (message.topic.clone(), TraceContext::of(&message.attributes));
         let outcome = match self.backplane.publish(message).await {
-            Ok(Confirmed::Stored(id)) => {
-                tracing::debug!(%topic, %id, "stored");
-                Outcome::Stored(id)
-            }
-            Ok(Confirmed::Duplicate(id)) => {
-                tracing::debug!(%topic, %id, "duplicate");
-                Outcome::Duplicate(id)
-            }
+            Ok(Confirmed::Stored(id)) => Outcome::Stored(id),
+            Ok(Confirmed::Duplicate(id)) => Outcome::Duplicate(id),
             Err(err) => Outcome::Unconfirmed(err),
         };
+        self.log(&outcome, &topic, context);
         self.count(outcome)
+    }
+
+    /// Logs what became of a message, with the trace that its publisher began.
+    fn log(&self, outcome: &Outcome, topic: &Topic, context: Option<TraceContext>) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let id = match outcome {
+            Outcome::Stored(id) | Outcome::Duplicate(id) => Some(tracing::field::display(id)),
+            _ => None,
+        };
+        let trace = context.map(|context| self.traces.name(context));
+        let outcome = outcome.as_str();
+        tracing::debug!(%topic, outcome, id, "logging.googleapis.com/trace" = trace, "message handled");
     }
 
     /// Counts and logs a message that could not be decoded, and decides about it.

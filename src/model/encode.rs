@@ -18,6 +18,10 @@ pub trait Encode: fmt::Debug + Sync {
     /// Returns the name of the format. No two formats have the same.
     fn name(&self) -> &'static str;
 
+    /// Returns the name of the outlet that uses the format, for metrics and the log: `sse`,
+    /// `ndjson`, `poll`, `websocket` or `grpc`.
+    fn outlet(&self) -> &'static str;
+
     /// Encodes one event whole.
     fn event(&self, event: &Event) -> Bytes;
 
@@ -63,6 +67,11 @@ impl Format {
     /// Returns the name of the format.
     pub fn name(self) -> &'static str {
         self.0.name()
+    }
+
+    /// Returns the name of the outlet that uses the format.
+    pub fn outlet(self) -> &'static str {
+        self.0.outlet()
     }
 
     /// Encodes one event whole.
@@ -113,6 +122,10 @@ struct Lines;
 impl Encode for Lines {
     fn name(&self) -> &'static str {
         "lines"
+    }
+
+    fn outlet(&self) -> &'static str {
+        "test"
     }
 
     fn event(&self, event: &Event) -> Bytes {

@@ -12,3 +12,4 @@ pub mod gap;
 pub mod message;
 pub mod presence;
 pub mod topic;
+pub mod trace_context;

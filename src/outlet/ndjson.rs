@@ -48,6 +48,10 @@ impl Encode for Ndjson {
         self.name
     }
 
+    fn outlet(&self) -> &'static str {
+        "ndjson"
+    }
+
     fn event(&self, event: &Event) -> Bytes {
         let mut out = Vec::with_capacity(event.size());
         self.json.write(event, &mut out);

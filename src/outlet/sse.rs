@@ -45,6 +45,10 @@ impl Encode for Sse {
         self.name
     }
 
+    fn outlet(&self) -> &'static str {
+        "sse"
+    }
+
     fn event(&self, event: &Event) -> Bytes {
         let Some(format) = self.json else { return event.frame().clone() };
         let mut out = Vec::with_capacity(event.size());

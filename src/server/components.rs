@@ -39,6 +39,7 @@ use crate::{
         large::{LARGE_EVENTS_MAX_BYTES, LargeEvents},
         lease::LeaseRegistry,
         limits::StreamLimits,
+        log_lines::LogLines,
     },
     telemetry::metrics::Metrics,
 };
@@ -98,6 +99,7 @@ impl Components {
             },
             served: config.topics.clone(),
             metrics: metrics.clone(),
+            log_lines: LogLines::new(),
             limits: StreamLimits::new(config.streams_per_subject, config.streams_per_address),
             topics_per_stream: config.topics_per_stream,
             tickets: RateLimit::new(config.tickets_per_subject, limit("tickets-per-subject")),

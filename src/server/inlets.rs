@@ -11,7 +11,7 @@ use crate::{
     config::{Config, PublishAuth, PushAuth},
     inlet::{Inlet, body::InFlight, publish::PublishEndpoint, pull::Pulls, push::PushEndpoint},
     limits::rate::RateLimit,
-    telemetry::{metrics::Metrics, throttle::LogThrottle},
+    telemetry::{metrics::Metrics, throttle::LogThrottle, traces::Traces},
 };
 
 /// Makes the push endpoint. `verifier` is `None` when pushes need no token.
@@ -83,5 +83,7 @@ fn policy(
     metrics: &Metrics,
     outcomes: &IntCounterVec,
 ) -> Inlet {
+    let traces = Arc::new(Traces::new(config.traces.project.clone()));
     Inlet::new(backplane.clone(), config.topics.clone(), config.poison, metrics, outcomes)
+        .with_traces(traces)
 }

@@ -6,6 +6,7 @@ pub mod fold;
 pub(crate) mod large;
 pub(crate) mod lease;
 pub(crate) mod limits;
+pub(crate) mod log_lines;
 pub(crate) mod open;
 pub(crate) mod pending;
 pub(crate) mod presence;
@@ -39,7 +40,8 @@ use crate::{
     model::{event_id::EventId, topic::Topic},
     presence::exchange::Exchange,
     stream::{
-        large::LargeEvents, lease::LeaseRegistry, limits::StreamLimits, request::StreamRequestError,
+        large::LargeEvents, lease::LeaseRegistry, limits::StreamLimits, log_lines::LogLines,
+        request::StreamRequestError,
     },
     telemetry::metrics::Metrics,
 };
@@ -57,6 +59,8 @@ pub struct StreamContext {
     pub served: Vec<Topic>,
     /// Metrics of the gateway.
     pub metrics: Metrics,
+    /// Log lines about streams.
+    pub log_lines: LogLines,
     /// Limits of open streams by address and by subject.
     pub limits: StreamLimits,
     /// Largest number of topics that one reader may name.
@@ -201,6 +205,7 @@ impl StreamContext {
             requests: RateLimit::new(0, metrics.limit("requests-per-address")),
             tickets: RateLimit::new(0, metrics.limit("tickets-per-subject")),
             metrics,
+            log_lines: LogLines::new(),
             trusted_proxies: 0,
             leases: Arc::default(),
             waiting: AtomicUsize::new(0),

@@ -20,7 +20,7 @@ use crate::{
     hub::{GroupKey, Shard, Start, SubscribeError, Subscriber},
     limits::budget::Claim,
     model::{
-        control::{self, Control, EndReason, retry_after_cut_ms},
+        control::{self, EndReason, retry_after_cut_ms},
         event_id::EventId,
         topic::TopicPattern,
     },
@@ -62,7 +62,7 @@ pub(crate) struct PendingStream {
 pub(crate) struct Started {
     pub(crate) subscriber: Subscriber,
     /// First message of the stream.
-    pub(crate) open: Control,
+    pub(crate) open: Box<control::Open>,
     pub(crate) lease: Option<LeaseTimer>,
     pub(crate) permit: Option<Box<StreamPermit>>,
 }
@@ -97,7 +97,6 @@ impl PendingStream {
         let subscriber = subscriber.inspect_err(|reached| self.context.count(*reached))?;
         let name = format!("{:032x}", rand::rng().random::<u128>());
         let brought_id = matches!(self.start, Start::After(_) | Start::Ahead(_));
-        tracing::debug!(stream = name, start = ?self.start, "stream opened");
         let lease = self.terms.map(|terms| {
             let lease = Lease::new(terms, subscriber.reader().group().key().clone());
             let entry = self.context.leases.add(&name, &lease);
@@ -110,8 +109,7 @@ impl PendingStream {
             resumed: brought_id && !subscriber.is_unknown(),
             retry_ms: retry_after_cut_ms(),
         };
-        let open = Control::Open(Box::new(open));
-        Ok(Started { subscriber, open, lease, permit: self.permit })
+        Ok(Started { subscriber, open: Box::new(open), lease, permit: self.permit })
     }
 
     /// Starts a task that determines the start of the stream: it waits until the rings are filled,

@@ -3,3 +3,4 @@
 pub(crate) mod logs;
 pub mod metrics;
 pub(crate) mod throttle;
+pub mod traces;

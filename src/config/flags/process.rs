@@ -15,4 +15,12 @@ pub(super) const FLAGS: &[Flag] = &[
         "error, warn, info, debug or trace, also for a module: info,stream_events::inlet=debug",
     )
     .main(),
+    flag(
+        "trace-project",
+        "PROJECT",
+        Some(""),
+        "Google Cloud project of the traces that log lines name \
+         (logging.googleapis.com/trace). A message has a trace if its publisher sent \
+         googclient_traceparent or traceparent as an attribute",
+    ),
 ];

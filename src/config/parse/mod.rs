@@ -3,6 +3,7 @@
 pub(crate) mod addresses;
 mod pull;
 mod tokens;
+mod traces;
 
 use std::{fmt::Display, path::PathBuf, str::FromStr, time::Duration};
 

@@ -26,6 +26,10 @@ impl Encode for Grpc {
         "grpc"
     }
 
+    fn outlet(&self) -> &'static str {
+        "grpc"
+    }
+
     fn event(&self, event: &Event) -> Bytes {
         let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
         let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());

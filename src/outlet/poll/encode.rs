@@ -30,6 +30,10 @@ impl Encode for Record {
         self.name
     }
 
+    fn outlet(&self) -> &'static str {
+        "poll"
+    }
+
     fn event(&self, event: &Event) -> Bytes {
         let mut out = Vec::with_capacity(event.size());
         out.extend_from_slice(format!("{} ", event.id).as_bytes());

@@ -45,6 +45,10 @@ impl Encode for WebSocket {
         self.name
     }
 
+    fn outlet(&self) -> &'static str {
+        "websocket"
+    }
+
     fn event(&self, event: &Event) -> Bytes {
         let mut out = Vec::with_capacity(event.size());
         out.extend_from_slice(b"{\"type\":\"event\"");

@@ -40,10 +40,11 @@ impl Session {
         }
     }
 
-    /// Records that the stream is now a member of a broadcast.
-    pub(crate) fn join(&mut self) {
+    /// Records that the stream is now a member of a broadcast, at this position.
+    pub(crate) fn join(&mut self, at: MemberPosition) {
         if let Phase::Open(open) = &mut self.phase {
             open.gap_sent = false;
+            open.events = open.events.wrapping_sub(at.events);
             open.subscriber.stop_waiting();
         }
     }
@@ -52,6 +53,7 @@ impl Session {
     pub(crate) fn leave(&mut self, at: MemberPosition) {
         let Phase::Open(open) = &mut self.phase else { return };
         open.subscriber.move_to(at.position);
+        open.events = open.events.wrapping_add(at.events);
         if open.last_sent_id < at.last_sent_id {
             open.last_sent_id = at.last_sent_id;
             self.written_at = at.written_at;

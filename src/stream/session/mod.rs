@@ -2,6 +2,7 @@
 //! the next step and carries it out.
 
 mod duplex;
+mod ending;
 mod folding;
 mod membership;
 mod next;
@@ -35,6 +36,7 @@ use crate::{
         large::LargeEvent,
         lease::LeaseTimer,
         limits::StreamPermit,
+        log_lines::LoggedStream,
         pending::{LogAnswer, PendingStream},
     },
 };
@@ -52,6 +54,7 @@ pub(crate) struct Session {
     stalled: bool,
     /// Number of keep-alives since the reader was last heard: see [`Session::mark_received`].
     keep_alives: u8,
+    logged: LoggedStream,
     /// Permit of the stream, held until the stream ends.
     permit: Option<Box<StreamPermit>>,
 }
@@ -88,6 +91,7 @@ impl Session {
             end_reason: EndReason::MaxAge,
             stalled: false,
             keep_alives: 0,
+            logged: LoggedStream::default(),
             permit: None,
         }
     }
@@ -100,14 +104,17 @@ impl Session {
             presence.enter(now.into_std());
         }
         self.context.metrics.streams_opened.inc();
+        let outlet = self.format.outlet();
+        self.logged = self.context.log_lines.open(outlet, &started.open, now);
         self.permit = started.permit;
         let (head, at) = (started.subscriber.hub().head(), started.subscriber.position());
         let fold = rule.map(|rule| Fold::new(rule, at, head, &self.context.folds));
         self.phase = Phase::Open(Open {
             last_sent_id: started.subscriber.cursor(),
+            events: 0,
             opened_at_head: head,
             subscriber: started.subscriber,
-            first: Some(Box::new(First::Say(started.open))),
+            first: Some(Box::new(First::Say(Control::Open(started.open)))),
             checkpoint_due: false,
             gap_sent: false,
             is_ending: false,
@@ -174,21 +181,6 @@ impl Session {
             None if is_over => self.next_end(),
             None => self.next_in_silence(now),
         }
-    }
-
-    /// Records that the reader's socket took nothing for too long. If the stream is then dropped,
-    /// it is counted as stalled.
-    pub(crate) fn mark_stalled(&mut self) {
-        self.stalled = true;
-    }
-
-    /// Ends the stream without a last message: its reader has what it asked for. `reason` is the
-    /// label of the metric.
-    pub(crate) fn finish(&mut self, reason: &'static str) {
-        if matches!(self.phase, Phase::Open(_)) {
-            self.context.metrics.streams_ended.with_label_values(&[reason]).inc();
-        }
-        self.phase = Phase::Finished;
     }
 
     fn end_wait(&mut self, answer: Result<crate::hub::Start, EndReason>, now: Instant) -> Next {
@@ -271,16 +263,11 @@ impl Session {
         Next::Give(slice.bytes)
     }
 
-    fn fall_behind(&mut self) -> Next {
-        self.phase = Phase::FellBehind;
-        self.context.metrics.streams_ended.with_label_values(&["fell-behind"]).inc();
-        Next::FellBehind
-    }
-
     /// Records that events were sent whole.
     fn record_delivered(&mut self, events: u64, newest: EventId, publish_time_ms: Option<u64>) {
         let Phase::Open(open) = &mut self.phase else { return };
         open.last_sent_id = newest;
+        open.events = open.events.wrapping_add(u32::try_from(events).unwrap_or(u32::MAX));
         let is_live = open.opened_at_head < newest;
         self.context.record_delivered(1, events, publish_time_ms.filter(|_| is_live));
     }
@@ -304,8 +291,7 @@ impl Session {
             open.is_ending = true;
             return self.checkpoint(self.written_at);
         }
-        self.phase = Phase::Finished;
-        self.context.metrics.streams_ended.with_label_values(&[self.end_reason.as_str()]).inc();
+        self.finish(self.end_reason.as_str());
         Next::Say(Control::End(End::of_stream(self.end_reason)))
     }
 
@@ -367,15 +353,6 @@ impl Session {
                 keep_alive.min(self.end_at).min(end_at)
             }
             Phase::Finished | Phase::FellBehind => keep_alive.min(self.end_at),
-        }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        if matches!(self.phase, Phase::Open(_)) {
-            let reason = if self.stalled { "stalled" } else { "client" };
-            self.context.metrics.streams_ended.with_label_values(&[reason]).inc();
         }
     }
 }

@@ -36,6 +36,9 @@ pub(super) struct Open {
     pub(super) first: Option<Box<First>>,
     /// Id of the newest event or checkpoint that was sent to the reader.
     pub(super) last_sent_id: EventId,
+    /// Number of events that were sent, modulo 2^32. While the stream is a member of a broadcast,
+    /// the number at its beginning minus [`MemberPosition::events`] then.
+    pub(super) events: u32,
     /// Head of the hub when the stream was opened: later events are live.
     pub(super) opened_at_head: EventId,
     /// True after a gap, until an id beyond it was sent.
@@ -110,6 +113,8 @@ pub(crate) struct MemberPosition {
     pub(crate) position: Position,
     /// Id of the newest event that the broadcast wrote to its members, or [`EventId::ZERO`].
     pub(crate) last_sent_id: EventId,
+    /// Number of events that the broadcast has written to each member since it began, modulo 2^32.
+    pub(crate) events: u32,
     /// Time of that write.
     pub(crate) written_at: Instant,
 }

