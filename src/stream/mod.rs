@@ -91,6 +91,14 @@ pub struct StreamContext {
     pub stream_age_max: Duration,
 }
 
+/// Newest event of a batch that was written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Newest {
+    pub(crate) id: EventId,
+    /// Time at which Pub/Sub received the message, in Unix milliseconds.
+    pub(crate) publish_time_ms: Option<u64>,
+}
+
 /// Limit of the bytes of all answers to polls that are not written yet.
 pub const POLL_ANSWERS_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Memory for what clients of WebSockets have sent and is not carried out yet. Over it, a client
@@ -136,18 +144,23 @@ impl StreamContext {
         }
     }
 
-    /// Records that `events` events were sent to each of `streams` streams. `publish_time_ms` is
-    /// the publish time of the newest event, if that was published while these streams were open.
-    pub fn record_delivered(&self, streams: usize, events: u64, publish_time_ms: Option<u64>) {
+    /// Counts a batch of `events` events that was written to `streams` streams. `newest` is `None`
+    /// if its newest event was stored before the streams were open, since its age then says nothing
+    /// about the gateway.
+    pub(crate) fn record_delivered(&self, streams: usize, events: u64, newest: Option<Newest>) {
         self.metrics.delivered.inc_by(events * streams as u64);
-        let Some(published_ms) = publish_time_ms else { return };
-        let late = Duration::from_millis(clock::now_ms().saturating_sub(published_ms));
+        let Some(newest) = newest.filter(|_| 0 < streams) else { return };
+        let now_ms = clock::now_ms();
+        let since = |time_ms| Duration::from_millis(now_ms.saturating_sub(time_ms)).as_secs_f64();
+        // Once for all streams of a pass: the cost of a delivery is counted in instructions.
+        self.metrics.ring_to_socket.observe(since(newest.id.time_ms));
+        let Some(late) = newest.publish_time_ms.map(since) else { return };
         let latency = &self.metrics.latency;
         if streams == 1 {
-            return latency.observe(late.as_secs_f64());
+            return latency.observe(late);
         }
         let latency = latency.local();
-        (0..streams).for_each(|_| latency.observe(late.as_secs_f64()));
+        (0..streams).for_each(|_| latency.observe(late));
     }
 
     /// Returns a random maximum age, so that streams that were opened together do not end together.

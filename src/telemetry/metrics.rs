@@ -35,6 +35,10 @@ pub struct Metrics {
     pub delivered: IntCounter,
     /// `stream_events_streams_opened_total`: opened streams.
     pub streams_opened: IntCounter,
+    /// `stream_events_streams_by_outlet{outlet}`: open streams, by [`Format::outlet`].
+    ///
+    /// [`Format::outlet`]: crate::model::encode::Format::outlet
+    pub streams_by_outlet: IntGaugeVec,
     /// `stream_events_streams_refused_total{reason}`: refused streams.
     pub streams_refused: IntCounterVec,
     /// `stream_events_websockets_opened_total`: accepted WebSockets.
@@ -60,6 +64,13 @@ pub struct Metrics {
     /// `stream_events_latency_seconds`: time from Pub/Sub's publish time to the socket of a stream.
     /// Observed once for each batch that a stream receives, for the newest event of the batch.
     pub latency: Histogram,
+    /// `stream_events_push_to_ring_seconds`: time from the head of a push until its message is
+    /// stored.
+    pub push_to_ring: Histogram,
+    /// `stream_events_ring_to_socket_seconds`: time from the id of an event, which is the time at
+    /// which it was stored, to a socket. Observed for the newest event of a batch, once for each
+    /// write to one stream, or for each part of a pass over many.
+    pub ring_to_socket: Histogram,
     /// `stream_events_proxy_headers_refused_total`: connections that began without a valid PROXY
     /// protocol header.
     pub proxy_refused: IntCounter,
@@ -95,6 +106,17 @@ pub struct PullMetrics {
 const LATENCY_BUCKETS: [f64; 15] =
     [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 900.0];
 
+/// Upper bounds of the buckets of `stream_events_push_to_ring_seconds`: from a push to a log in
+/// memory, to one that waits for its body or for Redis.
+const PUSH_BUCKETS: [f64; 17] = [
+    0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
+    0.25, 0.5, 1.0, 2.5, 10.0,
+];
+/// Upper bounds of the buckets of `stream_events_ring_to_socket_seconds`, whose resolution is that
+/// of an id: 1 ms.
+const SOCKET_BUCKETS: [f64; 14] =
+    [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0];
+
 /// Flags of the limits in `stream_events_limits_met_total`: limits of connections and requests.
 /// `stream_events_streams_refused_total` counts those of streams.
 const LIMITS: [&str; 16] = [
@@ -126,6 +148,7 @@ impl Metrics {
         let registry = Registry::new();
         let pushes = counters(&registry, "pushes_total", "Pushes by outcome.", "outcome")?;
         let push_tokens = counters(&registry, "push_tokens_total", "Push tokens.", "result")?;
+        let [push_to_ring, ring_to_socket, latency, log_append] = times(&registry)?;
         let (websockets_opened, websockets_closed) = websockets(&registry)?;
         Ok(Self {
             pushes,
@@ -148,6 +171,7 @@ impl Metrics {
             )?,
             delivered: counter(&registry, "events_delivered_total", "Events written to streams.")?,
             streams_opened: counter(&registry, "streams_opened_total", "Streams opened.")?,
+            streams_by_outlet: streams_by_outlet(&registry)?,
             streams_refused: counters(
                 &registry,
                 "streams_refused_total",
@@ -165,21 +189,15 @@ impl Metrics {
                 "Events that newer ones of their key replaced for slow readers.",
             )?,
             gaps: counters(&registry, "gaps_total", "Gaps sent to readers.", "reason")?,
-            latency: histogram(
-                &registry,
-                "latency_seconds",
-                "From Pub/Sub's publish time to a stream's socket.",
-            )?,
+            latency,
+            push_to_ring,
+            ring_to_socket,
             proxy_refused: counter(
                 &registry,
                 "proxy_headers_refused_total",
                 "Connections without a valid PROXY protocol header.",
             )?,
-            log_append: histogram(
-                &registry,
-                "log_append_seconds",
-                "From the request of a push to the answer of Redis.",
-            )?,
+            log_append,
             log_connects: counters(
                 &registry,
                 "log_connects_total",
@@ -215,6 +233,28 @@ impl PullMetrics {
             acks: counters(registry, "pull_confirmed_acks_total", acks, "result")?,
         })
     }
+}
+
+/// Creates the histograms: from a push to the ring, from the ring to a socket, from Pub/Sub to a
+/// socket, and of appends to Redis.
+fn times(registry: &Registry) -> prometheus::Result<[Histogram; 4]> {
+    let create = |name, help, buckets| histogram(registry, name, help, buckets);
+    let stored = "From the head of a push until its message is stored.";
+    let written = "From the time of an event's id to a stream's socket.";
+    let late = "From Pub/Sub's publish time to a stream's socket.";
+    let appended = "From the request of a push to the answer of Redis.";
+    Ok([
+        create("push_to_ring_seconds", stored, &PUSH_BUCKETS[..])?,
+        create("ring_to_socket_seconds", written, &SOCKET_BUCKETS[..])?,
+        create("latency_seconds", late, &LATENCY_BUCKETS[..])?,
+        create("log_append_seconds", appended, &LATENCY_BUCKETS[..])?,
+    ])
+}
+
+/// Creates the gauge of open streams by outlet.
+fn streams_by_outlet(registry: &Registry) -> prometheus::Result<IntGaugeVec> {
+    let opts = Opts::new("stream_events_streams_by_outlet", "Streams that are open, by outlet.");
+    register(registry, IntGaugeVec::new(opts, &["outlet"])?)
 }
 
 /// Creates the counters of WebSockets.
@@ -261,10 +301,15 @@ fn counters(
     register(registry, IntCounterVec::new(opts, &[label])?)
 }
 
-/// Registers the histogram `stream_events_{name}` with the [`LATENCY_BUCKETS`].
-fn histogram(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Histogram> {
+/// Registers the histogram `stream_events_{name}` with these upper bounds of its buckets.
+fn histogram(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    buckets: &[f64],
+) -> prometheus::Result<Histogram> {
     let opts = HistogramOpts::new(format!("stream_events_{name}"), help);
-    register(registry, Histogram::with_opts(opts.buckets(LATENCY_BUCKETS.to_vec()))?)
+    register(registry, Histogram::with_opts(opts.buckets(buckets.to_vec()))?)
 }
 
 /// Adds a collector to the registry and returns it.

@@ -81,10 +81,16 @@ fn topic_segment(request: &RequestHead) -> Option<&str> {
 
 /// Answers a push.
 pub(crate) async fn push(mut request: Request, endpoint: &PushEndpoint) -> HttpResponse {
+    let begun = Instant::now();
     let _guard = endpoint.in_flight.begin();
     let payload = request.take_payload();
     match endpoint.receive(request.head(), payload).await {
-        Ok(outcome) => answer(&outcome),
+        Ok(outcome) => {
+            if matches!(outcome, Outcome::Stored(_)) {
+                endpoint.metrics.push_to_ring.observe(begun.elapsed().as_secs_f64());
+            }
+            answer(&outcome)
+        }
         Err(refusal) => {
             endpoint.metrics.pushes.with_label_values(&[refusal.as_str()]).inc();
             refusal.response()

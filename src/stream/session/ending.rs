@@ -17,6 +17,7 @@ impl Session {
             let outlet = self.format.outlet();
             let metrics = &self.context.metrics;
             metrics.streams_ended.with_label_values(&[reason]).inc();
+            metrics.streams_by_outlet.with_label_values(&[outlet]).dec();
             let (events, cursor) = (open.events, open.last_sent_id);
             self.context.log_lines.end(self.logged, Ended { outlet, reason, events, cursor });
         }

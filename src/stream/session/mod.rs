@@ -31,7 +31,7 @@ use crate::{
         gap::Gap,
     },
     stream::{
-        StreamContext,
+        Newest, StreamContext,
         fold::Fold,
         large::LargeEvent,
         lease::LeaseTimer,
@@ -103,8 +103,9 @@ impl Session {
         if let Some(presence) = &mut presence {
             presence.enter(now.into_std());
         }
-        self.context.metrics.streams_opened.inc();
-        let outlet = self.format.outlet();
+        let (outlet, metrics) = (self.format.outlet(), &self.context.metrics);
+        metrics.streams_opened.inc();
+        metrics.streams_by_outlet.with_label_values(&[outlet]).inc();
         self.logged = self.context.log_lines.open(outlet, &started.open, now);
         self.permit = started.permit;
         let (head, at) = (started.subscriber.hub().head(), started.subscriber.position());
@@ -269,7 +270,8 @@ impl Session {
         open.last_sent_id = newest;
         open.events = open.events.wrapping_add(u32::try_from(events).unwrap_or(u32::MAX));
         let is_live = open.opened_at_head < newest;
-        self.context.record_delivered(1, events, publish_time_ms.filter(|_| is_live));
+        let newest = is_live.then_some(Newest { id: newest, publish_time_ms });
+        self.context.record_delivered(1, events, newest);
     }
 
     fn checkpoint(&mut self, now: Instant) -> Next {

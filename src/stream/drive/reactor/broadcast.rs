@@ -25,7 +25,7 @@ use crate::{
     hub::{Batch, Broadcast, Group, Read, ReadEvents, Reader, Subscriber},
     model::event_id::EventId,
     net::http1::chunk::send_rest,
-    stream::StreamContext,
+    stream::{Newest, StreamContext},
 };
 
 /// Broadcast of one group to the sockets of its members.
@@ -65,7 +65,8 @@ struct Pass {
 struct Delivered {
     to: usize,
     events: u64,
-    publish_time_ms: Option<u64>,
+    /// `None` if nothing was written.
+    newest: Option<Newest>,
 }
 
 /// Stream that has left the broadcast, and the part of the chunk that its socket did not take.
@@ -179,8 +180,8 @@ impl Broadcast for SocketBroadcast {
         for (key, rest) in departed {
             reactor.leave_broadcast(key, rest);
         }
-        if let Some(Delivered { to, events, publish_time_ms }) = &given {
-            self.context.record_delivered(*to, *events, *publish_time_ms);
+        if let Some(Delivered { to, events, newest }) = &given {
+            self.context.record_delivered(*to, *events, *newest);
         }
         given.map(|given| given.to)
     }
@@ -210,12 +211,9 @@ impl State {
             && let Some(to) = it.write_next(&self.members, most, out)
         {
             let block = it.block.as_ref();
-            let publish_time_ms = block.and_then(|block| block.publish_time_ms);
-            return Some(Delivered {
-                to,
-                events: block.map_or(0, |block| block.events),
-                publish_time_ms,
-            });
+            let newest = block
+                .map(|block| Newest { id: block.newest, publish_time_ms: block.publish_time_ms });
+            return Some(Delivered { to, events: block.map_or(0, |block| block.events), newest });
         }
         self.pass = None;
         None
