@@ -49,15 +49,19 @@ pub enum CliError {
 pub const EXIT_USAGE: u8 = 64;
 
 /// Variables that other programs define: Cloud Run sets `PORT`, Pub/Sub's tools set
-/// `PUBSUB_EMULATOR_HOST`, and `NO_COLOR` turns colors off.
-const FOREIGN_VARIABLES: [&str; 3] = ["PORT", "PUBSUB_EMULATOR_HOST", "NO_COLOR"];
+/// `PUBSUB_EMULATOR_HOST`, `NO_COLOR` turns colors off, and OpenTelemetry defines
+/// [`OTLP_ENDPOINT`].
+const FOREIGN_VARIABLES: [&str; 4] = ["PORT", "PUBSUB_EMULATOR_HOST", "NO_COLOR", OTLP_ENDPOINT];
+
+/// Variable that names the collector of spans.
+const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 /// Environment variables that configure the gateway: name and value.
 pub type Environment = HashMap<String, String>;
 
 /// Reads the gateway's variables from the process' environment. No other code of the project reads
-/// the environment. (The HTTP client reads its proxies from it, and Google's library its
-/// credentials.)
+/// the environment. (The HTTP client reads its proxies from it, Google's library its
+/// credentials, and OpenTelemetry's the resource and the headers of spans.)
 pub fn environment() -> Environment {
     let ours = |name: &str| name.starts_with("STREAM_EVENTS_") || FOREIGN_VARIABLES.contains(&name);
     std::env::vars_os()
@@ -126,6 +130,12 @@ fn texts(given: Option<&ArgMatches>, environment: &Environment) -> Texts {
     }
     if let Some(host) = environment.get("PUBSUB_EMULATOR_HOST").filter(|host| !host.is_empty()) {
         texts.entry("pull-endpoint").or_insert_with(|| vec![format!("http://{host}")]);
+    }
+    // The variable may be set for all containers of a cluster, also for one that exports no spans.
+    if let Some(url) = environment.get(OTLP_ENDPOINT).filter(|url| !url.is_empty())
+        && cfg!(feature = "otel")
+    {
+        texts.entry("otlp-endpoint").or_insert_with(|| vec![url.clone()]);
     }
     texts
 }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use crate::hub::fanout::batch::{Batch, ReadEvents};
+pub use crate::hub::fanout::batch::{Batch, ReadEvents, SampledEvent};
 pub use crate::hub::fanout::group::{Broadcast, Group, GroupKey, Listener};
 pub use crate::hub::fanout::shard::{Read, Shard};
 pub use crate::hub::fanout::subscriber::{Reader, Start, Subscriber};

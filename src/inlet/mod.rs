@@ -76,6 +76,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Returns the id of the message's event, if the message is stored.
+    fn id(&self) -> Option<EventId> {
+        match self {
+            Self::Stored(id) | Self::Duplicate(id) => Some(*id),
+            _ => None,
+        }
+    }
+
     /// Returns the outcome's label in metrics.
     fn as_str(&self) -> &'static str {
         match self {
@@ -138,11 +146,15 @@ impl Inlet {
             return outcome;
         }
         let (topic, context) = (message.topic.clone(), TraceContext::of(&message.attributes));
+        let span = self.traces.begin(context, message.message_id.as_deref());
         let outcome = match self.backplane.publish(message).await {
             Ok(Confirmed::Stored(id)) => Outcome::Stored(id),
             Ok(Confirmed::Duplicate(id)) => Outcome::Duplicate(id),
             Err(err) => Outcome::Unconfirmed(err),
         };
+        if let Some(span) = span {
+            self.traces.add(span.end(&topic, outcome.as_str(), outcome.id()));
+        }
         self.log(&outcome, &topic, context);
         self.count(outcome)
     }
@@ -152,10 +164,7 @@ impl Inlet {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
-        let id = match outcome {
-            Outcome::Stored(id) | Outcome::Duplicate(id) => Some(tracing::field::display(id)),
-            _ => None,
-        };
+        let id = outcome.id().map(tracing::field::display);
         let trace = context.map(|context| self.traces.name(context));
         let outcome = outcome.as_str();
         tracing::debug!(%topic, outcome, id, "logging.googleapis.com/trace" = trace, "message handled");

@@ -1,6 +1,12 @@
 //! Events: published messages with their ids.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::Bytes;
 
@@ -9,6 +15,7 @@ use crate::model::{
     frame::{DataForm, FrameDraft, data_of, head_of},
     message::Message,
     topic::Topic,
+    trace_context::TraceContext,
 };
 
 /// Published message with its id. All readers share it.
@@ -23,6 +30,9 @@ pub struct Event {
     /// Frame in `text/event-stream`, from `id:` to the empty line.
     frame: Bytes,
     data_form: DataForm,
+    /// True if the metadata has a trace. Kept here, so that the metadata of other events is not
+    /// read.
+    is_traced: bool,
     message_id: Option<Box<str>>,
     /// Fields that few events have. `None` when an event has none of them, which takes one word.
     metadata: Option<Box<Metadata>>,
@@ -35,6 +45,26 @@ struct Metadata {
     ordering_key: Option<Box<str>>,
     /// Data that cannot be read back from the frame: text with CR.
     data: Option<Box<[u8]>>,
+    /// Trace that the publisher records.
+    trace: Option<Arc<MessageTrace>>,
+}
+
+/// Trace of a message whose publisher records it.
+#[derive(Debug)]
+pub struct MessageTrace {
+    /// Context of the publisher's span.
+    pub context: TraceContext,
+    /// Topic of the message.
+    pub topic: Topic,
+    /// True from the time at which a reader was given the event.
+    is_delivered: AtomicBool,
+}
+
+impl MessageTrace {
+    /// Returns true at the first call only.
+    pub fn is_first_delivery(&self) -> bool {
+        !self.is_delivered.swap(true, Ordering::Relaxed)
+    }
 }
 
 /// Memory of an event in addition to its texts: its own fields, reference counts, the entries in
@@ -42,6 +72,8 @@ struct Metadata {
 const EVENT_OVERHEAD_BYTES: usize = 240;
 /// Memory of an attribute in addition to its texts.
 const ATTRIBUTE_OVERHEAD_BYTES: usize = 64;
+/// Memory of a trace.
+const TRACE_BYTES: usize = 96;
 
 impl Event {
     /// Returns the frame in `text/event-stream`.
@@ -86,6 +118,11 @@ impl Event {
         attributes.get(at).map(|(_, value)| &**value)
     }
 
+    /// Returns the trace of the message, if its publisher records it.
+    pub fn trace(&self) -> Option<&Arc<MessageTrace>> {
+        self.metadata.as_ref().filter(|_| self.is_traced)?.trace.as_ref()
+    }
+
     /// Returns the bytes that limits count for this event.
     pub fn size(&self) -> usize {
         let metadata = self.metadata.as_deref().map_or(0, Metadata::size);
@@ -101,7 +138,8 @@ impl Metadata {
             .map(|(key, value)| key.len() + value.len() + ATTRIBUTE_OVERHEAD_BYTES)
             .sum::<usize>();
         let key = self.ordering_key.as_ref().map_or(0, |key| key.len());
-        attributes + key + self.data.as_ref().map_or(0, |data| data.len())
+        let trace = self.trace.as_ref().map_or(0, |_| TRACE_BYTES);
+        attributes + key + trace + self.data.as_ref().map_or(0, |data| data.len())
     }
 }
 
@@ -126,11 +164,17 @@ impl Draft {
         let is_plain =
             message.attributes.is_empty() && message.ordering_key.is_none() && data.is_none();
         let metadata = (!is_plain).then(|| {
+            let context = TraceContext::of(&message.attributes);
+            let trace = context.filter(|context| context.is_sampled).map(|context| {
+                let (topic, is_delivered) = (message.topic.clone(), AtomicBool::new(false));
+                Arc::new(MessageTrace { context, topic, is_delivered })
+            });
             let attributes = message.attributes.into_iter();
             Box::new(Metadata {
                 attributes: attributes.map(|(key, value)| (key.into(), value.into())).collect(),
                 ordering_key: message.ordering_key.map(String::into_boxed_str),
                 data,
+                trace,
             })
         });
         Self {
@@ -159,6 +203,7 @@ impl Draft {
             topic: self.topic,
             publish_time_ms: self.publish_time_ms,
             data_form: self.frame.data(),
+            is_traced: self.metadata.as_ref().is_some_and(|metadata| metadata.trace.is_some()),
             frame: self.frame.seal(id),
             message_id: self.message_id,
             metadata: self.metadata,
@@ -214,5 +259,19 @@ mod tests {
             assert_eq!(event.size(), event.frame().len() + 1 + EVENT_OVERHEAD_BYTES);
             assert!(event.metadata.is_none(), "one word when there is nothing in it");
         }
+    }
+
+    #[test]
+    fn an_event_keeps_the_trace_that_its_publisher_records() {
+        let parent = |flags| format!("00-{}-{}-{flags}", "a".repeat(32), "b".repeat(16));
+        let recorded = event(b"x", &[("traceparent", &parent("01"))]);
+        let trace = recorded.trace().unwrap();
+        assert_eq!((trace.context.span_id, &trace.topic), (0xbbbb_bbbb_bbbb_bbbb, &recorded.topic));
+        assert_eq!([trace.is_first_delivery(), trace.is_first_delivery()], [true, false]);
+        let other = event(b"x", &[("traceparent", &parent("00"))]);
+        assert!(other.trace().is_none());
+        assert_eq!(recorded.size() - other.size(), TRACE_BYTES);
+        let real = size_of::<MessageTrace>() + 2 * size_of::<usize>();
+        assert!((real..real + 32).contains(&TRACE_BYTES), "{real}");
     }
 }

@@ -30,7 +30,7 @@ use crate::{
         api::Documents,
         health::{Gauges, Health, Readiness},
         heartbeat::{HUNG_AFTER, Heartbeats},
-        inlets::{publish_endpoint, pulls, push_endpoint},
+        inlets::InletParts,
         routes::documents,
     },
     stream::{
@@ -41,7 +41,7 @@ use crate::{
         limits::StreamLimits,
         log_lines::LogLines,
     },
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, traces::Traces},
 };
 
 /// Parts that all workers share.
@@ -82,14 +82,18 @@ impl Components {
         let verifier = push_verifier(config, &metrics)?.map(Arc::new);
         let in_flight = InFlight::new(config.push_bytes_in_flight);
         let check = token_check(config, &metrics)?.map(Arc::new);
-        let log = &backplane;
-        let inlet = push_endpoint(config, log, &metrics, &in_flight, verifier.clone());
-        let publish = publish_endpoint(config, log, &metrics, &in_flight, check.as_ref());
-        let pulls = Arc::new(pulls(config, log, &metrics, &in_flight, &mut tasks));
+        let traces = Traces::start(&config.traces, &metrics.spans, &mut tasks)?;
+        let parts = InletParts {
+            config,
+            backplane: &backplane,
+            metrics: &metrics,
+            traces: &traces,
+            in_flight: &in_flight,
+        };
+        let inlet = parts.push_endpoint(verifier.clone());
+        let publish = parts.publish_endpoint(check.as_ref());
+        let pulls = Arc::new(parts.pulls(&mut tasks));
         let limit = |flag| metrics.limit(flag);
-        let presence = Rooms::new(backplane.is_shared(), config.presence_grace);
-        let exchange = Exchange::new(Arc::clone(&presence), backplane.clone());
-        tasks.spawn(Arc::clone(&exchange).run());
         let streams = StreamContext {
             hub: hub.clone(),
             backplane: backplane.clone(),
@@ -99,13 +103,14 @@ impl Components {
             },
             served: config.topics.clone(),
             metrics: metrics.clone(),
+            traces,
             log_lines: LogLines::new(),
             limits: StreamLimits::new(config.streams_per_subject, config.streams_per_address),
             topics_per_stream: config.topics_per_stream,
             tickets: RateLimit::new(config.tickets_per_subject, limit("tickets-per-subject")),
             requests: RateLimit::new(config.requests_per_address, limit("requests-per-address")),
             trusted_proxies: config.trusted_proxies,
-            presence: exchange,
+            presence: presence(config, &backplane, &mut tasks),
             leases,
             waiting: AtomicUsize::new(0),
             large_events: LargeEvents::new(LARGE_EVENTS_MAX_BYTES),
@@ -141,6 +146,14 @@ impl Components {
             tasks,
         })
     }
+}
+
+/// Makes the exchange of presence with other replicas, and starts its task.
+fn presence(config: &Config, backplane: &Backplane, tasks: &mut JoinSet<()>) -> Arc<Exchange> {
+    let rooms = Rooms::new(backplane.is_shared(), config.presence_grace);
+    let exchange = Exchange::new(rooms, backplane.clone());
+    tasks.spawn(Arc::clone(&exchange).run());
+    exchange
 }
 
 /// Creates the verifier of push tokens. Returns `None` when pushes need no token.

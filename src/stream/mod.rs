@@ -43,7 +43,7 @@ use crate::{
         large::LargeEvents, lease::LeaseRegistry, limits::StreamLimits, log_lines::LogLines,
         request::StreamRequestError,
     },
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, traces::Traces},
 };
 
 /// Context that all streams share.
@@ -59,6 +59,8 @@ pub struct StreamContext {
     pub served: Vec<Topic>,
     /// Metrics of the gateway.
     pub metrics: Metrics,
+    /// Traces of messages.
+    pub traces: Arc<Traces>,
     /// Log lines about streams.
     pub log_lines: LogLines,
     /// Limits of open streams by address and by subject.
@@ -218,6 +220,7 @@ impl StreamContext {
             requests: RateLimit::new(0, metrics.limit("requests-per-address")),
             tickets: RateLimit::new(0, metrics.limit("tickets-per-subject")),
             metrics,
+            traces: Arc::default(),
             log_lines: LogLines::new(),
             trusted_proxies: 0,
             leases: Arc::default(),

@@ -71,6 +71,9 @@ pub struct Metrics {
     /// which it was stored, to a socket. Observed for the newest event of a batch, once for each
     /// write to one stream, or for each part of a pass over many.
     pub ring_to_socket: Histogram,
+    /// `stream_events_spans_total{outcome}`: spans for the collector (`--otlp-endpoint`):
+    /// `exported`, `queue-full` (dropped) or `export-failed` (dropped).
+    pub spans: IntCounterVec,
     /// `stream_events_proxy_headers_refused_total`: connections that began without a valid PROXY
     /// protocol header.
     pub proxy_refused: IntCounter,
@@ -191,6 +194,7 @@ impl Metrics {
             gaps: counters(&registry, "gaps_total", "Gaps sent to readers.", "reason")?,
             latency,
             push_to_ring,
+            spans: counters(&registry, "spans_total", "Spans by outcome.", "outcome")?,
             ring_to_socket,
             proxy_refused: counter(
                 &registry,

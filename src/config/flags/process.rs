@@ -23,4 +23,13 @@ pub(super) const FLAGS: &[Flag] = &[
          (logging.googleapis.com/trace). A message has a trace if its publisher sent \
          googclient_traceparent or traceparent as an attribute",
     ),
+    flag(
+        "otlp-endpoint",
+        "URL",
+        Some(""),
+        "URL of an OpenTelemetry collector that takes OTLP over HTTP, as in \
+         http://localhost:4318, for spans of messages whose publishers record their trace. \
+         OTEL_EXPORTER_OTLP_ENDPOINT changes the default. Needs a build with the feature otel, \
+         which the image has",
+    ),
 ];

@@ -6,7 +6,11 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     hub::store::read::{BATCH_MAX_BYTES, Cursor, Version},
-    model::{encode::Format, event::Event, event_id::EventId},
+    model::{
+        encode::Format,
+        event::{Event, MessageTrace},
+        event_id::EventId,
+    },
 };
 
 /// Events that a read returns.
@@ -29,6 +33,29 @@ pub struct Batch {
     pub newest: EventId,
     /// Time at which Pub/Sub received the newest message, in Unix milliseconds.
     pub publish_time_ms: Option<u64>,
+    /// Events in traces that their publishers record. `None` if there are none.
+    pub sampled: Option<Arc<[SampledEvent]>>,
+}
+
+/// Event in a trace that its publisher records.
+#[derive(Debug, Clone)]
+pub struct SampledEvent {
+    /// Id of the event.
+    pub id: EventId,
+    /// Trace of its message.
+    pub trace: Arc<MessageTrace>,
+}
+
+impl SampledEvent {
+    /// Returns the events in recorded traces. Allocates nothing if there are none.
+    pub(crate) fn among(events: &[Arc<Event>]) -> Option<Arc<[Self]>> {
+        let sampled = events.iter().filter_map(|event| {
+            let trace = Arc::clone(event.trace()?);
+            Some(Self { id: event.id, trace })
+        });
+        let sampled: Vec<_> = sampled.collect();
+        (!sampled.is_empty()).then(|| sampled.into())
+    }
 }
 
 impl ReadEvents {
@@ -53,6 +80,7 @@ impl ReadEvents {
             events: count as u64,
             newest: newest.id,
             publish_time_ms: newest.publish_time_ms,
+            sampled: events.get(..count).and_then(SampledEvent::among),
         }))
     }
 

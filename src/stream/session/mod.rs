@@ -12,7 +12,7 @@ mod state;
 mod tests;
 mod waking;
 
-use std::rc::Rc;
+use std::{rc::Rc, slice};
 
 use actix_web::web;
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ pub(crate) use state::MemberPosition;
 use state::{Extras, First, Open, Phase};
 
 use crate::{
-    hub::{Read, ReadEvents, SubscribeError},
+    hub::{Read, ReadEvents, SampledEvent, SubscribeError},
     model::{
         control::{Control, End, EndReason},
         encode::Format,
@@ -239,11 +239,13 @@ impl Session {
         open.checkpoint_due = false;
         match events {
             ReadEvents::Batch(batch) => {
+                self.trace(batch.sampled.as_deref());
                 self.record_delivered(batch.events, batch.newest, batch.publish_time_ms);
                 Next::Give(batch.bytes)
             }
             ReadEvents::Large(event) => {
                 if let Some(large) = self.context.large_events.begin(&event, self.format) {
+                    self.trace(SampledEvent::among(slice::from_ref(&event)).as_deref());
                     return self.next_slice(large);
                 }
                 // The stream ends later: its end removes its subscriber from the group, which must
@@ -252,6 +254,14 @@ impl Session {
                 Next::Yield
             }
         }
+    }
+
+    /// Records in their traces that events are given to a reader. Only of live events, since the
+    /// age of others says nothing about the gateway.
+    fn trace(&self, sampled: Option<&[SampledEvent]>) {
+        let (Some(sampled), Phase::Open(open)) = (sampled, &self.phase) else { return };
+        let live = sampled.iter().skip_while(|event| event.id <= open.opened_at_head);
+        self.context.traces.deliver(live);
     }
 
     fn next_slice(&mut self, mut large: LargeEvent) -> Next {

@@ -27,6 +27,8 @@ fn the_metrics_of_the_documents_are_those_of_the_program() {
         "docs/publishing.md",
         "docs/pull.md",
         "docs/reading.md",
+        "docs/logs.md",
+        "docs/traces.md",
         "deploy/RUNBOOK.md",
         "deploy/grafana/dashboard.json",
         "k8s/components/prometheus/rules.yaml",

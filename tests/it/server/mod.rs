@@ -6,3 +6,5 @@ mod hostile;
 mod limits;
 mod logs;
 mod rolling;
+#[cfg(feature = "otel")]
+mod traces;

@@ -1,6 +1,8 @@
 //! What the tests share: a gateway, clients of our own making, and independent oracles.
 
 pub mod browser;
+#[cfg(feature = "otel")]
+pub mod collector;
 pub mod emulator;
 pub mod gateway;
 pub mod grpc;

@@ -10,6 +10,7 @@ use std::{
     fmt, io,
     net::TcpStream,
     rc::{Rc, Weak},
+    sync::Arc,
 };
 
 use actix_web::web;
@@ -22,7 +23,7 @@ use crate::stream::{
     session::MemberPosition,
 };
 use crate::{
-    hub::{Batch, Broadcast, Group, Read, ReadEvents, Reader, Subscriber},
+    hub::{Batch, Broadcast, Group, Read, ReadEvents, Reader, SampledEvent, Subscriber},
     model::event_id::EventId,
     net::http1::chunk::send_rest,
     stream::{Newest, StreamContext},
@@ -67,6 +68,8 @@ struct Delivered {
     events: u64,
     /// `None` if nothing was written.
     newest: Option<Newest>,
+    /// Events in traces that their publishers record.
+    sampled: Option<Arc<[SampledEvent]>>,
 }
 
 /// Stream that has left the broadcast, and the part of the chunk that its socket did not take.
@@ -180,8 +183,9 @@ impl Broadcast for SocketBroadcast {
         for (key, rest) in departed {
             reactor.leave_broadcast(key, rest);
         }
-        if let Some(Delivered { to, events, newest }) = &given {
+        if let Some(Delivered { to, events, newest, sampled }) = &given {
             self.context.record_delivered(*to, *events, *newest);
+            self.context.traces.deliver(sampled.as_deref().unwrap_or_default());
         }
         given.map(|given| given.to)
     }
@@ -213,7 +217,9 @@ impl State {
             let block = it.block.as_ref();
             let newest = block
                 .map(|block| Newest { id: block.newest, publish_time_ms: block.publish_time_ms });
-            return Some(Delivered { to, events: block.map_or(0, |block| block.events), newest });
+            let sampled = block.and_then(|block| block.sampled.clone());
+            let events = block.map_or(0, |block| block.events);
+            return Some(Delivered { to, events, newest, sampled });
         }
         self.pass = None;
         None
