@@ -6,10 +6,14 @@ use rustix::process::Signal;
 
 use crate::support::{
     gateway::Gateway,
-    grpc::{Call, SERVICE, framed, proto::SubscribeRequest},
+    grpc::{
+        Call, SERVICE, framed,
+        proto::{PublishRequest, PublishResponse, SubscribeRequest},
+    },
     http1,
     process::serve,
     reader::{CASES, Signal as Seen},
+    tls::Certificate,
 };
 
 /// Messages of health checks.
@@ -279,4 +283,28 @@ fn a_stream_of_grpc_web_ends_with_its_status() {
         last = Some(signal);
     }
     assert!(matches!(last, Some(Seen::Event(end)) if end.event == "stream-end"));
+}
+
+/// The gateway ends TLS itself: what is published over TLS arrives over TLS.
+#[test]
+fn calls_go_over_tls() {
+    let certificate = Certificate::new();
+    let (cert, key) = (certificate.cert.to_str().unwrap(), certificate.key.to_str().unwrap());
+    let gateway = Gateway::dev(&[("tls-cert", cert), ("tls-key", key)]);
+    let asked = SubscribeRequest { topics: vec!["orders".to_owned()], ..Default::default() };
+    let path = format!("{SERVICE}Subscribe");
+    let mut stream = Call::over_tls(&certificate, &gateway, &path, &asked);
+    stream.record();
+    let message = PublishRequest {
+        topic: "orders".into(),
+        data: b"over TLS".to_vec().into(),
+        ..Default::default()
+    };
+    let path = format!("{SERVICE}Publish");
+    let mut published = Call::over_tls(&certificate, &gateway, &path, &message);
+    let id = published.next::<PublishResponse>().unwrap().id;
+    assert!(published.next::<PublishResponse>().is_none());
+    assert_eq!(published.status(), (0, String::new()));
+    let event = stream.event();
+    assert_eq!((event.id, &*event.data), (id, &b"over TLS"[..]));
 }

@@ -1,16 +1,17 @@
 //! A client of gRPC, made of `h2` and the messages of `proto/`.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{BufMut as _, Bytes, BytesMut};
-use h2::{RecvStream, SendStream};
+use h2::{RecvStream, SendStream, client::SendRequest};
 use http::HeaderMap;
 use prost::Message;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, runtime::Runtime, time::timeout};
+use tokio_rustls::TlsConnector;
 
-use super::{PATIENCE, gateway::Gateway, parser::Dispatched, reader::Signal};
+use super::{PATIENCE, gateway::Gateway, parser::Dispatched, reader::Signal, tls::Certificate};
 
 /// Messages of the interface.
 #[allow(clippy::all, clippy::pedantic, dead_code, reason = "the code is generated")]
@@ -39,6 +40,21 @@ pub fn status_of(headers: &HeaderMap) -> Option<(u8, String)> {
     let message = text("grpc-message").unwrap_or_default();
     let message = percent_encoding::percent_decode_str(message).decode_utf8().unwrap();
     Some((code, message.into_owned()))
+}
+
+/// Connects, over TLS if there is a certificate to check.
+async fn connect(tls: Option<&Certificate>, address: SocketAddr) -> SendRequest<Bytes> {
+    let socket = TcpStream::connect(address).await.unwrap();
+    let Some(certificate) = tls else {
+        let (send, connection) = h2::client::handshake(socket).await.unwrap();
+        tokio::spawn(async move { drop(connection.await) });
+        return send;
+    };
+    let tls = TlsConnector::from(certificate.client(&["h2"]));
+    let socket = tls.connect("localhost".try_into().unwrap(), socket).await.unwrap();
+    let (send, connection) = h2::client::handshake(socket).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    send
 }
 
 /// A call over a connection of its own, which is served while the call reads or writes.
@@ -79,14 +95,35 @@ impl Call {
     }
 
     /// Begins a call of a gateway in another process.
-    pub fn begin_at(address: std::net::SocketAddr, path: &str, headers: &[(&str, &str)]) -> Begun {
+    pub fn begin_at(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Begun {
+        Self::begin_over(None, address, path, headers)
+    }
+
+    /// Calls a method over TLS, which the gateway itself speaks.
+    pub fn over_tls(
+        certificate: &Certificate,
+        gateway: &Gateway,
+        path: &str,
+        message: &impl Message,
+    ) -> Self {
+        let mut call = Self::begin_over(Some(certificate), gateway.address, path, &[]);
+        call.send(message);
+        call.finish();
+        call.answered()
+    }
+
+    fn begin_over(
+        tls: Option<&Certificate>,
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Begun {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let begun = runtime.block_on(async {
-            let socket = TcpStream::connect(address).await.unwrap();
-            let (send, connection) = h2::client::handshake(socket).await.unwrap();
-            tokio::spawn(async move { drop(connection.await) });
-            let mut request =
-                http::Request::post(format!("http://{address}{path}")).header("te", "trailers");
+            let send = connect(tls, address).await;
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            let uri = format!("{scheme}://localhost:{}{path}", address.port());
+            let mut request = http::Request::post(uri).header("te", "trailers");
             if !headers.iter().any(|(name, _)| *name == "content-type") {
                 request = request.header("content-type", "application/grpc");
             }
