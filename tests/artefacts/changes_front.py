@@ -11,7 +11,14 @@ INGRESS = ("spec", "rules", 0, "http", "paths")
 POLICY = ("spec", "ingress")
 METRICS_PATH = {"path": "/metrics", "pathType": "Exact",
                 "backend": {"service": {"name": "stream-events", "port": {"name": "http"}}}}
+SERVICE = "gke-gateway+prometheus-service"
 NGINX, GKE_RULE = "nginx.ingress.kubernetes.io", ("spec", "rules", 0)
+
+
+def also_service_monitor(docs):
+    docs.append({"kind": "ServiceMonitor", "apiVersion": "monitoring.coreos.com/v1",
+                 "metadata": {"name": "stream-events"}, "spec": {}})
+
 
 # The rule, where, the change, and what the rule says then.
 STREAMS = [
@@ -61,6 +68,8 @@ NETWORK = [
     (network.ports_agree, "base", setting("OPS_LISTEN", "0.0.0.0:9091"), "9091"),
     (network.ports_agree, "base", add({"name": "ops", "port": 9090, "targetPort": "ops"},
      "Service", "spec", "ports"), "leads to ops"),
+    (network.ports_agree, SERVICE, put(MISSING, "Service", "spec", "clusterIP",
+     name="stream-events-metrics"), "leads to ops"),
     (network.ports_agree, "base", put("LoadBalancer", "Service", "spec", "type"), "outside"),
     (network.ports_agree, "gke-ingress", put(9090, "BackendConfig", "spec", "healthCheck", "port"),
      "health on 9090"),
@@ -114,6 +123,15 @@ NAMES = [
      "matchLabels"), "NetworkPolicy is for pods with"),
     (names.labels_select, "gke-ingress", put("http", "PodMonitoring", "spec", "endpoints", 0,
      "port"), "metrics are not at"),
+    (names.labels_select, "redis+prometheus", put({"app": "x"}, "PodMonitor", "spec", "selector",
+     "matchLabels"), "PodMonitor is for pods with"),
+    (names.labels_select, "redis+prometheus", put("http", "PodMonitor", "spec",
+     "podMetricsEndpoints", 0, "port"), "metrics are not at"),
+    (names.labels_select, SERVICE, put({"app": "x"}, "ServiceMonitor", "spec", "selector",
+     "matchLabels"), "no Service with the port ops"),
+    (names.labels_select, "redis+prometheus", also_service_monitor, "twice"),
+    (names.labels_select, SERVICE, put("/", "ServiceMonitor", "spec", "endpoints", 0, "path"),
+     "metrics are not at"),
     (names.labels_select, "redis", of_pod({"app": "x"}, "topologySpreadConstraints", 0,
      "labelSelector", "matchLabels"), "counts other pods"),
     (names.names_are_there, "base", without("ServiceAccount"), "no ServiceAccount"),

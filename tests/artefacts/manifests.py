@@ -18,7 +18,7 @@ PUBLIC = [name for name in OVERLAYS if name not in ("pull", "redis", "try")]
 GOOGLE = [name for name in PUBLIC if name.startswith("gke-")]
 # An overlay, and the components that are added to it, in this order.
 COMBINED = ([f"{name}+redis" for name in PUBLIC]
-            + ["redis+prometheus"]
+            + ["redis+prometheus", "gke-gateway+prometheus-service"]
             + [f"{name}+cloud-armor" for name in GOOGLE]
             + [f"{name}+redis+gke-autoscaler+cloud-armor" for name in GOOGLE]
             + [f"{name}+pull" for name in ("base", *PUBLIC)]

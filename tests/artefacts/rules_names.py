@@ -4,6 +4,10 @@ import json
 
 from manifests import all_of, annotation, at, one, pod
 
+# The kinds that tell a collector where metrics are, and the member that does.
+MONITORS = {"PodMonitoring": "endpoints", "PodMonitor": "podMetricsEndpoints",
+            "ServiceMonitor": "endpoints"}
+
 
 def labels_select(docs):
     """Each selector for the gateway's pods finds them, and the collector's port is theirs."""
@@ -14,6 +18,7 @@ def labels_select(docs):
         "PodDisruptionBudget": ("spec", "selector", "matchLabels"),
         "NetworkPolicy": ("spec", "podSelector", "matchLabels"),
         "PodMonitoring": ("spec", "selector", "matchLabels"),
+        "PodMonitor": ("spec", "selector", "matchLabels"),
         "PeerAuthentication": ("spec", "selector", "matchLabels"),
         "AuthorizationPolicy": ("spec", "selector", "matchLabels"),
     }
@@ -24,9 +29,17 @@ def labels_select(docs):
     for spread in pod(docs).get("topologySpreadConstraints", []):
         if not spread["labelSelector"]["matchLabels"].items() <= labels.items():
             yield f"{spread['topologyKey']}: counts other pods"
-    for endpoint in at(one(docs, "PodMonitoring"), "spec", "endpoints", default=[]):
-        if (endpoint["port"], endpoint.get("path")) != ("ops", "/metrics"):
-            yield f"metrics are not at {endpoint['port']} {endpoint.get('path')}"
+    monitor = one(docs, "ServiceMonitor")
+    wanted = at(monitor, "spec", "selector", "matchLabels", default={}).items()
+    services = [doc for doc in all_of(docs, "Service") if wanted <= doc["metadata"]["labels"].items()]
+    if monitor and not any(port["name"] == "ops" for doc in services for port in doc["spec"]["ports"]):
+        yield "ServiceMonitor finds no Service with the port ops"
+    for kind, endpoints in MONITORS.items():
+        for endpoint in at(one(docs, kind), "spec", endpoints, default=[]):
+            if (endpoint["port"], endpoint.get("path")) != ("ops", "/metrics"):
+                yield f"metrics are not at {endpoint['port']} {endpoint.get('path')}"
+    if monitor and one(docs, "PodMonitor"):
+        yield "Prometheus scrapes each pod twice"
 
 
 def _references(docs):

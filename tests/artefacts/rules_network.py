@@ -18,7 +18,7 @@ def _port(address):
 
 
 def ports_agree(docs):
-    """The gateway listens where the pod says, and only the public port has a Service."""
+    """The gateway listens where the pod says. Readers' Services lead to the public port alone."""
     texts = settings(docs)
     listen = {"http": _port(texts["STREAM_EVENTS_LISTEN"]),
               "ops": _port(texts["STREAM_EVENTS_OPS_LISTEN"])}
@@ -29,8 +29,10 @@ def ports_agree(docs):
         if service["spec"]["selector"] != at(one(docs, "Deployment"), "spec", "selector",
                                              "matchLabels"):
             continue
+        # A collector finds the pods by it. Without an address of its own it forwards nothing.
+        is_list = service["spec"].get("clusterIP") == "None"
         for port in service["spec"]["ports"]:
-            if port.get("targetPort") != "http":
+            if port.get("targetPort") != ("ops" if is_list else "http"):
                 yield f"the Service leads to {port.get('targetPort')}, which is not for readers"
         if service["spec"].get("type", "ClusterIP") != "ClusterIP":
             yield "the Service is open to the outside, past the overlays"
