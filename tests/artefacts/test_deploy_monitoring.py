@@ -20,9 +20,16 @@ def table():
     return {name: (kind, label or None) for name, kind, label in rows}
 
 
+def values():
+    """Every text in the code: a value of a label is one of them."""
+    code = "".join(path.read_text() for path in (PROJECT / "src").rglob("*.rs"))
+    return set(re.findall(r'"([a-z0-9-]+)"', code))
+
+
 def unknown(expression, metrics):
     """What an expression of PromQL asks for that is not there."""
-    found = []
+    found = [f"the value {value}" for text in re.findall(r'=~?"([^"]*)"', expression)
+             for value in text.split("|") if value not in VALUES]
     for name in re.findall(r"\b(?:stream_events|process)_\w+", expression):
         kind, label = metrics.get(name.removesuffix("_bucket"), (None, None))
         if name.endswith("_bucket") and kind != "histogram":
@@ -35,6 +42,9 @@ def unknown(expression, metrics):
             if used != label:
                 found.append(f"{name}{{{used}}}")
     return found
+
+
+VALUES = values()
 
 
 class Monitoring(unittest.TestCase):
@@ -52,6 +62,7 @@ class Monitoring(unittest.TestCase):
             with self.subTest(expression):
                 self.assertEqual(unknown(expression, metrics), [])
         for wrong in ("stream_events_nothing > 1", "rate(stream_events_streams_bucket[5m])",
+                      'rate(stream_events_gaps_total{reason="evicted|lost"}[5m])',
                       "stream_events_poison_total > 0", 'rate(stream_events_gaps_total{why="x"}[5m])'):
             self.assertNotEqual(unknown(wrong, metrics), [], wrong)
 
