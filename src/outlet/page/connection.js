@@ -4,9 +4,9 @@
 // It uses fetch and not EventSource: fetch can send a token in a header.
 import { lines } from "./lines.js";
 
-// Statuses to which the same request would be answered again.
+// Statuses with which the gateway would refuse the same request again: the page does not repeat it.
 const FINAL = [400, 401, 403, 404, 405, 406];
-// Time in milliseconds after which the page's other work gets a turn.
+// Longest time in milliseconds for which lines are read without a pause for the page's other work.
 const TURN_MS = 10;
 
 export class Connection {
@@ -77,6 +77,7 @@ export class Connection {
     }
   }
 
+  // Takes a line: an event, or a control message, which is an object with one member.
   #take(line) {
     const object = JSON.parse(line);
     const [type] = Object.keys(object);

@@ -1,7 +1,7 @@
 // "Copy as curl": the command that follows what the page follows, from where the page is.
 const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-// Returns the command. It never has the token: a shell keeps what is typed.
+// Returns the command. It names the variable TOKEN, because a shell keeps a history of commands.
 export function curl(origin, query, id, hasToken) {
   const parts = ["curl -NG", quote(`${origin}/events`), "-H 'Accept: application/x-ndjson'"];
   for (const [name, value] of query) {

@@ -9,7 +9,7 @@ const QUIET_MS = 500;
 export class Cut {
   #connection;
   #report = document.getElementById("report");
-  // Cut that is not reported yet.
+  // The last cut, until it is reported.
   #cut;
 
   constructor(connection, note) {

@@ -1,7 +1,7 @@
 // JSON as text. The page does not show what JSON.parse returns: that changes large numbers, and loses
 // members with the same name.
 
-// A string, a mark, or a number or word.
+// Token of JSON: a string, a punctuation mark, or a number or word.
 const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
 
 // Returns the text of the value of a member of an object. The member must be the last one. Returns

@@ -1,4 +1,4 @@
-// Page for people: connects the parts. README.md has a picture of it.
+// Connects the parts of the page. README.md has a picture of it.
 import { Connection } from "./connection.js";
 import { copy, curl } from "./curl.js";
 import { Cut } from "./cut.js";
@@ -11,7 +11,7 @@ import { Tail } from "./tail.js";
 const byId = (id) => document.getElementById(id);
 const filter = byId("filter");
 const tokenForm = byId("token");
-// Only here: neither the URL nor the browser's storage has the token.
+// Reader's token. Neither the URL nor the browser's storage has it.
 let token = "";
 let requestedAt = 0;
 
@@ -100,7 +100,7 @@ tokenForm.addEventListener("submit", (submitted) => {
 byId("copy").addEventListener("click", () => {
   copy(curl(location.origin, connection.query, connection.id, token !== ""));
 });
-// On a narrow screen the events come first, and the panels open with a click.
+// On a narrow screen the panels are above the events. They begin closed, so that the events are near the top.
 if (matchMedia("(max-width: 60rem)").matches) {
   for (const panel of document.querySelectorAll("aside > details:not(#connection)")) panel.open = false;
 }

@@ -20,6 +20,7 @@ export function element(name, text, className = "") {
   return made;
 }
 
+// Returns an element with a time of day. `time` is in Unix milliseconds.
 function clock(time) {
   const made = element("time", TIME.format(time));
   made.title = made.dateTime = new Date(time).toISOString();
@@ -31,6 +32,7 @@ export function storedAt(id) {
   return Number(id.split("-")[0]);
 }
 
+// Returns the time between two times in Unix milliseconds, as text.
 function latency(from, to) {
   const time = Math.max(0, to - from);
   return time < 10_000 ? `${time} ms` : `${(time / 1000).toFixed(1)} s`;
@@ -56,7 +58,8 @@ function wholeText({ text, isJson, more }) {
   return isJson ? pretty(text) : text;
 }
 
-function facts(shown) {
+// Returns the list of an event's ids and times.
+function idsAndTimes(shown) {
   const { event, arrived, isLive } = shown;
   const stored = storedAt(event.id);
   const published = event.publish_time && Date.parse(event.publish_time);
@@ -78,6 +81,7 @@ function facts(shown) {
   return list;
 }
 
+// Returns the list of an event's attributes.
 function attributes(event) {
   const list = document.createElement("dl");
   for (const [name, value] of Object.entries(event.attributes ?? {})) {
@@ -86,6 +90,7 @@ function attributes(event) {
   return list;
 }
 
+// Returns what an open row shows: the whole data, the attributes, and the ids and times.
 function whole(shown) {
   const box = element("div", "", "whole");
   const text = element("pre", wholeText(shown));
@@ -94,7 +99,7 @@ function whole(shown) {
   text.setAttribute("aria-label", "Data");
   box.append(text);
   if (shown.event.attributes) box.append(element("h3", "Attributes"), attributes(shown.event));
-  box.append(element("h3", "Facts"), facts(shown));
+  box.append(element("h3", "Ids and times"), idsAndTimes(shown));
   return box;
 }
 
