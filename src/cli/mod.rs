@@ -192,7 +192,7 @@ const FORMS: &str = "Times: 15 s, 10 min, or 15 for seconds. Sizes: 32 MiB, or a
 pub fn command() -> clap::Command {
     clap::Command::new("stream-events")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Receives Google Cloud Pub/Sub pushes and streams them as server-sent events")
+        .about("Streams messages of Google Cloud Pub/Sub to web clients")
         .after_help("To try it: stream-events dev. Then, in another terminal: curl -N localhost:8080/events")
         .subcommand_required(true)
         .arg_required_else_help(true)

@@ -12,7 +12,7 @@ use crate::{
     telemetry::throttle::LogThrottle,
 };
 
-/// What the log lines about all streams share.
+/// Writer of the log lines about streams: counts streams, and limits lines at level `info`.
 #[derive(Debug)]
 pub struct LogLines {
     started: Instant,
@@ -47,8 +47,8 @@ pub(crate) struct Ended {
 /// lines about all streams.
 const SLOW_READER: [&str; 2] = ["stalled", "fell-behind"];
 
-/// Characters of a stream's name in the log. The whole name is no text for a log: with it, the
-/// holder of a token may renew the stream.
+/// Number of characters of a stream's name that the log shows. It never has the whole name, with
+/// which the holder of a token can renew the stream.
 const SHOWN_CHARS: usize = 8;
 
 impl LogLines {

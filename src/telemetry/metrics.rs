@@ -77,8 +77,8 @@ pub struct Metrics {
     /// `stream_events_proxy_headers_refused_total`: connections that began without a valid PROXY
     /// protocol header.
     pub proxy_refused: IntCounter,
-    /// `stream_events_log_append_seconds`: time from the request of a
-    /// push to the answer of Redis, its time in the queue included.
+    /// `stream_events_log_append_seconds`: time from the request of a push to the answer of Redis,
+    /// its time in the queue included.
     pub log_append: Histogram,
     /// `stream_events_log_connects_total{connection}`: attempts to connect to Redis.
     pub log_connects: IntCounterVec,
@@ -140,6 +140,9 @@ const LIMITS: [&str; 16] = [
     "header-timeout",
     "body-timeout",
 ];
+
+/// Outlets in `stream_events_streams_by_outlet`.
+const OUTLETS: [&str; 5] = ["sse", "ndjson", "poll", "websocket", "grpc"];
 
 impl Metrics {
     /// Creates all metrics in a new registry, so that two gateways in one process do not share
@@ -255,10 +258,14 @@ fn times(registry: &Registry) -> prometheus::Result<[Histogram; 4]> {
     ])
 }
 
-/// Creates the gauge of open streams by outlet.
+/// Creates the gauges of open streams by outlet, each with 0 before its first stream.
 fn streams_by_outlet(registry: &Registry) -> prometheus::Result<IntGaugeVec> {
     let opts = Opts::new("stream_events_streams_by_outlet", "Streams that are open, by outlet.");
-    register(registry, IntGaugeVec::new(opts, &["outlet"])?)
+    let streams = register(registry, IntGaugeVec::new(opts, &["outlet"])?)?;
+    for outlet in OUTLETS {
+        let _zero = streams.with_label_values(&[outlet]);
+    }
+    Ok(streams)
 }
 
 /// Creates the counters of WebSockets.

@@ -9,14 +9,14 @@ use crate::{
     server::Listeners,
 };
 
-/// Configuration of `serve`, and the errors in it. The texts that cannot be read have defaults.
+/// Configuration of `serve`, and the errors in it. A flag that cannot be read has its default.
 #[derive(Debug)]
 pub(super) struct Configuration {
     pub(super) config: Config,
     pub(super) problems: Vec<String>,
 }
 
-/// Texts with which errors of addresses begin.
+/// Flags and variables with an address. An error in one begins with its name.
 const ADDRESSES: [&str; 4] = ["--listen", "--ops-listen", "--port", "PORT"];
 
 /// Checks the flags, and what they name. An error in one flag hides no error in another.

@@ -22,7 +22,7 @@ const FIRST_BLOCK_MAX: Duration = Duration::from_secs(5);
 /// Checks that need a stream.
 const STREAM_CHECKS: [&str; 4] = ["compression", "resume", "keep-alive", "cut"];
 
-/// Checks all there is to see from here.
+/// Runs all checks of a gateway, and adds their findings to the report.
 ///
 /// # Errors
 /// Fails if the HTTP client cannot be made.

@@ -25,7 +25,8 @@ pub(super) struct Probe {
     pub(super) target: Target,
     /// Client that follows redirects, as `EventSource` does.
     readers: Client,
-    /// Client that follows none: neither a preflight nor a push survives one.
+    /// Client that follows no redirect: a browser refuses a redirected preflight, and Pub/Sub a
+    /// redirected push.
     strict: Client,
 }
 

@@ -38,7 +38,7 @@ pub(super) enum NoStream {
     OtherType(String),
 }
 
-/// What came of a stream.
+/// Result of one wait for bytes of a stream.
 #[derive(Debug)]
 pub(super) enum Part {
     /// Bytes. They may have completed events.
@@ -90,7 +90,7 @@ impl Stream {
     pub(super) async fn part(&mut self) -> Part {
         match self.response.chunk().await {
             Ok(None) => Part::Cut("its answer ended"),
-            // The causes are those of a parser that met the end of the connection.
+            // The error says what the parser missed, and not who closed the connection.
             Err(_) => Part::Cut("its connection was closed"),
             Ok(Some(bytes)) => {
                 self.bytes += bytes.len();

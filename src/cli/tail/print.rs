@@ -1,11 +1,12 @@
 //! Output of `tail`: events to standard output, all else to standard error.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     io::{self, Write},
 };
 
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use crate::cli::tail::event_stream::StreamEvent;
 
@@ -95,19 +96,20 @@ impl<W: Write> Printer<W> {
 
     /// Returns the line of an event for people.
     fn text(&self, event: &StreamEvent) -> String {
-        let message: Value = serde_json::from_str(&event.data).unwrap_or(Value::Null);
-        let field = |name: &str| message.get(name).and_then(Value::as_str).unwrap_or("-");
+        // The text of each member: a `Value` would change large numbers and the order of members.
+        let members: BTreeMap<String, &RawValue> =
+            serde_json::from_str(&event.data).unwrap_or_default();
+        let text = |name: &str| serde_json::from_str::<String>(members.get(name)?.get()).ok();
+        let field = |name: &str| text(name).unwrap_or_else(|| "-".to_owned());
         // RFC 3339 in UTC: the time of day and its zone stand after the T.
         let time = field("publish_time");
-        let time = time.split_once('T').map_or(time, |(_, time)| time);
-        let data = match (message.get("data"), message.get("data_base64")) {
-            (Some(Value::String(text)), _) => text.clone(),
-            (Some(json), _) => json.to_string(),
-            (None, Some(bytes)) => format!("base64:{}", bytes.as_str().unwrap_or_default()),
-            (None, None) => String::new(),
+        let time = time.split_once('T').map_or(&*time, |(_, time)| time);
+        let data = match members.get("data") {
+            Some(json) => text("data").unwrap_or_else(|| json.get().to_owned()),
+            None => text("data_base64").map(|bytes| format!("base64:{bytes}")).unwrap_or_default(),
         };
         let mut line = self.color(DIM, time);
-        write!(line, " {}", self.color(CYAN, field("topic"))).ok();
+        write!(line, " {}", self.color(CYAN, &field("topic"))).ok();
         if event.event != "message" {
             write!(line, " {}", self.color(YELLOW, &event.event)).ok();
         }
@@ -149,7 +151,7 @@ pub(super) fn notice(event: &StreamEvent) -> Option<String> {
         "stream-gap" => {
             let topics = data.get("topics").and_then(Value::as_array).map(Vec::as_slice);
             let topics: Vec<_> = topics.into_iter().flatten().filter_map(Value::as_str).collect();
-            let topics = if topics.is_empty() { "-".to_owned() } else { topics.join(", ") };
+            let topics = if topics.is_empty() { "any".to_owned() } else { topics.join(", ") };
             Some(format!(
                 "gap: events may be missing after {} up to {} (topics: {topics}; reason: {})",
                 text("after"),
@@ -181,6 +183,9 @@ mod tests {
     fn a_line_for_people_has_time_topic_type_and_data() {
         let data = r#"{"topic":"a","publish_time":"2021-02-26T19:13:55.749Z","data":{"id":1}}"#;
         assert_eq!(printed(Form::Text, false, true, data), "19:13:55.749Z a made {\"id\":1}\n");
+        let numbers = r#"{"topic":"a","data":{"z":123456789012345678901234567890,"a":1.10}}"#;
+        let line = "- a made {\"z\":123456789012345678901234567890,\"a\":1.10}\n";
+        assert_eq!(printed(Form::Text, false, true, numbers), line);
         let colored = printed(Form::Text, true, true, data);
         assert!(colored.starts_with("\x1b[2m19:13:55.749Z\x1b[0m \x1b[36ma\x1b[0m"), "{colored:?}");
         let binary = r#"{"topic":"a","data_base64":"AA=="}"#;

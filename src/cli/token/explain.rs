@@ -113,7 +113,7 @@ impl Explain {
         let patterns = match result {
             Ok(grant) => patterns(grant),
             Err(err) => {
-                writeln!(text, "{verb}: nothing. {err}").ok();
+                writeln!(text, "{verb}: nothing: {err}").ok();
                 return;
             }
         };

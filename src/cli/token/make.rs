@@ -28,6 +28,7 @@ pub struct Make {
 /// Returns the subcommand and its arguments.
 pub(super) fn command() -> Command {
     Command::new("make")
+        .bin_name("stream-events token make")
         .about("Make a token, and print it")
         .after_help(
             "Example: openssl rand -base64 32 >secret; stream-events token make --read-key-file \

@@ -1,5 +1,5 @@
-//! Page for people (`--page`): shows what flows through the gateway. The page reads `GET /events`,
-//! as all readers do; [`overview`] has what a stream does not say.
+//! Page for people (`--page`), which shows the events, topics and streams of the gateway. It reads
+//! `GET /events`, as all readers do; [`overview`] has what no stream carries.
 
 pub(crate) mod overview;
 

@@ -29,7 +29,7 @@ pub(crate) struct PageSettings {
     pub can_publish: bool,
 }
 
-/// Answer.
+/// Body of the answer, as JSON.
 #[derive(Debug, Serialize)]
 struct Overview {
     /// Time of the gateway in Unix milliseconds.
@@ -43,6 +43,7 @@ struct Overview {
     can_publish: bool,
 }
 
+/// Topic, and the number of its events.
 #[derive(Debug, Serialize)]
 struct TopicData {
     topic: String,

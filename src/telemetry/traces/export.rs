@@ -30,7 +30,7 @@ use crate::telemetry::{
 pub(super) struct Exporter {
     spans: SpanExporter,
     scope: InstrumentationScope,
-    /// Counters of the spans by what became of them.
+    /// Counters of the spans by outcome.
     outcomes: IntCounterVec,
     failure_log: LogThrottle,
 }
@@ -148,8 +148,8 @@ impl Exporter {
     }
 }
 
-/// Returns what all spans have in common. The variables `OTEL_SERVICE_NAME` and
-/// `OTEL_RESOURCE_ATTRIBUTES` add to it.
+/// Returns the resource of all spans: the name and the version of the service. The variables
+/// `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` change it and add to it.
 fn resource() -> Resource {
     let given = Resource::builder().build();
     let name = given.get(&Key::from_static_str("service.name")).map(|name| name.to_string());

@@ -23,7 +23,7 @@ use crate::{
 
 pub(crate) use crate::telemetry::traces::span::BegunSpan;
 
-/// What the gateway does with the traces of messages.
+/// Names of traces for the log, and the queue of spans for the collector.
 #[derive(Debug, Default)]
 pub struct Traces {
     /// Google Cloud project of the traces. `None` if it is not known.

@@ -77,14 +77,14 @@ fn what_a_token_grants_is_explained() {
         "may read: acme.*",
         "  acme.orders: yes",
         "  others: no: no name or pattern of the token matches",
-        "may publish to: nothing. the token is valid, but it has no claim publish",
+        "may publish to: nothing: the token is valid, but it has no claim publish",
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
     let publisher = made(&key, &["--publish", "room.*"]);
     let (ok, text) = explain(&publisher, &[]);
     assert!(ok && text.contains("may publish to: room.*"), "{text}");
-    assert!(text.contains("may read: nothing. the token is valid, but it has no claim for topics"));
+    assert!(text.contains("may read: nothing: the token is valid, but it has no claim for topics"));
     for (text, more, told) in [
         (reader.as_str(), &["--read-audience", "gateway"][..], "it lacks one of exp, aud and iss"),
         (&made(&key, &["--topic", "orders", "--expires", "0"]), &[], "it has expired"),
@@ -118,5 +118,6 @@ fn what_cannot_be_a_token_is_refused() {
     ] {
         let (ok, text) = token(&[&["make", "--read-key-file", key], arguments].concat());
         assert!(!ok && text.contains(told), "{told}: {text}");
+        assert!(!text.contains("Usage: make"), "{text}");
     }
 }

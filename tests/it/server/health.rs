@@ -31,6 +31,7 @@ fn metrics_count_what_happened() {
         ("stream_events_events_delivered_total", 1.0),
         ("stream_events_streams", 1.0),
         ("stream_events_streams_by_outlet{outlet=\"sse\"}", 1.0),
+        ("stream_events_streams_by_outlet{outlet=\"grpc\"}", 0.0),
         ("stream_events_push_to_ring_seconds_count", 1.0),
         ("stream_events_ring_to_socket_seconds_count", 1.0),
         ("stream_events_ring_to_socket_seconds_bucket{le=\"60\"}", 1.0),
