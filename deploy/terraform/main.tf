@@ -27,7 +27,7 @@ resource "google_service_account" "gateway" {
   display_name = "Stream Events"
 }
 
-# On GKE the pods are this account by Workload Identity (k8s/components/gke/identity.yaml).
+# On GKE the pods are this account by Workload Identity (k8s/components/gke).
 resource "google_service_account_iam_member" "pods_are_gateway" {
   count              = var.kubernetes_namespace == "" ? 0 : 1
   service_account_id = google_service_account.gateway.name

@@ -57,8 +57,9 @@ def images(services):
 
 def same_redis(services):
     """What is tried on one machine is what runs in a cluster."""
-    file = PROJECT / "k8s/overlays/redis/server/statefulset.yaml"
-    spec = yaml.safe_load(file.read_text())["spec"]["template"]["spec"]
+    file = PROJECT / "k8s/overlays/redis/server/server.yaml"
+    docs = yaml.safe_load_all(file.read_text())
+    spec = next(doc for doc in docs if doc["kind"] == "StatefulSet")["spec"]["template"]["spec"]
     in_cluster = spec["containers"][0]["image"].split("@")[0]
     here = services["redis"]["image"].split("@")[0]
     return [] if here == in_cluster else [f"{here} here, {in_cluster} in k8s/"]

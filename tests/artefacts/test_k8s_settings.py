@@ -41,7 +41,7 @@ class Settings(unittest.TestCase):
                      "the three lines marked `EDIT` in `k8s/components/public`"):
             self.assertTrue(said in project, f"docs/operations.md does not say: {said}")
         rows = re.findall(r"^\| `([a-z/.]+)` \| (\d) \|", README.read_text(), re.MULTILINE)
-        self.assertEqual(len(rows), 5, rows)
+        self.assertEqual(len(rows), 4, rows)
         for path, number in rows:
             text = (manifests.K8S / path).read_text()
             self.assertEqual(len(re.findall(r"^ *# EDIT\b", text, re.MULTILINE)), int(number), path)
