@@ -16,6 +16,7 @@ METADATA = {
     "required": ["name"],
     "properties": {
         "name": {"type": "string"},
+        "namespace": {"type": "string"},
         "labels": {"type": "object", "additionalProperties": {"type": "string"}},
         "annotations": {"type": "object", "additionalProperties": {"type": "string"}},
     },

@@ -1,13 +1,14 @@
 """The settings: a changed one replaces the pods, few have to be edited, and the texts agree."""
 
-import copy
 import re
 import unittest
 
 import manifests
+import schemas
 from test_k8s_rules import RULES
 
 README = manifests.K8S / "README.md"
+EXAMPLE = manifests.K8S / "example/kustomization.yaml"
 SETTINGS = {"name": "stream-events", "behavior": "merge"}
 
 
@@ -17,14 +18,12 @@ def edits(directory):
             for line in path.read_text().splitlines() if re.match(r" *# EDIT\b", line)]
 
 
-def own_overlays(text):
-    """The kustomizations that a page shows, without the place that they are fetched from."""
-    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    shown = [manifests.yaml.safe_load(block) for block in blocks]
-    for own in shown:
-        for key in ("resources", "components"):
-            own[key] = [path.removeprefix("../") for path in own.get(key, [])]
-    return shown
+REMOTE = "https://github.com/OWNER/stream-events//"
+
+
+def remote_paths(text):
+    """The places in this project that a text names by URL."""
+    return re.findall(rf"{REMOTE}([a-z0-9/-]+)\?ref=v0\.1\.0", text)
 
 
 class Settings(unittest.TestCase):
@@ -75,29 +74,38 @@ class Changed(unittest.TestCase):
                 for seconds in (19, 20)]
         self.assertEqual(*docs)
 
-    def test_the_readmes_own_overlay_renders_with_all_that_it_sets(self):
-        shown = own_overlays(README.read_text())
-        self.assertGreater(len(shown), 0)
-        for own in shown:
-            docs = manifests.render_own(copy.deepcopy(own))
-            texts = manifests.settings(docs)
-            literals = [literal for generator in own["configMapGenerator"]
-                        for literal in generator["literals"]]
-            for literal in literals:
-                name, value = literal.split("=", 1)
-                self.assertEqual(texts[name], value)
-            # Everything that a pod cannot do without, and nothing that is still to be edited.
-            self.assertNotIn("EDIT", texts.values())
-            self.assertNotIn("my-project", texts["STREAM_EVENTS_PUSH_SERVICE_ACCOUNT"])
-            image = manifests.pod(docs)["containers"][0]["image"]
-            self.assertTrue(image.startswith(own["images"][0]["newName"]), image)
-            hosts = {host for route in manifests.all_of(docs, "HTTPRoute")
-                     for host in route["spec"]["hostnames"]}
-            self.assertNotIn("events.example.com", hosts)
-            # With a URL instead of the placeholder, which that rule wants.
-            manifests.one(docs, "ConfigMap")["data"]["STREAM_EVENTS_READ_JWKS_URL"] = "EDIT"
-            for rule in RULES:
-                self.assertEqual(list(rule(docs)), [], rule.__name__)
+    def test_the_example_sets_all_that_has_to_be_edited_and_keeps_every_rule(self):
+        own = manifests.yaml.safe_load(EXAMPLE.read_text())
+        docs = manifests.render(EXAMPLE.parent)
+        texts = manifests.settings(docs)
+        literals = [literal for generator in own["configMapGenerator"]
+                    for literal in generator["literals"]]
+        self.assertGreater(len(literals), 0)
+        for literal in literals:
+            name, value = literal.split("=", 1)
+            self.assertEqual(texts[name], value)
+        # Everything that a pod cannot do without, and nothing that is still to be edited.
+        for left in ("EDIT", "my-project", "example.com"):
+            self.assertNotIn(left, manifests.yaml.safe_dump(docs))
+        image = manifests.pod(docs)["containers"][0]["image"]
+        self.assertTrue(image.startswith(own["images"][0]["newName"]), image)
+        self.assertEqual({manifests.at(doc, "metadata", "namespace") for doc in docs},
+                         {own["namespace"]})
+        self.assertEqual(schemas.problems(docs), [])
+        # With the placeholder instead of the URL, which one rule wants.
+        manifests.one(docs, "ConfigMap")["data"]["STREAM_EVENTS_READ_JWKS_URL"] = "EDIT"
+        for rule in RULES:
+            self.assertEqual(list(rule(docs)), [], rule.__name__)
+
+    def test_the_remote_form_of_the_example_names_the_same_places(self):
+        own = manifests.yaml.safe_load(EXAMPLE.read_text())
+        local = [str((EXAMPLE.parent / path).resolve().relative_to(manifests.ROOT))
+                 for path in own["resources"] + own["components"]]
+        self.assertEqual(remote_paths(EXAMPLE.read_text()), local)
+        self.assertEqual(remote_paths(README.read_text()), local)
+        for page in (manifests.ROOT / "docs").rglob("*.md"):
+            for path in remote_paths(page.read_text()):
+                self.assertTrue((manifests.ROOT / path / "kustomization.yaml").exists(), path)
 
 
 if __name__ == "__main__":
