@@ -59,9 +59,14 @@ STREAMS = [
      "attempts"), "no other pod"),
     (streams.mesh_tries_another_pod, "istio", put(MISSING, "VirtualService", "spec", "http", 0,
      "retries", "retryOn"), "after ['503']"),
+    (streams.responses_may_last, "gateway",
+     put("30s", "HTTPRoute", *GKE_RULE, "timeouts", "request"), "request: a response may last 30.0 s"),
+    (streams.responses_may_last, "gateway",
+     put(MISSING, "HTTPRoute", "spec", "rules", 1, "timeouts"), "backendRequest: a response may last 15.0 s"),
     (streams.unhealthy_by_default, "gke-gateway", without("HealthCheckPolicy"), "healthy"),
     (streams.proxies_are_counted, "gke-ingress", setting("TRUSTED_PROXIES", "1"), "2 add"),
     (streams.proxies_are_counted, "gke-gateway", setting("TRUSTED_PROXIES", "3"), "2 add"),
+    (streams.proxies_are_counted, "gateway", setting("TRUSTED_PROXIES", "2"), "1 add"),
     (streams.proxies_are_counted, "istio", setting("TRUSTED_PROXIES", "0"), "1 add"),
 ]
 NETWORK = [
@@ -87,6 +92,8 @@ NETWORK = [
      1, "from"), "gets metrics"),
     (network.network_is_closed, "gke-ingress", add({"ipBlock": {"cidr": "0.0.0.0/0"}},
      "NetworkPolicy", *POLICY, 0, "from"), "0.0.0.0/0"),
+    (network.network_is_closed, "gateway", add({"namespaceSelector": {}}, "NetworkPolicy", *POLICY, 0,
+     "from"), "X-Forwarded-For"),
     (network.network_is_closed, "gke-gateway", put([{"namespaceSelector": {}}], "NetworkPolicy",
      *POLICY, 0, "from"), "X-Forwarded-For"),
     (network.network_lets_out, "base", put(MISSING, "NetworkPolicy", "spec", "egress", 1), "443"),
@@ -150,6 +157,8 @@ NAMES = [
      "name"), "Gateway other"),
     (names.names_are_there, "istio", put("events", "DestinationRule", "spec", "host"),
      "Service events"),
+    (names.hosts_agree, "gateway", put("other.example.com", "Gateway", "spec", "listeners", 0,
+     "hostname"), "several names"),
     (names.hosts_agree, "gke-ingress", put(["other.example.com"], "ManagedCertificate", "spec",
      "domains"), "several names"),
 ]

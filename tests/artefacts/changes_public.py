@@ -6,7 +6,7 @@ from changing import MISSING, add, put, setting, without
 # The rule, where, the change, and what the rule says then.
 CHANGES = [
     *[(public.outside_needs_tokens, name, setting("READ_AUTH", "anonymous"), "READ_AUTH is anon")
-      for name in ("gke-ingress", "gke-gateway", "nginx-ingress", "istio+redis")],
+      for name in ("gke-ingress", "gke-gateway", "gateway", "nginx-ingress", "istio+redis")],
     (public.outside_needs_tokens, "base", put("LoadBalancer", "Service", "spec", "type"),
      "READ_AUTH is anonymous"),
     (public.outside_needs_tokens, "istio", setting("PUSH_AUTH", "none"), "PUSH_AUTH is none"),
@@ -40,4 +40,8 @@ CHANGES = [
      "targetRef", "kind"), "Gateway: without"),
     (public.old_tls_is_refused, "istio", put("TLSV1_0", "Gateway", "spec", "servers", 0, "tls",
      "minProtocolVersion"), "TLSV1_0"),
+    (public.listeners_have_certificates, "gateway", put(MISSING, "Gateway", "spec", "listeners", 0,
+     "tls"), "no certificate"),
+    (public.listeners_have_certificates, "gateway", put("http", "HTTPRoute", "spec", "parentRefs", 0,
+     "sectionName"), "clear text"),
 ]

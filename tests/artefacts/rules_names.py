@@ -98,6 +98,8 @@ def hosts_agree(docs):
             hosts |= {host for tls in spec.get("tls", []) for host in tls["hosts"]}
         if doc["kind"] == "Gateway":
             hosts |= {host for server in spec.get("servers", []) for host in server["hosts"]}
+            hosts |= {listener["hostname"] for listener in spec.get("listeners", [])
+                      if "hostname" in listener}
         hosts |= {"HTTPRoute": set(spec.get("hostnames", [])),
                   "VirtualService": set(spec.get("hosts", [])),
                   "ManagedCertificate": set(spec.get("domains", []))}.get(doc["kind"], set())

@@ -3,7 +3,7 @@
 import re
 
 from manifests import ROOT, all_of, annotation, at, one, settings
-from rules_streams import google_gateways, google_ingresses
+from rules_streams import google_gateways, google_ingresses, plain_gateways
 
 FRONTS = ("Ingress", "Gateway", "HTTPRoute", "VirtualService")
 PLACEHOLDER = "EDIT"
@@ -95,5 +95,18 @@ def old_tls_is_refused(docs):
                 yield f"Istio: the oldest version of TLS is {least}"
 
 
+def listeners_have_certificates(docs):
+    """The Gateway API has no field for the versions of TLS, but one for the certificate."""
+    for doc in plain_gateways(docs):
+        for listener in doc["spec"]["listeners"]:
+            if listener["protocol"] == "HTTPS" and not at(listener, "tls", "certificateRefs"):
+                yield f"{listener['name']}: there is no certificate"
+    for doc in all_of(docs, "HTTPRoute") if plain_gateways(docs) else []:
+        for rule in doc["spec"]["rules"]:
+            listeners = [parent.get("sectionName") for parent in doc["spec"]["parentRefs"]]
+            if rule.get("backendRefs") and listeners != ["https"]:
+                yield f"{doc['metadata']['name']}: tokens may come in clear text, by {listeners}"
+
+
 RULES = [outside_needs_tokens, without_tokens_nobody_connects, one_address_cannot_take_all,
-         old_tls_is_refused]
+         old_tls_is_refused, listeners_have_certificates]

@@ -10,6 +10,9 @@ GKE = "networking.gke.io"
 # What Google's load balancers allow for a whole response, unless told.
 # https://cloud.google.com/load-balancing/docs/https#timeouts_and_retries
 GOOGLE_RESPONSE = 30
+# What Envoy allows for a whole response, unless told; other controllers of the Gateway API may allow less.
+# https://www.envoyproxy.io/docs/envoy/latest/faq/configuration/timeouts#route-timeouts
+ROUTE_RESPONSE = "15s"
 # The silences that proxies bear: nginx's and many load balancers' 60 s between two reads.
 USUAL_SILENCE = 60
 # src/config/mod.rs, PUSH_BODY_MAX_BYTES.
@@ -39,6 +42,12 @@ def google_gateways(docs):
             if doc["spec"]["gatewayClassName"].startswith("gke-")]
 
 
+def plain_gateways(docs):
+    """Gateways of controllers other than Google's."""
+    return [doc for doc in all_of(docs, "Gateway", "gateway.networking.k8s.io")
+            if doc not in google_gateways(docs)]
+
+
 def _policy(docs, kind):
     """The policy that is for the gateway's Service, or nothing."""
     for doc in all_of(docs, kind, GKE):
@@ -61,7 +70,10 @@ def _responses(docs):
                                      default=GOOGLE_RESPONSE)
     for doc in all_of(docs, "HTTPRoute"):
         for rule in doc["spec"].get("rules", []):
-            for name, text in rule.get("timeouts", {}).items():
+            timeouts = rule.get("timeouts", {})
+            if plain_gateways(docs) and rule.get("backendRefs"):
+                timeouts = dict.fromkeys(("request", "backendRequest"), ROUTE_RESPONSE) | timeouts
+            for name, text in timeouts.items():
                 yield f"HTTPRoute: {name}", seconds(text)
     for doc in all_of(docs, "VirtualService"):
         for route in doc["spec"].get("http", []):
@@ -152,7 +164,8 @@ def unhealthy_by_default(docs):
 def proxies_are_counted(docs):
     """Too few, and all readers have one address; too many, and readers choose theirs."""
     behind = (2 if google_ingresses(docs) or google_gateways(docs) else
-              1 if nginx_ingresses(docs) or all_of(docs, "VirtualService") else 0)
+              1 if nginx_ingresses(docs) or all_of(docs, "VirtualService") or plain_gateways(docs)
+              else 0)
     trusted = int(settings(docs)["STREAM_EVENTS_TRUSTED_PROXIES"])
     if trusted != behind:
         yield f"TRUSTED_PROXIES is {trusted}, and {behind} add addresses"
