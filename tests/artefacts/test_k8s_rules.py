@@ -3,12 +3,14 @@
 import unittest
 
 import changes_front
+import changes_mesh
 import changes_pods
 import changes_public
 import changes_pull
 import changes_replicas
 import manifests
 import rules_leaving
+import rules_mesh
 import rules_names
 import rules_network
 import rules_pods
@@ -18,10 +20,10 @@ import rules_replicas
 import rules_streams
 
 MODULES = (rules_leaving, rules_streams, rules_pods, rules_replicas, rules_network, rules_names,
-           rules_public, rules_pull)
+           rules_public, rules_pull, rules_mesh)
 RULES = [rule for module in MODULES for rule in module.RULES]
 CHANGES = (changes_pods.CHANGES + changes_replicas.CHANGES + changes_front.CHANGES
-           + changes_public.CHANGES + changes_pull.CHANGES)
+           + changes_public.CHANGES + changes_pull.CHANGES + changes_mesh.CHANGES)
 
 
 @unittest.skipUnless(manifests.TOOL, manifests.NO_TOOL)
