@@ -120,6 +120,9 @@ class Version(unittest.TestCase):
                     self.assertEqual(version, said, name)
         for name in ["benches/Cargo.toml", "fuzz/Cargo.toml"]:
             self.assertIn(f'version = "{version}"', (PROJECT / name).read_text(), name)
+        chart = (PROJECT / "k8s/chart/Chart.yaml").read_text()
+        self.assertIn(f'\nversion: {version}\n', chart)
+        self.assertIn(f'\nappVersion: "{version}"\n', chart)
         self.assertGreaterEqual(found, 10)
 
 
