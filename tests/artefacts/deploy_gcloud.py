@@ -1,9 +1,11 @@
-"""A stand-in for gcloud, for the steps of deploy/cloud-run.md. It knows gcloud's own commands and
-flags (TREE, a file of the SDK), refuses what no earlier step has made, and writes down what is there.
+"""A stand-in for gcloud, for deploy/cloud-run/deploy. It knows gcloud's own commands and flags (TREE, a
+file of the SDK), refuses what no earlier step has made, or has made already, and writes down what is
+there.
 
     STATE=FILE TREE=FILE python3 deploy_gcloud.py COMMAND ...
 
-TREE is what excerpt() has made of the SDK's file, which takes seconds to read.
+TREE is what excerpt() has made of the SDK's file, which takes seconds to read. STATE.calls has a line for
+each command. With SKIP=N the Nth (from 0) does nothing, as if it were missing; with FAIL=N it fails.
 """
 
 import json
@@ -13,18 +15,33 @@ import runpy
 import sys
 from pathlib import Path
 
-import yaml
-
 STATE = Path(os.environ.get("STATE", "/nonexistent"))
 # The API that has to be on before a group's commands work.
 APIS = {
     "artifacts": "artifactregistry", "builds": "cloudbuild", "iam": "iam", "pubsub": "pubsub",
-    "redis": "redis", "run": "run",
+    "redis": "redis", "run": "run", "secrets": "secretmanager",
 }
+# The one project that there is.
+PROJECT = "my-project"
 
 
 def refuse(why):
     sys.exit(f"gcloud: {why}")
+
+
+def from_yaml(text):
+    # Takes a while to load, and most commands do without.
+    import yaml
+
+    return yaml.safe_load(text)
+
+
+def ordinal(command):
+    """The number of this command, which it writes down."""
+    calls = STATE.with_name(f"{STATE.name}.calls")
+    with calls.open("a") as file:
+        file.write(f"{command}\n")
+    return len(calls.read_text().splitlines()) - 1
 
 
 class Cloud:
@@ -35,15 +52,20 @@ class Cloud:
         self.made.setdefault(kind, {})[name] = value
         STATE.write_text(json.dumps(self.made))
 
+    def create(self, kind, name, value=True):
+        if name in self.made.get(kind, {}):
+            refuse(f"ALREADY_EXISTS: {kind} {name}")
+        self.make(kind, name, value)
+
     def wants(self, kind, name):
         found = self.made.get(kind, {}).get(name)
         return found if found is not None else refuse(f"NOT_FOUND: {kind} {name}")
 
     def account(self, address):
         name, project = re.fullmatch(r"([a-z-]+)@([a-z0-9-]+)\.iam.*", address).groups()
-        if project != self.wants("config", "project"):
+        if project != PROJECT:
             refuse(f"another project: {address}")
-        self.wants("account", name)
+        self.wants("iam service-accounts", name)
 
     def service(self, service):
         """Cloud Run takes a service whose image and account are there."""
@@ -52,6 +74,10 @@ class Cloud:
         self.wants("image", spec["containers"][0]["image"])
         if "network-interfaces" in str(service):
             self.wants("api", "compute.googleapis.com")
+        for volume in spec.get("volumes", []):
+            secret = volume["secret"]["secretName"]
+            self.wants("secrets", secret)
+            self.wants("reader", f"{secret} serviceAccount:{spec['serviceAccountName']}")
         for entry in spec["containers"][0]["env"]:
             if entry.get("value") == "" or "$" in entry.get("value", "$"):
                 refuse(f"{entry['name']} has no value")
@@ -81,65 +107,41 @@ def parse(tree, arguments):
     return " ".join(command), given, flags
 
 
-def from_flags(name, flags):
-    """The service that `run deploy` makes of its flags, as YAML has it."""
-    env = [pair.split("=", 1) for pair in flags["--set-env-vars"].split(",")]
-    notes = {
-        "autoscaling.knative.dev/minScale": flags["--min-instances"],
-        "autoscaling.knative.dev/maxScale": flags["--max-instances"],
-        "run.googleapis.com/cpu-throttling": str("--no-cpu-throttling" not in flags).lower(),
-    }
-    container = {
-        "image": flags["--image"],
-        "ports": [{"name": "h2c" if "--use-http2" in flags else "http1", "containerPort": 8080}],
-        "resources": {"limits": {"cpu": flags["--cpu"], "memory": flags["--memory"]}},
-        "env": [{"name": name, "value": value} for name, value in env],
-    }
-    spec = {
-        "serviceAccountName": flags["--service-account"], "containers": [container],
-        "timeoutSeconds": int(flags["--timeout"]),
-        "containerConcurrency": int(flags["--concurrency"]),
-    }
-    iam_off = str("--no-invoker-iam-check" in flags).lower()
-    own = {"run.googleapis.com/invoker-iam-disabled": iam_off}
-    template = {"metadata": {"annotations": notes}, "spec": spec}
-    return {"metadata": {"name": name, "annotations": own}, "spec": {"template": template}}
-
-
 def perform(cloud, command, given, flags):
     name = given[0] if given else ""
-    if command == "services enable":
+    group, _, verb = command.rpartition(" ")
+    if command == "projects describe":
+        if name != PROJECT:
+            refuse(f"NOT_FOUND: project {name}")
+    elif command == "services enable":
         for api in given:
             cloud.make("api", api)
-    elif command == "config set":
-        cloud.make("config", *given)
-    elif command == "artifacts repositories create":
-        cloud.make("repository", f"{flags['--location']}/{name}")
+    elif group == "pubsub subscriptions":
+        subscription(cloud, verb, name, flags)
+    elif group in KINDS and verb == "create":
+        value = sys.stdin.read() if "--data-file" in flags else True
+        cloud.create(group, placed(name, flags), value)
+    elif group in KINDS and verb == "describe":
+        cloud.wants(group, placed(name.split("@")[0], flags))
+        if group == "redis instances":
+            cloud.make("redis host", "127.0.0.1")
+            print("127.0.0.1")
+    elif command == "artifacts tags list":
+        folder = f"{flags['--location']}-docker.pkg.dev/{PROJECT}/{flags['--repository']}"
+        for image in cloud.made.get("image", {}):
+            path, tag = image.split(":")
+            if path == f"{folder}/{flags['--package']}":
+                print(tag)
     elif command == "builds submit":
-        image = flags["--substitutions"].removeprefix("_IMAGE=")
-        host, project, repository, _ = image.split("/")
-        region = host.removesuffix("-docker.pkg.dev")
-        cloud.wants("repository", f"{region}/{repository}")
-        if project != cloud.wants("config", "project"):
-            refuse(f"another project: {image}")
-        build = yaml.safe_load(Path(flags["--config"]).read_text())
-        if not (Path(name) / "Dockerfile").exists() or build["images"] != ["$_IMAGE"]:
-            refuse("nothing is built, or pushed")
-        cloud.make("image", image)
-    elif command == "iam service-accounts create":
-        cloud.make("account", name)
-    elif command == "pubsub topics create":
-        cloud.make("topic", name)
-    elif command == "redis instances create":
-        cloud.make("redis", f"{flags['--region']}/{name}")
-    elif command == "redis instances describe":
-        cloud.wants("redis", f"{flags['--region']}/{name}")
-        cloud.make("redis host", "127.0.0.1")
-        print("127.0.0.1")
+        build(cloud, name, flags)
+    elif command == "secrets add-iam-policy-binding":
+        cloud.wants("secrets", name)
+        cloud.account(flags["--member"].removeprefix("serviceAccount:"))
+        cloud.make("reader", f"{name} {flags['--member']}")
+    elif command == "secrets versions access":
+        print(cloud.wants("secrets", flags["--secret"]), end="")
     elif command == "run services replace":
-        cloud.service(yaml.safe_load(sys.stdin))
-    elif command == "run deploy":
-        cloud.service(from_flags(name, flags))
+        cloud.service(from_yaml(sys.stdin.read()))
     elif command == "run services add-iam-policy-binding":
         cloud.wants("service", name)
         cloud.account(flags["--member"].removeprefix("serviceAccount:"))
@@ -147,37 +149,66 @@ def perform(cloud, command, given, flags):
     elif command == "run services describe":
         cloud.wants("service", name)
         print(f"https://{name}.run.app")
-    elif command == "pubsub subscriptions create":
-        subscription(cloud, name, flags)
     else:
         refuse(f"the stand-in does not know: {command}")
 
 
-def subscription(cloud, name, flags):
-    cloud.wants("topic", flags["--topic"])
+# The groups whose things are made by create and found by describe.
+KINDS = (
+    "artifacts repositories", "iam service-accounts", "pubsub topics", "redis instances", "secrets",
+)
+
+
+def placed(name, flags):
+    """A name in a region, where there is one."""
+    region = flags.get("--location") or flags.get("--region")
+    return f"{region}/{name}" if region else name
+
+
+def build(cloud, folder, flags):
+    image = flags["--substitutions"].removeprefix("_IMAGE=")
+    host, project, repository, _ = image.split("/")
+    region = host.removesuffix("-docker.pkg.dev")
+    # The default account of builds is that of Compute Engine.
+    cloud.wants("api", "compute.googleapis.com")
+    cloud.wants("artifacts repositories", f"{region}/{repository}")
+    if project != PROJECT:
+        refuse(f"another project: {image}")
+    config = from_yaml(Path(flags["--config"]).read_text())
+    if not (Path(folder) / "Dockerfile").exists() or config["images"] != ["$_IMAGE"]:
+        refuse("nothing is built, or pushed")
+    cloud.create("image", image)
+
+
+def subscription(cloud, verb, name, flags):
+    if verb == "describe":
+        cloud.wants("subscription", name)
+        return
+    topic = flags["--topic"] if verb == "create" else cloud.wants("subscription", name)["--topic"]
+    cloud.wants("pubsub topics", topic)
     account = flags["--push-auth-service-account"]
     cloud.account(account)
-    service, topic = re.fullmatch(
-        r"https://([a-z-]+)\.run\.app/push/(.*)", flags["--push-endpoint"]
-    ).groups()
-    if topic != flags["--topic"]:
-        refuse(f"pushes of {flags['--topic']} would be read as {topic}")
+    endpoint = flags["--push-endpoint"]
+    service, path = re.fullmatch(r"https://([a-z-]+)\.run\.app/push/(.*)", endpoint).groups()
+    if path != topic:
+        refuse(f"pushes of {topic} would be read as {path}")
     made = cloud.wants("service", service)
     env = made["spec"]["template"]["spec"]["containers"][0]["env"]
     settings = {entry["name"].removeprefix("STREAM_EVENTS_"): entry["value"] for entry in env}
-    if settings["PUSH_AUTH"] == "none":
+    if settings.get("PUSH_AUTH") == "none":
         cloud.wants("invoker", f"{service} serviceAccount:{account}")
-    elif (settings["PUSH_AUDIENCE"], settings["PUSH_SERVICE_ACCOUNT"]) != (
+    elif (settings.get("PUSH_AUDIENCE"), settings.get("PUSH_SERVICE_ACCOUNT")) != (
         flags.get("--push-auth-token-audience"), account
     ):
         refuse("the gateway refuses the token of these pushes")
-    cloud.make("subscription", name)
+    put = cloud.create if verb == "create" else cloud.make
+    put("subscription", name, {**flags, "--topic": topic})
 
 
 def excerpt(file):
     """gcloud's commands and flags, of the groups that the stand-in knows."""
     tree = runpy.run_path(str(file))["STATIC_COMPLETION_CLI_TREE"]
-    groups = {name: tree["commands"][name] for name in [*APIS, "config", "services"]}
+    groups = {name: tree["commands"][name] for name in [*APIS, "projects", "services"]}
     return json.dumps({"flags": tree["flags"], "commands": groups})
 
 
@@ -185,6 +216,13 @@ def main(arguments):
     tree = json.loads(Path(os.environ["TREE"]).read_text())
     cloud = Cloud()
     command, given, flags = parse(tree, arguments)
+    number = str(ordinal(command))
+    if number == os.environ.get("SKIP"):
+        return
+    if number == os.environ.get("FAIL"):
+        refuse(f"failed: {command}")
+    if os.environ.get("CLOUDSDK_CORE_PROJECT") != PROJECT:
+        refuse("no project, or another")
     if api := APIS.get(command.split()[0]):
         cloud.wants("api", f"{api}.googleapis.com")
     perform(cloud, command, given, flags)

@@ -115,11 +115,10 @@ def cloud_run(service):
     if not 1 <= number("minScale") <= number("maxScale"):
         wrong.append("no instance is warm")
     for name in ("startupProbe", "livenessProbe"):
-        # A trial has neither: Cloud Run then looks whether the port is open.
-        if name not in container and setting("backplane").startswith("redis"):
+        probe = container.get(name, {}).get("httpGet")
+        if probe is None:
             wrong.append(f"no {name}")
-        probe = container.get(name, {}).get("httpGet", {"path": "/ready", "port": 8080})
-        if probe["path"].endswith("z") or probe["port"] != 8080:
+        elif probe["path"].endswith("z") or probe["port"] != 8080:
             wrong.append(f"a {name} that Cloud Run cannot ask")
     # Pushes as they come, and decoded from base64; 128 MiB for streams, ids and the program.
     held = size(setting("ring-bytes-total")) + size(setting("push-bytes-in-flight")) * 7 / 4

@@ -110,11 +110,28 @@ class Rules(unittest.TestCase):
             ),
         )
 
+        self.holds(
+            rules.cloud_run,
+            load("cloud-run/trial.yaml"),
+            late=lambda s: env(s, "STREAM_AGE_MAX", "55 min"),
+            several=lambda s: template(s)["metadata"]["annotations"].update(
+                {"autoscaling.knative.dev/maxScale": "2"}
+            ),
+            forgets=lambda s: template(s)["metadata"]["annotations"].update(
+                {"autoscaling.knative.dev/minScale": "0"}
+            ),
+            anyone_reads=lambda s: env(s, "READ_AUTH", "anonymous"),
+            anyone_pushes=lambda s: env(s, "PUSH_AUTH", "none"),
+            greedy=lambda s: env(s, "STREAMS_PER_ADDRESS", "0"),
+            iam=lambda s: s["metadata"].update(annotations={}),
+            hung=lambda s: template(s)["spec"]["containers"][0].pop("livenessProbe"),
+        )
+
     def test_cloud_run_has_every_field_and_annotation(self):
         sdk = next((sdk / "lib" for sdk in google_sdks()), None)
         if not sdk:
             not_checked("Cloud Run's fields, since Google's SDK is not installed")
-        for name in ("events", "push"):
+        for name in ("events", "push", "trial"):
             service = load(f"cloud-run/{name}.yaml")
             self.assertEqual(unknown_to_cloud_run(sdk, service), "")
             broken = copy.deepcopy(service)
