@@ -1,23 +1,29 @@
 output "gateway_settings" {
   description = "The environment of a gateway that checks the push tokens itself."
-  value = {
-    STREAM_EVENTS_PUSH_AUTH            = "oidc"
-    STREAM_EVENTS_PUSH_SERVICE_ACCOUNT = google_service_account.push.email
-    STREAM_EVENTS_PUSH_AUDIENCE        = join(",", distinct([for s in google_pubsub_subscription.push : s.push_config[0].oidc_token[0].audience]))
-  }
+  value       = module.pubsub.gateway_settings
 }
 
 output "gateway_pull" {
   description = "The setting of a gateway that pulls."
-  value       = { STREAM_EVENTS_PULL = join(",", [for topic, s in google_pubsub_subscription.pull : "${s.id}=${topic}"]) }
+  value       = module.pubsub.gateway_pull
 }
 
 output "gateway_account" {
   description = "The service account that the gateway runs as."
-  value       = google_service_account.gateway.email
+  value       = module.pubsub.gateway_account
 }
 
 output "dead_letters" {
   description = "Where to look for what could not be delivered: gcloud pubsub subscriptions pull."
-  value       = google_pubsub_subscription.dead_letters.id
+  value       = module.pubsub.dead_letters
+}
+
+output "urls" {
+  description = "The URLs of the Cloud Run services."
+  value       = one(module.cloud_run[*].urls)
+}
+
+output "front" {
+  description = "The load balancer's URL, and the address that the A record of its domain points to."
+  value       = one([for front in module.front : { url = front.url, address = front.address }])
 }

@@ -1,10 +1,22 @@
 variable "project" {
-  description = "The Google Cloud project."
+  description = "The ID of the Google Cloud project."
   type        = string
 }
 
+variable "name" {
+  description = "What the names of all that is created begin with or contain. Another name for a second gateway in the same project."
+  type        = string
+  default     = "stream-events"
+
+  validation {
+    # A service account has 6 to 30 characters, and -gateway is added.
+    condition     = can(regex("^[a-z][a-z0-9-]{0,20}[a-z0-9]$", var.name))
+    error_message = "2 to 22 small letters, digits and hyphens are wanted, a letter first and no hyphen last."
+  }
+}
+
 variable "region" {
-  description = "The region of the Cloud Run service."
+  description = "The region of the Cloud Run services and of Redis."
   type        = string
   default     = "europe-west1"
 }
@@ -13,45 +25,28 @@ variable "topics" {
   description = "The Pub/Sub topics whose messages are pushed to the gateway and streamed, each under its own name."
   type        = set(string)
   default     = []
-
-  validation {
-    # The grammar of Pub/Sub's resource names: https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names
-    condition     = alltrue([for name in var.topics : can(regex("^[a-zA-Z][a-zA-Z0-9._~%+-]{2,254}$", name)) && !startswith(name, "goog")])
-    error_message = "A topic's name begins with a letter, has 3 to 255 characters and does not begin with goog."
-  }
 }
 
 variable "pull_topics" {
   description = "The Pub/Sub topics whose messages the gateway pulls (docs/pull.md). The gateway's account may pull their subscriptions."
   type        = set(string)
   default     = []
+}
 
-  validation {
-    condition     = alltrue([for name in var.pull_topics : can(regex("^[a-zA-Z][a-zA-Z0-9._~%+-]{2,254}$", name)) && !startswith(name, "goog")])
-    error_message = "A topic's name begins with a letter, has 3 to 255 characters and does not begin with goog."
-  }
+variable "create_topics" {
+  description = "Whether to create the topics. false: they are there already, in the same project."
+  type        = bool
+  default     = true
 }
 
 variable "endpoint" {
-  description = "Where the gateway takes pushes, without the topic, as in https://events.example.com/push. Empty: no topic is pushed."
+  description = "Where a gateway that runs elsewhere takes pushes, without the topic, as in https://events.example.com/push. Empty: on Cloud Run, if there is an image."
   type        = string
   default     = ""
-
-  validation {
-    # Pub/Sub pushes to https with a public certificate only.
-    condition     = var.endpoint == "" || can(regex("^https://[^/]+/push$", var.endpoint))
-    error_message = "https://HOST/push is wanted."
-  }
 }
 
 variable "audience" {
   description = "What the push tokens are for: one of the gateway's --push-audience. Empty: each subscription's endpoint, as Cloud Run wants it."
-  type        = string
-  default     = ""
-}
-
-variable "cloud_run_service" {
-  description = "The Cloud Run service that checks the push tokens itself (deploy/cloud-run/push.yaml). Empty: none, the gateway does."
   type        = string
   default     = ""
 }
@@ -66,6 +61,48 @@ variable "message_ordering" {
   description = "Whether messages of one ordering key come in order, one at a time. Cannot be changed later."
   type        = bool
   default     = false
+}
+
+variable "image" {
+  description = "The image for Cloud Run, as deploy/cloud-run.md builds it (step 2). Empty: nothing runs on Cloud Run."
+  type        = string
+  default     = ""
+}
+
+variable "read_issuer" {
+  description = "On Cloud Run: \"iss\" of the readers' tokens, as in https://issuer.example.com."
+  type        = string
+  default     = ""
+}
+
+variable "read_audience" {
+  description = "On Cloud Run: \"aud\" of the readers' tokens."
+  type        = string
+  default     = ""
+}
+
+variable "read_jwks_url" {
+  description = "On Cloud Run: where the issuer has its keys. Empty: under the issuer, /.well-known/jwks.json."
+  type        = string
+  default     = ""
+}
+
+variable "redis_host" {
+  description = "On Cloud Run: the address of a Redis on port 6379. Empty: one is created."
+  type        = string
+  default     = ""
+}
+
+variable "websockets" {
+  description = "On Cloud Run: whether to run a service for WebSockets too."
+  type        = bool
+  default     = false
+}
+
+variable "domain" {
+  description = "On Cloud Run: the name of a load balancer in front, as in events.example.com. Empty: none, readers connect to Cloud Run."
+  type        = string
+  default     = ""
 }
 
 variable "notification_channels" {

@@ -1,9 +1,13 @@
 """What must hold in deploy/terraform. Terraform itself reads it where it and its provider are; this
-needs neither. Each rule takes the text of all files and returns its problems."""
+needs neither. Each rule takes the text of a folder's files, or of all folders, and returns its
+problems."""
 
 import re
+from dataclasses import dataclass, field
 
-from deploy_rules import constant, seconds
+from deploy_rules import PROJECT, constant, seconds
+
+TERRAFORM = PROJECT / "deploy/terraform"
 
 # The roles that are given, and to what each is bound. Nothing is given on the whole project.
 ROLES = {
@@ -13,6 +17,21 @@ ROLES = {
     "roles/pubsub.publisher": "google_pubsub_topic_iam_member",
     "roles/pubsub.subscriber": "google_pubsub_subscription_iam_member",
 }
+
+
+@dataclass
+class Folders:
+    """The text of the root module, and of each module in modules/."""
+
+    root: str
+    modules: dict = field(default_factory=dict)
+
+    @classmethod
+    def read(cls):
+        text = lambda folder: "\n".join(  # noqa: E731
+            path.read_text() for path in sorted(folder.glob("*.tf")))
+        modules = sorted((TERRAFORM / "modules").iterdir())
+        return cls(text(TERRAFORM), {module.name: text(module) for module in modules})
 
 
 def blocks(text):
@@ -33,17 +52,24 @@ def consistent(text):
             declared.add("data." + ".".join(labels))
         elif kind == "variable":
             declared.add(f"var.{labels[0]}")
+        elif kind == "module":
+            declared.add(f"module.{labels[0]}")
         elif kind == "locals":
             declared |= {f"local.{name}" for name in re.findall(r"^  (\w+) +?=", body, re.M)}
     # A name stands outside of a text, or in ${} within one.
     names = lambda found: " ".join(re.findall(r"\$\{(.*?)\}", found[1]))  # noqa: E731
     code = re.sub(r'"((?:[^"\\]|\\.)*)"', names, text)
-    used = set(re.findall(r"\b(?:var|local)\.\w+|\bdata\.google_\w+\.\w+", code))
+    used = set(re.findall(r"\b(?:var|local|module)\.\w+|\bdata\.google_\w+\.\w+", code))
     used |= set(re.findall(r"(?<![.\w])google_\w+\.\w+", code))
     wrong = [f"not declared: {name}" for name in sorted(used - declared)]
     # A resource has an effect also if nothing names it; these have none.
     idle = {name for name in declared - used if name.startswith(("var.", "local.", "data."))}
     return wrong + [f"not used: {name}" for name in sorted(idle)]
+
+
+def arguments(body):
+    """The arguments of a block that are not in blocks within it: {name: value}."""
+    return dict(re.findall(r"^  (\w+) += (.*)$", body, re.M))
 
 
 def least_privilege(text):
@@ -57,6 +83,9 @@ def least_privilege(text):
     signs = re.search(r'"signs_tokens" \{\n(.*?)^\}', text, re.M | re.S)[1]
     if "google_service_account.push.name" not in signs or "local.pubsub" not in signs:
         wrong.append("tokens of another account, or by another")
+    calls = re.search(r'"calls_push" \{\n(.*?)^\}', text, re.M | re.S)[1]
+    if "${var.push_account}" not in calls or 'this["push"]' not in calls:
+        wrong.append("another account may push, or to another service")
     pulls = re.search(r'"gateway_pulls" \{\n(.*?)^\}', text, re.M | re.S)[1]
     if "google_service_account.gateway.member" not in pulls or "subscription.pull[" not in pulls:
         wrong.append("another account pulls, or another subscription")

@@ -3,15 +3,11 @@ also seen to notice what it is for."""
 
 import copy
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import unittest
-from pathlib import Path
 
 import deploy_rules as rules
-import deploy_terraform as terraform
 import yaml
 from deploy_processes import PROJECT, google_sdks, not_checked
 
@@ -194,62 +190,6 @@ class Rules(unittest.TestCase):
             same=lambda c: route(c, 1).update(retry_policy={"retry_on": "reset"}),
             spoofed=lambda c: manager(c).update(use_remote_address=False),
         )
-
-    def test_terraform(self):
-        text = "\n".join(path.read_text() for path in sorted((DEPLOY / "terraform").glob("*.tf")))
-
-        def swap(old, new):
-            return lambda text: text.replace(old, new)
-
-        self.holds(
-            terraform.consistent,
-            text,
-            undeclared=swap("local.pubsub", "local.pubsubs"),
-            unused=swap("var.message_ordering", "false"),
-            resource=swap("google_pubsub_topic.dead_letters.id", "google_pubsub_topic.dead.id"),
-        )
-        self.holds(
-            terraform.least_privilege,
-            text,
-            role=swap("roles/pubsub.publisher", "roles/pubsub.editor"),
-            project=swap("google_service_account_iam_member", "google_project_iam_member"),
-            account=swap("google_service_account.push.name", "google_service_account.gateway.name"),
-            puller=swap("google_service_account.gateway.member", "google_service_account.push.member"),
-        )
-        self.holds(
-            terraform.numbers,
-            text,
-            deadline=swap("ack_deadline_seconds       = 10", "ack_deadline_seconds       = 8"),
-            attempts=swap("max_delivery_attempts = 100", "max_delivery_attempts = 5"),
-            expires=swap('ttl = ""', 'ttl = "2678400s"'),
-            token=swap("oidc_token", "no_token"),
-        )
-
-    def test_terraform_reads_it(self):
-        if not shutil.which("terraform"):
-            not_checked("terraform fmt and validate, since there is no terraform")
-        folder = Path(tempfile.mkdtemp())
-        self.addCleanup(shutil.rmtree, folder)
-        for path in (DEPLOY / "terraform").glob("*.tf"):
-            shutil.copy(path, folder)
-
-        def run(*command):
-            command = ["terraform", f"-chdir={folder}", *command]
-            return subprocess.run(command, capture_output=True, text=True)
-
-        said = run("fmt", "-check", "-diff")
-        self.assertEqual(said.returncode, 0, said.stdout)
-        (folder / "x.tf").write_text('variable   "x" {}\n')
-        self.assertNotEqual(run("fmt", "-check").returncode, 0)
-        (folder / "x.tf").unlink()
-        if run("init", "-backend=false", "-input=false").returncode:
-            not_checked("terraform validate, since the provider could not be had")
-        said = run("validate")
-        self.assertEqual(said.returncode, 0, said.stdout + said.stderr)
-
-
-def run(command):
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 def unknown_to_cloud_run(sdk, service):

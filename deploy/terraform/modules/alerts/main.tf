@@ -3,12 +3,19 @@
 # for Prometheus (k8s/components/gke).
 
 locals {
-  rules  = yamldecode(file("${path.module}/../../k8s/components/prometheus/rules.yaml")).spec.groups[0].rules
-  panels = jsondecode(file("${path.module}/../grafana/dashboard.json")).panels
+  rules  = yamldecode(file("${path.module}/../../../../k8s/components/prometheus/rules.yaml")).spec.groups[0].rules
+  panels = jsondecode(file("${path.module}/../../../grafana/dashboard.json")).panels
+}
+
+resource "google_project_service" "monitoring" {
+  project            = var.project
+  service            = "monitoring.googleapis.com"
+  disable_on_destroy = false
 }
 
 resource "google_monitoring_alert_policy" "alert" {
-  for_each              = { for rule in local.rules : rule.alert => rule if length(var.notification_channels) > 0 }
+  for_each              = { for rule in local.rules : rule.alert => rule }
+  project               = var.project
   display_name          = each.key
   combiner              = "OR"
   severity              = upper(each.value.labels.severity)
@@ -28,10 +35,12 @@ resource "google_monitoring_alert_policy" "alert" {
   documentation {
     content = "${each.value.annotations.summary}. What to do: ${each.value.annotations.runbook}"
   }
+
+  depends_on = [google_project_service.monitoring]
 }
 
 resource "google_monitoring_dashboard" "this" {
-  count = length(var.notification_channels) > 0 ? 1 : 0
+  project = var.project
   dashboard_json = jsonencode({
     displayName = "Stream Events"
     mosaicLayout = {
@@ -53,4 +62,6 @@ resource "google_monitoring_dashboard" "this" {
       }]
     }
   })
+
+  depends_on = [google_project_service.monitoring]
 }
