@@ -4,11 +4,11 @@ terraform {
   required_providers {
     google = {
       source  = "hashicorp/google"
-      version = ">= 6.21, < 8.0"
+      version = ">= 6.50, < 8.0"
     }
     google-beta = {
       source  = "hashicorp/google-beta"
-      version = ">= 6.21, < 8.0"
+      version = ">= 6.50, < 8.0"
     }
   }
 }
