@@ -259,6 +259,22 @@ class Terraform(unittest.TestCase):
         self.assertEqual(len([address for address in every if "google_monitoring_alert_policy" in address]),
                          len(alerts["spec"]["groups"][0]["rules"]))
 
+    def test_the_readmes_for_each(self):
+        readme = (DEPLOY / "terraform/README.md").read_text()
+        text = re.search(r"```hcl\n(.*?)```", readme, re.S)[1]
+        text = re.sub(r'"git::https://[^"]*//deploy/terraform/(\S+)\?ref=\w+"', r'"./\1"', text)
+        root = self.folder / "deploy/terraform"
+        for path in ("main.tf", "outputs.tf", "variables.tf"):
+            (root / path).unlink()
+        versions = root / "versions.tf"
+        versions.write_text(versions.read_text().partition("\nprovider")[0])
+        (root / "main.tf").write_text(text)
+        self.stand_in()
+        planned = self.planned()
+        for key in ("staging", "production"):
+            own = planned[f'module.pubsub["{key}"].google_pubsub_subscription.push["orders"]']
+            self.assertEqual(own["project"], f"shop-{key}")
+
     def stand_in(self):
         """Makes terraform use the stand-in for the provider (terraform_provider.py)."""
         folders = terraform.Folders.read()
