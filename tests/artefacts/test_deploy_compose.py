@@ -3,14 +3,19 @@
 import copy
 import re
 import shutil
+import subprocess
 import tempfile
 import unittest
 
 from deploy_compose import compose
 from deploy_processes import PROJECT, not_checked
-from test_deploy import load, run
+from test_deploy import load
 
 FILE = PROJECT / "deploy/local/compose.yaml"
+
+
+def run(command):
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 class Compose(unittest.TestCase):
