@@ -32,10 +32,7 @@ use crate::model::gap::GapReason;
 use crate::model::topic::Topic;
 use crate::{
     hub::{
-        fanout::{
-            format_counts::FormatCounts, groups::Groups, notifier::Notifier,
-            shared_filter::SharedFilter,
-        },
+        fanout::{groups::Groups, notifier::Notifier, shared_filter::SharedFilter},
         store::{
             read::{Cursor, Found, Version},
             rings::Rings,
@@ -68,7 +65,6 @@ struct Inner {
     waits: [AtomicU64; WAITS_US.len()],
     notifiers: RwLock<Vec<Arc<Notifier>>>,
     subscribers: AtomicUsize,
-    by_format: FormatCounts,
     subscribers_max: usize,
     /// Memory for the topics that all subscribers follow.
     followed: Arc<Budget>,
@@ -137,7 +133,6 @@ impl Hub {
             waits: Default::default(),
             notifiers: RwLock::default(),
             subscribers: AtomicUsize::new(0),
-            by_format: FormatCounts::default(),
             subscribers_max: limits.subscribers,
             followed: Budget::new(limits.followed_bytes),
             filters_max: limits.filters,
@@ -217,9 +212,7 @@ impl Hub {
         let counted =
             self.inner.subscribers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, try_acquire);
         counted.map_err(|_| SubscribeError::Subscribers)?;
-        let format = key.format;
         let slot = shard.enter(key).inspect_err(|_| self.release())?;
-        self.inner.by_format.add(format);
         Ok(Subscriber::new(Rc::clone(shard), slot, start))
     }
 

@@ -1,6 +1,6 @@
-//! Overview of the hub for people: its topics with counts, and its subscribers by format.
+//! Overview of the hub for people: its topics with counts.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::cmp::Reverse;
 
 use crate::{
     hub::{Hub, TopicSet, lock, store::rings::Rings},
@@ -37,11 +37,6 @@ impl Hub {
             counts.truncate(most);
         }
         (counts, others)
-    }
-
-    /// Returns the number of subscribers by the name of their format.
-    pub fn subscribers_by_format(&self) -> BTreeMap<&'static str, usize> {
-        self.inner.by_format.all()
     }
 }
 

@@ -159,7 +159,7 @@ impl Inlet {
         self.count(outcome)
     }
 
-    /// Logs what became of a message, with the trace that its publisher began.
+    /// Logs the outcome of a message, with the trace that its publisher began.
     fn log(&self, outcome: &Outcome, topic: &Topic, context: Option<TraceContext>) {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return;

@@ -1,5 +1,7 @@
 //! Prometheus metrics. Every label has a closed set of values: no value comes from a client.
 
+use std::collections::BTreeMap;
+
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
     core::Collector,
@@ -145,6 +147,16 @@ const LIMITS: [&str; 16] = [
 const OUTLETS: [&str; 5] = ["sse", "ndjson", "poll", "websocket", "grpc"];
 
 impl Metrics {
+    /// Returns the number of open streams of each outlet that has any.
+    pub fn open_streams_by_outlet(&self) -> BTreeMap<&'static str, i64> {
+        let count = |outlet| self.streams_by_outlet.with_label_values(&[outlet]).get();
+        OUTLETS
+            .map(|outlet| (outlet, count(outlet)))
+            .into_iter()
+            .filter(|(_, open)| 0 < *open)
+            .collect()
+    }
+
     /// Creates all metrics in a new registry, so that two gateways in one process do not share
     /// counters.
     ///

@@ -1,7 +1,6 @@
 //! Fan-out: passes a stored event to the subscribers on every worker.
 
 pub(crate) mod batch;
-pub(crate) mod format_counts;
 pub(crate) mod group;
 pub(crate) mod groups;
 pub(crate) mod hidden;

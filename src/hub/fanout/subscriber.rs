@@ -241,7 +241,6 @@ impl Drop for Subscriber {
     fn drop(&mut self) {
         let Reader { shard, group } = &self.reader;
         shard.leave(group, self.slot);
-        shard.hub().inner.by_format.remove(group.format());
         shard.hub().release();
     }
 }

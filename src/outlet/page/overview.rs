@@ -38,8 +38,8 @@ struct Overview {
     topics: Vec<TopicData>,
     /// Number of other topics, whose newest events are older.
     topics_more: usize,
-    /// Number of all readers' streams by outlet.
-    streams: BTreeMap<&'static str, usize>,
+    /// Number of all readers' streams by outlet. An outlet without streams is left out.
+    streams: BTreeMap<&'static str, i64>,
     can_publish: bool,
 }
 
@@ -81,18 +81,8 @@ pub(crate) async fn overview(
         time_ms: clock::now_ms(),
         topics: counts.into_iter().map(data).collect(),
         topics_more,
-        streams: by_outlet(context.hub.subscribers_by_format()),
+        streams: context.metrics.open_streams_by_outlet(),
         can_publish: settings.can_publish,
     };
     json_answer(&context, json(&overview))
-}
-
-/// Sums the numbers of streams by outlet: the part of a format's name before its first hyphen.
-fn by_outlet(by_format: BTreeMap<&'static str, usize>) -> BTreeMap<&'static str, usize> {
-    let mut by_outlet = BTreeMap::new();
-    for (format, count) in by_format {
-        let outlet = format.split('-').next().unwrap_or(format);
-        *by_outlet.entry(outlet).or_default() += count;
-    }
-    by_outlet
 }
