@@ -4,7 +4,7 @@ use std::{net::SocketAddr, thread};
 
 use stream_events::{
     config::{Config, Mode, Texts},
-    server::{self, Listeners},
+    server::{self, Files, Listeners},
 };
 
 use crate::Result;
@@ -21,10 +21,10 @@ pub fn start(settings: &[(&'static str, &str)]) -> Result<SocketAddr> {
     let all = open.iter().chain(settings);
     let texts: Texts = all.map(|(flag, text)| (*flag, vec![(*text).to_owned()])).collect();
     let config = Config::from_texts(Mode::Serve, &texts, None)?;
-    let listeners = Listeners::bind(&config)?;
+    let (files, listeners) = (Files::load(&config)?, Listeners::bind(&config)?);
     let address = listeners.public.local_addr()?;
     thread::spawn(move || {
-        let gateway = server::run(config, None, listeners, std::future::pending());
+        let gateway = server::run(config, files, listeners, std::future::pending());
         if let Err(err) = actix_web::rt::System::new().block_on(gateway) {
             eprintln!("the gateway: {err}");
         }

@@ -6,24 +6,19 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    auth::key_file::{self, KeyFileError},
     backplane::redis::{self, ConnectError},
     cli::EXIT_USAGE,
-    config::{BackplaneConfig, Config, Mode, PublishAuth, PushAuth, ReadKeys},
-    net::tls::{TlsError, load_tls},
-    server::{self, ListenError, Listeners},
+    config::{BackplaneConfig, Config, Mode, PublishAuth, PushAuth},
+    server::{self, FileError, Files, ListenError, Listeners},
     telemetry::logs,
 };
 
 /// Error at the start or the end of the gateway.
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
-    /// Certificate or key that cannot be used. Found before the listeners are bound.
+    /// File that cannot be used. Found before the listeners are bound.
     #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// Key of readers' tokens that cannot be used.
-    #[error("--read-key-file: {0}")]
-    ReadKey(#[from] KeyFileError),
+    File(#[from] FileError),
     /// Redis server that cannot be used.
     #[error("--backplane: the Redis server cannot be used: {0}")]
     Redis(#[from] ConnectError),
@@ -45,8 +40,7 @@ pub fn run(config: Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             eprintln!("{err}");
-            let usage =
-                matches!(err, ServeError::Tls(_) | ServeError::Redis(_) | ServeError::ReadKey(_));
+            let usage = matches!(err, ServeError::File(_) | ServeError::Redis(_));
             if usage { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }
@@ -55,13 +49,8 @@ pub fn run(config: Config) -> ExitCode {
 /// Starts the parts in order: files and the Redis server are checked first, so that an error in the
 /// configuration ends the process before it accepts connections.
 fn start(config: Config) -> Result<(), ServeError> {
-    let tls = config.tls.as_ref().map(load_tls).transpose()?;
+    let files = Files::load(&config)?;
     logs::init(config.log_format, &config.log_level).map_err(ServeError::Log)?;
-    if let Some(checks) = config.token_checks()
-        && let ReadKeys::File(path) = &checks.keys
-    {
-        key_file::load_key(path)?;
-    }
     let system = actix_web::rt::System::new();
     if let BackplaneConfig::Redis(options) = &config.backplane {
         system.block_on(redis::check(options))?;
@@ -72,7 +61,7 @@ fn start(config: Config) -> Result<(), ServeError> {
     let listeners = Listeners::bind(&config)?;
     log_start(&config, &listeners)?;
     raise_file_limit(&config);
-    system.block_on(server::run(config, tls, listeners, shutdown))?;
+    system.block_on(server::run(config, files, listeners, shutdown))?;
     tracing::info!("stopped");
     Ok(())
 }

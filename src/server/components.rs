@@ -12,8 +12,7 @@ use tokio::task::JoinSet;
 use crate::{
     auth::{
         access::{Access, TokenCheck, TokenCookie},
-        jwks::{KeySource, KeyTimes, Keys},
-        key_file,
+        jwks::{Key, KeySource, KeyTimes, Keys},
         push::{self, Verifier},
         reader::{self, ReaderVerifier, TokenKeys},
     },
@@ -71,17 +70,21 @@ pub(super) struct Components {
 }
 
 impl Components {
-    /// Makes the parts, and starts their background tasks.
+    /// Makes the parts, and starts their background tasks. `read_key` is the key of
+    /// `--read-key-file`.
     ///
     /// # Errors
-    /// Returns an error if a metric, an HTTP client or a key file cannot be used.
-    pub(super) fn new(config: &Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    /// Returns an error if a metric or an HTTP client cannot be used.
+    pub(super) fn new(
+        config: &Config,
+        read_key: Option<Key>,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let metrics = Metrics::new()?;
         let (mut tasks, leases) = (JoinSet::new(), Arc::<LeaseRegistry>::default());
         let (hub, backplane) = log(config, &metrics, &leases, &mut tasks);
         let verifier = push_verifier(config, &metrics)?.map(Arc::new);
         let in_flight = InFlight::new(config.push_bytes_in_flight);
-        let check = token_check(config, &metrics)?.map(Arc::new);
+        let check = token_check(config, read_key, &metrics)?.map(Arc::new);
         let traces = Traces::start(&config.traces, &metrics.spans, &mut tasks)?;
         let parts = InletParts {
             config,
@@ -178,11 +181,12 @@ fn push_verifier(
 /// a token.
 fn token_check(
     config: &Config,
+    read_key: Option<Key>,
     metrics: &Metrics,
 ) -> Result<Option<TokenCheck>, Box<dyn std::error::Error + Send + Sync>> {
     let Some(options) = config.token_checks() else { return Ok(None) };
     let keys = match &options.keys {
-        config::ReadKeys::File(path) => TokenKeys::Single(key_file::load_key(path)?),
+        config::ReadKeys::File(_) => TokenKeys::Single(read_key.ok_or("the key is not loaded")?),
         config::ReadKeys::Url(url) => {
             let source = KeySource {
                 url: url.clone(),

@@ -3,6 +3,7 @@
 mod api;
 mod components;
 pub(crate) mod dispatch;
+mod files;
 pub mod health;
 pub mod heartbeat;
 mod inlets;
@@ -13,14 +14,16 @@ mod worker;
 
 use std::{
     io,
-    sync::{Arc, atomic::Ordering},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use crate::server::components::Components;
-pub use crate::server::listeners::{ListenError, Listeners};
+pub use crate::server::{
+    files::{FileError, Files},
+    listeners::{ListenError, Listeners},
+};
 use actix_web::{dev::Server, web};
-use rustls::ServerConfig;
 
 use crate::{
     clock,
@@ -47,12 +50,12 @@ const LEAVING_TICK: Duration = Duration::from_millis(20);
 /// Returns an error if the gateway cannot start, or if a background task ends.
 pub async fn run(
     config: Config,
-    tls: Option<Arc<ServerConfig>>,
+    files: Files,
     listeners: Listeners,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let mut components = Components::new(&config).map_err(io::Error::other)?;
-    let public = worker::server(&config, tls, listeners.public, &components)?;
+    let mut components = Components::new(&config, files.read_key).map_err(io::Error::other)?;
+    let public = worker::server(&config, files.tls, listeners.public, &components)?;
     let ops =
         listeners.ops.map(|listener| ops::server(&config, listener, &components)).transpose()?;
     let handles: Vec<_> = ops.iter().chain([&public]).map(Server::handle).collect();

@@ -1,6 +1,6 @@
 //! Readers' tokens: which are let in, what they grant, and when they end.
 
-use std::fs;
+use std::{fs, process::Command, thread};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
@@ -242,6 +242,28 @@ fn key_files_that_are_none_are_refused_at_the_start() {
         let (ok, text) = output(&mut stream_events(&[&arguments[..], &jwt].concat()));
         assert!(!ok && text.contains(part), "{text}");
     }
+}
+
+/// A pipe gives its bytes once, and a file may be gone when the gateway would read it again.
+#[test]
+fn a_key_file_is_read_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let write = |secret| {
+        let path = path.clone();
+        thread::spawn(move || fs::write(path, secret).unwrap())
+    };
+    let writer = write(SECRET);
+    let flags = [("push-auth", "none"), ("read-auth", "jwt")];
+    let key = [("read-key-file", path.to_str().unwrap())];
+    let gateway = Gateway::serve(&[&flags[..], &key].concat());
+    writer.join().unwrap();
+    // Waits for a second reader of the pipe, which must not come.
+    write("another secret of some 32 letters");
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let token = encode(&Header::new(Algorithm::HS256), &claims(&["*"]), &key).unwrap();
+    assert_eq!(status(&gateway, "", &token), 200);
 }
 
 /// A public key is one wherever in its file it stands. As a secret, anyone who has it could sign.

@@ -7,8 +7,7 @@ use rustls::ClientConfig;
 use serde_json::json;
 use stream_events::{
     config::{self, Config, Flag, Mode, Texts},
-    net::tls::load_tls,
-    server::{self, Listeners},
+    server::{self, Files, Listeners},
 };
 use tokio::sync::oneshot;
 
@@ -88,11 +87,11 @@ impl Gateway {
         let address = listeners.public.local_addr().unwrap();
         let ops_address = listeners.ops.as_ref().unwrap().local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let tls = config.tls.as_ref().map(|files| load_tls(files).unwrap());
+        let files = Files::load(&config).unwrap();
         let thread = std::thread::spawn(move || {
             let shutdown = async { drop(stopped.await) };
             actix_web::rt::System::new()
-                .block_on(server::run(config, tls, listeners, shutdown))
+                .block_on(server::run(config, files, listeners, shutdown))
                 .unwrap();
         });
         let tls = None;
