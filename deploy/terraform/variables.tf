@@ -64,7 +64,7 @@ variable "message_ordering" {
 }
 
 variable "image" {
-  description = "The image for Cloud Run, as deploy/cloud-run.md builds it (step 2). Empty: nothing runs on Cloud Run."
+  description = "The image for Cloud Run, as docs/deploy/cloud-run.md builds it (step 2). Empty: nothing runs on Cloud Run."
   type        = string
   default     = ""
 }

@@ -26,7 +26,7 @@ export interface StreamEvent {
   attributes?: Record<string, string>;
 }
 
-/** Events that the client can no longer get: see `stream-gap` in docs/reading.md. */
+/** Events that the client can no longer get: see docs/protocol.md. */
 export interface Gap {
   reason: "evicted" | "restart" | "unknown-id" | "log-changed" | "fold-limit" | (string & {});
   topics?: string[];

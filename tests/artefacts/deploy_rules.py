@@ -11,7 +11,7 @@ SIZES = {"MiB": 2**20, "Mi": 2**20, "GiB": 2**30, "Gi": 2**30}
 # Cloud Run: https://cloud.google.com/run/docs/configuring/request-timeout,
 # about-concurrency, container-contract#instance-shutdown
 TIMEOUT_MAX, CONCURRENCY_MAX, KILLED_AFTER = 3600, 1000, 10
-# Seconds that readers of a process in memory may stay at an old revision (deploy/cloud-run.md).
+# Seconds that readers of a process in memory may stay at an old revision (docs/deploy/cloud-run.md).
 ALONE_FOR_MAX = 300
 
 

@@ -1,5 +1,5 @@
 """deploy/cloud-run/deploy, as it stands, with a stand-in for gcloud (deploy_gcloud.py); and the page
-about it, deploy/cloud-run.md."""
+about it, docs/deploy/cloud-run.md."""
 
 import copy
 import http.client
@@ -23,7 +23,7 @@ from deploy_processes import (
 from ports import free_port
 
 SCRIPT = PROJECT / "deploy/cloud-run/deploy"
-PAGE = PROJECT / "deploy/cloud-run.md"
+PAGE = PROJECT / "docs/deploy/cloud-run.md"
 TREE = "data/cli/gcloud_completions.py"
 VARIABLES = {"PROJECT": "my-project", "REGION": "europe-west1", "TOPIC": "orders"}
 READERS = {"READ_ISSUER": "https://issuer.example.com", "READ_AUDIENCE": "https://events.example.com"}

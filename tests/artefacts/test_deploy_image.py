@@ -138,7 +138,7 @@ class Image(unittest.TestCase):
             self.assertTrue(names & {"Dockerfile", "compose.yaml", ".github"}, folder)
 
     def test_commands_name_the_machines_that_an_image_is_for(self):
-        texts = [FILE, PROJECT / "docs/operations.md", PROJECT / "docs/deploy/gke.md", PROJECT / "deploy/cloud-run.md"]
+        texts = [FILE, PROJECT / "docs/operations.md", PROJECT / "docs/deploy/gke.md", PROJECT / "docs/deploy/cloud-run.md"]
         for path in texts:
             text = path.read_text()
             self.assertIn("docker build --platform linux/amd64", text, path)

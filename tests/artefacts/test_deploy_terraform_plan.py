@@ -160,7 +160,7 @@ class Terraform(unittest.TestCase):
     def test_cloud_run_services_are_those_of_the_files(self):
         alone = self.services()
         self.assertEqual(set(alone["parts"]), {"events", "push"})
-        # deploy/cloud-run.md names its services so, and one events-ws.
+        # docs/deploy/cloud-run.md names its services so, and one events-ws.
         self.assertFalse({part["name"] for part in self.services(websockets=True)["parts"].values()}
                          & {"events", "events-push", "events-ws"})
         for key, part in alone["parts"].items():

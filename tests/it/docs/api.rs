@@ -9,13 +9,13 @@ use super::read;
 use crate::support::{gateway::Gateway, http1};
 
 /// Returns the part of `text` between `start` and the next `end`.
-fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
+pub fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     let (_, rest) = text.split_once(start).unwrap_or_else(|| panic!("no {start:?}"));
     rest.split_once(end).unwrap_or_else(|| panic!("no {end:?} after {start:?}")).0
 }
 
 /// Returns the texts in quotes on the lines of `text` that contain `mark`.
-fn quoted<'a>(text: &'a str, mark: &str) -> BTreeSet<&'a str> {
+pub fn quoted<'a>(text: &'a str, mark: &str) -> BTreeSet<&'a str> {
     let lines = text.lines().filter(|line| line.contains(mark));
     lines.filter_map(|line| line.split('"').nth(1)).collect()
 }

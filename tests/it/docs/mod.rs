@@ -5,6 +5,7 @@ mod chat;
 mod check;
 mod examples;
 mod metrics;
+mod protocol;
 mod readme;
 mod toolchain;
 

@@ -83,7 +83,7 @@ const WORDS: &[Word] = &[
     still_in(
         &[
             "SECURITY.md",
-            "deploy/cloud-run.md",
+            "docs/deploy/cloud-run.md",
             "deploy/nginx/README.md",
             "examples/browser.html",
             "examples/node.mjs",
@@ -99,7 +99,7 @@ const WORDS: &[Word] = &[
         &[
             "README.md",
             "benches/",
-            "deploy/cloud-run.md",
+            "docs/deploy/cloud-run.md",
             "deploy/cloud-run/push.yaml",
             "deploy/local/run",
             "fuzz/src/targets/read_token.rs",

@@ -1,4 +1,4 @@
-# The services of deploy/cloud-run.md and their Redis.
+# The services of docs/deploy/cloud-run.md and their Redis.
 
 locals {
   redis_host = var.redis_host == "" ? google_redis_instance.log[0].host : var.redis_host

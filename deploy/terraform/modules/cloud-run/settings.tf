@@ -1,5 +1,5 @@
 # What the services are, read from deploy/cloud-run/*.yaml, so that each number has one place.
-# deploy/cloud-run.md says why it is what it is.
+# docs/deploy/cloud-run.md says why it is what it is.
 
 locals {
   # The files are for envsubst. What is known only once it exists is set further below.

@@ -26,7 +26,7 @@ variable "name" {
 }
 
 variable "image" {
-  description = "The image, as deploy/cloud-run.md builds it (step 2)."
+  description = "The image, as docs/deploy/cloud-run.md builds it (step 2)."
   type        = string
 }
 
