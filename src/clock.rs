@@ -18,7 +18,7 @@ pub fn now_ms() -> u64 {
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Returns the time of a Unix time in milliseconds, or 1970 if the system cannot represent it.
+/// Converts a Unix time in milliseconds. Returns 1970 if the system cannot represent the time.
 pub fn at_ms(unix_ms: u64) -> WallTime {
     UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms)).unwrap_or(UNIX_EPOCH)
 }

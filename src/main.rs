@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use stream_events::cli::{self, Command};
 
-// The static program: musl's own allocator has one lock for all threads.
+// The static program uses mimalloc: musl's own allocator has one lock for all threads.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

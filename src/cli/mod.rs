@@ -131,7 +131,8 @@ fn texts(given: Option<&ArgMatches>, environment: &Environment) -> Texts {
     if let Some(host) = environment.get("PUBSUB_EMULATOR_HOST").filter(|host| !host.is_empty()) {
         texts.entry("pull-endpoint").or_insert_with(|| vec![format!("http://{host}")]);
     }
-    // The variable may be set for all containers of a cluster, also for one that exports no spans.
+    // A build that exports no spans ignores the variable, which may be set for all containers of a
+    // cluster.
     if let Some(url) = environment.get(OTLP_ENDPOINT).filter(|url| !url.is_empty())
         && cfg!(feature = "otel")
     {

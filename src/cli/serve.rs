@@ -55,8 +55,8 @@ fn start(config: Config) -> Result<(), ServeError> {
     if let BackplaneConfig::Redis(options) = &config.backplane {
         system.block_on(redis::check(options))?;
     }
-    // Before the first log line: a program that reads it may send SIGTERM at once, and the default
-    // action of SIGTERM kills the process.
+    // The handler must exist before the first log line: a program that reads the line may send
+    // SIGTERM at once, and the default action of SIGTERM kills the process.
     let shutdown = system.block_on(async { shutdown_signal() })?;
     let listeners = Listeners::bind(&config)?;
     log_start(&config, &listeners)?;

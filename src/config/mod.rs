@@ -147,7 +147,7 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Directives of `tracing-subscriber`'s `Targets`.
     pub log_level: String,
-    /// What is done with the traces of messages.
+    /// Settings of the traces of messages.
     pub traces: TraceConfig,
 }
 
@@ -181,8 +181,9 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
     }
 
-    /// Reads the texts of all flags, like [`Config::from_texts`]. Returns all errors found, and the
-    /// configuration. A default, or "off", stands in it for each text that could not be read.
+    /// Reads the texts of all flags, like [`Config::from_texts`]. Returns the configuration and all
+    /// errors found. In the configuration, a default or "off" replaces each text that could not be
+    /// read.
     pub(crate) fn read(mode: Mode, texts: &Texts, port: Option<&str>) -> (Self, Vec<String>) {
         let mut values = parse::Values::new(mode, texts);
         let (read_auth, publish_auth) = values.read_and_publish_auth();

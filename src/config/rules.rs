@@ -7,8 +7,8 @@ use crate::{
 
 impl Config {
     /// Returns an error for each rule between flags that does not hold. Call it only if every text
-    /// could be read: a default replaces a text that could not, so an error that follows from the
-    /// default would be misleading.
+    /// could be read: a default replaces a text that could not be read, and an error that follows
+    /// from the default would be misleading.
     pub(super) fn broken_rules(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut check = |holds: bool, problem: &str| {
@@ -45,7 +45,7 @@ impl Config {
         self.topics.is_empty() || self.topics.contains(topic)
     }
 
-    /// Returns an error if both listeners would have the same port of the same network interface.
+    /// Returns an error if both listeners would have the same port of the same address.
     fn shared_port(&self) -> Option<String> {
         let (listen, ops) = (self.listen, self.ops_listen?);
         let is_everywhere = listen.ip().is_unspecified() || ops.ip().is_unspecified();

@@ -15,7 +15,7 @@ pub struct TopicCounts {
     /// Number of events that were stored since the topic got its ring. It never falls while the
     /// topic has its ring.
     pub stored: u64,
-    /// Id of the newest event, or of the newest one that is no longer held.
+    /// Id of the newest event. If the ring is empty, the newest id that it no longer holds.
     newest: EventId,
 }
 

@@ -44,7 +44,7 @@ pub struct Inlet {
     /// Counter of `outcomes` for stored messages. Kept here because a look-up by label takes a
     /// considerable part of the time of a push.
     stored: IntCounter,
-    /// What is done with the traces of messages.
+    /// Traces of messages.
     traces: Arc<Traces>,
     /// Limit on log lines about subscriptions that are set up wrongly.
     misconfigured_log: LogThrottle,
@@ -134,7 +134,7 @@ impl Inlet {
         }
     }
 
-    /// Sets what is done with the traces of messages.
+    /// Sets how the log names traces, and where spans go. By default, no spans are made.
     pub fn with_traces(self, traces: Arc<Traces>) -> Self {
         Self { traces, ..self }
     }

@@ -30,8 +30,8 @@ pub struct Event {
     /// Frame in `text/event-stream`, from `id:` to the empty line.
     frame: Bytes,
     data_form: DataForm,
-    /// True if the metadata has a trace. Kept here, so that the metadata of other events is not
-    /// read.
+    /// True if the metadata has a trace. Kept here, so that the metadata of events without a trace
+    /// is not read.
     is_traced: bool,
     message_id: Option<Box<str>>,
     /// Fields that few events have. `None` when an event has none of them, which takes one word.
@@ -56,12 +56,12 @@ pub struct MessageTrace {
     pub context: TraceContext,
     /// Topic of the message.
     pub topic: Topic,
-    /// True from the time at which a reader was given the event.
+    /// True after the event was given to a first reader.
     is_delivered: AtomicBool,
 }
 
 impl MessageTrace {
-    /// Returns true at the first call only.
+    /// Records that a reader is given the event. Returns true at the first call only.
     pub fn is_first_delivery(&self) -> bool {
         !self.is_delivered.swap(true, Ordering::Relaxed)
     }

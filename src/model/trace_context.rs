@@ -1,5 +1,5 @@
-//! Trace context of a message, in the format of W3C Trace Context
-//! (<https://www.w3.org/TR/trace-context/>), which its publisher sent as an attribute.
+//! Trace context of a message, which its publisher sent as an attribute in the format of W3C Trace
+//! Context (<https://www.w3.org/TR/trace-context/>).
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,8 @@ pub struct TraceContext {
     pub is_sampled: bool,
 }
 
-/// Attributes that hold the context: that of Google's client libraries, and that of CloudEvents and
-/// other libraries.
+/// Attributes that can hold the context: the one of Google's client libraries, and the one of
+/// CloudEvents and other libraries.
 const ATTRIBUTES: [&str; 2] = ["googclient_traceparent", "traceparent"];
 
 impl TraceContext {

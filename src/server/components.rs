@@ -74,7 +74,7 @@ impl Components {
     /// `--read-key-file`.
     ///
     /// # Errors
-    /// Returns an error if a metric or an HTTP client cannot be used.
+    /// Returns an error if a metric, an HTTP client or a document of the interface cannot be made.
     pub(super) fn new(
         config: &Config,
         read_key: Option<Key>,

@@ -1,4 +1,4 @@
-//! Files that the configuration names: loaded once, before the gateway starts.
+//! Files of `--tls-cert`, `--tls-key` and `--read-key-file`, loaded before the gateway starts.
 
 use std::sync::Arc;
 
@@ -13,8 +13,9 @@ use crate::{
     net::tls::{TlsError, load_tls},
 };
 
-/// Contents of the files that the configuration names. They are loaded before the gateway starts,
-/// so that an error ends the process early, and never again: a file may change or go meanwhile.
+/// Contents of the files of `--tls-cert`, `--tls-key` and `--read-key-file`. Each file is loaded
+/// once, before the gateway starts: an error ends the process early, and a later change of a file
+/// has no effect.
 #[derive(Debug)]
 pub struct Files {
     /// Certificate chain and private key of the gateway (`--tls-cert`, `--tls-key`).

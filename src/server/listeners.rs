@@ -68,8 +68,8 @@ impl Listeners {
         Ok(Self { public, ops })
     }
 
-    /// Returns an error for each address of the configuration that the gateway could not listen on
-    /// now. It does not listen on them.
+    /// Returns an error for each address of the configuration on which the gateway could not listen
+    /// now. Binds the addresses only, so that no client can connect.
     pub(crate) fn problems(config: &Config) -> Vec<ListenError> {
         let ops = config.ops_listen.map(|address| ("ops-listen", address));
         let addresses = [("listen", config.listen)].into_iter().chain(ops);

@@ -12,7 +12,7 @@ use crate::{
     telemetry::throttle::LogThrottle,
 };
 
-/// Writer of the log lines about streams: counts streams, and limits lines at level `info`.
+/// Writer of the log lines about streams: numbers the streams, and limits lines at level `info`.
 #[derive(Debug)]
 pub struct LogLines {
     started: Instant,
@@ -43,12 +43,12 @@ pub(crate) struct Ended {
     pub(crate) cursor: EventId,
 }
 
-/// Reasons of ends that show a reader which is too slow. An operator wants to see them without the
-/// lines about all streams.
+/// Reasons of an end that show that the reader was too slow. An operator wants to see these ends
+/// without the lines about all streams.
 const SLOW_READER: [&str; 2] = ["stalled", "fell-behind"];
 
-/// Number of characters of a stream's name that the log shows. It never has the whole name, with
-/// which the holder of a token can renew the stream.
+/// Number of characters of a stream's name that the log shows. The log never has the whole name,
+/// with which the holder of a token can renew the stream.
 const SHOWN_CHARS: usize = 8;
 
 impl LogLines {

@@ -146,15 +146,15 @@ impl StreamContext {
         }
     }
 
-    /// Counts a batch of `events` events that was written to `streams` streams. `newest` is `None`
-    /// if its newest event was stored before the streams were open, since its age then says nothing
-    /// about the gateway.
+    /// Counts a batch of `events` events that was written to `streams` streams. `newest` is the
+    /// newest event of the batch. It is `None` if it was stored before the streams were open, since
+    /// its age then says nothing about the gateway, and if nothing was written.
     pub(crate) fn record_delivered(&self, streams: usize, events: u64, newest: Option<Newest>) {
         self.metrics.delivered.inc_by(events * streams as u64);
         let Some(newest) = newest.filter(|_| 0 < streams) else { return };
         let now_ms = clock::now_ms();
         let since = |time_ms| Duration::from_millis(now_ms.saturating_sub(time_ms)).as_secs_f64();
-        // Once for all streams of a pass: the cost of a delivery is counted in instructions.
+        // Observed once for all these streams: once for each would make deliveries slower.
         self.metrics.ring_to_socket.observe(since(newest.id.time_ms));
         let Some(late) = newest.publish_time_ms.map(since) else { return };
         let latency = &self.metrics.latency;

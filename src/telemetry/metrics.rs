@@ -69,9 +69,9 @@ pub struct Metrics {
     /// `stream_events_push_to_ring_seconds`: time from the head of a push until its message is
     /// stored.
     pub push_to_ring: Histogram,
-    /// `stream_events_ring_to_socket_seconds`: time from the id of an event, which is the time at
-    /// which it was stored, to a socket. Observed for the newest event of a batch, once for each
-    /// write to one stream, or for each part of a pass over many.
+    /// `stream_events_ring_to_socket_seconds`: time from the storing of an event, which is the time
+    /// in its id, until it is written to a socket. Observed for the newest event of a batch: once
+    /// for a write to one stream, and once for a write to many streams of a broadcast.
     pub ring_to_socket: Histogram,
     /// `stream_events_spans_total{outcome}`: spans for the collector (`--otlp-endpoint`):
     /// `exported`, `queue-full` (dropped) or `export-failed` (dropped).
@@ -111,8 +111,8 @@ pub struct PullMetrics {
 const LATENCY_BUCKETS: [f64; 15] =
     [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 900.0];
 
-/// Upper bounds of the buckets of `stream_events_push_to_ring_seconds`: from a push to a log in
-/// memory, to one that waits for its body or for Redis.
+/// Upper bounds of the buckets of `stream_events_push_to_ring_seconds`. The lowest are for pushes
+/// that are stored in this process, the others for pushes that wait for their body or for Redis.
 const PUSH_BUCKETS: [f64; 17] = [
     0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
     0.25, 0.5, 1.0, 2.5, 10.0,

@@ -1,4 +1,5 @@
-//! Check of compression: a proxy that compresses a stream holds events back until a block is full.
+//! Check of compression: a proxy that compresses a stream can hold events back until its buffer
+//! is full.
 
 use reqwest::header;
 
@@ -22,8 +23,8 @@ pub(super) async fn check(probe: &Probe) -> Finding {
         }
         Some(encoding) => {
             let text = format!(
-                "a proxy compresses the stream ({encoding}), and can hold events back until it has \
-                 more. The gateway sends plain text. Expected no Content-Encoding"
+                "a proxy compresses the stream ({encoding}), and can hold events back until its \
+                 buffer is full. The gateway sends plain text. Expected no Content-Encoding"
             );
             Finding::problem(CHECK, text, COMPRESSION)
         }

@@ -16,10 +16,11 @@ pub(super) struct Configuration {
     pub(super) problems: Vec<String>,
 }
 
-/// Flags and variables with an address. An error in one begins with its name.
+/// Flags and variables with an address. An error about an address begins with one of the names.
 const ADDRESSES: [&str; 4] = ["--listen", "--ops-listen", "--port", "PORT"];
 
-/// Checks the flags, and what they name. An error in one flag hides no error in another.
+/// Checks the flags, and what they name. An error in one flag hides no error in another. Rules
+/// between flags are checked only if every flag can be read.
 pub(super) async fn check(checked: Configuration, report: &mut Report) {
     let Configuration { config, problems } = checked;
     if problems.is_empty() {
@@ -50,12 +51,12 @@ pub(super) async fn check(checked: Configuration, report: &mut Report) {
         let free = format!("{}{ops}{is} free", config.listen);
         add("listen", Listeners::problems(&config), free, report);
     } else {
-        let text = "an address cannot be read, so it is not known whether it is free";
+        let text = "one of the addresses is wrong (see the check flags), so none was tried";
         report.add(Finding::not_checked("listen", text));
     }
 }
 
-/// Adds a finding for each problem, or one that says what is good.
+/// Adds a finding for each problem. Without a problem, adds one finding with the text `good`.
 fn add<P: ToString>(
     check: &'static str,
     problems: impl IntoIterator<Item = P>,
@@ -71,7 +72,7 @@ fn add<P: ToString>(
     }
 }
 
-/// Connects to the Redis server, and reads what it says about itself.
+/// Connects to the Redis server, and checks that the server can hold the log.
 async fn redis_finding(options: &RedisConfig) -> Finding {
     let server = format!("{}:{}", options.host, options.port);
     match redis::reach(options).await {

@@ -24,11 +24,11 @@ pub(super) struct Finding {
 /// Verdict of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// What was expected was seen.
+    /// The check saw what it expected.
     Good,
-    /// Something has to be changed.
+    /// A setting has to be changed.
     Problem,
-    /// Nothing can be said, for the reason in the text.
+    /// The check could not be made. The text has the reason.
     NotChecked,
 }
 
@@ -61,7 +61,7 @@ impl Finding {
     /// Returns the lines for people. Texts of servers may hold control characters, which a terminal
     /// would obey.
     fn lines(&self) -> String {
-        // Later lines of a text stand below its first one.
+        // The later lines of a text are indented to stand below its first line.
         let text = escape_controls(&self.text).replace('\n', "\n             ");
         let mut lines = format!("{:<12} {}: {text}", self.verdict.name(), self.check);
         let settings = self.settings.iter();
@@ -100,7 +100,8 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Creates a report: one JSON object at the end, or lines for people at once.
+    /// Creates a report. It prints one JSON object at the end, or the lines for people of each
+    /// finding at once.
     pub(super) fn new(is_json: bool) -> Self {
         Self { is_json, findings: Vec::new() }
     }
@@ -113,7 +114,7 @@ impl Report {
         self.findings.push(finding);
     }
 
-    /// Tells people what takes time, on standard error.
+    /// Prints a note for people on standard error. With JSON, prints nothing.
     pub(super) fn note(&self, text: &str) {
         if !self.is_json {
             writeln!(io::stderr(), "{text}").ok();

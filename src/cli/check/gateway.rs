@@ -33,7 +33,7 @@ pub(super) async fn check(target: Target, report: &mut Report) -> reqwest::Resul
     let first = match opened {
         Ok(stream) => {
             report.add(Finding::good("open", format!("{} is a stream", probe.target.shown())));
-            // A redirect, for example to https://, leads there for all checks.
+            // After a redirect, for example to https://, all checks use the new URL.
             probe.target.follow(stream.response.url());
             first_block(stream, report).await
         }
@@ -68,7 +68,7 @@ pub(super) async fn check(target: Target, report: &mut Report) -> reqwest::Resul
     Ok(())
 }
 
-/// Checks what needs no stream.
+/// Runs the checks that need no stream.
 async fn others(probe: &Probe, report: &mut Report) {
     report.add(preflight::check(probe).await);
     report.add(http2::check(probe).await);
@@ -84,7 +84,8 @@ async fn first_block(mut stream: Stream, report: &mut Report) -> Option<String> 
     };
     match first.event.as_str() {
         "stream-open" => {
-            let text = format!("the first block came {} ms later", begin.elapsed().as_millis());
+            let waited = begin.elapsed().as_millis();
+            let text = format!("the first block came {waited} ms after the head of the answer");
             report.add(Finding::good("buffering", text));
             Some(first.id)
         }

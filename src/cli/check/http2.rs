@@ -34,7 +34,8 @@ pub(super) async fn check(probe: &Probe) -> Finding {
     let url = probe.target.stream.clone();
     let is_tls = url.scheme() == "https";
     let (send, receive) = oneshot::channel();
-    // A thread, since its steps block. It ends with the process at the latest.
+    // The steps block, so they run on a thread of their own, which ends with the process at the
+    // latest.
     std::thread::spawn(move || send.send(if is_tls { alpn(&url) } else { preface(&url) }).ok());
     let result = match timeout(ANSWER_MAX, receive).await {
         Ok(Ok(result)) => result,
@@ -79,7 +80,7 @@ fn host(url: &Url) -> &str {
 }
 
 /// Returns true if the server chooses HTTP/2 in the TLS handshake. The server's choice comes before
-/// its certificate. No certificate is trusted, so the handshake ends there, and nothing is sent.
+/// its certificate. No certificate is trusted, so the handshake ends there, and no request is sent.
 fn alpn(url: &Url) -> io::Result<bool> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)

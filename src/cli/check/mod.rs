@@ -28,14 +28,14 @@ use crate::{
     config::{Mode, TIME_FORM, parse_time},
 };
 
-/// What to check, and how to print it.
+/// Arguments of `check`: the subject, and the form of the output.
 #[derive(Debug)]
 pub struct Check {
     subject: Subject,
     is_json: bool,
 }
 
-/// What to check.
+/// Subject of the checks.
 #[derive(Debug)]
 enum Subject {
     /// Configuration of a gateway that need not run.
@@ -47,7 +47,7 @@ enum Subject {
 /// Exit code for arguments that cannot be parsed. (1 says that a check found a problem.)
 pub(super) const EXIT_USAGE: u8 = 2;
 
-/// Longest time of `--watch`: streams are not older by default.
+/// Longest time of `--watch`. By default, the gateway ends a stream sooner (`--stream-age-max`).
 const WATCH_MAX: Duration = Duration::from_secs(2 * 3600);
 
 /// Returns the subcommand. `flags` are the arguments of `serve`.
@@ -93,7 +93,7 @@ compresses it or cuts it within --watch, and whether a stream can be resumed, pa
 may read, clients get HTTP/2, and POST /push refuses a client without a token. It prints the \
 settings that mend each problem. It publishes nothing.
 
-Exit code: 0 if there is no problem, 1 if there is one, 2 for unknown arguments.";
+Exit code: 0 if there is no problem, 1 if there is one, 2 for arguments that cannot be read.";
 
 impl Check {
     /// Reads the arguments.

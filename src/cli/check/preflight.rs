@@ -14,8 +14,8 @@ use crate::cli::check::{
 
 const CHECK: &str = "preflight";
 
-/// Origin that is asked for without `--origin`. `dev` lets pages of this machine read, and `serve`
-/// without `--cors-origin` all pages.
+/// Origin that the check asks for without `--origin`. `dev` lets pages of this machine read, and
+/// `serve` without `--cors-origin` lets all pages read.
 const DEFAULT_ORIGIN: &str = "http://localhost";
 
 /// Headers of a page that resumes with a token.

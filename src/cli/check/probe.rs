@@ -6,7 +6,7 @@ use reqwest::{Client, Method, RequestBuilder, Url, header, redirect::Policy};
 
 use crate::{cli::client::client, http::problem::error_chain};
 
-/// Gateway that is checked, and how.
+/// Gateway that is checked, and the settings of the checks.
 #[derive(Debug)]
 pub(super) struct Target {
     /// URL of the stream, with its query.
@@ -30,18 +30,18 @@ pub(super) struct Probe {
     strict: Client,
 }
 
-/// Limit on the time of the head of an answer.
+/// Limit on the time until the head of an answer comes.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Limit on the time of a connection. It is shorter, so that an address that cannot be reached is
-/// not taken for one that does not answer.
+/// Limit on the time until a connection is open. It is shorter than [`ANSWER_MAX`], so that an
+/// address that cannot be reached is not taken for a gateway that does not answer.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
-/// Filter that no event of the checked topics passes: a check reads what the gateway says itself.
+/// Filter that hides the events of the checked topics, so that a check reads control messages only.
 const FILTER: &str = "attributes:stream_events_check";
 
 impl Target {
-    /// Creates a target. Without a path the URL is that of the gateway, whose streams are at
-    /// `/events`.
+    /// Creates a target. If the path of the URL does not end with `/events`, adds `/events`. If the
+    /// query has no filter, adds [`FILTER`].
     pub(super) fn new(
         mut stream: Url,
         token: Option<String>,
@@ -59,8 +59,8 @@ impl Target {
         Self { stream, token, origin, watch }
     }
 
-    /// Goes on at the URL that a redirect led to. The token stays at its host, and is not sent in
-    /// clear text if it was not before.
+    /// Uses the URL that a redirect led to for all further requests. Ignores the URL of another
+    /// host, and one that changes from https to http: the token is not sent there.
     pub(super) fn follow(&mut self, url: &Url) {
         let is_as_safe = url.scheme() == "https" || url.scheme() == self.stream.scheme();
         if url.host() == self.stream.host() && is_as_safe {

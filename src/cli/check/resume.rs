@@ -1,4 +1,4 @@
-//! Check of resumption: a stream is cut and opened again after its last event.
+//! Check of resumption: closes a stream, and opens it again after the id of its first block.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::cli::check::{
 
 const CHECK: &str = "resume";
 
-/// Number of resumptions. One alone could reach the same replica by chance.
+/// Number of resumptions. A single one could reach the same replica by chance.
 const ROUNDS: usize = 4;
 /// Limit on the time until the first block of a resumed stream.
 const FIRST_BLOCK_MAX: Duration = Duration::from_secs(5);
-/// Time to wait for the gap that follows the first block at once.
+/// Time to wait for a gap. The gateway sends it immediately after the first block.
 const GAP_MAX: Duration = Duration::from_millis(300);
 
-/// Resumes after the id of a stream that is closed, several times.
+/// Resumes [`ROUNDS`] times, each time after the id of the stream before.
 pub(super) async fn check(probe: &Probe, mut id: String) -> Finding {
     if id.is_empty() {
         return Finding::not_checked(CHECK, "the first block of the stream had no id");

@@ -34,18 +34,18 @@ pub(super) enum NoStream {
     Silent,
     /// Answer with another status than 200.
     Refused(StatusCode, String),
-    /// Answer of another type.
+    /// Answer of another media type than `text/event-stream`.
     OtherType(String),
 }
 
 /// Result of one wait for bytes of a stream.
 #[derive(Debug)]
 pub(super) enum Part {
-    /// Bytes. They may have completed events.
+    /// Bytes came. They may have completed events.
     Bytes,
     /// The stream ended, or its connection broke.
     Cut(&'static str),
-    /// More bytes than [`BYTES_MAX`], or an event of more.
+    /// The stream has sent more than [`BYTES_MAX`].
     TooMuch,
 }
 
@@ -136,7 +136,7 @@ pub(super) fn member(event: &StreamEvent, name: &str) -> String {
     }
 }
 
-/// Returns what an answer that is no stream says.
+/// Returns the `detail` of an answer that is no stream, after a colon. Empty if there is none.
 async fn detail(mut response: Response) -> String {
     let mut body = Vec::new();
     let read = async {

@@ -11,7 +11,7 @@ use crate::cli::check::{
     stream::{Part, Stream, member},
 };
 
-/// Silence after which keep-alives count as held back: more than two of the default `--keep-alive`.
+/// Silence after which keep-alives count as held back: more than twice the default `--keep-alive`.
 const SILENCE_MAX: Duration = Duration::from_secs(40);
 
 /// End of the watch.
@@ -27,7 +27,7 @@ enum End {
     TooMuch,
 }
 
-/// Reads a stream for the time of `--watch`. Returns what is found about cuts and keep-alives.
+/// Reads a stream for the time of `--watch`. Returns the findings about cuts and keep-alives.
 pub(super) async fn check(probe: &Probe) -> [Finding; 2] {
     let Ok(mut stream) = Stream::open(probe, None, "identity").await else {
         let problem = "a further connection got no stream";

@@ -96,7 +96,8 @@ impl<W: Write> Printer<W> {
 
     /// Returns the line of an event for people.
     fn text(&self, event: &StreamEvent) -> String {
-        // The text of each member: a `Value` would change large numbers and the order of members.
+        // Keeps the text of each member: a `Value` would change large numbers and the order of
+        // members.
         let members: BTreeMap<String, &RawValue> =
             serde_json::from_str(&event.data).unwrap_or_default();
         let text = |name: &str| serde_json::from_str::<String>(members.get(name)?.get()).ok();

@@ -29,8 +29,8 @@ impl Values<'_> {
         if !url.is_some_and(|url| is_plain(&url)) {
             self.problem(
                 FLAG,
-                "expected the URL of a collector, as in http://localhost:4318, without a user. \
-                 OTEL_EXPORTER_OTLP_HEADERS may hold credentials",
+                "expected the URL of a collector, as in http://localhost:4318, without a user, \
+                 query or fragment. OTEL_EXPORTER_OTLP_HEADERS may hold credentials",
             );
         } else if !cfg!(feature = "otel") {
             self.problem(

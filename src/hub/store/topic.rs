@@ -13,7 +13,7 @@ pub(crate) struct Channel {
     pub dedup: DedupWindow,
     /// Count of losses of the hub at this channel's latest loss.
     pub lost_at: u64,
-    /// Number of events that were stored in the ring.
+    /// Number of all events that were stored in the ring, also of those that have left it.
     pub stored: u64,
 }
 

@@ -37,7 +37,7 @@ pub(super) struct Opened {
 /// Client of one subscription.
 pub(super) struct Client {
     config: Arc<PullConfig>,
-    /// Credentials that could be made and have not failed.
+    /// Credentials that were made, and that have not failed since. `None` otherwise.
     credentials: Option<Credentials>,
 }
 
@@ -66,9 +66,10 @@ impl Client {
         let attempts = Attempts::default();
         let credentials = attempts.count(credentials);
         let builder = Subscriber::builder().with_endpoint(endpoint).with_credentials(credentials);
-        // The library asks the metadata server once more.
+        // The library asks the metadata server once more, for the domain of Google's services.
         let Ok(client) = timeout(TOKEN_MAX, builder.build()).await else {
-            let text = format!("no universe domain within {} s", TOKEN_MAX.as_secs());
+            let seconds = TOKEN_MAX.as_secs();
+            let text = format!("the metadata server gave no universe domain within {seconds} s");
             return Err(Failure::Credentials(text));
         };
         let client = client.map_err(|err| Failure::Client(with_sources(&err)))?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::backplane::follower::Backoff;
 
-/// Age of a stream from which on its end is no reason for a longer pause than the first one.
+/// Age of a stream from which on the pause after its end is the shortest one again.
 const RESET_AGE: Duration = Duration::from_secs(30);
 
 /// Pauses that grow while streams end soon after they were begun.

@@ -52,7 +52,7 @@ struct Puller {
     deliveries: Deliveries,
     /// Streams that have ended and whose last acks are being sent.
     closing: JoinSet<()>,
-    /// True while the stream is open, as the gauge says.
+    /// True while the stream is open: the last value of the gauge.
     is_open: bool,
     /// True after the first time that the stream was open.
     was_open: bool,
@@ -100,7 +100,8 @@ impl Puller {
             let failure = match self.subscribe().await {
                 End::Failure(failure) => failure,
                 End::Silence => {
-                    // An idle stream has not failed. A dead peer shows when the next one is opened.
+                    // An idle stream has not failed. If the peer is dead, the next stream cannot be
+                    // opened.
                     self.count("silent");
                     tracing::debug!("a silent stream is opened anew");
                     pauses = Pauses::default();

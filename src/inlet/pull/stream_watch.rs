@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Silence after which a stream counts as open: Pub/Sub refuses one sooner, and says nothing on one
-/// that is open before there is a message.
+/// Silence after which a stream counts as open: Pub/Sub refuses a stream sooner, and sends nothing
+/// on an open stream until there is a message.
 const OPEN_AFTER: Duration = Duration::from_secs(2);
 /// Silence after which a stream is opened anew on another connection. The library does not notice a
 /// peer that is frozen, or a connection whose packets are lost: it has no HTTP/2 pings, and hides
@@ -15,7 +15,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Time for which the library may still send acks after the last message is stored.
 const ACKS_SENT_AFTER: Duration = Duration::from_secs(1);
 /// Time within which an open stream is opened again at most once. Pub/Sub closes each stream at
-/// some time, but not that often.
+/// some time, but less often.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// State of a stream.
@@ -44,12 +44,12 @@ pub(super) enum Finding {
     Silent,
 }
 
-/// Watch over the time between two messages of a stream. The caller looks several times a second.
+/// Watch over the time between two messages of a stream. The caller looks twice a second.
 #[derive(Debug)]
 pub(super) struct StreamWatch {
     /// Time since which the gateway has asked for a message. `None` while it does not ask.
     asking_since: Option<Instant>,
-    /// Time since which no message is held. `None` while one is.
+    /// Time since which no message is being stored and no ack is awaited. `None` otherwise.
     idle_since: Option<Instant>,
     /// Calls at the last look.
     calls: usize,
@@ -87,7 +87,7 @@ impl StreamWatch {
     }
 }
 
-/// Returns for how long something has been true. `since` is the time since when it has been.
+/// Returns for how long a condition has been true. `since` keeps the time at which it became true.
 fn time_since(since: &mut Option<Instant>, is_true: bool, now: Instant) -> Duration {
     *since = since.or(Some(now)).filter(|_| is_true);
     since.map_or(Duration::ZERO, |since| now - since)

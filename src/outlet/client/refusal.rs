@@ -99,8 +99,8 @@ impl Refusal {
         Self { retry_ms, ..Self::new(CloseCode::TooOften, detail) }
     }
 
-    /// Creates the refusal of a client that answers no pings. A proxy may have failed, and with it
-    /// many connections.
+    /// Creates the refusal of a client that answers no pings. The client is told to wait for a
+    /// random time: a proxy may have failed, and all its clients would connect again at once.
     pub(in crate::outlet) fn silent() -> Self {
         let retry_ms = Some(retry_after_cut_ms());
         Self { retry_ms, ..Self::new(CloseCode::Silent, "the client answered no pings") }

@@ -149,7 +149,8 @@ fn head(protocol: Protocol) -> HttpResponseBuilder {
     response
 }
 
-/// Returns the name of a method for metrics, which have no names that a client has made up.
+/// Returns the name of a method for metrics. Any other path has the name `other`: a client could
+/// make up any number of them.
 fn method_of(path: &str) -> &'static str {
     match path {
         "/stream_events.v1.StreamEvents/Subscribe" => "Subscribe",

@@ -40,7 +40,7 @@ pub(super) fn put_prefix(out: &mut BytesMut, flag: u8, len: usize) {
 /// Returns the length of the message behind a prefix.
 ///
 /// # Errors
-/// Fails when the message is compressed or has more than `max` bytes.
+/// Fails when the message is compressed or has more than `max` bytes, or when its flag is unknown.
 fn length_of(prefix: [u8; PREFIX_BYTES], max: usize) -> Result<usize, Status> {
     let [flag, length @ ..] = prefix;
     match flag {
@@ -107,18 +107,19 @@ pub(super) fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> 
     })
 }
 
-/// Body of a request that breaks off at a wrong prefix, before the rest has arrived.
+/// Body of a request. If the prefix is wrong, the body ends with an error before the rest arrives.
 pub(super) struct CheckedBody {
     payload: Payload,
     /// First bytes of the body. `None` after they were checked.
     prefix: Option<BytesMut>,
     /// Largest message, in bytes.
     max: usize,
+    /// Status of a wrong prefix. The caller reads it after the body has failed.
     refusal: Rc<RefCell<Option<Status>>>,
 }
 
 impl CheckedBody {
-    /// Creates the body, and the place of the status of a wrong prefix.
+    /// Creates the body. Also returns the cell that gets the status of a wrong prefix.
     pub(super) fn new(payload: Payload, max: usize) -> (Self, Rc<RefCell<Option<Status>>>) {
         let refusal = Rc::default();
         let prefix = Some(BytesMut::with_capacity(PREFIX_BYTES));

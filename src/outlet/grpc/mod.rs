@@ -63,7 +63,7 @@ pub(crate) const PATHS: [&str; 4] = [
     "/stream_events.v1.StreamEvents/{method}",
 ];
 
-/// Path of a method of any service, also of one that does not exist.
+/// Path of any method of any service, also of a service that does not exist.
 pub(crate) const ANY_PATH: &str = "/{service}/{name}";
 
 /// Largest message with the name of a service, in bytes.
@@ -224,9 +224,9 @@ impl Endpoint {
         Ok(client)
     }
 
-    /// Receives the only message of a request, of at most `max` bytes. A body over HTTP/2 breaks
-    /// off at a wrong prefix. One over HTTP/1.1 is read to its end, so that its sender can read the
-    /// answer.
+    /// Receives the only message of a request, of at most `max` bytes. A body over HTTP/2 is not
+    /// read further after a wrong prefix. A body over HTTP/1.1 is read to its end, so that its
+    /// sender can read the answer; a body in base64 too, since it is decoded as a whole.
     async fn only_message<M: Message + Default>(
         &self,
         request: &HttpRequest,

@@ -97,8 +97,8 @@ pub(crate) fn is_grpc(head: &RequestHead) -> bool {
     content_type.is_some_and(|value| value.as_bytes().starts_with(PREFIX.as_bytes()))
 }
 
-/// Returns true if a request can be a call, also of a service that does not exist, or asks for
-/// permission to send one from a page (gRPC-Web).
+/// Returns true if a request can be a call, also of a service that does not exist, or if it is the
+/// preflight of a call from a page (gRPC-Web).
 pub(crate) fn is_call(head: &RequestHead) -> bool {
     if head.method != Method::OPTIONS {
         return head.method == Method::POST && is_grpc(head);

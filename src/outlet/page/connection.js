@@ -1,5 +1,5 @@
 // Connection to GET /events. It reads lines of JSON, connects again when the stream ends, and resumes
-// after the newest id that it has read.
+// after the newest id that was read.
 //
 // It uses fetch and not EventSource: fetch can send a token in a header.
 import { lines } from "./lines.js";
@@ -26,7 +26,7 @@ export class Connection {
     this.#on = on;
   }
 
-  // Follows a query from its beginning.
+  // Opens the stream of a query from its beginning: forgets the id to resume after.
   follow(query) {
     this.id = "";
     this.query = query;

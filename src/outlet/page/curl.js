@@ -1,7 +1,8 @@
-// "Copy as curl": the command that follows what the page follows, from where the page is.
+// "Copy as curl": a command that reads the same stream as the page, from the same position.
 const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-// Returns the command. It names the variable TOKEN, because a shell keeps a history of commands.
+// Returns the command. In place of the token it has the variable TOKEN, because a shell keeps a
+// history of commands.
 export function curl(origin, query, id, hasToken) {
   const parts = ["curl -NG", quote(`${origin}/events`), "-H 'Accept: application/x-ndjson'"];
   for (const [name, value] of query) {

@@ -3,13 +3,14 @@ import { storedAt } from "./row.js";
 import { explain } from "./sentences.js";
 
 const CUT_MS = 3000;
-// Time without missed events after which the report is complete, in milliseconds.
+// Time after which the report is complete, in milliseconds: without a missed event or a control
+// message.
 const QUIET_MS = 500;
 
 export class Cut {
   #connection;
   #report = document.getElementById("report");
-  // The last cut, until it is reported.
+  // Data of the last cut. Undefined after the report.
   #cut;
 
   constructor(connection, note) {

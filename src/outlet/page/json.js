@@ -1,5 +1,5 @@
-// JSON as text. The page does not show what JSON.parse returns: that changes large numbers, and loses
-// members with the same name.
+// JSON as text. The page does not show what JSON.parse returns: JSON.parse changes large numbers,
+// and loses members with the same name.
 
 // Token of JSON: a string, a punctuation mark, or a number or word.
 const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|[{}[\],:]|[^\s{}[\],:"]+/g;

@@ -28,8 +28,8 @@ export class Overview {
     document.addEventListener("visibilitychange", () => this.ask());
   }
 
-  // Asks the gateway now, and then again and again while the page is visible. After a refusal it
-  // asks no more until it is called again.
+  // Asks the gateway now, and then every ASK_MS while the page is visible. After a refusal, asks
+  // again only at the next call.
   async ask() {
     clearTimeout(this.#timer);
     if (document.hidden) return;
@@ -51,7 +51,8 @@ export class Overview {
     const seconds = (now.time_ms - (this.#last?.time_ms ?? 0)) / 1000;
     const rate = ({ topic, stored }) => {
       if (stored === undefined || !this.#last || seconds <= 0) return "–";
-      // A topic that was not listed may have been quiet. One that is new had no events.
+      // A topic that the last answer did not list was one of the others, with an unknown count. If
+      // there were no others, the topic is new and had no events.
       if (!before.has(topic) && 0 < this.#last.topics_more) return "–";
       // After a restart the counts begin again.
       const perSecond = Math.max(0, stored - (before.get(topic) ?? 0)) / seconds;
@@ -60,7 +61,9 @@ export class Overview {
     const topics = now.topics.map((counts) => [counts, rate(counts)]);
     this.#showTopics(topics);
     byId("topics-more").textContent =
-      0 < now.topics_more ? `${now.topics_more.toLocaleString()} other topics are quieter.` : "";
+      0 < now.topics_more
+        ? `${now.topics_more.toLocaleString()} more topics have older events.`
+        : "";
     this.#showStreams(now.streams);
     byId("publish-panel").hidden = !now.can_publish;
     this.#last = now;

@@ -34,12 +34,14 @@ pub(crate) struct PageSettings {
 struct Overview {
     /// Time of the gateway in Unix milliseconds.
     time_ms: u64,
-    /// Topics that the reader may read and that have had an event, in order.
+    /// Topics that the reader may read and that have had an event, in order of their names. At most
+    /// [`TOPICS_MAX`].
     topics: Vec<TopicData>,
     /// Number of other topics, whose newest events are older.
     topics_more: usize,
     /// Number of all readers' streams by outlet. An outlet without streams is left out.
     streams: BTreeMap<&'static str, i64>,
+    /// True if the page has a form to publish with.
     can_publish: bool,
 }
 

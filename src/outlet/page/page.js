@@ -66,7 +66,7 @@ function refused(text, status) {
   filter.elements.topic.setAttribute("aria-invalid", text.includes(": topic:"));
 }
 
-// Follows what the form says, from its beginning.
+// Opens the stream that the form describes, from its beginning.
 function follow() {
   const { topic, filter: expression, begin } = filter.elements;
   const query = new URLSearchParams(begin.value);

@@ -1,4 +1,4 @@
-// Form that publishes an event. `dev` has it.
+// Form that publishes an event. Only the page of `dev` shows the form.
 import { refusal } from "./connection.js";
 
 const form = document.getElementById("publish");

@@ -1,4 +1,4 @@
-// Rows of the list of events. They set text as text and never as HTML: event data is untrusted.
+// Rows of the list of events. Text is set as text and never as HTML: event data is untrusted.
 import { lastMember, pretty } from "./json.js";
 
 // Characters of an event's data that a row keeps, so that all rows fit into the page's memory.
@@ -38,13 +38,13 @@ function latency(from, to) {
   return time < 10_000 ? `${time} ms` : `${(time / 1000).toFixed(1)} s`;
 }
 
-// Returns a text that does not keep the longer one in memory of which it is a part.
+// Returns a copy of a part of a longer text. The copy does not keep the longer text in memory.
 function detached(text) {
   return new TextDecoder("utf-8", { ignoreBOM: true }).decode(new TextEncoder().encode(text));
 }
 
-// Returns what a row keeps of an event: the event without its data, and the data as text, which is
-// JSON or not, and can be cut.
+// Returns what a row keeps of an event: the event without its data; the first characters of the
+// data as text, and whether the text is JSON; and the number of characters that are left out.
 export function kept({ data, data_base64: base64, ...event }, line) {
   const isJson = base64 === undefined && typeof data !== "string";
   const text = isJson ? lastMember(line, "data") ?? "" : data ?? `(base64) ${base64}`;
@@ -104,7 +104,7 @@ function whole(shown) {
 }
 
 // Returns the row of an event. `shown` has what `kept` returns, the time of the event's arrival, and
-// whether it arrived as soon as it was stored.
+// `isLive`: whether the event was stored after the request for the stream.
 export function eventRow(shown) {
   const { event, arrived, isLive } = shown;
   const row = element("li", "", "event");
@@ -124,7 +124,7 @@ export function eventRow(shown) {
   return row;
 }
 
-// Returns the row of something that happened to the stream.
+// Returns the row of a note: a control message, or a change of the connection.
 export function noteRow({ text, kind, data, arrived }) {
   const row = element("li", "", `note ${kind}`);
   const line = element("span", text, "data");

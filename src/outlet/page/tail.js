@@ -1,5 +1,5 @@
-// List of the newest events, newest first. Rows are made for what is shown only: when more events
-// arrive than the list holds, the page counts the others.
+// List of the newest events, newest first. Rows are made only for events that are shown: when more
+// events arrive than the list holds, the page only counts the others.
 import { eventRow, noteRow } from "./row.js";
 
 const ROWS_MAX = 300;
@@ -34,7 +34,7 @@ export class Tail {
     this.#add(() => eventRow(shown));
   }
 
-  // Adds a line of the page or the gateway: see `noteRow`.
+  // Adds a note, which is no event: see `noteRow`.
   note(shown) {
     this.#add(() => noteRow(shown));
   }

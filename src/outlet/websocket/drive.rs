@@ -95,8 +95,8 @@ fn poll_discard(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Driven>> {
         for _ in 0..STEPS_PER_TURN {
-            // Commands come first, also while the socket takes nothing: one can hold a turn that
-            // other commands wait for.
+            // Commands come first, also while the socket takes nothing: a command can hold a turn
+            // of the worker, for which other commands wait.
             self.poll_command(cx);
             ready!(self.poll_write(cx))?;
             let wants_input = self.connection.wants_input();

@@ -54,6 +54,7 @@ pub(crate) struct Session {
     stalled: bool,
     /// Number of keep-alives since the reader was last heard: see [`Session::mark_received`].
     keep_alives: u8,
+    /// Number of the stream in the log, and the time at which it was opened.
     logged: LoggedStream,
     /// Permit of the stream, held until the stream ends.
     permit: Option<Box<StreamPermit>>,
@@ -256,8 +257,8 @@ impl Session {
         }
     }
 
-    /// Records in their traces that events are given to a reader. Only of live events, since the
-    /// age of others says nothing about the gateway.
+    /// Adds spans to the traces of events that are given to a reader. Adds none for events that
+    /// were stored before the stream was open, since their age says nothing about the gateway.
     fn trace(&self, sampled: Option<&[SampledEvent]>) {
         let (Some(sampled), Phase::Open(open)) = (sampled, &self.phase) else { return };
         let live = sampled.iter().skip_while(|event| event.id <= open.opened_at_head);

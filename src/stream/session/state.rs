@@ -36,8 +36,8 @@ pub(super) struct Open {
     pub(super) first: Option<Box<First>>,
     /// Id of the newest event or checkpoint that was sent to the reader.
     pub(super) last_sent_id: EventId,
-    /// Number of events that were sent, modulo 2^32. While the stream is a member of a broadcast,
-    /// the number at its beginning minus [`MemberPosition::events`] then.
+    /// Number of events that were sent, modulo 2^32. While the stream is a member of a broadcast:
+    /// the number when it joined, minus the [`MemberPosition::events`] of that time.
     pub(super) events: u32,
     /// Head of the hub when the stream was opened: later events are live.
     pub(super) opened_at_head: EventId,
@@ -107,7 +107,7 @@ pub(super) enum First {
     FallBehind,
 }
 
-/// Position of a stream that leaves a broadcast.
+/// Position of a member of a broadcast.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MemberPosition {
     pub(crate) position: Position,

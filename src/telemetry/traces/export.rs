@@ -1,7 +1,7 @@
 //! Export of spans to an OpenTelemetry collector, with OTLP over HTTP in protobuf.
 //!
-//! OpenTelemetry's own batches of spans are not used: they have no counter of dropped spans, and a
-//! thread of their own.
+//! OpenTelemetry's own processor of batches is not used: it does not count the spans that it drops,
+//! and it starts a thread of its own.
 
 use std::{error::Error, time::Duration};
 
@@ -37,7 +37,7 @@ pub(super) struct Exporter {
 
 /// Largest number of spans in one request.
 const BATCH_MAX: usize = 512;
-/// Pause after a request with fewer spans, so that the next one has more.
+/// Pause after a request with fewer spans than [`BATCH_MAX`], so that the next request has more.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Time that the collector has to answer, all attempts included.
 const ANSWER_MAX: Duration = Duration::from_secs(10);

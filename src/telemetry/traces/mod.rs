@@ -1,8 +1,8 @@
 //! Traces of messages: their names in the log, and spans for a collector (`--otlp-endpoint`).
 //!
 //! A message is in a trace if its publisher sent the context of its span as an attribute. The
-//! gateway adds spans to the trace only if the publisher records it, so that a message without a
-//! recorded trace costs nothing. Spans hold no data, no attribute and no ordering key of a message.
+//! gateway adds spans to the trace only if the publisher records the trace, so that other messages
+//! need no memory for spans. Spans hold no data, no attribute and no ordering key of a message.
 
 #[cfg(feature = "otel")]
 mod export;
@@ -56,7 +56,8 @@ fn start_export(
     Ok(())
 }
 
-/// Fails: the configuration of a build without the feature `otel` has no endpoint.
+/// Fails. The configuration of a build without the feature `otel` has no endpoint, so nothing calls
+/// this function.
 #[cfg(not(feature = "otel"))]
 fn start_export(
     endpoint: &str,
@@ -68,7 +69,8 @@ fn start_export(
 }
 
 impl Traces {
-    /// Makes the traces, and adds the task that exports spans to `tasks`. `outcomes` counts spans.
+    /// Makes the traces. With a collector, adds the task that exports spans to `tasks`. `outcomes`
+    /// are the counters of spans.
     ///
     /// # Errors
     /// Fails when the HTTP client cannot be made, or in a build without the feature `otel`.

@@ -25,7 +25,7 @@ pub(crate) struct Span {
     pub(super) ended: WallTime,
 }
 
-/// What a span measures.
+/// Operation whose time a span measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
     /// From the decoded message until the store has answered. Holds the outcome's label.

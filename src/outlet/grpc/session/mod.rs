@@ -72,7 +72,7 @@ pub(super) struct Session {
     streams: Streams,
     /// Timer of a session without streams. `None` if there is a stream.
     idle_timer: Option<ConnectionTimer>,
-    /// Permit of a session without streams, which counts as a stream of its address.
+    /// Permit of a session without streams: such a session counts as a stream of its address.
     idle_permit: Option<Box<StreamPermit>>,
     /// Status to send after the answers.
     end: Option<Status>,
@@ -216,7 +216,7 @@ impl Session {
         }
     }
 
-    /// Takes the permit of a session without streams. Ends the session if other calls of the
+    /// Takes the permit if the session has no streams. Ends the session if other calls of the
     /// address have taken all permits.
     fn take_idle_permit(&mut self) {
         if self.streams.is_empty() {
