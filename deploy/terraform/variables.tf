@@ -46,7 +46,7 @@ variable "endpoint" {
 }
 
 variable "audience" {
-  description = "What the push tokens are for: one of the gateway's --push-audience. Empty: each subscription's endpoint, as Cloud Run wants it."
+  description = "The audience of the push tokens: one of the gateway's --push-audience. Empty: each subscription's endpoint, as Cloud Run wants it."
   type        = string
   default     = ""
 }
@@ -64,7 +64,7 @@ variable "message_ordering" {
 }
 
 variable "image" {
-  description = "The image for Cloud Run, as docs/deploy/cloud-run.md builds it (step 2). Empty: nothing runs on Cloud Run."
+  description = "The image for Cloud Run, in Artifact Registry and for amd64 (README.md). Empty: nothing runs on Cloud Run."
   type        = string
   default     = ""
 }

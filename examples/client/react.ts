@@ -8,7 +8,7 @@ import { follow, type Gap, type Options, type State, type StreamEvent } from "./
 export interface Settings extends Omit<Options, "onEvent" | "onGap" | "onState"> {
   /** How many events to keep. */
   keep?: number;
-  /** Events are gone: load the state again from where it is kept. */
+  /** Events are gone: load the state again from its source. */
   onGap?: (gap: Gap) => void;
 }
 
@@ -16,7 +16,7 @@ export function useStreamEvents(gateway: string, settings: Settings): { events: 
   const [events, setEvents] = useState<StreamEvent[]>([]);
   const [state, setState] = useState<State>({ state: "connecting" });
   const { keep = 100, ...options } = settings;
-  // The newest functions of the caller, which differ in each call. They begin no new stream.
+  // The newest functions of the caller, which differ in each render. New functions open no new stream.
   const latest = useRef(settings);
   latest.current = settings;
   const key = JSON.stringify([gateway, keep, options]);

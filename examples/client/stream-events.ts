@@ -54,7 +54,7 @@ export interface Options {
    *  stream with a new one before it expires. */
   token?: () => Promise<string>;
   onEvent: (event: StreamEvent) => void;
-  /** Events are gone: load the state again from where it is kept. */
+  /** Events are gone: load the state again from its source. */
   onGap?: (gap: Gap) => void;
   onState?: (state: State) => void;
   /** The stream was renewed. It goes on for this number of seconds. */
@@ -68,7 +68,7 @@ const RETRY_MAX_MS = 60_000;
 // Close codes of the gateway after which the same request would be refused again: docs/websocket.md.
 const FINAL_CODES = new Set([1002, 1003, 1007, 1009, 4400, 4403, 4404]);
 
-/** Follows a gateway until `close`. Calls are never made after it. */
+/** Follows a gateway until `close`. No function of `options` is called after that. */
 export function follow(gateway: string | URL, options: Options): Follower {
   return new Follower(gateway, options);
 }
@@ -120,7 +120,7 @@ export class Follower {
     return url;
   }
 
-  // A ticket opens one stream. So a token, which opens many, is in no URL and no log.
+  // A ticket opens one stream, a token opens many. With tickets no token is in a URL or a log.
   async #ticket(token: string): Promise<string> {
     const answer = await this.#post("/ticket", token);
     return ((await answer.json()) as { ticket: string }).ticket;
@@ -160,7 +160,7 @@ export class Follower {
     on("stream-checkpoint", () => {});
     on("stream-gap", (gap) => this.#options.onGap?.(gap));
     on("stream-auth", ({ expires_in: seconds }) => this.#auth(seconds, (token) => this.#renew(token)));
-    // EventSource would come back by itself, with a ticket that is used: the client reopens instead.
+    // EventSource would reconnect by itself, with a ticket that is already used. So the client reconnects.
     on("stream-end", ({ reason }) => this.#retry(reason));
     source.onerror = () => this.#retry("the connection broke, or was refused");
   }
@@ -196,8 +196,9 @@ export class Follower {
     this.#tell({ state: "open", over });
   }
 
-  // The gateway says how long the token is valid twice: a minute before it expires, and when the stream
-  // was renewed. If it is not renewed, the gateway ends it, and the client reopens it with a new ticket.
+  // The gateway says twice how long the token is valid: a minute before the token expires, and when the
+  // stream was renewed. If the stream is not renewed, the gateway ends it, and the client opens another
+  // with a new ticket.
   #auth(seconds: number, renew: (token: string) => Promise<unknown>): void {
     if (this.#renewing) {
       this.#renewing = false;

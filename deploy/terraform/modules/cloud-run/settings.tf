@@ -1,8 +1,9 @@
-# What the services are, read from deploy/cloud-run/*.yaml, so that each number has one place.
-# docs/deploy/cloud-run.md says why it is what it is.
+# The services, read from deploy/cloud-run/*.yaml, so that each number stands in one place.
+# docs/deploy/cloud-run.md has the reason of each number.
 
 locals {
-  # The files are for envsubst. What is known only once it exists is set further below.
+  # The files have these variables for envsubst. Values of resources that do not exist yet are empty
+  # here, and set further below.
   text = {
     IMAGE         = var.image
     READ_AUDIENCE = var.read_audience
@@ -15,7 +16,7 @@ locals {
   events = yamldecode(templatefile("${path.module}/../../../cloud-run/events.yaml", local.text))
   push   = yamldecode(templatefile("${path.module}/../../../cloud-run/push.yaml", local.text))
 
-  # Streams and gRPC need HTTP/2 end to end, which WebSockets do not pass: a service for each.
+  # Streams and gRPC need HTTP/2 end to end. WebSockets do not pass it, so they have their own service.
   services = merge(
     { events = { name = var.name, port = "h2c", yaml = local.events } },
     { push = { name = "${var.name}-push", port = "h2c", yaml = local.push } },
@@ -47,7 +48,7 @@ locals {
     )
   }
 
-  # Behind the load balancer no reader may go around it, and around its limits. Pub/Sub of the same
+  # If there is a load balancer, readers may not go around it and its limits. Pub/Sub of the same
   # project counts as internal.
   public  = var.behind_front ? "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER" : "INGRESS_TRAFFIC_ALL"
   ingress = { for key in keys(local.services) : key => key == "push" ? "INGRESS_TRAFFIC_INTERNAL_ONLY" : local.public }

@@ -26,7 +26,7 @@ variable "name" {
 }
 
 variable "image" {
-  description = "The image, as docs/deploy/cloud-run.md builds it (step 2)."
+  description = "The image, in Artifact Registry and for amd64 (../../README.md)."
   type        = string
 }
 

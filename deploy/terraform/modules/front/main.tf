@@ -1,4 +1,4 @@
-# A global external Application Load Balancer in front of Cloud Run: TLS, a certificate of Google's,
+# A global external Application Load Balancer in front of Cloud Run: TLS, a certificate from Google,
 # the public paths, and Cloud Armor.
 
 locals {
@@ -116,7 +116,8 @@ resource "google_compute_security_policy" "this" {
   depends_on = [google_project_service.compute]
 }
 
-# The public paths; 404 to all else, which no gateway sees. (Google wants a service for that too.)
+# The public paths. The load balancer answers 404 to all other paths itself. (Google wants a service
+# for them all the same.)
 resource "google_compute_url_map" "this" {
   project         = var.project
   name            = var.name

@@ -1,4 +1,4 @@
-# The address, the certificate, and what listens.
+# The address, the certificate, and the listeners for https and http.
 
 resource "google_compute_global_address" "this" {
   project    = var.project
@@ -6,10 +6,11 @@ resource "google_compute_global_address" "this" {
   depends_on = [google_project_service.compute]
 }
 
-# Google issues it once the name's A record points to the address.
+# Google issues the certificate once the domain's A record points to the address.
 resource "google_compute_managed_ssl_certificate" "this" {
   project = var.project
-  # A certificate cannot be changed: for another domain there is another, before the old one goes.
+  # A certificate cannot be changed: for another domain Terraform creates another certificate, before
+  # it deletes the old one.
   name = "${var.name}-${substr(sha1(var.domain), 0, 8)}"
 
   managed {
@@ -23,7 +24,7 @@ resource "google_compute_managed_ssl_certificate" "this" {
   depends_on = [google_project_service.compute]
 }
 
-# Without one Google accepts TLS 1.0 and 1.1.
+# Without a policy Google accepts TLS 1.0 and 1.1.
 resource "google_compute_ssl_policy" "this" {
   project         = var.project
   name            = var.name

@@ -8,7 +8,7 @@ locals {
   topics = { for name in local.names : name => var.create_topics ? google_pubsub_topic.events[name].id : "projects/${var.project}/topics/${name}" }
 }
 
-# Others in the project may use the service: it stays on when this is destroyed.
+# Other users of the project may need the services: they stay on when this module is destroyed.
 resource "google_project_service" "this" {
   for_each           = toset(["iam.googleapis.com", "pubsub.googleapis.com"])
   project            = var.project
@@ -16,8 +16,8 @@ resource "google_project_service" "this" {
   disable_on_destroy = false
 }
 
-# In a new project Pub/Sub's account is not there until it is asked for, and no role can be given to
-# it. https://cloud.google.com/iam/docs/create-service-agents
+# In a new project Pub/Sub's account does not exist until it is asked for, and can be given no role
+# before that. https://cloud.google.com/iam/docs/create-service-agents
 resource "google_project_service_identity" "pubsub" {
   provider   = google-beta
   project    = var.project
@@ -32,7 +32,7 @@ resource "google_pubsub_topic" "events" {
   depends_on = [google_project_service.this]
 }
 
-# Whose token the pushes carry. It has no role but to call the service.
+# The account whose token the pushes carry. Its only role is to call the service.
 resource "google_service_account" "push" {
   project      = var.project
   account_id   = var.push_account
@@ -40,7 +40,7 @@ resource "google_service_account" "push" {
   depends_on   = [google_project_service.this]
 }
 
-# What the gateway runs as. Its only role is roles/pubsub.subscriber on the subscriptions that it pulls.
+# The account that the gateway runs as. Its only role is roles/pubsub.subscriber on the subscriptions that it pulls.
 resource "google_service_account" "gateway" {
   project      = var.project
   account_id   = var.gateway_account
@@ -48,7 +48,7 @@ resource "google_service_account" "gateway" {
   depends_on   = [google_project_service.this]
 }
 
-# On GKE the pods are this account by Workload Identity (k8s/components/gke/identity.yaml).
+# On GKE the pods act as this account by Workload Identity (k8s/components/gke/kustomization.yaml).
 resource "google_service_account_iam_member" "pods_are_gateway" {
   count              = var.kubernetes_namespace == "" ? 0 : 1
   service_account_id = google_service_account.gateway.name
@@ -97,7 +97,7 @@ resource "google_pubsub_subscription" "push" {
     }
   }
 
-  # Without them the first pushes fail, and the first dead letters are lost.
+  # Without these roles the first pushes fail, and the first dead letters are lost.
   depends_on = [
     google_service_account_iam_member.signs_tokens,
     google_pubsub_topic_iam_member.writes_dead_letters,

@@ -68,7 +68,7 @@ variable "endpoint" {
 }
 
 variable "audience" {
-  description = "What the push tokens are for: one of the gateway's --push-audience. Empty: each subscription's endpoint, as Cloud Run wants it."
+  description = "The audience of the push tokens: one of the gateway's --push-audience. Empty: each subscription's endpoint, as Cloud Run wants it."
   type        = string
   default     = ""
 }
