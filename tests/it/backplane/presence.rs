@@ -122,7 +122,7 @@ fn each_reader_is_told_once_of_each_join_and_leave() {
         }
     }
     gone.extend(std::mem::take(&mut passing).into_keys());
-    // A name that was chosen, but for which no stream was opened, is no member.
+    // A name without a stream is no member.
     moving.retain(|_, streams| !streams.is_empty());
     let moved = moving.len();
     assert!(3 < gone.len() && 3 < moved);

@@ -18,7 +18,7 @@ fn run(command: &mut Command) -> (i32, String) {
     (output.status.code().unwrap(), text)
 }
 
-/// Runs `check` with the flags of an open gateway, and these.
+/// Runs `check` with the flags of an open gateway, and with these flags.
 fn check(flags: &[&str]) -> (i32, String) {
     run(&mut stream_events(&[&["check"], &OPEN[1..], flags].concat()))
 }
@@ -64,7 +64,7 @@ fn a_good_configuration_has_no_problem_and_nothing_listens() {
     let (certificate, redis) = (Certificate::new(), RedisServer::start());
     let key = redis.folder.path().join("key");
     fs::write(&key, "0123456789".repeat(4)).unwrap();
-    // Its port is looked at, and stays free.
+    // `check` tries whether it could listen on this port, and leaves it free.
     let free = free_port();
     let mut command = stream_events(&["check", "--push-auth", "none", "--read-auth", "jwt"]);
     command.args(["--listen", &format!("127.0.0.1:{free}"), "--ops-listen", "off"]);

@@ -28,7 +28,7 @@ fn a_buffering_nginx_is_found() {
     for check in ["compression", "resume", "keep-alive", "cut"] {
         assert_eq!(found.result(check), "not checked", "{found:?}");
     }
-    // Without the directive nginx obeys the gateway.
+    // Without `proxy_ignore_headers` nginx obeys the gateway and does not buffer.
     let nginx = Nginx::plain(&[gateway.address], "", None);
     assert_eq!(watched(nginx.address, "1 s").problems(), [""; 0]);
 }
@@ -40,7 +40,7 @@ fn a_cut_by_nginx_is_found() {
     let found = watched(nginx.address, "10 s");
     found.problem("cut", "the stream was cut after 2.", ("nginx", "proxy_read_timeout 60s;"));
     assert_eq!(found.problems(), ["cut"]);
-    // A comment each second keeps it open.
+    // A keep-alive each second keeps the stream open.
     let gateway = open_gateway(&[("keep-alive", "1 s")]);
     let nginx = Nginx::plain(&[gateway.address], "proxy_read_timeout 2s;", None);
     assert_eq!(watched(nginx.address, "4 s").problems(), [""; 0]);
@@ -52,12 +52,12 @@ fn a_cut_by_haproxy_is_found() {
     let haproxy = Haproxy::start(gateway.address, " timeout client 2s\n timeout server 2s");
     let found = watched(haproxy.address, "10 s");
     found.problem("cut", "s after its last byte", ("HAProxy", "timeout server 60s"));
-    // Its defaults have no limits of silence.
+    // The defaults of HAProxy do not limit silence.
     let haproxy = Haproxy::start(gateway.address, "");
     assert_eq!(watched(haproxy.address, "3 s").problems(), [""; 0]);
 }
 
-/// As the backend timeout of Google's load balancers does it: the whole answer has a limit.
+/// The proxy limits the whole answer, as the backend timeout of Google's load balancers does.
 #[test]
 fn a_cut_in_the_middle_of_keep_alives_is_found() {
     let gateway = open_gateway(&[("keep-alive", "1 s")]);

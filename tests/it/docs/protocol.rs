@@ -15,7 +15,7 @@ fn rows<'a>(page: &'a str, section: &str) -> Vec<Vec<&'a str>> {
     lines.map(|line| line.trim_matches(['|', ' ']).split(" | ").collect()).collect()
 }
 
-/// Returns the name in a cell that is nothing but a name in code.
+/// Returns the name in a cell that holds one name in backticks and nothing else.
 fn name(cell: &str) -> Option<&str> {
     let name = cell.strip_prefix('`')?.strip_suffix('`')?;
     (!name.contains('`')).then_some(name)

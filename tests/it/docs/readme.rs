@@ -36,7 +36,7 @@ fn the_documents_flag_table_is_that_of_the_program() {
     assert_eq!(
         count,
         flags().filter(|flag| !flag.is_secret).count(),
-        "docs/configuration.md has rows of flags that are none"
+        "docs/configuration.md has rows of flags that do not exist"
     );
 }
 

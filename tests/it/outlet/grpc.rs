@@ -141,7 +141,7 @@ fn malformed_requests_are_refused() {
         assert_eq!(call.status().0, code, "{shown} bytes: {:?}", call.status());
         assert_eq!(call.head["grpc-accept-encoding"], "identity");
     }
-    // The rest of a body behind a wrong prefix is not waited for.
+    // The gateway refuses a wrong prefix and does not wait for the rest of the body.
     for method in ["Subscribe", "Publish"] {
         let kinds = ["application/grpc", "application/grpc-web"];
         for (prefix, code) in
@@ -213,7 +213,7 @@ fn ended_calls_are_counted_by_method_and_status() {
     let mut answer = Call::with(&gateway, &path("Publish"), &message, &[]);
     while answer.next::<PublishResponse>().is_some() {}
     count("Publish", OK, 1.0);
-    // A client makes up no labels.
+    // Paths that a client invents are counted together and make no labels of their own.
     for path in ["/some.Service/Method", "/x", &path("Nothing")] {
         Call::with(&gateway, path, &topic("orders"), &[]);
     }

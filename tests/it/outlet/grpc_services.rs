@@ -266,7 +266,7 @@ fn pages_see_the_status_of_unknown_methods_and_services() {
         let [(0x80, status)] = &parts(&answer.body)[..] else { panic!("{path}") };
         assert!(status.starts_with(b"grpc-status: 12\r\n"), "{path}");
     }
-    // Other requests at a path that does not exist are answered as before.
+    // Requests that are no calls of gRPC get 404 at a path that does not exist.
     let asked = [page, ("access-control-request-method", "POST")];
     assert_eq!(http1::request(gateway.address, "OPTIONS", "/a/b", &asked, b"").status, 404);
     assert_eq!(http1::request(gateway.address, "POST", "/a/b", &[page], b"").status, 404);
@@ -285,7 +285,7 @@ fn a_stream_of_grpc_web_ends_with_its_status() {
     assert!(matches!(last, Some(Seen::Event(end)) if end.event == "stream-end"));
 }
 
-/// The gateway ends TLS itself: what is published over TLS arrives over TLS.
+/// The gateway itself speaks TLS: an event that is published over TLS arrives over TLS.
 #[test]
 fn calls_go_over_tls() {
     let certificate = Certificate::new();

@@ -236,7 +236,7 @@ fn a_session_that_its_client_resets_ends_at_once() {
     gateway.until_metric("stream_events_streams", 2.0);
     call.reset();
     gateway.until_metric("stream_events_streams", 0.0);
-    // So that its address may open as many again.
+    // Its address may then open as many streams again.
     let mut call = session(&gateway, &[]);
     for sub in ["a", "b"] {
         assert_eq!(answer(&mut call, sub, subscribe(sub, "orders")), 0);
@@ -258,7 +258,7 @@ fn a_session_without_streams_counts_as_a_stream_of_its_address() {
     };
     let mut call = session(&gateway, &[]);
     assert!(refused());
-    // The first stream takes the place of the session, also after a refused one.
+    // The first stream takes the place of the session, also if a stream was refused before.
     assert_eq!(answer(&mut call, "1", subscribe("a", "a b")), 3);
     assert!(refused());
     assert_eq!(answer(&mut call, "2", subscribe("a", "orders")), 0);

@@ -1,4 +1,4 @@
-//! Calls of gRPC whose clients stop to read: the gateway holds a bounded amount for each.
+//! Calls of gRPC whose clients stop reading: the gateway holds a bounded amount for each.
 
 use serde_json::json;
 

@@ -33,7 +33,7 @@ fn click(browser: &Browser, id: &str) {
     browser.run(&format!("document.getElementById('{id}').click()"));
 }
 
-/// Waits until a text contains a part, and returns the text.
+/// Waits until the text of the element with this id contains `part`, and returns the text.
 fn until_text(browser: &Browser, id: &str, part: &str) -> String {
     let text = format!("const text = document.getElementById('{id}').textContent;");
     let part = json!(part);
@@ -208,7 +208,7 @@ fn a_filter_selects_and_refusals_are_explained() {
     }
     send(&browser, "filter", &json!({ "topic": "", "filter": "" }));
     until_state(&browser, "open");
-    // The name of a topic is a button that follows it.
+    // The name of a topic is a button: a click on it follows this topic.
     browser.until(
         "the topics are there",
         "return document.querySelectorAll('#topics tr').length === 2",
@@ -217,7 +217,8 @@ fn a_filter_selects_and_refusals_are_explained() {
     until_text(&browser, "events", "The stream is open for orders.");
 }
 
-/// Runs the command of "Copy as curl": it has the same filter, and begins after the page's position.
+/// Runs the command of "Copy as curl". The command has the filter of the page, and begins after the
+/// newest event of the page.
 fn curl_follows(gateway: &Gateway, browser: &Browser) {
     click(browser, "copy");
     let command = until_text(browser, "command", "curl -NG");

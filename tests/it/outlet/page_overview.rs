@@ -73,7 +73,7 @@ fn topics_have_counts_and_outlets_their_streams() {
     assert_eq!(seen["streams"], json!({}));
     let time_ms = seen["time_ms"].as_u64().unwrap();
     assert!(time_ms.abs_diff(stream_events::clock::now_ms()) < 60_000, "{time_ms}");
-    // Streams of each format and transport; those of one outlet are counted together.
+    // Streams of each format and transport. The streams of one outlet are counted together.
     let streams: Vec<_> =
         BY_GATEWAY[0].iter().map(|case| case.open_at(gateway.address, "?topic=orders")).collect();
     let counts = || overview(&gateway, &[])["streams"].clone();
@@ -112,13 +112,13 @@ fn a_reader_sees_the_topics_of_its_token() {
         json!([{ "topic": "acme.users", "stored": 1 }, { "topic": "orders", "stored": 1 }])
     );
     assert_eq!(ask(&claims(&[])), json!([]));
-    // A count would tell how many events the filter hides.
+    // With a filter there is no count: it would tell how many events the filter hides.
     let mut filtered = claims(&["orders"]);
     filtered["filter"] = json!("attributes.customer = \"c1\"");
     assert_eq!(ask(&filtered), json!([{ "topic": "orders" }]));
     assert_eq!(gateway.get("/page/overview", &[]).status, 401);
     let forged = [("Authorization", "Bearer x.y.z")];
     assert_eq!(gateway.get("/page/overview", &forged).status, 401);
-    // The files have no data: a browser cannot send a token with them.
+    // Anyone gets the files: they hold no data, and a browser sends no token when it loads them.
     assert_eq!(gateway.get("/", &[]).status, 200);
 }

@@ -36,9 +36,9 @@ fn refusals_are_accepted_and_closed_with_a_code() {
     assert!(5_000 <= last.unwrap()["retry"].as_u64().unwrap());
 }
 
-/// Clients that may come back later are told when.
+/// The last record tells a client that may come back when to come back.
 #[test]
-fn ends_and_refusals_for_now_have_a_retry_time() {
+fn ends_and_temporary_refusals_have_a_retry_time() {
     let closed = |mut socket: WebSocket| {
         let (last, code) = socket.end();
         let last = last.unwrap();

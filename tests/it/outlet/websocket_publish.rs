@@ -132,9 +132,10 @@ fn a_token_says_where_its_bearer_may_publish_and_who_publishes() {
     assert_eq!(socket.record()["status"], 403);
 }
 
-/// A message that is sent over HTTP and over a WebSocket is one event. Subjects share no keys.
+/// A message that one subject sends over HTTP and over a WebSocket with the same idempotency key is
+/// one event. Another subject with this key publishes another event.
 #[test]
-fn keys_and_limits_are_those_of_the_subject() {
+fn each_subject_has_its_own_idempotency_keys_and_limits() {
     let keys = KeyServer::start();
     let limits = [("publish-auth", "jwt"), ("publishes-per-subject", "5")];
     let gateway = reader::gateway(&keys, &limits);

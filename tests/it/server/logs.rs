@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Level at which the lines about streams are.
+/// Log level that includes the lines about streams.
 const STREAMS: &str = "info,stream_events::stream=debug";
 
 fn outlet(case: Case) -> &'static str {
@@ -59,7 +59,7 @@ fn each_stream_has_a_line_when_it_opens_and_one_when_it_ends() {
         let opened = &lines(&process, "stream opened", at + 1)[at];
         assert_eq!(opened["severity"], "DEBUG");
         assert_eq!((&opened["outlet"], &opened["topics"]), (&outlet(*case).into(), &1.into()));
-        assert_eq!(opened["stream"].as_str().unwrap().len(), 8, "too little to renew it");
+        assert_eq!(opened["stream"].as_str().unwrap().len(), 8, "the log has a part of the name");
         drop(reader);
         let ended = &lines(&process, "stream ended", at + 1)[at];
         assert_eq!(ended["number"], opened["number"]);
@@ -74,7 +74,7 @@ fn each_stream_has_a_line_when_it_opens_and_one_when_it_ends() {
     assert_eq!(ended["events"], sent);
 }
 
-/// Streams of a broadcast count their events together, from different positions.
+/// A broadcast counts events once for all its streams. Here the streams join in four rounds.
 #[test]
 fn each_stream_of_a_broadcast_has_its_own_number_of_events() {
     const STREAMS_OF_EACH: usize = 20;
@@ -105,14 +105,15 @@ fn by_default_no_line_is_about_one_stream() {
     drop(reader);
     process.signal(rustix::process::Signal::TERM);
     let stopped = || process.log().iter().any(|line| line.contains("\"stopped\"")).then_some(());
-    eventually("stopped", stopped);
+    eventually("the log says that the gateway has stopped", stopped);
     assert!(!process.log().iter().any(|line| line.contains("stream opened")));
     assert!(!process.log().iter().any(|line| line.contains("stream ended")));
 }
 
-/// A reader that takes nothing, and another one right after it.
+/// Slow readers have at most one line at level info in 10 s. Here the gateway ends two of them
+/// within that time.
 #[test]
-fn the_end_of_a_slow_reader_is_at_level_info_but_not_of_each_one() {
+fn of_two_slow_readers_only_the_first_is_logged_at_level_info() {
     let limits = ["--write-timeout", "1 s", "--ring-bytes", "64 MiB"];
     let (process, address) = serve(&[&limits[..], &["--log-level", STREAMS]].concat());
     let open = || {
@@ -157,8 +158,8 @@ fn the_line_of_a_message_names_its_trace() {
     }
 }
 
-/// Tokens in each place that may hold one, a ticket, a whole name of a stream, and data, at the
-/// level that logs most.
+/// The test sends tokens in each place that may hold one, a ticket, the whole name of a stream, and
+/// data. The level is the one that logs most.
 #[test]
 fn no_line_holds_a_token_a_ticket_or_data() {
     let keys = KeyServer::start();
@@ -172,7 +173,7 @@ fn no_line_holds_a_token_a_ticket_or_data() {
     let get = |path: &str, headers: &[(&str, &str)]| {
         http1::request(address, "GET", path, headers, b"").status
     };
-    eventually("ready", || (get("/readyz", &[]) == 200).then_some(()));
+    eventually("the gateway is ready", || (get("/readyz", &[]) == 200).then_some(()));
     let mut claims = claims(&["*"]);
     claims["publish"] = json!(["*"]);
     let token = sign(&claims);

@@ -19,7 +19,8 @@ use crate::support::{
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 
-/// A message whose publisher sent its span, which it records if `flags` is 01.
+/// Returns a message with the span of its publisher. The flags 01 say that the publisher records
+/// the span.
 fn traced(id: &str, flags: &str) -> Value {
     let mut message = message("payload-secret", id);
     let parent = format!("00-{TRACE}-{PARENT}-{flags}");
@@ -40,7 +41,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Waits for so many spans, and returns them in the order of their names.
 fn spans(collector: &Collector, count: usize) -> Vec<Span> {
-    let mut spans = eventually("spans", || {
+    let mut spans = eventually("the collector has the spans", || {
         let spans = collector.spans();
         (count <= spans.len()).then_some(spans)
     });
@@ -84,8 +85,8 @@ fn the_spans_of_a_message_are_children_of_its_publishers_span() {
     }
 }
 
-/// Nor of one whose publisher sent no span, or a malformed one. A stream that replays an event is
-/// no delivery either.
+/// A message has no span either if its publisher sent no span or a malformed one. A stream that
+/// replays an event makes no span of a delivery.
 #[test]
 fn a_message_whose_publisher_records_no_trace_has_no_span() {
     let collector = Collector::start();
@@ -139,14 +140,14 @@ fn spans_are_dropped_and_counted_while_the_collector_is_slow() {
     let collector = Collector::silent();
     let gateway = Gateway::dev(&[("otlp-endpoint", &collector.url())]);
     push(gateway.address, &traced("0", "01"));
-    eventually("a request", || (!collector.bodies().is_empty()).then_some(()));
+    eventually("the collector has a request", || (!collector.bodies().is_empty()).then_some(()));
     let mut slowest = Duration::ZERO;
     for at in 1..2_100 {
         let start = Instant::now();
         push(gateway.address, &traced(&at.to_string(), "01"));
         slowest = slowest.max(start.elapsed());
     }
-    // The collector has 10 s for an answer.
+    // The gateway waits 10 s for an answer of the collector. A push does not wait for it.
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     let dropped = gateway.metric("stream_events_spans_total{outcome=\"queue-full\"}");
     assert!(0.0 < dropped, "{dropped}");
@@ -163,16 +164,16 @@ fn an_endpoint_that_is_no_url_of_http_is_refused() {
     }
 }
 
-/// Where a cluster sets the variables of all containers.
+/// A cluster may set the variables of OpenTelemetry for all its containers.
 #[test]
-fn other_variables_of_opentelemetry_are_read() {
+fn headers_and_the_service_name_come_from_the_variables_of_opentelemetry() {
     let collector = Collector::start();
     let mut command = stream_events(&OPEN);
     for (name, value) in [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", &*collector.url()),
         ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=key-of-collector"),
         ("OTEL_SERVICE_NAME", "orders-gateway"),
-        // What the gateway does not have, it ignores.
+        // The gateway has no such settings, and ignores the variables.
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
     ] {

@@ -30,14 +30,15 @@ fn ten_thousand_idle_websockets_take_a_kilobyte_each() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let victim = Victim::serve(&["--workers", "1", "--keep-alive", "10 min"]).calm();
+    // These sockets make the gateway allocate what it allocates only once.
     drop(open(&victim, 100));
-    eventually("they are closed", || (victim.streams() < 1.0).then_some(()));
+    eventually("the first sockets are closed", || (victim.streams() < 1.0).then_some(()));
     let before = victim.memory_kib();
     let sockets = open(&victim, SOCKETS);
     let each = (victim.memory_kib() - before) * 1_024 / SOCKETS;
     eprintln!("{each} bytes for each socket");
     assert!(each <= BYTES_MAX, "{each} bytes");
-    // They are served all the same.
+    // Other clients are served while the sockets are open.
     victim.serves_a_normal_client();
     drop(sockets);
     victim.has_recovered();

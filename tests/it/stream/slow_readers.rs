@@ -71,10 +71,10 @@ fn until_in_the_middle(wire: &TcpStream) {
     });
 }
 
-/// One reader uses the memory for large events, so that those of others cannot be encoded: their
-/// connections are cut. All other streams of the worker go on.
+/// One reader uses all memory for large events, so that the gateway cannot encode the large events
+/// of other readers. The gateway cuts the connections of these readers. All other streams go on.
 #[test]
-fn readers_are_cut_alone_when_there_is_no_memory_for_their_event() {
+fn only_readers_whose_event_has_no_memory_are_cut() {
     let gateway = Gateway::dev(&[("workers", "1"), ("keep-alive", "10 min")]);
     let websocket = CASES[6];
     let _first = in_the_middle_of(&zeros(), websocket, &gateway);
@@ -83,7 +83,7 @@ fn readers_are_cut_alone_when_there_is_no_memory_for_their_event() {
         // The default format of server-sent events needs no other encoding than that of the ring.
         let format = if case.format == Format::Sse { "&format=message" } else { "" };
         let mut reader = case.open(&gateway, &format!("?topic=large{format}"));
-        // It waits for events when the large one is published.
+        // The reader has read all events before the large one is published.
         for n in 0..2 {
             gateway.publish("large", n.to_string());
             assert!(reader.next().data.contains(&n.to_string()));
@@ -108,7 +108,8 @@ fn a_websocket_that_falls_behind_in_a_large_event_is_closed_with_1013() {
     for case in CASES.into_iter().filter(|case| case.format == Format::WebSocket) {
         let gateway = case.gateway(&[("ring-events", "1"), ("keep-alive", "10 min")]);
         let _first = in_the_middle_of(&zeros(), case, &gateway);
-        // Too large to be encoded for each part again. The other one leaves its ring.
+        // The event of `large` is too large to be encoded again for each part. The event of `small`
+        // leaves its ring while the gateway sends it.
         for (topic, bytes) in [("large", 1_000_000), ("small", 250_000)] {
             let query = format!("?topic={topic}");
             let (mut socket, wire) = case.open_narrow_websocket(&gateway, &query);

@@ -27,7 +27,7 @@ pub struct Collector {
     received: Received,
 }
 
-/// What a collector reads of a request: the fields of OTLP that the gateway sends.
+/// Request of OTLP, with the fields that the tests read.
 #[derive(Clone, PartialEq, Message)]
 pub struct Request {
     #[prost(message, repeated, tag = "1")]
@@ -94,19 +94,19 @@ impl Span {
     }
 }
 
-/// The text of an attribute.
+/// Returns the text of the attribute with this key.
 pub fn text_of<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
     let found = attributes.iter().find(|attribute| attribute.key == key)?;
     found.value.as_ref()?.text.as_deref()
 }
 
 impl Collector {
-    /// Answers each request with 200.
+    /// Starts a collector that answers each request with 200.
     pub fn start() -> Self {
         Self::with(true)
     }
 
-    /// Reads each request, and answers none.
+    /// Starts a collector that reads each request and answers none.
     pub fn silent() -> Self {
         Self::with(false)
     }
@@ -142,22 +142,22 @@ impl Collector {
         format!("http://{}", self.address)
     }
 
-    /// The bodies so far.
+    /// Returns the bodies that were received so far, oldest first.
     pub fn bodies(&self) -> Vec<Vec<u8>> {
         self.received.0.lock().unwrap().iter().map(|post| post.body.clone()).collect()
     }
 
-    /// The headers of the requests so far.
+    /// Returns the headers of the requests that were received so far.
     pub fn heads(&self) -> Vec<Headers> {
         self.received.0.lock().unwrap().iter().map(|post| post.headers.clone()).collect()
     }
 
-    /// The requests so far.
+    /// Returns the requests that were received so far.
     pub fn requests(&self) -> Vec<Request> {
         self.bodies().iter().map(|body| Request::decode(&**body).unwrap()).collect()
     }
 
-    /// The spans so far.
+    /// Returns the spans that were received so far.
     pub fn spans(&self) -> Vec<Span> {
         let all = self.requests().into_iter().flat_map(|request| request.resource_spans);
         all.flat_map(|spans| spans.scope_spans).flat_map(|scope| scope.spans).collect()

@@ -17,7 +17,7 @@ pub struct Haproxy {
 }
 
 impl Haproxy {
-    /// In front of this gateway, with these lines in its `defaults`.
+    /// Starts `HAProxy` in front of the gateway at `to`, with these lines in its `defaults`.
     pub fn start(to: SocketAddr, defaults: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));

@@ -72,9 +72,9 @@ impl Nginx {
         Self::run("local.conf", &text, address)
     }
 
-    /// nginx's defaults in front of these gateways, with these directives. (Their HTTP/1.0 matters:
-    /// with `proxy_http_version 1.1` even a buffering nginx passes each chunk on at once.) With a
-    /// certificate, `listen` has `ssl` and these words.
+    /// Starts an nginx with its defaults and these directives in front of these gateways. With a
+    /// certificate, `listen` has `ssl` and these words. By default nginx speaks HTTP/1.0 to a
+    /// gateway. With `proxy_http_version 1.1` even a buffering nginx would pass each chunk on.
     pub fn plain(to: &[SocketAddr], directives: &str, tls: Option<(&Certificate, &str)>) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let servers: Vec<_> = to.iter().map(|address| format!("server {address};")).collect();
