@@ -230,7 +230,7 @@ fn curl_follows(gateway: &Gateway, browser: &Browser) {
         let command = format!("{command} -sS --max-time 1");
         let output = Command::new("sh").args(["-c", &command]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        text.contains("stream-open").then_some(text)
+        (text.contains("stream-open") && text.contains("\"data\"")).then_some(text)
     });
     let lines = output.lines().filter(|line| !line.is_empty());
     let lines: Vec<Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();

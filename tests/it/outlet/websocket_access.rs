@@ -62,7 +62,7 @@ fn ends_and_temporary_refusals_have_a_retry_time() {
     assert_eq!((code, &*reason), (1013, "unready"));
     assert!(Some(5_000) <= retry, "{retry:?}");
 
-    let short = Gateway::dev(&[("stream-age-max", "1 s")]);
+    let short = Gateway::dev(&[("stream-age-max", "4 s")]);
     let mut socket = opened(&short, "?topic=orders");
     short.publish("orders", "1");
     let id = socket.record_of("event")["id"].clone();
