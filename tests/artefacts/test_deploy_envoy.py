@@ -43,8 +43,9 @@ def envoy():
     return subprocess.check_output([sys.executable, "-c", where], **options).strip()
 
 
-def certificate(folder):
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]
+def certificate(folder, *options):
+    """Makes tls.key and tls.crt, with these options of openssl."""
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2", *options]
     command += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=localhost"]
     command += ["-keyout", folder / "tls.key", "-out", folder / "tls.crt"]
     subprocess.run(command, check=True, capture_output=True)

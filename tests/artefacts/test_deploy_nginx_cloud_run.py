@@ -15,6 +15,7 @@ from deploy_websockets import WebSocket
 from ports import free_port
 from public_paths import PUSH_PATHS
 from test_deploy_chain import NGINX, Nginx, edited, temporary
+from test_deploy_envoy import certificate
 
 CONF = (PROJECT / "deploy/nginx/cloud-run.conf").read_text()
 NAMES = ["events-123456789.europe-west1.run.app", "events-ws-123456789.europe-west1.run.app"]
@@ -54,7 +55,7 @@ http {{
 
 
 def differs(text):
-    """Numbers and directives that are others than l7.conf's, without a reason."""
+    """Numbers that differ from l7.conf without a reason, and directives that are missing."""
     wrong = []
     if (int(re.search(r"limit_conn by_address (\d+);", text)[1]),
             int(re.search(r"rate=(\d+)r/s;", text)[1])) != l7_numbers():
@@ -87,10 +88,7 @@ class CloudRun(unittest.TestCase):
         tls = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, tls)
         names = ",".join(f"DNS:{name}" for name in NAMES)
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2", "-pkeyopt",
-             "ec_paramgen_curve:prime256v1", "-subj", "/CN=run", "-addext", f"subjectAltName={names}",
-             "-keyout", tls / "tls.key", "-out", tls / "tls.crt"], check=True, capture_output=True)
+        certificate(tls, "-addext", f"subjectAltName={names}")
         cloud_run, port = free_port(), free_port()
         Nginx(self, IN_CLOUD_RUNS_PLACE.format(temporary=temporary(), folder=tls, port=cloud_run,
                                                names=" ".join(NAMES), gateway=gateway), cloud_run)
