@@ -45,7 +45,7 @@ class Pages(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         path = urllib.parse.urlsplit(self.path).path
         if path == "/token":
-            self.test.token_lasts += 5  # So that the next one renews the stream.
+            self.test.token_lasts += 5  # A token renews the stream if it lasts longer than the one before.
         kind, body = {
             "/page.js": ("text/javascript", self.test.program),
             "/token": ("text/plain", reader_token(self.test.secret, self.test.token_lasts).encode()),
@@ -172,7 +172,7 @@ class Client(unittest.TestCase):
         self.until({"state": "open", "over": "sse"})
         push(url, "orders", '{"n":1}')
         self.assertEqual(self.until({"topic": "orders"})[-1]["data"], {"n": 1})
-        # An EventSource gives up for good at a 502.
+        # The browser's EventSource does not reconnect after a 502: the client has to.
         proxy.refuses = True
         proxy.cut()
         self.until({"state": "waiting"})
@@ -190,7 +190,7 @@ class Client(unittest.TestCase):
         self.until({"state": "open"})
         push(url, "orders", "1")
         self.until({"data": 1})
-        # Another gateway in its place, as after a restart: it has not the events of the first.
+        # Another gateway in its place, as after a restart, does not have the events of the first.
         proxy.target = self.serve("dev")[1]
         push(proxy.target, "orders", "2")
         proxy.cut()
@@ -212,13 +212,13 @@ class Client(unittest.TestCase):
         self.assertEqual([each["data"] for each in seen if "topic" in each], [2])
 
     def test_it_renews_with_a_token_that_is_in_no_url(self):
-        with tempfile.NamedTemporaryFile() as key:
-            key.write(self.secret)
-            key.flush()
-            _, url, _ = self.serve(
-                "serve", STREAM_EVENTS_PUSH_AUTH="none", STREAM_EVENTS_READ_AUTH="jwt",
-                STREAM_EVENTS_READ_KEY_FILE=key.name, STREAM_EVENTS_CORS_ORIGIN=self.page)
-        # The gateway says so a minute before a token expires, so at once.
+        key = self.enterContext(tempfile.NamedTemporaryFile())
+        key.write(self.secret)
+        key.flush()
+        _, url, _ = self.serve(
+            "serve", STREAM_EVENTS_PUSH_AUTH="none", STREAM_EVENTS_READ_AUTH="jwt",
+            STREAM_EVENTS_READ_KEY_FILE=key.name, STREAM_EVENTS_CORS_ORIGIN=self.page)
+        # The gateway asks for a new token a minute before the old one expires: here at once.
         self.token_lasts = 45
         self.browse(url, {"topics": ["orders"]}, "tokens")
         self.until({"state": "open"})

@@ -23,7 +23,7 @@ class Tls(unittest.TestCase):
         self.pubsub = PubSub(self.stack, "--tls", str(self.folder))
 
     def gateway(self, **variables):
-        """A gateway with nobody's credentials but those of `variables`."""
+        """A gateway that has no credentials but those of `variables`."""
         # Without the file that gcloud writes to the home, and without Google's metadata server.
         own = {"SSL_CERT_FILE": str(self.certificate), "HOME": str(self.folder), "GCE_METADATA_HOST": "127.0.0.1:1"}
         return Gateway(self.stack, self.pubsub, variables=own | variables,
@@ -41,7 +41,7 @@ class Tls(unittest.TestCase):
         def line():
             entries = [json.loads(line) for line in server.log if '"reason"' in line]
             return [entry for entry in entries if entry["reason"] == reason]
-        entry = until(f"the log says {reason}", line, limit=30)[0]
+        entry = until(f"the log says {reason}", line)[0]
         self.assertIn(error, entry["error"])
         self.assertIn(remedy, entry["remedy"])
         count = server.metric(f'stream_events_pull_reconnects_total{{reason="{reason}"}}')
