@@ -29,7 +29,7 @@ FAKE = HERE.parent / "tests/artefacts/pubsub_fake.py"
 SUBSCRIPTION = "projects/bench/subscriptions/orders"
 CONNECTIONS = 16
 WARM_UP = 5_000
-# Seconds for all messages of a round.
+# Seconds within which all messages of a round have to be acked.
 PATIENCE = 300
 HEAD = "POST /push/orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
 

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrapped_is_what_the_gateway_unwraps() {
+    fn the_gateway_decodes_a_wrapped_message() {
         let mut body = Vec::new();
         wrap(b"hello", 7, Some(r#"{"k":"v"}"#), &mut body);
         let topic = "topic0".parse().ok();

@@ -1,5 +1,5 @@
 // Follows a gateway with examples/client, in plain code or in a component of React, and reports to the test
-// what it gets. `?follow=` has the options.
+// what it gets. `?follow=` has the options as JSON.
 import { createElement, useEffect } from "react";
 import { createRoot } from "react-dom/client";
 import { useStreamEvents } from "../../examples/client/react";
@@ -8,7 +8,7 @@ import { follow, type Options } from "../../examples/client/stream-events";
 const query = new URLSearchParams(location.search);
 const gateway = query.get("gateway")!;
 const options: Omit<Options, "onEvent"> = JSON.parse(query.get("follow")!);
-// One at a time, so that the test gets them in their order.
+// Reports are sent one at a time, so that the test gets them in order.
 let last: Promise<unknown> = Promise.resolve();
 const report = (what: unknown): void => {
   last = last.then(() => fetch("/report", { method: "POST", body: JSON.stringify(what) }));

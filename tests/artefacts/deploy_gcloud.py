@@ -1,6 +1,6 @@
 """A stand-in for gcloud, for deploy/cloud-run/deploy. It knows gcloud's own commands and flags (TREE, a
-file of the SDK), refuses what no earlier step has made, or has made already, and writes down what is
-there.
+file of the SDK), and writes down what is there. It refuses a command that needs what no earlier one has
+made, and a command that makes what is there already.
 
     STATE=FILE TREE=FILE python3 deploy_gcloud.py COMMAND ...
 
@@ -30,14 +30,14 @@ def refuse(why):
 
 
 def from_yaml(text):
-    # Takes a while to load, and most commands do without.
+    # The import takes a while, and most commands do not need it.
     import yaml
 
     return yaml.safe_load(text)
 
 
 def ordinal(command):
-    """The number of this command, which it writes down."""
+    """Writes the command down, and returns its number (from 0)."""
     calls = STATE.with_name(f"{STATE.name}.calls")
     with calls.open("a") as file:
         file.write(f"{command}\n")
@@ -153,14 +153,14 @@ def perform(cloud, command, given, flags):
         refuse(f"the stand-in does not know: {command}")
 
 
-# The groups whose things are made by create and found by describe.
+# Groups of commands with a plain `create` and `describe`.
 KINDS = (
     "artifacts repositories", "iam service-accounts", "pubsub topics", "redis instances", "secrets",
 )
 
 
 def placed(name, flags):
-    """A name in a region, where there is one."""
+    """The name after its region, if the flags have one."""
     region = flags.get("--location") or flags.get("--region")
     return f"{region}/{name}" if region else name
 

@@ -33,14 +33,14 @@ def paths(text):
     for path in OTHER_REQUESTS:
         if service(path) and not path.startswith(beginnings):
             wrong.append(f"{path} is passed on")
-    # The map's, and its path matcher's.
+    # One for the URL map, and one for its path matcher.
     if len(re.findall(r"abort \{\s+http_status = 404\s+percentage  = 100\s", text)) != 2:
         wrong.append("what is not listed is passed on")
     return wrong
 
 
 def armor(text):
-    """What is wrong with the policy, beside the gateway's limits and the script for Kubernetes."""
+    """What is wrong with the policy, compared with the gateway's limits and the script for Kubernetes."""
     body = next(body for kind, labels, body in blocks(text)
                 if labels[:1] == ["google_compute_security_policy"])
     rules = {int(re.search(r"priority = (\d+)", rule)[1]): rule
@@ -78,7 +78,7 @@ def load_balancer(text):
             if "timeout_sec" in body:
                 wrong.append("Google refuses a timeout in front of Cloud Run")
             if "google_compute_security_policy" not in body:
-                wrong.append("the policy protects nothing")
+                wrong.append("a backend service without the policy")
         if re.search("forwarding_rule|backend_service", "".join(labels[:1])) and (
                 'load_balancing_scheme = "EXTERNAL_MANAGED"' not in body):
             wrong.append(f"{labels[0]}: another kind of load balancer")

@@ -5,12 +5,13 @@ import re
 
 from deploy_terraform import arguments, blocks
 
-# Resources that are in the project of what they name.
+# Resources without an argument `project`: they are in the project of the resource that they name.
 WITHOUT_PROJECT = {"google_service_account_iam_member"}
 
 
 def modules_fit(folders):
-    """What the root gives to a module that it does not take, or takes and it does not give."""
+    """Arguments that the root gives and the module does not take, or that the module needs and the root
+    does not give; and outputs that the root uses and the module does not have."""
     wrong, called = [], {}
     for kind, labels, body in blocks(folders.root):
         if kind == "module":
@@ -52,7 +53,7 @@ def reusable(folders):
     return wrong
 
 
-# What creates the same by hand.
+# The commands of gcloud that create the same by hand.
 BY_HAND = {
     "google_service_account": r"iam service-accounts create",
     "google_redis_instance": r"redis instances create",
@@ -64,7 +65,7 @@ BY_HAND = {
 
 
 def collisions(folders, by_hand):
-    """Names that the text of a document, with gcloud or YAML, creates too."""
+    """Resources with a name that `by_hand`, the text of the documents and manifests, creates too."""
     root = {at[0]: arguments(body).get("default", "").strip('"') for kind, at, body in
             blocks(folders.root) if kind == "variable"}
     wrong = []
@@ -87,7 +88,8 @@ def collisions(folders, by_hand):
 
 
 def services_first(text):
-    """Roles for Pub/Sub's own account, before a new project has it."""
+    """Roles that are given before a new project has Pub/Sub's own account, and resources that are created
+    before their service is on."""
     wrong = []
     if 'service    = "pubsub.googleapis.com"' not in text or "google_project_service_identity" not in text:
         wrong.append("nothing asks for Pub/Sub's own account")

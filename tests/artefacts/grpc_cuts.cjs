@@ -1,5 +1,6 @@
 // Subscribes with @grpc/grpc-js, cuts the call after a random number of records, and resumes, each time at
-// the next of the targets. Prints each event as a line of JSON. The last call goes on to the event LAST.
+// the next of the targets. Prints each event as a line of JSON, [id, data], and `null` after the last cut.
+// The last call goes on to the event LAST.
 //
 //   node grpc_cuts.cjs NODE_MODULES PROTO_FOLDER HOST:PORT,HOST:PORT CUTS FIRST_ID LAST
 const [modules, folder, list, count, first, last] = process.argv.slice(2);

@@ -13,8 +13,8 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 K8S = ROOT / "k8s"
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
-# The overlays that are reached from outside of the cluster, and those of them that are Google's. (The
-# canary is Istio's overlay with Redis already.)
+# The overlays that are reached from outside of the cluster, and those of them that are Google's. Without
+# istio-canary, which is the overlay istio with Redis.
 PUBLIC = [name for name in OVERLAYS if name not in ("istio-canary", "pull", "redis", "try")]
 GOOGLE = [name for name in PUBLIC if name.startswith("gke-")]
 # An overlay, and the components that are added to it, in this order.

@@ -1,4 +1,4 @@
-"""Who may call the fake Pub/Sub, and the other side of that: certificates, key files and a metadata server."""
+"""Checks who may call the fake Pub/Sub, and makes what callers need: certificates, key files, a metadata server."""
 
 import http.server
 import json
@@ -9,7 +9,7 @@ from google.auth import jwt
 
 ACCOUNT = "stream-events@test.iam.gserviceaccount.com"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-# Google's words.
+# The message that Pub/Sub sends.
 UNAUTHENTICATED = ("Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or "
                    "other valid authentication credential.")
 
@@ -35,7 +35,7 @@ class Tokens:
 
 
 def certificate(folder):
-    """Makes tls.key and tls.crt for 127.0.0.1, which no one but its own holder has signed."""
+    """Makes tls.key and the self-signed tls.crt for 127.0.0.1. Returns the path of tls.crt."""
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2", "-pkeyopt",
                "ec_paramgen_curve:prime256v1", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
                "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", folder / "tls.key", "-out",

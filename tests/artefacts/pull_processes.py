@@ -111,7 +111,7 @@ class PubSub:
 
 
 class Gateway:
-    """`serve`, which pulls from a fake. `variables` are those of its environment that are no settings."""
+    """`serve`, which pulls from a fake. `variables` are variables of its environment that are no settings."""
 
     def __init__(self, stack, pubsub, port=0, variables=(), **settings):
         self.port = port or free_port()

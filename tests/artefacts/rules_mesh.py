@@ -38,7 +38,7 @@ def versions_share_a_log(docs):
     logs = set()
     for name, doc in found.items():
         source = at(doc, "spec", "template", "spec", "containers", 0, "envFrom", 0, "configMapRef", "name")
-        # The name as it is, with the hash.
+        # The Deployment names the ConfigMap with its hash.
         config = next((doc for doc in all_of(docs, "ConfigMap") if doc["metadata"]["name"] == source), None)
         if not config:
             yield f"{name}: there is no ConfigMap {source}"

@@ -4,7 +4,7 @@ import json
 
 from manifests import all_of, annotation, at, one, pod
 
-# The kinds that tell a collector where metrics are, and the member that does.
+# The kinds that tell a collector where metrics are, each with the member that has the ports and paths.
 MONITORS = {"PodMonitoring": "endpoints", "PodMonitor": "podMetricsEndpoints",
             "ServiceMonitor": "endpoints"}
 

@@ -29,10 +29,10 @@ def ports_agree(docs):
         if service["spec"]["selector"] != at(one(docs, "Deployment"), "spec", "selector",
                                              "matchLabels"):
             continue
-        # A collector finds the pods by it. Without an address of its own it forwards nothing.
-        is_list = service["spec"].get("clusterIP") == "None"
+        # A headless Service forwards nothing: a collector finds the pods by its name.
+        is_headless = service["spec"].get("clusterIP") == "None"
         for port in service["spec"]["ports"]:
-            if port.get("targetPort") != ("ops" if is_list else "http"):
+            if port.get("targetPort") != ("ops" if is_headless else "http"):
                 yield f"the Service leads to {port.get('targetPort')}, which is not for readers"
         if service["spec"].get("type", "ClusterIP") != "ClusterIP":
             yield "the Service is open to the outside, past the overlays"

@@ -162,7 +162,7 @@ def unhealthy_by_default(docs):
 
 
 def proxies_are_counted(docs):
-    """Too few, and all readers have one address; too many, and readers choose theirs."""
+    """With too few all readers have one address, and with too many a reader can choose its address."""
     behind = (2 if google_ingresses(docs) or google_gateways(docs) else
               1 if nginx_ingresses(docs) or all_of(docs, "VirtualService") or plain_gateways(docs)
               else 0)

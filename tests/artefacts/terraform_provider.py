@@ -1,5 +1,5 @@
 """A stand-in for a Terraform provider, which terraform starts: terraform_provider.py SCHEMAS PROVIDER
-It has the schemas of the real one, and plans what it is asked to. It creates nothing.
+It has the schemas of the real provider, and plans any change. It creates nothing.
 The protocol: https://developer.hashicorp.com/terraform/plugin/terraform-plugin-protocol (version 5)"""
 
 import json
@@ -139,7 +139,7 @@ class Provider:
         return found
 
     def plan(self, request):
-        """What was asked for, and what is known once it exists."""
+        """The resource as it was asked for. Values that are known only once it exists stay unknown."""
         asked = fields(request)
         planned = decode(fields(asked[3])[1])
         if planned is not None:

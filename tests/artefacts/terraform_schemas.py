@@ -16,7 +16,7 @@ from deploy_processes import PROJECT, not_checked
 
 # Provider 6.50.0: https://pypi.org/project/cdktf-cdktf-provider-google/
 PACKAGE = "cdktf-cdktf-provider-google==16.12.1"
-# The one resource of google-beta (its page in the registry).
+# The one resource of google-beta. The package has no schema of it: this one is from its page in the registry.
 IDENTITY = {
     "attributes": {"service": ["string", False], "project": ["string", True], "id": ["string", True]},
     "blocks": {}, "computed": {"email": "string", "member": "string"},
@@ -97,7 +97,7 @@ def _snake(name):
 
 
 def _known(kind):
-    """The type itself, of a union with one that stands for what is known later."""
+    """The type itself, if the type is a union with IResolvable, which stands for values that are known later."""
     if "union" in kind:
         return next(each for each in kind["union"]["types"] if each.get("fqn") != "cdktf.IResolvable")
     return kind

@@ -45,7 +45,7 @@ class Run:
 
 
 def body(text, function):
-    """The statements of a function, one a line."""
+    """The lines of a function of the script."""
     return re.search(rf"^{function}\(\) \{{\n(.*?)^\}}", text, re.M | re.S)[1]
 
 
@@ -210,7 +210,7 @@ class Deploy(unittest.TestCase):
                  for run in (first, second)]
         self.assertNotEqual(*image)
 
-    def test_a_subscription_that_pushes_elsewhere_is_mended(self):
+    def test_a_subscription_that_pushes_elsewhere_is_updated(self):
         state = self.state()
         made = self.works("trial", state=state).made
         other = copy.deepcopy(made)
@@ -218,8 +218,8 @@ class Deploy(unittest.TestCase):
         state.write_text(json.dumps(other))
         self.assertEqual(self.works("trial", state=state).made, made)
 
-    def test_no_step_is_idle(self):
-        """Without any one of the commands that make something the script ends with an error."""
+    def test_no_step_can_be_left_out(self):
+        """The script ends with an error if any one command that makes something does nothing."""
         for mode in ("trial", "websockets"):
             calls = self.works(mode).calls
             makes = r"enable|create|submit|binding|replace"

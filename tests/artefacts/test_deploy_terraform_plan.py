@@ -74,7 +74,7 @@ class Terraform(unittest.TestCase):
         every = self.planned(topics=["orders"], pull_topics=["jobs"], image="the/image:1", websockets=True,
                              read_issuer="https://issuer", read_audience="a", domain="events.example.com",
                              notification_channels=["projects/p/notificationChannels/1"])
-        # The endpoint, before the service exists.
+        # The endpoint is known before the service exists.
         push = every['module.pubsub.google_pubsub_subscription.push["orders"]']["push_config"][0]
         self.assertEqual(push["push_endpoint"],
                          "https://stream-events-push-123456789.europe-west1.run.app/push/orders")
@@ -93,7 +93,7 @@ class Terraform(unittest.TestCase):
         self.assertEqual(len([address for address in every if "google_monitoring_alert_policy" in address]),
                          len(alerts["spec"]["groups"][0]["rules"]))
 
-    def test_the_readmes_for_each(self):
+    def test_the_example_with_for_each_in_the_readme_has_a_plan(self):
         readme = (DEPLOY / "terraform/README.md").read_text()
         text = re.search(r"```hcl\n(.*?)```", readme, re.S)[1]
         text = re.sub(r'"git::https://[^"]*//deploy/terraform/(\S+)\?ref=\w+"', r'"./\1"', text)
@@ -160,7 +160,7 @@ class Terraform(unittest.TestCase):
     def test_cloud_run_services_are_those_of_the_files(self):
         alone = self.services()
         self.assertEqual(set(alone["parts"]), {"events", "push"})
-        # docs/deploy/cloud-run.md names its services so, and one events-ws.
+        # The services of docs/deploy/cloud-run.md have these names. Those of Terraform have others.
         self.assertFalse({part["name"] for part in self.services(websockets=True)["parts"].values()}
                          & {"events", "events-push", "events-ws"})
         for key, part in alone["parts"].items():

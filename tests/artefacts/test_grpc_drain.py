@@ -32,7 +32,7 @@ class Drain(unittest.TestCase):
                 self.assertEqual(ended.exception.code(), grpc.StatusCode.UNAVAILABLE)
                 self.assertEqual(records[-1]["end"]["reason"], "draining")
                 times.add(records[-1]["end"]["retryMs"])
-            # They do not come back together.
+            # The times differ, so that the clients do not come back together.
             self.assertGreater(len(times), STREAMS // 10)
             self.assertEqual(process.wait(gateway.PATIENCE), 0)
 

@@ -40,7 +40,7 @@ def component_settings():
 
 
 def comparable(docs):
-    """The resources by kind and name, without what tells that a setting changed."""
+    """The resources by kind and name, without the hashes and checksums of the settings."""
     found = {}
     for doc in docs:
         text = re.sub(rf"stream-events{manifests.HASH}", "stream-events", manifests.yaml.safe_dump(doc))

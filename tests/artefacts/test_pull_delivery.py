@@ -89,7 +89,7 @@ class Delivery(unittest.TestCase):
         connection.endheaders(pushed[:-missing])
         in_flight = "stream_events_push_bytes_in_flight"
         until("the push has its memory", lambda: server.metric(in_flight) == len(pushed) - missing)
-        # There is no room for one of them beside the push.
+        # Beside the push there is no room for one of these messages.
         pubsub.generate(6, size=2_000_000)
         until("a message came", lambda: pubsub.state()["leased"])
         time.sleep(2)

@@ -58,7 +58,7 @@ class Replicas(unittest.TestCase):
             pubsub.generate(200, first=count, keys=KEYS)
             time.sleep(chance.uniform(0, 0.1))
             self.redis.kill()
-            # The gateway takes some of these, and has nowhere to store them.
+            # The gateway receives some of these, and cannot store them while Redis is down.
             pubsub.generate(200, first=count + 200, keys=KEYS)
             count += 400
             time.sleep(chance.uniform(0.3, 1))
@@ -115,13 +115,13 @@ class Replicas(unittest.TestCase):
         until("the gateway has them", lambda: server.metric("stream_events_push_bytes_in_flight") >= 8 * held)
 
     def test_the_messages_of_a_killed_gateway_come_back_after_its_leases(self):
-        # With the leases that the gateway asks for.
+        # Without `lease_max`, leases last as long as the gateway asks.
         pubsub = PubSub(self.stack, ordered=True)
         killed = self.gateway(pubsub)
         pubsub.generate(100, keys=KEYS)
         pubsub.until_acked(100)
         self.hold(pubsub, killed)
-        # Longer than a lease: the gateway extends those of messages that it holds.
+        # Longer than a lease: the gateway extends the leases of messages that it holds.
         time.sleep(LEASE + 1)
         self.assertEqual(pubsub.state()["expired"], 0)
         killed.kill()
@@ -132,7 +132,7 @@ class Replicas(unittest.TestCase):
         waited = time.monotonic() - at
         print(f"the other gateway had them after {waited:.1f} s", flush=True)
         self.assertLess(waited, LEASE + 5)
-        # One of each key at least: with its lease end those of what was delivered after it.
+        # At least one lease of each key expires. The later messages of its key come again with it.
         self.assertGreaterEqual(state["expired"], KEYS)
         check(self, pubsub, self.redis.events(), 1100, ordered_keys=KEYS)
 

@@ -279,9 +279,9 @@ fn of_gateway() -> Vec<Scenario> {
     ]
 }
 
-/// Streams with one filter, which shows all events, against the same events without a filter.
+/// Compares streams with one filter, which shows all events, to streams without a filter.
 fn filter(name: &'static str, about: &'static str, load: &str) -> Scenario {
-    // All conditions are true, so that each is checked.
+    // All conditions are true for each message, so that the gateway checks all of them.
     const CONDITIONS: [&str; 4] = [
         "attributes:order",
         "attributes.region=%22eu%22",
