@@ -37,8 +37,8 @@ pub(super) async fn check(probe: &Probe) -> [Finding; 2] {
     let begin = Instant::now();
     let (mut last, mut longest) = (begin, Duration::ZERO);
     let end = loop {
-        let ended = stream.take().filter(|event| event.event == "stream-end");
-        if let Some(event) = ended {
+        let mut events = std::iter::from_fn(|| stream.take());
+        if let Some(event) = events.find(|event| event.event == "stream-end") {
             break End::Gateway(member(&event, "reason"));
         }
         let left = limit.saturating_sub(begin.elapsed());
