@@ -1,5 +1,7 @@
 //! Rules between flags.
 
+use std::net::IpAddr;
+
 use crate::{
     config::{BackplaneConfig, Config},
     model::topic::Topic,
@@ -48,12 +50,18 @@ impl Config {
     /// Returns an error if both listeners would have the same port of the same address.
     fn shared_port(&self) -> Option<String> {
         let (listen, ops) = (self.listen, self.ops_listen?);
-        let is_everywhere = listen.ip().is_unspecified() || ops.ip().is_unspecified();
-        let is_shared = listen.port() == ops.port() && (listen.ip() == ops.ip() || is_everywhere);
+        let is_covered = covers(listen.ip(), ops.ip()) || covers(ops.ip(), listen.ip());
+        let is_shared = listen.port() == ops.port() && is_covered;
         (is_shared && listen.port() != 0).then(|| {
             format!("--ops-listen: {ops} has the port of --listen {listen}. Give another port")
         })
     }
+}
+
+/// Returns true if a listener on `all` also listens on `one`. An unspecified address is every
+/// address of its family; that of IPv6 is also every address of IPv4, as Linux binds it.
+fn covers(all: IpAddr, one: IpAddr) -> bool {
+    all == one || all.is_unspecified() && (all.is_ipv6() || one.is_ipv4())
 }
 
 #[cfg(test)]
@@ -86,6 +94,14 @@ mod tests {
     fn both_listeners_may_leave_their_ports_to_the_system_and_share_a_port_of_two_addresses() {
         assert!(problems(&[("listen", "127.0.0.1:0"), ("ops-listen", "127.0.0.1:0")]).is_empty());
         assert!(problems(&[("ops-listen", "127.0.0.2:8080")]).is_empty());
-        assert_eq!(problems(&[("ops-listen", "0.0.0.0:8080")]).len(), 1);
+        for (listen, ops, count) in [
+            ("127.0.0.1:8080", "0.0.0.0:8080", 1),
+            ("127.0.0.1:8080", "[::]:8080", 1),
+            ("[::1]:8080", "0.0.0.0:8080", 0),
+            ("[::1]:8080", "[::]:8080", 1),
+        ] {
+            let given = [("listen", listen), ("ops-listen", ops)];
+            assert_eq!(problems(&given).len(), count, "{given:?}");
+        }
     }
 }
