@@ -103,7 +103,8 @@ impl Puller {
                     // An idle stream has not failed. If the peer is dead, the next stream cannot be
                     // opened.
                     self.count("silent");
-                    tracing::debug!("a silent stream is opened anew");
+                    let subscription = &self.pull.subscription.name;
+                    tracing::debug!(subscription, "a silent stream is opened anew");
                     pauses = Pauses::default();
                     continue;
                 }

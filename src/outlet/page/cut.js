@@ -52,7 +52,8 @@ export class Cut {
     this.#cut = undefined;
     const where = resumed && after ? `The stream resumed after ${after}.` : "The stream began anew.";
     const events = missed === 1 ? "1 event" : `${missed.toLocaleString()} events`;
-    const lost = gap ?? "No gap: nothing was lost.";
+    const lost =
+      gap ?? (after ? "No gap: nothing was lost." : "The page had no id to resume after: events may be missing.");
     this.#report.textContent =
       `The connection was cut for ${seconds.toFixed(1)} s. ${where} ` +
       `${events} of that time came afterwards. ${lost}`;

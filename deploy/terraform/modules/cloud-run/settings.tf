@@ -8,7 +8,7 @@ locals {
     IMAGE         = var.image
     READ_AUDIENCE = var.read_audience
     READ_ISSUER   = var.read_issuer
-    READ_JWKS_URL = var.read_jwks_url == "" ? "${var.read_issuer}/.well-known/jwks.json" : var.read_jwks_url
+    READ_JWKS_URL = var.read_jwks_url == "" ? "${trimsuffix(var.read_issuer, "/")}/.well-known/jwks.json" : var.read_jwks_url
     PUSH_ACCOUNT  = ""
     REDIS_HOST    = ""
     RUN_ACCOUNT   = ""

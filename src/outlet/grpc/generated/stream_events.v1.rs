@@ -127,7 +127,7 @@ pub struct Gap {
     /// Number of topics that lost events and are not listed.
     #[prost(uint32, tag = "3")]
     pub topics_more: u32,
-    /// Id after which events are missing. Empty when the client sent an unknown id.
+    /// Id after which events are missing. Empty when the client's id is malformed.
     #[prost(string, tag = "4")]
     pub after: ::prost::alloc::string::String,
     /// Newest id that may be missing.
