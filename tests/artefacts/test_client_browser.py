@@ -45,7 +45,7 @@ class Pages(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         path = urllib.parse.urlsplit(self.path).path
         if path == "/token":
-            self.test.token_lasts += 5  # A token renews the stream if it lasts longer than the one before.
+            self.test.token_lasts += 15  # A token renews the stream if it lasts longer than the one before.
         kind, body = {
             "/page.js": ("text/javascript", self.test.program),
             "/token": ("text/plain", reader_token(self.test.secret, self.test.token_lasts).encode()),
@@ -219,11 +219,11 @@ class Client(unittest.TestCase):
             "serve", STREAM_EVENTS_PUSH_AUTH="none", STREAM_EVENTS_READ_AUTH="jwt",
             STREAM_EVENTS_READ_KEY_FILE=key.name, STREAM_EVENTS_CORS_ORIGIN=self.page)
         # The gateway asks for a new token a minute before the old one expires: here at once.
-        self.token_lasts = 45
+        self.token_lasts = 20
         self.browse(url, {"topics": ["orders"]}, "tokens")
         self.until({"state": "open"})
         renewed = self.until_some("renewed")
-        self.assertTrue(50 < renewed <= 60, renewed)
+        self.assertTrue(35 < renewed <= self.token_lasts, renewed)
         push(url, "orders", "1")
         self.until({"data": 1})
 

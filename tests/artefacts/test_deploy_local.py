@@ -31,7 +31,9 @@ class Stack(Process):
             "STREAM_EVENTS_BINARY": str(binary()),
         }
         options = {"stdout": subprocess.PIPE, "env": environment}
-        super().__init__(test, [PROJECT / "deploy/local/run"], **options)
+        # A shell ignores SIGINT in a test that it runs in the background, and so would the script.
+        command = ["env", "--default-signal=INT", PROJECT / "deploy/local/run"]
+        super().__init__(test, command, **options)
         said = iter(self.child.stdout.readline, "")
         if not any("Ctrl-C ends all of it." in line for line in said):
             raise AssertionError("the stack did not start")
