@@ -109,6 +109,7 @@ class Version(unittest.TestCase):
             r'newTag: "(.*)"',
             r"^ARG VERSION=(.*)$",
             r"stream-events[_-](\d+\.\d+\.\d+)",
+            r"\?ref=v(\d+\.\d+\.\d+)",
         ]
         found = 0
         for name in listed:
