@@ -172,11 +172,14 @@ export class Follower {
       socket.close(1000);
     };
     let retryMs: number | undefined;
+    let opened = false;
     socket.onmessage = ({ data }: MessageEvent<string>) => {
       const { type, retry, ...record } = JSON.parse(data);
       retryMs = retry ?? retryMs;
-      if (type === "open") this.#opened("websocket", record.stream);
-      else if (type === "event") this.#options.onEvent(record);
+      if (type === "open") {
+        opened = true;
+        this.#opened("websocket", record.stream);
+      } else if (type === "event") this.#options.onEvent(record);
       else if (type === "gap") this.#options.onGap?.(record);
       else if (type === "auth") {
         this.#auth(record.expires_in, async (token) => socket.send(JSON.stringify({ type: "renew", token })));
@@ -184,6 +187,8 @@ export class Follower {
       this.lastEventId = record.id ?? this.lastEventId;
     };
     socket.onclose = ({ code, reason }) => {
+      // No WebSocket gets through here. So the silence before may have had another cause than a buffer.
+      this.#overWebSocket = opened;
       if (FINAL_CODES.has(code)) this.#end(`${code} ${reason}`);
       else this.#retry(`${code} ${reason}`, retryMs);
     };

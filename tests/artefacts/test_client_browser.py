@@ -65,11 +65,11 @@ class Pages(http.server.BaseHTTPRequestHandler):
 
 
 class Proxy:
-    """Passes connections on to a gateway. `refuses`: answers 502. `holds_back`: answers nothing to
-    GET /events, as a proxy that buffers."""
+    """Passes connections on to a gateway. `refuses`: answers 502 to paths that begin with this text.
+    `holds_back`: answers nothing to GET /events, as a proxy that buffers."""
 
     def __init__(self, test, target):
-        self.target, self.refuses, self.holds_back = target, False, False
+        self.target, self.refuses, self.holds_back = target, None, False
         self.open = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         test.addCleanup(self.listener.close)
@@ -86,7 +86,7 @@ class Proxy:
         self.open.append(client)
         with contextlib.suppress(OSError):
             head = client.recv(65536)
-            if self.refuses:
+            if self.refuses and head.startswith(b"GET " + self.refuses):
                 client.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
                 client.close()
             elif not (self.holds_back and head.startswith(b"GET /events")):
@@ -173,12 +173,12 @@ class Client(unittest.TestCase):
         push(url, "orders", '{"n":1}')
         self.assertEqual(self.until({"topic": "orders"})[-1]["data"], {"n": 1})
         # The browser's EventSource does not reconnect after a 502: the client has to.
-        proxy.refuses = True
+        proxy.refuses = b"/"
         proxy.cut()
         self.until({"state": "waiting"})
         push(url, "orders", '{"n":2}')
         self.until({"state": "waiting"})
-        proxy.refuses = False
+        proxy.refuses = None
         self.assertEqual(self.until({"topic": "orders"})[-1]["data"], {"n": 2})
         push(url, "orders", '{"n":3}')
         self.assertEqual(self.until({"topic": "orders"})[-1]["data"], {"n": 3})
@@ -210,6 +210,17 @@ class Client(unittest.TestCase):
         self.until({"state": "open", "over": "websocket"})
         seen = self.until({"data": 2})
         self.assertEqual([each["data"] for each in seen if "topic" in each], [2])
+
+    def test_it_goes_back_where_no_websocket_opens(self):
+        _, url, _ = self.serve("dev")
+        proxy = Proxy(self, url)
+        proxy.holds_back, proxy.refuses = True, b"/ws"
+        self.browse(proxy.url, {"topics": ["orders"]})
+        # The stream was silent, and then the WebSocket was refused.
+        self.until({"state": "waiting"})
+        self.until({"state": "waiting"})
+        proxy.holds_back = False
+        self.until({"state": "open", "over": "sse"})
 
     def test_it_renews_with_a_token_that_is_in_no_url(self):
         key = self.enterContext(tempfile.NamedTemporaryFile())
