@@ -1,7 +1,10 @@
 """The settings: a changed one replaces the pods, few have to be edited, and the texts agree."""
 
 import re
+import shutil
+import tempfile
 import unittest
+from pathlib import Path
 
 import manifests
 import schemas
@@ -97,6 +100,22 @@ class Changed(unittest.TestCase):
         manifests.one(docs, "ConfigMap")["data"]["STREAM_EVENTS_READ_JWKS_URL"] = "EDIT"
         for rule in RULES:
             self.assertEqual(list(rule(docs)), [], rule.__name__)
+
+    def test_the_canary_has_its_own_image_whatever_the_base_has(self):
+        with tempfile.TemporaryDirectory() as directory:
+            copied = Path(shutil.copytree(manifests.K8S, Path(directory, "k8s")))
+            for path, old, new in (
+                    ("base", "newName: stream-events", "newName: registry.example.com/events"),
+                    ("overlays/istio-canary/canary", "0.1.0", "0.2.0")):
+                file = copied / path / "kustomization.yaml"
+                text = file.read_text()
+                self.assertEqual(text.count(old), 1, path)
+                file.write_text(text.replace(old, new))
+            docs = manifests.render(copied / "overlays/istio-canary")
+        images = {doc["metadata"]["name"]: manifests.at(doc, "spec", "template", "spec", "containers", 0, "image")
+                  for doc in manifests.all_of(docs, "Deployment")}
+        self.assertEqual(images, {"stream-events": "registry.example.com/events:0.1.0",
+                                  "stream-events-canary": "stream-events:0.2.0"})
 
     def test_the_remote_form_of_the_example_names_the_same_places(self):
         own = manifests.yaml.safe_load(EXAMPLE.read_text())
