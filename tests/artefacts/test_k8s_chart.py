@@ -93,13 +93,16 @@ class Chart(unittest.TestCase):
         self.assertEqual(template("20 s"), at(one(chart({}), "Deployment"), "spec", "template"))
         self.assertNotEqual(template("19 s"), template("20 s"))
 
-    def test_misspelt_values_are_refused(self):
+    def test_misspelt_and_dangerous_values_are_refused(self):
         for values, said in (
                 ({"images": {"tag": "x"}}, "images"),
                 ({"image": {"name": "x"}}, "name"),
                 ({"settings": {"STREAM_EVENTS_SUBSCRIBERS_MAX": 1000}}, "string"),
                 ({"settings": {"SUBSCRIBERS_MAX": "1000"}}, "SUBSCRIBERS_MAX"),
-                ({"autoscaling": {"minReplicas": 1}}, "minReplicas")):
+                ({"autoscaling": {"minReplicas": 1}}, "minReplicas"),
+                # To Kubernetes both would mean that everyone may connect.
+                ({"networkPolicy": {"from": []}}, "from"),
+                ({"networkPolicy": {"from": None}}, "from")):
             with self.subTest(values=values):
                 result = helm(["template", "stream-events"], values)
                 self.assertNotEqual(result.returncode, 0)
