@@ -90,8 +90,12 @@ class Terraform(unittest.TestCase):
         paths = every["module.front[0].google_compute_url_map.this"]["path_matcher"][0]["path_rule"]
         self.assertEqual(len(paths), 2)
         alerts = yaml.safe_load((PROJECT / "k8s/components/prometheus/rules.yaml").read_text())
-        self.assertEqual(len([address for address in every if "google_monitoring_alert_policy" in address]),
-                         len(alerts["spec"]["groups"][0]["rules"]))
+        policies = [every[address] for address in every if "google_monitoring_alert_policy" in address]
+        self.assertEqual(len(policies), len(alerts["spec"]["groups"][0]["rules"]))
+        # Google refuses a rule for a metric that it has not seen yet, unless it is told not to look.
+        for policy in policies:
+            query = policy["conditions"][0]["condition_prometheus_query_language"][0]
+            self.assertIs(query["disable_metric_validation"], True)
 
     def test_the_example_with_for_each_in_the_readme_has_a_plan(self):
         readme = (DEPLOY / "terraform/README.md").read_text()

@@ -29,6 +29,8 @@ resource "google_monitoring_alert_policy" "alert" {
       evaluation_interval = "60s"
       alert_rule          = each.key
       rule_group          = "stream-events"
+      # Otherwise Google refuses a rule whose metric no gateway has sent yet.
+      disable_metric_validation = true
     }
   }
 
