@@ -229,7 +229,11 @@ class Chain(unittest.TestCase):
 
     def test_layer_7_before_layer_4_before_what_kong_does(self):
         gateway = self.gateway()
-        self.works(gateway, self.nginx(self.kong(gateway.port)))
+        port = self.nginx(self.kong(gateway.port))
+        self.works(gateway, port)
+        # As the README says: Kong's port does not speak HTTP/2.
+        call = ["-X", "POST", "-H", "Content-Type: application/grpc", "-H", "TE: trailers"]
+        self.assertEqual(self.status(port, *call, path="/grpc.health.v1.Health/Check"), "502")
 
     def test_without_the_settings_of_the_chain_it_fails_as_its_readme_says(self):
         gateway = self.gateway(TRUSTED_PROXIES="1")
