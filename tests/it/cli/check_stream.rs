@@ -39,6 +39,10 @@ fn a_cut_by_nginx_is_found() {
     let nginx = Nginx::plain(&[gateway.address], "proxy_read_timeout 2s;", None);
     let found = watched(nginx.address, "10 s");
     found.problem("cut", "the stream was cut after ", ("nginx", "proxy_read_timeout 60s;"));
+    let text = found.text("cut");
+    let (_, after) = text.split_once("was cut after ").unwrap();
+    let seconds: f64 = after.split(' ').next().unwrap().parse().unwrap();
+    assert!(1.9 <= seconds, "{text}");
     assert_eq!(found.problems(), ["cut"]);
     // A keep-alive each second keeps the stream open.
     let gateway = open_gateway(&[("keep-alive", "1 s")]);
